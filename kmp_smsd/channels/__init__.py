@@ -1,0 +1,1 @@
+"""The encrypted roads to the platforms."""

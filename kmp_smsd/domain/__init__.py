@@ -1,0 +1,1 @@
+"""What messages mean: pure functions on values."""

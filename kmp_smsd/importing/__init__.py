@@ -1,0 +1,1 @@
+"""Vendors' key files and registration files."""

@@ -1,0 +1,1 @@
+"""The only room with a reactor: links, intake, dispatch and their wiring."""

@@ -1,0 +1,1 @@
+"""Keys at rest: seal, wrap, unwrap, check values, receipts, the master key."""
