@@ -1,0 +1,24 @@
+"""A key as an import brings it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class StagedKey:
+    """One terminal's key, wrapped, before its import goes live. Nobody can read the key without the master key.
+
+    `serial` is the vendor's serial number of the terminal, `app_id` the app that the key is reserved for. The key is
+    valid from `valid_from` on and before `valid_until`, both Unix milliseconds; None is no limit.
+    """
+
+    key_id: str
+    serial: str | None
+    app_id: str | None
+    algorithm: str
+    kcv: str
+    nonce: bytes = field(repr=False)
+    ciphertext: bytes = field(repr=False)
+    valid_from: int | None
+    valid_until: int | None
