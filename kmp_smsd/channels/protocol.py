@@ -1,0 +1,80 @@
+"""What a channel is asked to deliver, and the three ways in which that ends (docs/platform-protocol.rst)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bind:
+    """The platform is to hold `key` for `mdn` and `app_id`. `version` orders all that was ever wanted there."""
+
+    mdn: str
+    app_id: str
+    version: int
+    key_id: str
+    algorithm: str
+    kcv: str
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdraw:
+    """The platform is to hold nothing for `mdn` and `app_id` from `version` on."""
+
+    mdn: str
+    app_id: str
+    version: int
+
+
+Delivery = Bind | Withdraw
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """The platform proved that it holds the key (or removed it), durably."""
+
+    delivery: Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class TryLater:
+    """Not now. `held_version` is set where the platform holds a higher version than ours (answer ``stale``)."""
+
+    delivery: Delivery
+    reason: str
+    retry_after_s: float | None = None
+    held_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Never with this content. `alarm` marks a peer that cannot be trusted: a wrong receipt, an absurd version."""
+
+    delivery: Delivery
+    reason: str
+    alarm: bool = False
+
+
+Result = Confirmed | TryLater | Rejected
+
+
+class ChannelDown(Exception):
+    """The platform is gone, or was never reached; the text says why. What had no result yet is tried again."""
+
+
+class Channel(Protocol):
+    """One open road to one platform. Blocks; lives in one worker thread."""
+
+    def deliver(self, batch: Sequence[Delivery]) -> Iterator[Result]:
+        """Send `batch` and yield one result per delivery, as the platform answers.
+
+        Raises ChannelDown when the platform is gone; what had no result by then is tried again.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the connection; safe to call at any time and twice."""
+        ...

@@ -1,0 +1,208 @@
+"""The lines of the platform protocol (docs/platform-protocol.rst): one JSON object each. Pure: no I/O, no clock."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeGuard
+
+from kmp_smsd.channels.protocol import Bind, Confirmed, Delivery, Rejected, Result, TryLater
+from kmp_smsd.vault.receipt import receipt
+
+PROTOCOL: Final = 1
+MAX_INTEGER: Final = 2**63 - 1
+EXCERPT_OCTETS: Final = 80
+REASON_CHARACTERS: Final = 200
+LONGEST_RETRY_S: Final = 86_400.0
+AHEAD_MS: Final = 86_400_000  # a version is Unix milliseconds: one day ahead of our clock is absurd
+
+# Piece of an encoded key that already tells too much, in characters.
+_PIECE: Final = 8
+# What may be a key in hex or base64. No slash, so that paths stay readable.
+_ENCODED = re.compile(r"[A-Za-z0-9_+=-]{22,}")
+
+
+class WireError(Exception):
+    """The peer does not speak the protocol: close the channel. The text is safe to show."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """What the receiver said of itself: its name, its window in deliveries, its longest line in octets."""
+
+    receiver: str
+    window: int
+    max_line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A line that belongs to question `id`; whether it means anything is for `judge` to say."""
+
+    id: int
+    fields: dict[str, Any] = field(repr=False)
+
+
+def encode_hello(kmp: str, window: int) -> bytes:
+    """Our first line: the protocol's version, our name and how many deliveries we keep unanswered."""
+    return _line({"v": PROTOCOL, "type": "hello", "kmp": kmp, "window": window})
+
+
+def encode_delivery(number: int, delivery: Delivery) -> bytes:
+    """The line of `delivery` under `number`, line feed included. It holds a key in clear: never log it."""
+    if isinstance(delivery, Bind):
+        return _line(
+            {
+                "id": number,
+                "type": "bind",
+                "mdn": delivery.mdn,
+                "app_id": delivery.app_id,
+                "version": delivery.version,
+                "key_id": delivery.key_id,
+                "alg": delivery.algorithm,
+                "key": base64.urlsafe_b64encode(delivery.key).rstrip(b"=").decode(),
+                "kcv": delivery.kcv,
+            }
+        )
+    return _line(
+        {
+            "id": number,
+            "type": "withdraw",
+            "mdn": delivery.mdn,
+            "app_id": delivery.app_id,
+            "version": delivery.version,
+        }
+    )
+
+
+def parse_hello(line: bytes) -> Hello:
+    """Read the receiver's first line. Raises WireError where it is none, or of another version."""
+    fields = _object(line, ())
+    if fields.get("type") != "hello":
+        raise WireError(f"the first line is not a hello: {excerpt(line)}")
+    if not _is_integer(fields.get("v")) or fields["v"] != PROTOCOL:
+        raise WireError(f"the receiver speaks another version of the protocol than {PROTOCOL}: {excerpt(line)}")
+    receiver, window, max_line = fields.get("receiver"), fields.get("window"), fields.get("max_line")
+    if not (isinstance(receiver, str) and _is_integer(window) and _is_integer(max_line) and window and max_line):
+        raise WireError(f"receiver, window or max_line of the hello is missing or wrong: {excerpt(line)}")
+    return Hello(receiver=printable(receiver), window=window, max_line=max_line)
+
+
+def parse_answer(line: bytes, keys: Iterable[bytes] = ()) -> Answer:
+    """Read one answer. Raises WireError where it is no JSON object with an id; `keys` never show in its text."""
+    fields = _object(line, keys)
+    number = fields.get("id")
+    if not _is_integer(number):
+        raise WireError(f"an answer without an id: {excerpt(line, keys)}")
+    return Answer(number, fields)
+
+
+def judge(answer: Answer, delivery: Delivery, now_s: float) -> Result:
+    """Say what `answer` means for `delivery`; `now_s` is our clock, Unix seconds.
+
+    A wrong or missing receipt is Rejected with an alarm and not TryLater: the platform claims to hold a key and
+    cannot prove it, so each further try would hand the key in clear to a peer that lies or loses, for ever and
+    unseen. Rejected stops that and waits for a person; the alarm tells them.
+
+    An answer that the protocol does not have is TryLater: it proves nothing against the platform, its neighbours
+    are answered as usual, and an upgraded receiver may answer it well.
+    """
+    match answer.fields.get("status"):
+        case "stored" if isinstance(delivery, Bind):
+            proof = answer.fields.get("receipt")
+            expected = receipt(delivery.key, delivery.mdn, delivery.app_id, delivery.key_id, delivery.version)
+            if not isinstance(proof, str):
+                return Rejected(delivery, "stored without a receipt", alarm=True)
+            if not hmac.compare_digest(proof.encode("utf-8", "replace"), expected.encode()):
+                return Rejected(delivery, "wrong receipt: the platform does not hold this key", alarm=True)
+            return Confirmed(delivery)
+        case "removed" if not isinstance(delivery, Bind):
+            return Confirmed(delivery)
+        case "stale":
+            return _stale(answer.fields.get("version"), delivery, now_s)
+        case "retry":
+            after = answer.fields.get("retry_after_s")
+            if isinstance(after, bool) or not isinstance(after, int | float) or not 0 <= after < math.inf:
+                after = None
+            return TryLater(
+                delivery,
+                _reason(answer, delivery),
+                retry_after_s=None if after is None else min(float(after), LONGEST_RETRY_S),
+            )
+        case "rejected":
+            return Rejected(delivery, _reason(answer, delivery))
+        case status:
+            shown = excerpt(json.dumps(status).encode(), _keys(delivery))
+            return TryLater(delivery, f"answered with status {shown}, which is no answer to this")
+
+
+def excerpt(line: bytes, keys: Iterable[bytes] = ()) -> str:
+    """The first 80 octets of `line`, printable, for an error text; nothing that may be one of `keys` or another key."""
+    # Hide before cutting: a cut could leave half a key that is no longer known as one.
+    return printable(line.decode("latin-1"), keys, EXCERPT_OCTETS)
+
+
+def printable(text: str, keys: Iterable[bytes] = (), characters: int = REASON_CHARACTERS) -> str:
+    """`text` of a peer made fit for a log: one line, cut, no control characters, no key in hex or base64."""
+    for key in keys:
+        for form in (key.hex(), base64.b64encode(key).decode(), base64.urlsafe_b64encode(key).decode()):
+            folded = text.casefold() if form == key.hex() else text
+            if any(form[at : at + _PIECE] in folded for at in range(max(1, len(form) - _PIECE + 1))):
+                return "<hidden: it repeats a key>"
+    text = _ENCODED.sub("<hidden>", text)
+    return "".join(character if " " <= character <= "~" else "." for character in text[:characters])
+
+
+def _line(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a name stands twice")
+    return fields
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
+
+
+def _object(line: bytes, keys: Iterable[bytes]) -> dict[str, Any]:
+    try:
+        fields = _decoder.decode(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        # `from None`: the decoder's error carries the whole line, which may hold a key.
+        raise WireError(f"not JSON: {excerpt(line, keys)}") from None
+    if not isinstance(fields, dict):
+        raise WireError(f"not a JSON object: {excerpt(line, keys)}")
+    return fields
+
+
+def _is_integer(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= MAX_INTEGER
+
+
+def _stale(held: Any, delivery: Delivery, now_s: float) -> Result:
+    if not _is_integer(held) or held <= delivery.version:
+        return TryLater(delivery, "stale, but without a version higher than ours")
+    if held > now_s * 1000 + AHEAD_MS:
+        return Rejected(delivery, f"the platform holds version {held}, more than a day ahead of our clock", alarm=True)
+    return TryLater(delivery, f"the platform holds version {held}", held_version=held)
+
+
+def _reason(answer: Answer, delivery: Delivery) -> str:
+    reason = answer.fields.get("reason")
+    return printable(reason, _keys(delivery)) if isinstance(reason, str) and reason else "no reason given"
+
+
+def _keys(delivery: Delivery) -> tuple[bytes, ...]:
+    return (delivery.key,) if isinstance(delivery, Bind) else ()
