@@ -121,7 +121,7 @@ class SshOptions(BaseModel):
         min_length=1,
         max_length=16,
         description="The platform's hosts, as HOST or HOST:PORT (port 22 if none; IPv6 as [ADDRESS]:PORT), tried in "
-        "this order. They must be doors to one store: what was delivered through one is not delivered through the other.",
+        "this order. They must be doors to one store: what went through one is not sent through another.",
     )
     user: str = Field(
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}$", description="The user's name on the platform's hosts."
@@ -149,7 +149,7 @@ class SshOptions(BaseModel):
         description="Deliveries sent and not yet answered, at most; the receiver may ask for less.",
     )
     connect_within_s: float = Field(
-        default=10.0, gt=0, le=300, description="Seconds for each step of connecting: TCP, key exchange, login, hello."
+        default=10.0, gt=0, le=300, description="Seconds to connect to one host, from TCP to the receiver's hello."
     )
     answer_within_s: float = Field(
         default=30.0,
