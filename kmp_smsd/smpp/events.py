@@ -1,0 +1,64 @@
+"""What a session reports to whoever owns its connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kmp_smsd.smpp.constants import CommandId
+from kmp_smsd.smpp.pdu import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The SMSC accepted our bind. `sc_interface_version` is None where it did not tell."""
+
+    command_id: CommandId
+    system_id: str
+    sc_interface_version: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BindRefused:
+    """The SMSC refused our bind. The session is closed."""
+
+    command_id: CommandId
+    command_status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Messages:
+    """Messages in their order of arrival. Each wants exactly one `EsmeSession.answer`."""
+
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BadPdu:
+    """A PDU that no message came out of. A request has been answered with `command_status`; else that is None."""
+
+    command_id: int
+    sequence_number: int
+    command_status: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUnbound:
+    """The SMSC wants to end the session. It gets its unbind_resp after our last answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDead:
+    """The peer is silent or no longer makes sense. The session is closed; drop the connection."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The session has ended in good order. Send what is left, then close the connection."""
+
+    reason: str
+
+
+Event = Bound | BindRefused | Messages | BadPdu | PeerUnbound | LinkDead | Closed

@@ -1,0 +1,296 @@
+"""Our end of one SMPP 3.4 session: octets in, events out; no socket, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from kmp_smsd.smpp import codec
+from kmp_smsd.smpp.constants import RESPONSE, CommandId, CommandStatus, name_of
+from kmp_smsd.smpp.errors import PduError
+from kmp_smsd.smpp.events import BadPdu, BindRefused, Bound, Closed, Event, LinkDead, Messages, PeerUnbound
+from kmp_smsd.smpp.framing import Framer
+from kmp_smsd.smpp.pdu import Bind, Message
+from kmp_smsd.smpp.states import TRANSITIONS, Input, State
+from kmp_smsd.smpp.timers import Deadline, Due, LinkTimer
+from kmp_smsd.smpp.window import Window
+
+_SMSC_ONLY = frozenset(
+    {
+        CommandId.BIND_RECEIVER,
+        CommandId.BIND_TRANSMITTER,
+        CommandId.BIND_TRANSCEIVER,
+        CommandId.QUERY_SM,
+        CommandId.SUBMIT_SM,
+        CommandId.REPLACE_SM,
+        CommandId.CANCEL_SM,
+        CommandId.SUBMIT_MULTI,
+        CommandId.BROADCAST_SM,
+        CommandId.QUERY_BROADCAST_SM,
+        CommandId.CANCEL_BROADCAST_SM,
+    }
+)
+_DECODERS: Mapping[int, Callable[[bytes, int], Message]] = {
+    CommandId.DELIVER_SM: codec.decode_deliver_sm,
+    CommandId.DATA_SM: codec.decode_data_sm,
+}
+_BOUND_AS = {
+    CommandId.BIND_RECEIVER: Input.BOUND_AS_RECEIVER,
+    CommandId.BIND_TRANSCEIVER: Input.BOUND_AS_TRANSCEIVER,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SessionSettings:
+    """What a session is told. Times in seconds; None switches a timer off."""
+
+    bind: Bind
+    bind_within_s: float = 30.0
+    enquire_link_s: float | None = 30.0
+    answer_within_s: float = 60.0  # the SMSC's time to answer our requests
+    inactivity_s: float | None = None  # without a message for so long, unbind
+    read_within_s: float | None = 10.0  # from the first octet of a PDU to its last
+    unbind_within_s: float = 2.0  # our own time to answer what is left once the SMSC unbinds
+    max_pdu_octets: int = 70_000  # more than the largest legal message_payload makes
+
+
+class EsmeSession:
+    """Our end of one SMPP 3.4 session, from the connection's beginning to its end.
+
+    Nothing that the peer sends raises: a PDU that is wrong is answered by the book and reported as `BadPdu`, a stream
+    that cannot be cut any more ends the session with `LinkDead`. `now` is in monotonic seconds throughout.
+    After each call, send what `data_to_send` gives; once `state` is CLOSED after that, close the connection.
+    """
+
+    def __init__(self, settings: SessionSettings) -> None:
+        self.state = State.CLOSED
+        self._settings = settings
+        self._framer = Framer(settings.max_pdu_octets)
+        self._window = Window()
+        self._out: list[bytes] = []
+        self._unanswered: dict[int, Message] = {}  # by identity: a peer may use one sequence_number twice
+        self._decoders: Mapping[int, Callable[[bytes, int], Message]] = {}
+        self._link_timer = LinkTimer(settings.enquire_link_s, settings.answer_within_s, last_heard=0.0)
+        self._bind_deadline = Deadline(settings.bind_within_s)
+        self._read_deadline = Deadline(settings.read_within_s)
+        self._inactivity = Deadline(settings.inactivity_s)
+        self._unbind_deadline = Deadline(settings.unbind_within_s)
+        self._unbind_number = 0  # of the SMSC's unbind, while we owe the response
+
+    @property
+    def unanswered(self) -> int:
+        """How many messages wait for `answer`."""
+        return len(self._unanswered)
+
+    @property
+    def is_bound(self) -> bool:
+        """True from the SMSC's acceptance of our bind until either side unbinds."""
+        return self.state in (State.BOUND_RX, State.BOUND_TRX)
+
+    def connection_made(self, now: float) -> None:
+        """Begin: the bind is the first thing on the wire (SMPP 3.4, section 2.2)."""
+        self._enter(Input.CONNECTED)
+        self._link_timer = self._link_timer.heard(now)
+        self._bind_deadline = self._bind_deadline.started(now)
+        bind = self._settings.bind
+        self._out.append(codec.encode_bind(bind, self._window.open(bind.command_id, now)))
+
+    def connection_lost(self) -> None:
+        """End: the connection is gone, and so is every message that was not answered yet."""
+        self._close()
+
+    def receive_data(self, data: bytes, now: float) -> list[Event]:
+        """Take octets from the peer, cut anywhere, and return what they mean, in order."""
+        events: list[Event] = []
+        if self.state is State.CLOSED:
+            return events
+        pdus = self._framer.cut(data)
+        if pdus:
+            self._link_timer = self._link_timer.heard(now)
+            self._read_deadline = self._read_deadline.stopped()
+            self._receive_pdus(pdus, now, events)
+        self._check_stream(now, events)
+        return events
+
+    def answer(self, message: Message, status: int, now: float) -> None:
+        """Answer one message; see `answer_all`."""
+        self.answer_all(((message, status),), now)
+
+    def answer_all(self, pairs: Iterable[tuple[Message, int]], now: float) -> None:
+        """Queue the response to each message, with the command_status beside it.
+
+        A message that this session did not report, or that is answered already, is passed over.
+        """
+        unanswered, out, encode = self._unanswered, self._out, codec.encode_message_resp
+        for message, status in pairs:
+            if unanswered.pop(id(message), None) is not None:
+                out.append(encode(message.command_id, status, message.sequence_number))
+        if self._inactivity.since is not None:
+            self._inactivity = self._inactivity.started(now)
+        if self.state is State.UNBOUND and not unanswered:
+            self._answer_unbind()
+
+    def data_to_send(self) -> bytes:
+        """Return the octets that are ready for the peer, once."""
+        data = b"".join(self._out)
+        self._out.clear()
+        return data
+
+    def unbind(self, now: float) -> None:
+        """Ask the SMSC to end the session. Before the bind was answered, end it at once. Twice is once."""
+        if (self.state, Input.UNBIND_SENT) in TRANSITIONS:
+            self._enter(Input.UNBIND_SENT)
+            self._inactivity = self._inactivity.stopped()
+            self._out.append(codec.encode_empty(CommandId.UNBIND, self._window.open(CommandId.UNBIND, now)))
+        elif self.state is State.OPEN:
+            self._close()
+
+    def check_timers(self, now: float) -> list[Event]:
+        """Do what is due at `now`: call this about twice a second."""
+        if self.state is State.CLOSED:
+            return []
+        if self._read_deadline.is_over(now):
+            return [self._die(f"a PDU was not complete after {self._settings.read_within_s:g} s")]
+        if self.state is State.OPEN:
+            if self._bind_deadline.is_over(now):
+                return [self._die(f"the bind was not answered within {self._settings.bind_within_s:g} s")]
+            return []
+        if self.state is State.UNBOUND:
+            if self._unbind_deadline.is_over(now):
+                self._answer_unbind()
+                return [Closed("unbound by the SMSC; it left messages that we had no time to answer")]
+            return []
+        if self._inactivity.is_over(now):
+            self.unbind(now)
+        return self._check_requests(now)
+
+    def _check_requests(self, now: float) -> list[Event]:
+        within_s = self._settings.answer_within_s
+        due = self._link_timer.check(now)
+        late = self._window.expire(now, within_s)
+        if due is Due.DROP:
+            return [self._die(f"enquire_link was not answered within {within_s:g} s")]
+        if CommandId.UNBIND in late:
+            return [self._die(f"unbind was not answered within {within_s:g} s")]
+        if due is Due.ENQUIRE and self.is_bound:
+            number = self._window.open(CommandId.ENQUIRE_LINK, now)
+            self._link_timer = self._link_timer.enquired(now)
+            self._out.append(codec.encode_empty(CommandId.ENQUIRE_LINK, number))
+        return []
+
+    def _check_stream(self, now: float, events: list[Event]) -> None:
+        if self.state is State.CLOSED:
+            return
+        if self._framer.error is not None:
+            self._out.append(codec.encode_empty(CommandId.GENERIC_NACK, 0, CommandStatus.ESME_RINVCMDLEN))
+            events.append(self._die(str(self._framer.error)))
+        elif self._framer.has_partial_pdu and self._read_deadline.since is None:
+            self._read_deadline = self._read_deadline.started(now)
+
+    def _receive_pdus(self, pdus: list[bytes], now: float, events: list[Event]) -> None:
+        messages: list[Message] = []
+        unanswered, header_of = self._unanswered, codec.HEADER.unpack_from
+        unanswered_before = len(unanswered)
+        for pdu in pdus:
+            _, command_id, status, number = header_of(pdu)
+            decode = self._decoders.get(command_id)
+            if decode is not None:
+                try:
+                    message = decode(pdu, number)
+                except PduError as error:
+                    reason = f"{CommandId(command_id).name.lower()}: {error}"
+                    self._refuse(command_id, number, error.command_status, reason, events)
+                else:
+                    unanswered[id(message)] = message
+                    messages.append(message)
+                continue
+            if messages:
+                events.append(Messages(tuple(messages)))
+                messages.clear()
+            if command_id & RESPONSE:
+                self._receive_response(pdu, command_id, status, number, now, events)
+            else:
+                self._receive_request(command_id, number, now, events)
+            if self.state is State.CLOSED:
+                return
+        if messages:
+            events.append(Messages(tuple(messages)))
+        if len(unanswered) > unanswered_before and self._inactivity.since is not None:
+            self._inactivity = self._inactivity.started(now)
+
+    def _receive_request(self, command_id: int, number: int, now: float, events: list[Event]) -> None:
+        if command_id == CommandId.ENQUIRE_LINK:  # in every state (SMPP 5.0, section 2.4)
+            self._out.append(codec.encode_empty(CommandId.ENQUIRE_LINK_RESP, number))
+        elif command_id == CommandId.ALERT_NOTIFICATION:  # has no response (SMPP 3.4, section 4.12)
+            return
+        elif command_id == CommandId.UNBIND and (self.state, Input.UNBIND) in TRANSITIONS:
+            self._enter(Input.UNBIND)
+            self._unbind_number = number
+            self._unbind_deadline = self._unbind_deadline.started(now)
+            events.append(PeerUnbound())
+            if not self._unanswered:
+                self._answer_unbind()
+                events.append(Closed("unbound by the SMSC"))
+        elif command_id in (CommandId.DELIVER_SM, CommandId.DATA_SM, CommandId.UNBIND):
+            reason = f"{CommandId(command_id).name.lower()} while {self.state.name}"
+            self._refuse(command_id, number, CommandStatus.ESME_RINVBNDSTS, reason, events)
+        elif command_id in _SMSC_ONLY:
+            reason = f"{CommandId(command_id).name.lower()} is for an SMSC"
+            self._refuse(command_id, number, CommandStatus.ESME_RINVBNDSTS, reason, events)
+        else:  # SMPP 3.4, section 3.3
+            status = CommandStatus.ESME_RINVCMDID
+            self._out.append(codec.encode_empty(CommandId.GENERIC_NACK, number, status))
+            events.append(BadPdu(command_id, number, status, f"unknown command_id 0x{command_id:08X}"))
+
+    def _receive_response(
+        self, pdu: bytes, command_id: int, status: int, number: int, now: float, events: list[Event]
+    ) -> None:
+        request = self._window.peek(number)
+        is_nack = command_id == CommandId.GENERIC_NACK
+        if is_nack and self.state is State.OPEN:  # only our bind can be meant, whatever the number
+            events.append(self._refused_bind(status))
+        elif request is None or not (is_nack or command_id == request | RESPONSE):
+            reason = f"a response (command_status {name_of(status)}) to nothing that we asked"
+            events.append(BadPdu(command_id, number, None, reason))
+        else:
+            self._window.close(number)
+            if request in _BOUND_AS:
+                self._receive_bind_resp(pdu, request, status, now, events)
+            elif request is CommandId.UNBIND and self.state is State.UNBINDING:
+                self._close(Input.UNBIND_ANSWERED)
+                events.append(Closed("unbound by us"))
+
+    def _receive_bind_resp(self, pdu: bytes, request: CommandId, status: int, now: float, events: list[Event]) -> None:
+        if status != CommandStatus.ESME_ROK:
+            events.append(self._refused_bind(status))
+            return
+        self._enter(_BOUND_AS[request])
+        self._bind_deadline = self._bind_deadline.stopped()
+        self._inactivity = self._inactivity.started(now)
+        body = codec.decode_bind_resp(pdu)
+        events.append(Bound(request, body.system_id, body.sc_interface_version))
+
+    def _refused_bind(self, status: int) -> BindRefused:
+        self._close()
+        return BindRefused(self._settings.bind.command_id, status)
+
+    def _refuse(self, command_id: int, number: int, status: int, reason: str, events: list[Event]) -> None:
+        encode = codec.encode_message_resp if command_id in _DECODERS else codec.encode_refusal
+        self._out.append(encode(command_id, status, number))
+        events.append(BadPdu(command_id, number, status, reason))
+
+    def _answer_unbind(self) -> None:
+        self._out.append(codec.encode_empty(CommandId.UNBIND_RESP, self._unbind_number))
+        self._close(Input.UNBIND_ANSWERED)
+
+    def _die(self, reason: str) -> LinkDead:
+        self._close()
+        return LinkDead(reason)
+
+    def _close(self, why: Input = Input.LOST) -> None:
+        self._enter(why)
+        self._unanswered.clear()
+
+    def _enter(self, happened: Input) -> None:
+        self.state = TRANSITIONS[self.state, happened]
+        self._decoders = _DECODERS if (self.state, Input.MESSAGE) in TRANSITIONS else {}

@@ -1,0 +1,39 @@
+"""Our requests that the peer has not answered yet, and the numbers that we give them."""
+
+from __future__ import annotations
+
+from kmp_smsd.smpp.constants import MAX_SEQUENCE_NUMBER, CommandId
+
+
+class Window:
+    """Numbers requests from 1 to 0x7FFFFFFF and round again, passing over what is outstanding (SMPP 3.4, 5.1.4)."""
+
+    def __init__(self, last: int = 0) -> None:
+        self._last = last
+        self._outstanding: dict[int, tuple[CommandId, float]] = {}
+
+    def open(self, command_id: CommandId, now: float) -> int:
+        """Return the sequence_number for a request sent at `now`, in monotonic seconds."""
+        number = self._last
+        while True:
+            number = number % MAX_SEQUENCE_NUMBER + 1
+            if number not in self._outstanding:
+                break
+        self._last = number
+        self._outstanding[number] = (command_id, now)
+        return number
+
+    def close(self, sequence_number: int) -> CommandId | None:
+        """Return the request that this number answers and forget it, or None where it answers none."""
+        command_id, _ = self._outstanding.pop(sequence_number, (None, 0.0))
+        return command_id
+
+    def peek(self, sequence_number: int) -> CommandId | None:
+        """Return the outstanding request of this number, or None."""
+        command_id, _ = self._outstanding.get(sequence_number, (None, 0.0))
+        return command_id
+
+    def expire(self, now: float, within_s: float) -> list[CommandId]:
+        """Forget and return the requests that had no answer within that time."""
+        late = [number for number, (_, sent) in self._outstanding.items() if now - sent >= within_s]
+        return [self._outstanding.pop(number)[0] for number in late]
