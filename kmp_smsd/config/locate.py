@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 Path = tuple[str | int, ...]  # as in ("smsc", "north", "hosts", 0): names of keys, positions in arrays
@@ -47,7 +47,7 @@ class _Locator:
         self.keys: list[str] = []  # of the dotted key being read
         self.value: Path = ()
         self.open: list[_Open] = []
-        self.read = self.statement
+        self.read: Callable[[str, int], None] = self.statement
 
     def run(self, text: str) -> dict[Path, int]:
         for token, line in _tokens(text):

@@ -1,0 +1,75 @@
+"""Secrets are read when they are needed, from where the configuration says; never before, and never twice kept."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from kmp_smsd.channels.options import SecretRef
+from kmp_smsd.config.models import Link
+
+SECRET_OCTETS_MAX = 65_536  # an SSH key with its comment has about 3,000
+SMPP_PASSWORD_MAX = 8  # characters; SMPP 3.4, section 5.2.2, counts the final NUL: 9 octets
+
+
+class SecretUnavailable(Exception):
+    """A secret cannot be read, or not be used; the text says what to do. The service exits 77."""
+
+
+def read_secret(ref: SecretRef) -> bytes:
+    """The secret that `ref` points to, without the newline at its end.
+
+    Raises SecretUnavailable.
+    """
+    path = _path(ref)
+    try:
+        # A FIFO must not hold the service up for ever.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise SecretUnavailable(f"{path} is not a file")
+            # systemd guards its own directory, on some versions by an access list that the mode does not show.
+            if ref.file is not None and mode & (stat.S_IWGRP | stat.S_IRWXO):
+                raise SecretUnavailable(f"{path} is open to other users: chmod g-w,o= {path}")
+            secret = file.read(SECRET_OCTETS_MAX + 1)
+    except OSError as error:
+        reason = error.strerror or "cannot be read"
+        if ref.credential is not None:
+            raise SecretUnavailable(
+                f"credential {ref.credential}: {reason}: the unit needs "
+                f"LoadCredential={ref.credential}:/etc/kmp-smsd/credentials/{ref.credential}"
+            ) from None
+        raise SecretUnavailable(f"{path}: {reason}: it must be a file that this service's user can read") from None
+    if len(secret) > SECRET_OCTETS_MAX:
+        raise SecretUnavailable(f"{path} is longer than {SECRET_OCTETS_MAX} octets: not a secret")
+    return secret.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def read_password(link: Link) -> str:
+    """The password of `link`, fit for a bind.
+
+    Raises SecretUnavailable.
+    """
+    secret = read_secret(link.password)
+    where = link.password.credential or link.password.file
+    if not secret.isascii() or b"\0" in secret:
+        raise SecretUnavailable(f"the password in {where} has octets that are not ASCII: SMPP cannot carry it")
+    if len(secret) > SMPP_PASSWORD_MAX and not link.allow_long_password:
+        raise SecretUnavailable(
+            f"the password in {where} is longer than SMPP's {SMPP_PASSWORD_MAX} characters: "
+            "if the SMSC issued it so, set allow_long_password = true"
+        )
+    return secret.decode("ascii")
+
+
+def _path(ref: SecretRef) -> Path:
+    if ref.file is not None:
+        return ref.file
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    if directory is None:
+        raise SecretUnavailable(
+            f"credential {ref.credential}: $CREDENTIALS_DIRECTORY is not set: start the service with systemd, "
+            'or name a file: {file = "/PATH"}'
+        )
+    return Path(directory, str(ref.credential))
