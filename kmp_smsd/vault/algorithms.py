@@ -1,0 +1,69 @@
+"""What a terminal's key may be, and its key check value (KCV), by which people compare keys that they never see."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.hazmat.primitives.ciphers.algorithms import AES, SM4
+from cryptography.hazmat.primitives.cmac import CMAC
+
+DEFAULT_ALGORITHM: Final = "aes"
+KCV_OCTETS: Final = 3
+
+
+class UnfitKey(ValueError):
+    """The algorithm is unknown or the key has the wrong length. The text never holds key material."""
+
+
+def _aes_cmac(key: bytes) -> bytes:
+    cmac = CMAC(AES(key))
+    cmac.update(bytes(16))
+    return cmac.finalize()
+
+
+def _sm4_cmac(key: bytes) -> bytes:
+    cmac = CMAC(SM4(key))
+    cmac.update(bytes(16))
+    return cmac.finalize()
+
+
+def _hmac_sha256(key: bytes) -> bytes:
+    return hmac.digest(key, b"KMP-KCV", "sha256")
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """The lengths in octets that a key may have, in numbers and in words, and what its KCV is the beginning of."""
+
+    lengths: frozenset[int]
+    lengths_in_words: str
+    check_value: Callable[[bytes], bytes]
+
+
+ALGORITHMS: Final[dict[str, Algorithm]] = {
+    "aes": Algorithm(frozenset({16, 24, 32}), "16, 24 or 32", _aes_cmac),
+    "sm4": Algorithm(frozenset({16}), "16", _sm4_cmac),
+    "hmac": Algorithm(frozenset(range(16, 65)), "16 to 64", _hmac_sha256),
+}
+
+
+def check_key(algorithm: str, key: bytes) -> None:
+    """Raise UnfitKey, with a sentence for people, unless `key` can be a key of `algorithm`."""
+    known = ALGORITHMS.get(algorithm)
+    if known is None:
+        raise UnfitKey(f"the algorithm is not one of {', '.join(ALGORITHMS)}")
+    if len(key) not in known.lengths:
+        raise UnfitKey(f"the key has {len(key)} octets, but a key of {algorithm} has {known.lengths_in_words}")
+
+
+def kcv(algorithm: str, key: bytes) -> str:
+    """The key check value: six upper-case hexadecimal digits, safe to show and to print.
+
+    The first 3 octets of AES-CMAC or SM4-CMAC over a block of zeros, or of HMAC-SHA256(key, "KMP-KCV").
+    Raises UnfitKey.
+    """
+    check_key(algorithm, key)
+    return ALGORITHMS[algorithm].check_value(key)[:KCV_OCTETS].hex().upper()
