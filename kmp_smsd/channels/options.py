@@ -76,6 +76,11 @@ class HostKey:
             raise ValueError(f"the base64 part is not that of a key of type {algorithm}")
         return cls(algorithm, blob, host)
 
+    def text(self) -> str:
+        """The form that `parse` reads."""
+        key = f"{self.algorithm} {base64.b64encode(self.blob).decode()}"
+        return key if self.host is None else f"{self.host} {key}"
+
     def is_for(self, host: Host) -> bool:
         return self.host is None or self.host == host
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hmac
 import json
 import math
 import re
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
 
 from kmp_smsd.channels.protocol import Bind, Confirmed, Delivery, Rejected, Result, TryLater
-from kmp_smsd.vault.receipt import receipt
+from kmp_smsd.vault.receipt import receipt_matches
 
 PROTOCOL: Final = 1
 MAX_INTEGER: Final = 2**63 - 1
@@ -115,10 +114,10 @@ def judge(answer: Answer, delivery: Delivery, now_s: float) -> Result:
     match answer.fields.get("status"):
         case "stored" if isinstance(delivery, Bind):
             proof = answer.fields.get("receipt")
-            expected = receipt(delivery.key, delivery.mdn, delivery.app_id, delivery.key_id, delivery.version)
             if not isinstance(proof, str):
                 return Rejected(delivery, "stored without a receipt", alarm=True)
-            if not hmac.compare_digest(proof.encode("utf-8", "replace"), expected.encode()):
+            binding = (delivery.mdn, delivery.app_id, delivery.key_id, delivery.version)
+            if not receipt_matches(proof, delivery.key, *binding):
                 return Rejected(delivery, "wrong receipt: the platform does not hold this key", alarm=True)
             return Confirmed(delivery)
         case "removed" if not isinstance(delivery, Bind):

@@ -1,0 +1,128 @@
+"""To an SSH host and past its door: TCP, host key, login. No login is tried before the host key is right."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import paramiko
+
+from kmp_smsd.channels.options import Host, HostKey, SecretRef, SshOptions
+from kmp_smsd.channels.protocol import ChannelDown
+
+# Reads the secret of a reference, or, of None, the common identity of this KMP: an OpenSSH or PEM private key.
+Credentials = Callable[[SecretRef | None], bytes]
+
+KEEPALIVE_S = 30
+
+# paramiko logs a traceback for every host that refuses us. What fails is raised here, and told once.
+PARAMIKO_LOG = "kmp_smsd.channels.paramiko"
+logging.getLogger(PARAMIKO_LOG).setLevel(logging.CRITICAL)
+
+_IDENTITY_KINDS = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
+# "ssh-rsa" names the key; SHA-1 signatures of it are not accepted (RFC 8332).
+_SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
+
+
+def fingerprint(blob: bytes) -> str:
+    """The fingerprint of a public key as OpenSSH shows it: ``SHA256:`` and base64 without padding."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).rstrip(b"=").decode()
+
+
+def load_identity(secret: bytes) -> paramiko.PKey:
+    """The private key in `secret`, which is not encrypted. Raises ChannelDown; its text tells nothing of the key."""
+    for kind in _IDENTITY_KINDS:
+        try:
+            return kind.from_private_key(io.StringIO(secret.decode("ascii")))
+        except paramiko.PasswordRequiredException:
+            raise ChannelDown("the SSH identity is encrypted; a daemon has nobody to ask for its passphrase") from None
+        except (paramiko.SSHException, ValueError):
+            continue
+    raise ChannelDown("the SSH identity is not a private key of type ed25519, ecdsa or rsa") from None
+
+
+class NoSuchHostKey(ChannelDown):
+    """The host answers, but has no key of a type that was asked for."""
+
+
+@contextmanager
+def negotiated(host: Host, algorithms: Sequence[str], within_s: float) -> Iterator[paramiko.Transport]:
+    """A transport whose key exchange with `host` is done, its host key not yet judged; closed after `within_s`.
+
+    Leave the context once connected: the time limit ends with it. Raises ChannelDown, then the transport is closed.
+    """
+    deadline = time.monotonic() + within_s
+    try:
+        connection = socket.create_connection((host.name, host.port), timeout=within_s)
+    except OSError as error:
+        raise ChannelDown(f"{host}: {error.strerror or error}") from None
+    transport = paramiko.Transport(connection)
+    transport.set_log_channel(PARAMIKO_LOG)
+    late = threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        transport.close()
+
+    # Not every wait of paramiko takes a time limit, but all of them end when the transport is closed.
+    timer = threading.Timer(max(0.0, deadline - time.monotonic()), give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = within_s
+        transport.get_security_options().key_types = [
+            signature for algorithm in algorithms for signature in _SIGNATURES.get(algorithm, (algorithm,))
+        ]
+        transport.start_client(timeout=within_s)
+        # start_client() returns in silence when its time is over: without a host key the next line raises.
+        transport.get_remote_server_key()
+        yield transport
+    except paramiko.IncompatiblePeer as error:
+        transport.close()
+        raise NoSuchHostKey(
+            f"{host}: no common algorithm, or no host key of type {', '.join(algorithms)}: {error}"
+        ) from None
+    except (paramiko.SSHException, OSError, EOFError, ChannelDown) as error:
+        transport.close()
+        if late.is_set():
+            raise ChannelDown(f"{host}: not connected within {within_s:g} s") from None
+        if isinstance(error, ChannelDown):
+            raise
+        raise ChannelDown(f"{host}: {str(error) or 'the host closed the connection'}") from None
+    except BaseException:
+        transport.close()
+        raise
+    finally:
+        timer.cancel()
+
+
+def check_host_key(transport: paramiko.Transport, host: Host, pinned: Sequence[HostKey]) -> str:
+    """The fingerprint of the host's key, which is one of `pinned`; raises ChannelDown where it is none of them."""
+    shown: bytes = transport.get_remote_server_key().asbytes()
+    if all(shown != key.blob for key in pinned):
+        raise ChannelDown(
+            f"{host}: the host key is not one of host_keys: it is {fingerprint(shown)}. "
+            "Either the host was set up anew or somebody stands in between; nothing was sent"
+        )
+    return fingerprint(shown)
+
+
+def log_in(transport: paramiko.Transport, host: Host, options: SshOptions, identity: paramiko.PKey) -> None:
+    """Log in with `identity` and with nothing else: no agent, no password, no second factor."""
+    try:
+        further = transport.auth_publickey(options.user, identity)
+    except paramiko.AuthenticationException:
+        further = ["publickey"]
+    if further:
+        raise ChannelDown(
+            f"{host}: refused our login as {options.user} with the key {fingerprint(identity.asbytes())} "
+            f"({identity.get_name()}); it belongs into authorized_keys there"
+        )
+    transport.set_keepalive(KEEPALIVE_S)

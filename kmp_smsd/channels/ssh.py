@@ -1,0 +1,154 @@
+"""The channel of kind ``ssh``: deliveries as JSON lines to a command on the platform's host."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import paramiko
+
+from kmp_smsd import __version__
+from kmp_smsd.channels import wire
+from kmp_smsd.channels.connecting import Credentials, check_host_key, load_identity, log_in, negotiated
+from kmp_smsd.channels.options import Host, SshOptions
+from kmp_smsd.channels.protocol import Bind, ChannelDown, Delivery, Rejected, Result
+from kmp_smsd.channels.stream import Stream
+
+log = logging.getLogger(__name__)
+
+Clock = Callable[[], float]  # Unix seconds
+
+
+class SshChannel:
+    """A connected platform. `host` is the door in use, `peer` what the receiver said of itself."""
+
+    def __init__(self, stream: Stream, peer: wire.Hello, options: SshOptions, clock: Clock) -> None:
+        self.host = stream.host
+        self.peer = peer
+        self._stream = stream
+        self._answer_within_s = options.answer_within_s
+        self._window = min(options.window, peer.window)
+        self._clock = clock
+        self._last_id = 0
+
+    def deliver(self, batch: Sequence[Delivery]) -> Iterator[Result]:
+        """Send `batch`, at most a window of it ahead of the answers, and yield the results as they come.
+
+        Raises ChannelDown; what had no result by then is not known to be held. A caller that stops before the end
+        closes the channel, since answers would be left in it.
+        """
+        keys = [delivery.key for delivery in batch if isinstance(delivery, Bind)]
+        waiting = iter(batch)
+        unanswered: dict[int, Delivery] = {}
+        whole = False
+        try:
+            while True:
+                # Refilled from half a window down, so that the far side gets lines in bursts and commits them together.
+                if len(unanswered) <= self._window // 2:
+                    yield from self._send(waiting, unanswered, keys)
+                if not unanswered:
+                    break
+                for line in self._stream.receive(self._answer_within_s, keys):
+                    yield self._result(line, unanswered, keys)
+            whole = True
+        finally:
+            if not whole:
+                self.close()
+
+    def close(self) -> None:
+        """Close the connection; safe at any time, twice, and from another thread, where `deliver` then ends."""
+        self._stream.close()
+
+    def _send(
+        self, waiting: Iterator[Delivery], unanswered: dict[int, Delivery], keys: Sequence[bytes]
+    ) -> Iterator[Rejected]:
+        burst: list[bytes] = []
+        too_long: list[Rejected] = []
+        while len(unanswered) < self._window and (delivery := next(waiting, None)) is not None:
+            self._last_id += 1
+            line = wire.encode_delivery(self._last_id, delivery)
+            if len(line) > self.peer.max_line:
+                too_long.append(Rejected(delivery, f"a line of {len(line)} octets; it takes {self.peer.max_line}"))
+                continue
+            unanswered[self._last_id] = delivery
+            burst.append(line)
+        if burst:
+            self._stream.send(b"".join(burst), self._answer_within_s, keys)
+        yield from too_long
+
+    def _result(self, line: bytes, unanswered: dict[int, Delivery], keys: Sequence[bytes]) -> Result:
+        try:
+            answer = wire.parse_answer(line, keys)
+        except wire.WireError as error:
+            raise self._stream.down(str(error)) from None
+        delivery = unanswered.pop(answer.id, None)
+        if delivery is None:
+            raise self._stream.down(f"answered id {answer.id}, which was never asked or has its answer")
+        return wire.judge(answer, delivery, self._clock())
+
+
+def open_channel(options: SshOptions, credentials: Credentials, name: str, clock: Clock = time.time) -> SshChannel:
+    """Connect to the first of the platform's hosts that lets us; raises ChannelDown with the reason of each.
+
+    `name` is the platform's, for the log. Blocks for `connect_within_s` per host at most.
+    """
+    identity = load_identity(credentials(options.identity))
+    reasons = []
+    for host in options.doors:
+        try:
+            return _open_at(host, options, identity, name, clock)[0]
+        except ChannelDown as down:
+            log.info("platform %s is not reached: %s", name, down)
+            reasons.append(str(down))
+    raise ChannelDown("; ".join(reasons))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What `probe` found at one host: the receiver's hello, or the reason why there is none."""
+
+    host: Host
+    took_s: float
+    fingerprint: str = ""
+    hello: wire.Hello | None = None
+    fault: str = ""
+
+
+def probe(options: SshOptions, credentials: Credentials, name: str) -> list[Finding]:
+    """Connect to every host, exchange hellos, hang up. No key is sent."""
+    identity = load_identity(credentials(options.identity))
+    findings = []
+    for host in options.doors:
+        began = time.monotonic()
+        try:
+            channel, shown = _open_at(host, options, identity, name, time.time)
+        except ChannelDown as down:
+            findings.append(Finding(host=host, took_s=time.monotonic() - began, fault=str(down)))
+            continue
+        channel.close()
+        took_s = time.monotonic() - began
+        findings.append(Finding(host=host, took_s=took_s, fingerprint=shown, hello=channel.peer))
+    return findings
+
+
+def _open_at(
+    host: Host, options: SshOptions, identity: paramiko.PKey, name: str, clock: Clock
+) -> tuple[SshChannel, str]:
+    pinned = options.pinned_for(host)
+    algorithms = tuple(dict.fromkeys(key.algorithm for key in pinned))
+    within_s = options.connect_within_s
+    with negotiated(host, algorithms, within_s) as transport:
+        shown = check_host_key(transport, host, pinned)
+        log_in(transport, host, options, identity)
+        stream = Stream(name, host, transport, options.command, options.max_line_octets)
+        stream.send(wire.encode_hello(f"kmp-smsd {__version__}", options.window), within_s)
+        lines = stream.receive(within_s)
+        try:
+            peer = wire.parse_hello(lines[0])
+        except wire.WireError as error:
+            raise stream.down(str(error)) from None
+        if len(lines) > 1:
+            raise stream.down(f"more than a hello: {wire.excerpt(lines[1])}")
+    return SshChannel(stream, peer, options, clock), shown

@@ -1,0 +1,112 @@
+"""Lines to and from a command on the far side of an SSH connection."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+import paramiko
+
+from kmp_smsd.channels.options import Host
+from kmp_smsd.channels.protocol import ChannelDown
+from kmp_smsd.channels.wire import excerpt, printable
+
+log = logging.getLogger(__name__)
+
+READ_OCTETS = 262_144
+DRAIN_EVERY_S = 1.0  # how long the far side's standard error may wait for us
+EXIT_STATUS_WITHIN_S = 1.0  # it comes right after the end of the stream, or never
+LOGGED_LINES = 100  # of standard error, per connection: a peer may not fill our log
+
+
+class Stream:
+    """One command's standard input and output as lines; its standard error goes to the log, hiding keys."""
+
+    def __init__(
+        self, name: str, host: Host, transport: paramiko.Transport, command: str, max_line_octets: int
+    ) -> None:
+        """Run `command`. `name` is the platform's, for the log; a longer line than `max_line_octets` is an error."""
+        self.host = host
+        self._name = name
+        self._transport = transport
+        self._max_line_octets = max_line_octets
+        self._partial = b""
+        self._last_said = ""
+        self._said = 0
+        self._closed = False
+        self._channel = transport.open_session()
+        self._channel.exec_command(command)
+
+    def send(self, octets: bytes, within_s: float, keys: Sequence[bytes] = ()) -> None:
+        """Send all of `octets`; raises ChannelDown when the far side takes none of them for `within_s`."""
+        self._channel.settimeout(within_s)
+        try:
+            self._channel.sendall(octets)
+        except TimeoutError:
+            raise self.down(f"takes no data since {within_s:g} s") from None
+        except (OSError, EOFError, paramiko.SSHException):
+            raise self._ended(keys) from None
+
+    def receive(self, within_s: float, keys: Sequence[bytes] = ()) -> list[bytes]:
+        """Wait for at least one whole line; return all that are there, without their line feeds.
+
+        Raises ChannelDown after `within_s` without one, at the end of the stream, and for a line without an end.
+        `keys` are those that must not be seen in the log or an error.
+        """
+        deadline = time.monotonic() + within_s
+        while True:
+            self._drain(keys)
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise self.down(f"no answer for {within_s:g} s")
+            self._channel.settimeout(min(DRAIN_EVERY_S, remaining))
+            try:
+                octets: bytes = self._channel.recv(READ_OCTETS)
+            except TimeoutError:
+                continue
+            if not octets:
+                raise self._ended(keys)
+            lines = (self._partial + octets).split(b"\n")
+            for line in lines:
+                if len(line) >= self._max_line_octets:
+                    raise self.down(f"a line of more than {self._max_line_octets} octets: {excerpt(line, keys)}")
+            self._partial = lines.pop()
+            if lines:
+                return lines
+
+    def close(self) -> None:
+        """Close the connection; a thread that waits in `send` or `receive` gets ChannelDown."""
+        self._closed = True
+        self._transport.close()
+
+    def down(self, why: str) -> ChannelDown:
+        """Close the connection; the error to raise for it."""
+        closed, said = self._closed, self._last_said
+        self.close()
+        if closed:
+            return ChannelDown(f"{self.host}: closed by us")
+        return ChannelDown(f"{self.host}: {why}" + (f" (it said: {said})" if said else ""))
+
+    def _ended(self, keys: Sequence[bytes]) -> ChannelDown:
+        # Where the whole connection broke there is no status, and no use in waiting for it.
+        if self._transport.is_active():
+            self._channel.status_event.wait(EXIT_STATUS_WITHIN_S)
+        self._drain(keys)
+        status = self._channel.exit_status
+        if status >= 0:
+            return self.down(f"the receiver ended with exit status {status}")
+        return self.down("the connection broke")
+
+    def _drain(self, keys: Sequence[bytes]) -> None:
+        while self._channel.recv_stderr_ready():
+            octets: bytes = self._channel.recv_stderr(READ_OCTETS)
+            if not octets:
+                return
+            for line in octets.decode("utf-8", "replace").splitlines():
+                self._last_said = printable(line, keys)
+                self._said += 1
+                if self._said <= LOGGED_LINES:
+                    log.info("platform %s says: %s", self._name, self._last_said)
+                if self._said == LOGGED_LINES:
+                    log.warning("platform %s says much: its standard error is no longer logged", self._name)
