@@ -1,0 +1,78 @@
+"""What a sync request means: the one place where a key finds its MDN (docs/rules.rst, rows 5 to 13)."""
+
+from __future__ import annotations
+
+from kmp_smsd.domain.facts import Binding, Decision, Facts
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.policy import STRICTNESS, OnConflict
+from kmp_smsd.domain.request import SyncRequest
+
+_OUTCOME = {
+    OnConflict.MOVED: Outcome.MOVED,
+    OnConflict.HELD: Outcome.HELD,
+    OnConflict.REFUSED: Outcome.REFUSED,
+}
+
+
+def decide(request: SyncRequest, facts: Facts) -> Decision:
+    """Say what `request` means. No I/O: the caller makes it so. The order of the rows matters; the first one wins."""
+    subscriber = facts.subscribers.get(request.mdn)
+    registered = facts.registrations.get(subscriber, ()) if subscriber is not None else ()
+    if subscriber is None or not registered:
+        return Decision(request, Outcome.NOT_REGISTERED)
+    key = facts.keys.get(request.key_id)
+    if key is None:
+        return Decision(request, Outcome.UNKNOWN_KEY)
+    if not key.bindable_at(facts.now):
+        return Decision(request, Outcome.KEY_NOT_USABLE)
+
+    standing = facts.bound_keys.get(key.number)
+    bound_here = standing is not None and standing.subscriber == subscriber
+    candidates, limit = list(registered), "the registration"
+    for apps, reason in (
+        (request.app_id, "the app named in the message"),
+        (key.app_id, "the app that the key is reserved for"),
+        (standing.app_id if standing and bound_here and request.app_id is None else None, "the binding that stands"),
+    ):
+        if apps is not None:
+            candidates, limit = [app for app in candidates if app == apps], f"{reason}, {apps}"
+            if not candidates:
+                return Decision(request, Outcome.APP_NOT_REGISTERED, why=f"no registered app is {limit}")
+    if len(candidates) > 1:
+        return Decision(request, Outcome.APP_REQUIRED, why=f"{len(candidates)} registered apps, the message names none")
+    if request.app_id is None and key.app_id is None and not bound_here and key.siblings > 1:
+        return Decision(request, Outcome.APP_REQUIRED, why="its terminal holds several keys, the message names no app")
+
+    app_id = candidates[0]
+    if standing is not None and bound_here and standing.app_id == app_id:
+        return Decision(request, Outcome.ALREADY_BOUND, app_id)
+    return _bind(request, facts, subscriber, key.number, app_id, standing)
+
+
+def _bind(
+    request: SyncRequest, facts: Facts, subscriber: int, key: int, app_id: str, standing: Binding | None
+) -> Decision:
+    """Rows 11 to 13: the key is usable and the app is clear; what stands in the way?"""
+    occupant = facts.bound_places.get((subscriber, app_id))
+    conflicts = tuple(binding for binding in (standing, occupant) if binding is not None)
+    verdict, why = OnConflict.MOVED, []
+    if request.approved_hold is None:
+        policy = facts.policy
+        ended_at = facts.superseded.get((key, subscriber, app_id))
+        late = ended_at is not None and request.received_at - ended_at < policy.late_ms
+        if late or any(binding.received_at > request.received_at for binding in conflicts):
+            verdict = policy.on_late
+            why.append("superseded here not long ago" if late else "older than the binding that stands")
+        else:
+            if standing is not None:
+                verdict = max(verdict, policy.on_sim_change, key=STRICTNESS.__getitem__)
+                why.append("the key is bound elsewhere")
+            if occupant is not None:
+                verdict = max(verdict, policy.on_terminal_change, key=STRICTNESS.__getitem__)
+                why.append("another key is bound here")
+        if why and (key, subscriber, app_id) in facts.refusals:
+            verdict = OnConflict.REFUSED
+            why.append("refused before by a person")
+    if not conflicts and verdict is OnConflict.MOVED:
+        return Decision(request, Outcome.BOUND, app_id)
+    return Decision(request, _OUTCOME[verdict], app_id, "; ".join(why), conflicts)

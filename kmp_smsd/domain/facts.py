@@ -1,0 +1,113 @@
+"""What the store knows that bears on one batch of requests, kept true while the batch is folded.
+
+The store fills `Facts` once per batch with a few set-based statements. `apply` then lets a later request of the batch
+see what an earlier one changed, and collects the batch's net effect: which bindings ended, which are new, what each
+MDN + app wants in the end. Subscribers, keys and bindings are known by their numbers in the store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.policy import SyncPolicy
+from kmp_smsd.domain.request import SyncRequest
+
+Place = tuple[int, str]  # subscriber number, app ID
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as a decision needs it: never its octets."""
+
+    number: int
+    usable: bool  # pre-active or active
+    app_id: str | None  # the app that it is reserved for
+    siblings: int  # pre-active, active and suspended keys of its terminal, itself included
+    valid_from: int | None = None  # Unix milliseconds
+    valid_until: int | None = None
+
+    def bindable_at(self, now: int) -> bool:
+        return (
+            self.usable
+            and (self.valid_from is None or self.valid_from <= now)
+            and (self.valid_until is None or now < self.valid_until)
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Binding:
+    """An active binding, or one that this batch made or ended."""
+
+    number: int
+    key: int
+    subscriber: int
+    app_id: str
+    received_at: int
+    ended: bool = False
+
+    @property
+    def place(self) -> Place:
+        return self.subscriber, self.app_id
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one request means. `supersedes` are the bindings that it ends; `why` is for the journal."""
+
+    request: SyncRequest
+    outcome: Outcome
+    app_id: str | None = None
+    why: str = ""
+    conflicts: tuple[Binding, ...] = ()
+
+
+@dataclass(slots=True)
+class Facts:
+    """Everything `decide` may look at."""
+
+    now: int  # Unix milliseconds
+    policy: SyncPolicy
+    next_binding: int = 1
+    subscribers: dict[str, int] = field(default_factory=dict)
+    registrations: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    keys: dict[str, Key] = field(default_factory=dict)
+    bound_keys: dict[int, Binding] = field(default_factory=dict)
+    bound_places: dict[Place, Binding] = field(default_factory=dict)
+    superseded: dict[tuple[int, int, str], int] = field(default_factory=dict)  # key, place: when it ended
+    refusals: set[tuple[int, int, str]] = field(default_factory=set)  # key, place: a person refused it, and that stands
+    ended: list[Binding] = field(default_factory=list)  # bindings from before this batch that it ended
+    made: list[Binding] = field(default_factory=list)  # bindings that it made, some of them ended again
+    wanted: dict[Place, int | None] = field(default_factory=dict)  # place: key number, or nothing
+
+    def know(self, binding: Binding) -> None:
+        """Take an active binding from the store."""
+        if binding.key not in self.bound_keys:
+            self.bound_keys[binding.key] = binding
+            self.bound_places[binding.place] = binding
+
+    def apply(self, decision: Decision) -> Decision:
+        """Make what `decision` changes visible to the requests behind it."""
+        if decision.outcome is Outcome.BOUND or decision.outcome is Outcome.MOVED:
+            request = decision.request
+            subscriber = self.subscribers[request.mdn]
+            key = self.keys[request.key_id].number
+            assert decision.app_id is not None
+            for conflict in decision.conflicts:
+                self._supersede(conflict)
+            binding = Binding(self.next_binding, key, subscriber, decision.app_id, request.received_at)
+            self.next_binding += 1
+            self.made.append(binding)
+            self.bound_keys[key] = binding
+            self.bound_places[subscriber, decision.app_id] = binding
+            self.wanted[subscriber, decision.app_id] = key
+        return decision
+
+    def _supersede(self, binding: Binding) -> None:
+        binding.ended = True
+        del self.bound_keys[binding.key]
+        del self.bound_places[binding.place]
+        self.superseded[binding.key, binding.subscriber, binding.app_id] = self.now
+        self.wanted[binding.place] = None
+        if not self.made or binding.number < self.made[0].number:
+            self.ended.append(binding)

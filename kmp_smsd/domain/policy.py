@@ -1,0 +1,31 @@
+"""What the operator decided about SIMs that change, terminals that change and messages that come late."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class OnConflict(StrEnum):
+    """What becomes of a request that conflicts with a standing binding; a later one beats an earlier one."""
+
+    MOVED = "moved"
+    HELD = "held"
+    REFUSED = "refused"
+
+
+STRICTNESS = {OnConflict.MOVED: 0, OnConflict.HELD: 1, OnConflict.REFUSED: 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncPolicy:
+    """The `[sync]` options that bear on the meaning of a request."""
+
+    on_sim_change: OnConflict = OnConflict.HELD
+    on_terminal_change: OnConflict = OnConflict.HELD
+    on_late: OnConflict = OnConflict.HELD  # held or refused
+    late_hours: int = 72
+
+    @property
+    def late_ms(self) -> int:
+        return self.late_hours * 3_600_000

@@ -1,0 +1,42 @@
+"""What intake hands to the store: a request that can be decided, or a message that cannot become one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.payload import Proof
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncRequest:
+    """A terminal at `mdn` reports `key_id`. Past this line nobody sees a raw number or a raw payload."""
+
+    mdn: str
+    key_id: str
+    app_id: str | None = None
+    proof: Proof | None = None
+    received_at: int  # Unix milliseconds of its first reception
+    link: str
+    approved_hold: int | None = None  # the hold that a person approved: this request is that message, come again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfit:
+    """A message that ended before it could become a request (rows 1 to 4 of docs/rules.rst).
+
+    `mdn` is set only where the sender is a legal MDN; else `sender` tells its first five digits and its length.
+    """
+
+    outcome: Outcome
+    mdn: str | None = None
+    sender: str = ""
+    received_at: int  # Unix milliseconds
+    link: str
+    why: str = ""
+
+
+def sender_class(address: str) -> str:
+    """Tell a sender by its first five characters and its length: enough to notice a new number range, not a person."""
+    shown = "".join(character if character.isalnum() and character.isascii() else "?" for character in address[:5])
+    return f"{shown}/{len(address)}"

@@ -1,0 +1,88 @@
+"""Bindings: which key is bound to which MDN and app, and how a binding ends without a message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.errors import NotPossible
+from kmp_smsd.storage.outbox import Want, want
+
+
+def end_bindings(
+    connection: Any,
+    why: str,
+    now: int,
+    *,
+    subscriber: int | None = None,
+    app_id: str | None = None,
+    key: int | None = None,
+) -> int:
+    """Withdraw the active binding of a place or of a key, want nothing there and close the holds that it concerns.
+
+    Runs inside the caller's transaction; returns how many bindings ended.
+    """
+    condition: str
+    parameters: tuple[int | str | None, ...]
+    if key is not None:
+        condition, parameters = "key = ?", (key,)
+    else:
+        condition, parameters = "subscriber = ? AND app = ?", (subscriber, app_id)
+    ended = connection.execute(
+        f"""UPDATE bindings SET state = 'withdrawn', ended_at = ?, why = ? WHERE {condition} AND state = 'bound'
+            RETURNING subscriber, app""",
+        (now, why, *parameters),
+    ).fetchall()
+    connection.execute(
+        f"""UPDATE holds SET state = 'closed', settled_at = ?, marked = 0
+            WHERE {condition} AND state IN ('open', 'refused')""",
+        (now, *parameters),
+    )
+    want(connection, [Want(subscriber, app, None) for subscriber, app in ended], now)
+    return len(ended)
+
+
+class Bindings:
+    """The bindings, for people."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def withdraw(self, mdn: str, app_id: str, now: int) -> None:
+        """End the binding of `mdn` and `app_id`; raises NotPossible where none stands."""
+        with self._database.transaction() as connection:
+            found = connection.execute(
+                """SELECT b.subscriber FROM bindings b JOIN subscribers s ON s.number = b.subscriber
+                   WHERE s.mdn = ? AND b.app = ? AND b.state = 'bound'""",
+                (mdn, app_id),
+            ).fetchone()
+            if found is None:
+                raise NotPossible(f"{mdn} has no binding for {app_id}: see 'kmp-smsd bindings show {mdn}'")
+            end_bindings(connection, "withdrawn by command", now, subscriber=found[0], app_id=app_id)
+
+    def of(self, mdn: str) -> list[dict[str, Any]]:
+        """Every binding that `mdn` has or had, the newest first, with what its platform confirmed."""
+        return self._listing("s.mdn = ?", (mdn,), "b.id DESC", 10_000)
+
+    def active(self, *, app_id: str | None = None, after: int = 0, limit: int) -> list[dict[str, Any]]:
+        """Active bindings in the order in which they were made, from number `after` on."""
+        condition = "b.state = 'bound' AND b.id > ? AND (? IS NULL OR b.app = ?)"
+        return self._listing(condition, (after, app_id, app_id), "b.id", limit)
+
+    def _listing(self, condition: str, parameters: tuple[Any, ...], order: str, limit: int) -> list[dict[str, Any]]:
+        columns = (
+            "id", "mdn", "app_id", "key_id", "kcv", "state", "received_at", "bound_at", "ended_at", "why",
+            "platform", "wanted_version", "confirmed_version", "rejected_version", "error",
+        )  # fmt: skip
+        return [
+            dict(zip(columns, row, strict=True))
+            for row in self._database.rows(
+                f"""SELECT b.id, s.mdn, b.app, k.key_id, k.kcv, b.state, b.received_at, b.bound_at, b.ended_at, b.why,
+                      o.platform, o.wanted_version, o.confirmed_version, o.rejected_version, o.error
+                    FROM bindings b JOIN subscribers s ON s.number = b.subscriber JOIN keys k ON k.id = b.key
+                    LEFT JOIN outbox o ON b.state = 'bound' AND o.subscriber = b.subscriber AND o.app = b.app
+                      AND o.key = b.key
+                    WHERE {condition} ORDER BY {order} LIMIT ?""",
+                (*parameters, limit),
+            )
+        ]

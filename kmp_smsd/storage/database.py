@@ -1,0 +1,124 @@
+"""One connection to the SQLite database: how it is opened, and what a transaction is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pysqlite3 import dbapi2 as sqlite3
+
+from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
+from kmp_smsd.storage.locks import SHARED_MODE, WriteLock
+
+#: No transaction touches more rows than this: others wait for it.
+STEP_ROWS = 5_000
+CHECKPOINT_OCTETS = 16 * 1024 * 1024
+PAGE_OCTETS = 4_096
+
+_PRAGMAS = """
+PRAGMA synchronous = FULL;
+PRAGMA foreign_keys = ON;
+PRAGMA secure_delete = ON;
+PRAGMA wal_autocheckpoint = 0;
+PRAGMA journal_size_limit = 67108864;
+PRAGMA temp_store = MEMORY;
+PRAGMA cache_size = -65536;
+PRAGMA busy_timeout = 5000;
+"""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the existing database `path` with our settings; the files are made usable for the whole group."""
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=256,
+    )
+    connection.executescript(_PRAGMAS)
+    return connection
+
+
+class Database:
+    """One connection and its place in the queue of writers. Used by one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.connection = connect(path)
+        self._lock = WriteLock(path)
+        self._wal = path.with_name(path.name + "-wal")
+        (mode,) = self.connection.execute("PRAGMA journal_mode").fetchone()
+        if mode != "wal":  # a copy made by VACUUM INTO, put in place by hand
+            raise StoreUnusable(f"{path} is not in WAL mode: put copies in place with 'kmp-smsd db restore'")
+        self._share_files()
+
+    def close(self) -> None:
+        self.connection.close()
+        self._lock.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write, or change nothing. What is not the data's own fault (a constraint) is StoreUnavailable."""
+        with self._lock:
+            with self._faults():
+                self.connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self.connection
+                    self.connection.execute("COMMIT")
+                except BaseException:
+                    with suppress(sqlite3.Error):  # SQLite itself rolls back where the disk is full or broken
+                        self.connection.execute("ROLLBACK")
+                    raise
+            self._checkpoint_when_large()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Several reads of one moment. Never held over anything that waits."""
+        with self._faults():
+            self.connection.execute("BEGIN")
+            try:
+                yield self.connection
+            finally:
+                self.connection.execute("ROLLBACK")
+
+    def rows(self, sql: str, parameters: Any = ()) -> list[Any]:
+        """All rows of one reading statement."""
+        with self._faults():
+            return list(self.connection.execute(sql, parameters))
+
+    def data_version(self) -> int:
+        """A number that changes whenever another connection commits; the connection must be idle otherwise."""
+        return int(self.rows("PRAGMA data_version")[0][0])
+
+    def erase_log(self) -> bool:
+        """Empty the write-ahead log, so that what was erased is in no file; False where a reader prevented it."""
+        with self._lock:
+            return bool(self.rows("PRAGMA wal_checkpoint(TRUNCATE)")[0][0] == 0)
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError):
+            raise
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnavailable(f"{self.path}: {error}") from error
+
+    def _checkpoint_when_large(self) -> None:
+        """Move the log into the database while we hold the lock anyway; the file's size only says how far it grew."""
+        with suppress(OSError, sqlite3.Error):  # the commit stands; the next writer finds the log as large
+            if self._wal.stat().st_size < CHECKPOINT_OCTETS:
+                return
+            _, pages, moved = self.connection.execute("PRAGMA wal_checkpoint(NOOP)").fetchone()
+            if (pages - moved) * PAGE_OCTETS >= CHECKPOINT_OCTETS:
+                self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+    def _share_files(self) -> None:
+        """Database, log and index are 0660: two users write them, whatever their umasks."""
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(OSError):  # another user's file: its owner has set the mode
+                os.chmod(self.path.with_name(self.path.name + suffix), SHARED_MODE)

@@ -1,0 +1,23 @@
+"""The class of an error says what to do; its text is for people."""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """Anything that the store could not do."""
+
+
+class StoreUnavailable(StoreError):
+    """Not now: the disk is full, broken or slow. Nothing was changed; the same call may succeed later."""
+
+
+class StoreUnusable(StoreError):
+    """This is not our database: missing, of another schema, or in a place where it must not lie (exit 78)."""
+
+
+class StoreBusy(StoreError):
+    """A role or command has the database open, or somebody migrates or restores it (exit 75)."""
+
+
+class NotPossible(StoreError):
+    """The wish contradicts what is stored; the text says how, and what to do instead."""

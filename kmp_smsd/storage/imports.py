@@ -1,0 +1,132 @@
+"""Vendors' imports: staged in steps, live at once, gone when abandoned."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from kmp_smsd.domain.key import StagedKey
+from kmp_smsd.storage.database import STEP_ROWS, Database
+from kmp_smsd.storage.errors import NotPossible
+from kmp_smsd.storage.locks import ImportLock
+
+
+class Imports:
+    """Staged keys lie in `keys` under their import's number and exist once it is live; every read of a key joins it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock: ImportLock | None = None
+
+    def close(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def check_master_key(self, fingerprint: str) -> None:
+        """Raise NotPossible where this database's keys are sealed to another master key."""
+        ((known,),) = self._database.rows("SELECT master_key FROM store")
+        if known is not None and known != fingerprint:
+            raise NotPossible(
+                f"the keys in this database are sealed to master key {known}, the configured public half is"
+                f" {fingerprint}: correct [secrets] public_key"
+            )
+
+    def begin(
+        self, *, vendor: str, file_name: str, digest: str, data_key_id: str, sealed: bytes, fingerprint: str
+    ) -> int:
+        """Start staging; returns the import's number. One import at a time: raises StoreBusy."""
+        self.close()
+        self._lock = ImportLock(self._database.path)
+        self.check_master_key(fingerprint)
+        for (abandoned,) in self._database.rows("SELECT id FROM imports WHERE live_at IS NULL"):
+            self._delete(abandoned)
+        now = int(time.time() * 1000)
+        with self._database.transaction() as connection:
+            connection.execute("UPDATE store SET master_key = ?", (fingerprint,))
+            connection.execute(
+                "INSERT INTO data_keys (id, sealed, created_at) VALUES (?, ?, ?)", (data_key_id, sealed, now)
+            )
+            (number,) = connection.execute(
+                """INSERT INTO imports (vendor, file_name, digest, data_key, started_at) VALUES (?, ?, ?, ?, ?)
+                   RETURNING id""",
+                (vendor, file_name, digest, data_key_id, now),
+            ).fetchone()
+        return int(number)
+
+    def stage(self, import_id: int, rows: Sequence[StagedKey]) -> list[tuple[str, str]]:
+        """Stage at most 5,000 keys; returns (key ID, reason) for each that conflicts and was left out.
+
+        The reason is ``exists`` or ``twice in this file``.
+        """
+        conflicts: list[tuple[str, str]] = []
+        with self._database.transaction() as connection:
+            taken = dict(
+                connection.execute(
+                    "SELECT k.key_id, k.import FROM json_each(?) j CROSS JOIN keys k ON k.key_id = j.value",
+                    (json.dumps([row.key_id for row in rows]),),
+                )
+            )
+            fresh = []
+            for row in rows:
+                if row.key_id in taken:
+                    twice = taken[row.key_id] == import_id
+                    conflicts.append((row.key_id, "twice in this file" if twice else "exists"))
+                else:
+                    taken[row.key_id] = import_id
+                    fresh.append(
+                        (
+                            row.key_id,
+                            import_id,
+                            row.serial,
+                            row.app_id,
+                            row.algorithm,
+                            row.kcv,
+                            row.nonce,
+                            row.ciphertext,
+                            row.valid_from,
+                            row.valid_until,
+                        )
+                    )
+            connection.executemany(
+                """INSERT INTO keys
+                     (key_id, import, serial, app, algorithm, kcv, nonce, ciphertext, valid_from, valid_until)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                fresh,
+            )
+        return conflicts
+
+    def publish(self, import_id: int) -> None:
+        """Make the staged keys exist, all at once."""
+        with self._database.transaction() as connection:
+            connection.execute("UPDATE imports SET live_at = ? WHERE id = ?", (int(time.time() * 1000), import_id))
+        self.close()
+
+    def discard(self, import_id: int) -> None:
+        """Delete what was staged."""
+        self._delete(import_id)
+        self.close()
+
+    def listing(self) -> list[dict[str, Any]]:
+        columns = ("import", "vendor", "file_name", "digest", "started_at", "live_at")
+        return [
+            dict(zip(columns, row, strict=True))
+            for row in self._database.rows(
+                "SELECT id, vendor, file_name, digest, started_at, live_at FROM imports ORDER BY id"
+            )
+        ]
+
+    def _delete(self, import_id: int) -> None:
+        deleted = STEP_ROWS
+        while deleted == STEP_ROWS:
+            with self._database.transaction() as connection:
+                deleted = connection.execute(
+                    "DELETE FROM keys WHERE id IN (SELECT id FROM keys WHERE import = ? LIMIT ?)",
+                    (import_id, STEP_ROWS),
+                ).rowcount
+        with self._database.transaction() as connection:
+            found = connection.execute("DELETE FROM imports WHERE id = ? RETURNING data_key", (import_id,)).fetchone()
+            if found:
+                connection.execute("DELETE FROM data_keys WHERE id = ?", found)

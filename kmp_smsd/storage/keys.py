@@ -1,0 +1,126 @@
+"""Keys and their states. The octets of a key never leave this file's rows in clear: they are wrapped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kmp_smsd.storage.bindings import end_bindings
+from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.errors import NotPossible
+from kmp_smsd.storage.outbox import DUE
+
+# pre-active until the first binding, active from then on
+_SHOWN_STATE = """iif(k.state <> 'live', k.state, iif(EXISTS (
+  SELECT 1 FROM bindings b WHERE b.key = k.id AND b.state = 'bound' UNION ALL
+  SELECT 1 FROM bindings b WHERE b.key = k.id AND b.state <> 'bound'), 'active', 'pre-active'))"""
+
+
+class Keys:
+    """What people wish of keys: suspend, resume, revoke, destroy."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def suspend(self, key_id: str, reason: str | None) -> None:
+        """No new binding from now on; nothing is withdrawn."""
+        self._change(key_id, "suspended", ("live",), reason)
+
+    def resume(self, key_id: str, now: int) -> None:
+        """May be bound again; deliveries that waited for it are tried at once."""
+        with self._database.transaction() as connection:
+            key = self._set_state(connection, key_id, "live", ("suspended",), None)
+            _retry_deliveries(connection, key, now)
+
+    def revoke(self, key_id: str, reason: str | None, now: int, *, compromised: bool) -> int:
+        """End the key for good and withdraw it where it is bound; how many bindings ended (0 or 1)."""
+        with self._database.transaction() as connection:
+            state = "compromised" if compromised else "deactivated"
+            key = self._set_state(connection, key_id, state, ("live", "suspended", "deactivated"), reason)
+            return end_bindings(connection, f"key revoked ({state})", now, key=key)
+
+    def destroy(self, key_id: str) -> bool:
+        """Delete the wrapped key; whether the write-ahead log could be emptied as well.
+
+        Only where it is bound nowhere and no platform may still hold it: every outbox row of every MDN + app that it
+        was ever bound to is confirmed at its wanted version.
+        """
+        with self._database.transaction() as connection:
+            key = self._set_state(
+                connection, key_id, "destroyed", ("live", "suspended", "deactivated", "compromised"), None
+            )
+            if connection.execute("SELECT 1 FROM bindings WHERE key = ? AND state = 'bound'", (key,)).fetchone():
+                raise NotPossible(f"key {key_id} is bound: revoke it first ('kmp-smsd keys revoke {key_id}')")
+            unconfirmed = connection.execute(
+                """SELECT s.mdn, o.app, o.platform FROM bindings b
+                    JOIN outbox o ON o.subscriber = b.subscriber AND o.app = b.app
+                    JOIN subscribers s ON s.number = o.subscriber
+                    WHERE b.key = ? AND b.state <> 'bound' AND o.wanted_version <> o.confirmed_version LIMIT 1""",
+                (key,),
+            ).fetchone()
+            if unconfirmed:
+                mdn, app_id, platform = unconfirmed
+                raise NotPossible(
+                    f"key {key_id} may still be held: platform {platform or '(none yet)'} has not confirmed"
+                    f" {mdn} {app_id} ('kmp-smsd outbox list')"
+                )
+            connection.execute("UPDATE keys SET nonce = NULL, ciphertext = NULL WHERE id = ?", (key,))
+        return self._database.erase_log()
+
+    def get(self, key_id: str) -> dict[str, Any] | None:
+        found = self._listing("k.key_id = ?", (key_id,), 1)
+        return found[0] if found else None
+
+    def listing(
+        self, *, vendor: str | None = None, serial: str | None = None, after: str = "", limit: int
+    ) -> list[dict[str, Any]]:
+        """Keys in the order of their IDs, from `after` on."""
+        if serial is not None:
+            return self._listing(
+                "k.serial = ? AND (? IS NULL OR i.vendor = ?) AND k.key_id > ?", (serial, vendor, vendor, after), limit
+            )
+        return self._listing("(? IS NULL OR i.vendor = ?) AND k.key_id > ?", (vendor, vendor, after), limit)
+
+    def _listing(self, condition: str, parameters: tuple[Any, ...], limit: int) -> list[dict[str, Any]]:
+        columns = (
+            "key_id", "vendor", "serial", "app_id", "algorithm", "kcv", "state", "reason", "valid_from", "valid_until",
+            "import", "imported_at", "mdn", "bound_app_id",
+        )  # fmt: skip
+        return [
+            dict(zip(columns, row, strict=True))
+            for row in self._database.rows(
+                f"""SELECT k.key_id, i.vendor, k.serial, k.app, k.algorithm, k.kcv, {_SHOWN_STATE}, k.reason,
+                      k.valid_from, k.valid_until, i.id, i.live_at, s.mdn, b.app
+                    FROM keys k JOIN imports i ON i.id = k.import AND i.live_at IS NOT NULL
+                    LEFT JOIN bindings b ON b.key = k.id AND b.state = 'bound'
+                    LEFT JOIN subscribers s ON s.number = b.subscriber
+                    WHERE {condition} ORDER BY k.key_id LIMIT ?""",
+                (*parameters, limit),
+            )
+        ]
+
+    def _change(self, key_id: str, state: str, allowed: tuple[str, ...], reason: str | None) -> None:
+        with self._database.transaction() as connection:
+            self._set_state(connection, key_id, state, allowed, reason)
+
+    def _set_state(self, connection: Any, key_id: str, state: str, allowed: tuple[str, ...], reason: str | None) -> int:
+        found = connection.execute(
+            """SELECT k.id, k.state FROM keys k JOIN imports i ON i.id = k.import
+               WHERE k.key_id = ? AND i.live_at IS NOT NULL""",
+            (key_id,),
+        ).fetchone()
+        if found is None:
+            raise NotPossible(f"no key {key_id}: see 'kmp-smsd keys list'")
+        key, present = found
+        if present not in allowed or present == state:
+            raise NotPossible(f"key {key_id} is {present} and cannot become {state}")
+        connection.execute("UPDATE keys SET state = ?, reason = ? WHERE id = ?", (state, reason, key))
+        return int(key)
+
+
+def _retry_deliveries(connection: Any, key: int, now: int) -> None:
+    connection.execute(
+        f"""UPDATE outbox SET try_at = ?, attempts = 0
+            WHERE (subscriber, app) = (SELECT subscriber, app FROM bindings WHERE key = ? AND state = 'bound')
+              AND {DUE}""",
+        (now, key),
+    )

@@ -1,0 +1,195 @@
+"""Creating, migrating, backing up and restoring the database."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlite_utils
+from pysqlite3 import dbapi2 as sqlite3
+
+from kmp_smsd.storage.database import Database, connect
+from kmp_smsd.storage.errors import NotPossible, StoreUnavailable, StoreUnusable
+from kmp_smsd.storage.locks import SHARED_MODE, SchemaLock
+from kmp_smsd.storage.migrations import MIGRATIONS
+from kmp_smsd.storage.outbox import Outbox
+
+_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "ncpfs"})
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """What `migrate` did. `snapshot` is the copy made before, where there was something to copy."""
+
+    applied: tuple[str, ...]
+    snapshot: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What `restore` did. `previous` is the replaced database, kept beside the new one."""
+
+    wanted_again: int
+    previous: Path | None
+
+
+def check_place(path: Path) -> None:
+    """Refuse a directory that is not there or on a network file system, whose locks and syncs cannot be trusted."""
+    if not path.parent.is_dir():
+        raise StoreUnusable(f"no directory {path.parent}: is its volume mounted? Create it, or correct [storage] path")
+    kind = _file_system(path.parent.resolve())
+    if kind in _NETWORK or kind.startswith("fuse.ssh"):
+        raise StoreUnusable(f"{path.parent} is a network file system ({kind}): put the database on a local disk")
+
+
+def check_schema(connection: Any, path: Path) -> None:
+    """Raise StoreUnusable unless the database has exactly the schema that this program knows."""
+    try:
+        applied = [one.name for one in MIGRATIONS.applied(sqlite_utils.Database(connection, execute_plugins=False))]
+        pending = [one.name for one in MIGRATIONS.pending(sqlite_utils.Database(connection, execute_plugins=False))]
+    except sqlite3.DatabaseError as error:
+        raise StoreUnusable(f"{path} is not a database of kmp-smsd: {error}") from error
+    if not applied:
+        raise StoreUnusable(f"{path} is not a database of kmp-smsd: for a new one run 'kmp-smsd db migrate'")
+    if len(applied) + len(pending) > len(MIGRATIONS._migrations):
+        raise StoreUnusable(f"{path} was made by a newer kmp-smsd ({applied[-1]}): install that, or restore a backup")
+    if pending:
+        raise StoreUnusable(f"{path} has an older schema ({applied[-1]}): run 'kmp-smsd db migrate'")
+
+
+def migrate(path: Path) -> Migrated:
+    """Create the database, or bring it to this program's schema; a snapshot is made first."""
+    check_place(path)
+    with _exclusively(path):
+        fresh = not path.exists() or path.stat().st_size == 0
+        if fresh:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, SHARED_MODE))
+        with closing(connect(path)) as connection:
+            database = sqlite_utils.Database(connection, execute_plugins=False)
+            try:
+                applied = MIGRATIONS.applied(database)
+                pending = tuple(one.name for one in MIGRATIONS.pending(database))
+            except sqlite3.DatabaseError as error:
+                raise StoreUnusable(f"{path} is not a database of kmp-smsd: {error}") from error
+            if len(applied) + len(pending) > len(MIGRATIONS._migrations):
+                raise StoreUnusable(f"{path} was made by a newer kmp-smsd ({applied[-1].name}): install that one")
+            if not fresh and not applied and database.table_names():
+                raise StoreUnusable(f"{path} is a database of something else: correct [storage] path")
+            snapshot = None
+            if applied and pending:
+                snapshot = _beside(path, f"before-{pending[0]}")
+                connection.execute("VACUUM INTO ?", (str(snapshot),))
+                _sync(snapshot)
+            os.chmod(path, SHARED_MODE)
+            connection.execute("PRAGMA journal_mode = WAL")
+            MIGRATIONS.apply(database)
+        _sync(path)
+    return Migrated(pending, snapshot)
+
+
+def backup(path: Path, target: Path) -> int:
+    """Write a consistent copy to `target`, which must not exist, while everything goes on; its size in octets."""
+    if target.exists():
+        raise NotPossible(f"{target} exists: name another file")
+    partial = target.with_name(target.name + ".partial")
+    partial.unlink(missing_ok=True)
+    try:
+        with closing(connect(path)) as connection:
+            check_schema(connection, path)
+            os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # VACUUM INTO takes an empty file
+            connection.execute("VACUUM INTO ?", (str(partial),))
+        _sync(partial)
+        os.link(partial, target)  # unlike rename, never over a file that appeared meanwhile
+    except (sqlite3.OperationalError, OSError) as error:
+        raise StoreUnavailable(f"{target}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync(target)
+    return target.stat().st_size
+
+
+def restore(path: Path, source: Path, now: int) -> Restored:
+    """Put the backup `source` in the place of `path`, and want every row again at a new version.
+
+    All of it is done on a copy beside `path`, which then takes its place in one step. The replaced database is kept.
+    """
+    check_place(path)
+    if not source.is_file():
+        raise NotPossible(f"no backup {source}")
+    with _exclusively(path):
+        copy = path.with_name(path.name + ".restoring")
+        for suffix in ("", "-wal", "-shm", ".next", ".write"):
+            copy.with_name(copy.name + suffix).unlink(missing_ok=True)
+        try:
+            with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as original:
+                check_schema(original, source)
+                (verdict,) = original.execute("PRAGMA integrity_check(1)").fetchone()
+                if verdict != "ok":
+                    raise NotPossible(f"{source} is damaged: {verdict}")
+                original.execute("VACUUM INTO ?", (str(copy),))
+            with closing(connect(copy)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+            with closing(Database(copy)) as database:
+                wanted_again = Outbox(database).want_again(now)
+                database.erase_log()
+            os.chmod(copy, SHARED_MODE)
+            previous = _set_aside(path) if path.exists() else None
+            _sync(copy)
+            os.replace(copy, path)
+            _sync(path)
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise StoreUnavailable(f"{source} could not be restored: {error}") from error
+        finally:
+            for suffix in ("", "-wal", "-shm", ".next", ".write"):
+                copy.with_name(copy.name + suffix).unlink(missing_ok=True)
+    return Restored(wanted_again, previous)
+
+
+@contextmanager
+def _exclusively(path: Path) -> Iterator[None]:
+    with closing(SchemaLock(path, exclusive=True)):
+        yield
+
+
+def _set_aside(path: Path) -> Path:
+    """Keep the present database under another name, its log folded in: a foreign log beside a database destroys it."""
+    with closing(connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute("PRAGMA journal_mode = DELETE")
+    previous = _beside(path, "before-restore")
+    os.link(path, previous)
+    return previous
+
+
+def _beside(path: Path, what: str) -> Path:
+    return path.with_name(f"{path.name}.{what}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+
+
+def _sync(path: Path) -> None:
+    """Make the file and its name survive a power cut."""
+    for one in (path, path.parent):
+        descriptor = os.open(one, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _file_system(directory: Path) -> str:
+    """The type of the file system that `directory` lies on, as the kernel names it; '' where it does not say."""
+    best, kind = "", ""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    for line in mounts.splitlines():
+        fields, _, rest = line.partition(" - ")
+        mount_point = fields.split()[4].encode().decode("unicode_escape")
+        if len(mount_point) >= len(best) and directory.is_relative_to(mount_point):
+            best, kind = mount_point, rest.split()[0]
+    return kind

@@ -1,0 +1,283 @@
+"""The outbox: what each platform is to hold, at which version, and what it has confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kmp_smsd.storage.database import STEP_ROWS, Database
+
+DUE = "wanted_version <> confirmed_version AND wanted_version <> rejected_version"
+
+# The one place where a version is made: higher than any that this MDN + app ever had, and never behind the clock.
+# Where no platform is configured nothing was ever delivered, so wanting nothing there is confirmed at once.
+_WANT = """
+INSERT INTO outbox (subscriber, app, platform, key, wanted_version, confirmed_version, wanted_at, try_at)
+SELECT subscriber, app, platform, key, version, iif(key IS NULL AND platform = '', version, 0), now, now
+FROM (
+  SELECT :subscriber AS subscriber, :app AS app, :key AS key, :now AS now,
+    coalesce(:platform, (SELECT platform FROM routes WHERE app = :app), '') AS platform,
+    max(:now, :above + 1, 1 + coalesce((
+      SELECT max(max(wanted_version, confirmed_version)) FROM outbox WHERE subscriber = :subscriber AND app = :app), 0)
+    ) AS version)
+WHERE true
+ON CONFLICT (subscriber, app, platform) DO UPDATE SET
+  key = excluded.key, wanted_version = excluded.wanted_version, wanted_at = excluded.wanted_at,
+  confirmed_version = max(confirmed_version, excluded.confirmed_version),
+  try_at = excluded.try_at, attempts = 0, error = NULL
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """At `subscriber` + `app_id` the `key` (its number) is wanted from now on, or nothing.
+
+    `platform` None means wherever the app is routed. `above` is a version that the new one must exceed.
+    """
+
+    subscriber: int
+    app_id: str
+    key: int | None
+    platform: str | None = None
+    above: int = 0
+
+
+def want(connection: Any, wants: Iterable[Want], now: int) -> None:
+    """Write `wants` inside the caller's transaction, each at a new version."""
+    connection.executemany(
+        _WANT,
+        [
+            {
+                "subscriber": one.subscriber,
+                "app": one.app_id,
+                "key": one.key,
+                "platform": one.platform,
+                "above": one.above,
+                "now": now,
+            }
+            for one in wants
+        ],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """A key as it lies in the store, with all that unwrapping and authenticating it needs."""
+
+    key_id: str
+    algorithm: str
+    kcv: str
+    app_id: str | None  # the reservation, authenticated together with the key
+    state: str
+    data_key_id: str
+    nonce: bytes | None = field(repr=False)
+    ciphertext: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """One due row: deliver `key` (None: withdraw) at `version`."""
+
+    subscriber: int
+    mdn: str
+    app_id: str
+    version: int
+    attempts: int
+    key: WrappedKey | None
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    row: OutboxRow
+
+
+@dataclass(frozen=True, slots=True)
+class Postpone:
+    """Try `row` again at `try_at` (Unix milliseconds); `reason` is shown by ``outbox list``."""
+
+    row: OutboxRow
+    try_at: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    row: OutboxRow
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outbid:
+    """The platform holds the higher version `held`: want the same above it, unless something else is wanted by now."""
+
+    row: OutboxRow
+    held: int
+
+
+Settlement = Confirm | Postpone | Reject | Outbid
+
+
+class Outbox:
+    """The dispatcher's side of the outbox."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def due(self, platform: str, now: int, limit: int) -> list[OutboxRow]:
+        """Return up to `limit` rows of `platform` whose time has come, the longest due first."""
+        return [
+            OutboxRow(subscriber, mdn, app_id, version, attempts, WrappedKey(*key) if key[0] is not None else None)
+            for subscriber, mdn, app_id, version, attempts, *key in self._database.rows(
+                f"""SELECT o.subscriber, s.mdn, o.app, o.wanted_version, o.attempts, k.key_id,
+                      k.algorithm, k.kcv, k.app, k.state, i.data_key, k.nonce, k.ciphertext
+                    FROM (SELECT * FROM outbox WHERE platform = ? AND try_at <= ? AND {DUE} ORDER BY try_at LIMIT ?) o
+                    JOIN subscribers s ON s.number = o.subscriber
+                    LEFT JOIN keys k ON k.id = o.key LEFT JOIN imports i ON i.id = k.import
+                    ORDER BY o.try_at""",
+                (platform, now, limit),
+            )
+        ]
+
+    def next_try(self, platform: str) -> int | None:
+        """When the next row of `platform` comes due, in Unix milliseconds; None where nothing is due at all."""
+        found = self._database.rows(
+            f"SELECT try_at FROM outbox WHERE platform = ? AND {DUE} ORDER BY try_at LIMIT 1", (platform,)
+        )
+        return found[0][0] if found else None
+
+    def settle(self, platform: str, settlements: Sequence[Settlement], now: int) -> None:
+        """Write what became of deliveries to `platform`, in one transaction."""
+        confirmed, postponed, rejected, outbid = [], [], [], []
+        for settlement in settlements:
+            row = settlement.row
+            place = (row.subscriber, row.app_id, platform)
+            match settlement:
+                case Confirm():
+                    confirmed.append((row.version, row.version, row.version, *place))
+                case Postpone():
+                    postponed.append((settlement.try_at, settlement.reason, *place, row.version))
+                case Reject():
+                    rejected.append((row.version, settlement.reason, *place, row.version))
+                case Outbid():
+                    outbid.append((settlement, place))
+        with self._database.transaction() as connection:
+            connection.executemany(
+                """UPDATE outbox SET confirmed_version = max(confirmed_version, ?),
+                     attempts = iif(wanted_version = ?, 0, attempts), error = iif(wanted_version = ?, NULL, error)
+                   WHERE subscriber = ? AND app = ? AND platform = ?""",
+                confirmed,
+            )
+            connection.executemany(
+                """UPDATE outbox SET try_at = ?, error = ?, attempts = attempts + 1
+                   WHERE subscriber = ? AND app = ? AND platform = ? AND wanted_version = ?""",
+                postponed,
+            )
+            connection.executemany(
+                """UPDATE outbox SET rejected_version = ?, error = ?, attempts = attempts + 1
+                   WHERE subscriber = ? AND app = ? AND platform = ? AND wanted_version = ?""",
+                rejected,
+            )
+            for settlement, place in outbid:
+                still = connection.execute(
+                    "SELECT key FROM outbox WHERE subscriber = ? AND app = ? AND platform = ? AND wanted_version = ?",
+                    (*place, settlement.row.version),
+                ).fetchone()
+                if still is not None:
+                    row = settlement.row
+                    want(connection, [Want(row.subscriber, row.app_id, still[0], platform, settlement.held)], now)
+
+    def retry(self, now: int, *, platform: str | None = None, mdn: str | None = None) -> int:
+        """Make due rows due at once, and want rejected ones again at a new version; the number of rows."""
+        condition, parameters = "platform <> ''", []
+        if platform is not None:
+            condition, parameters = "platform = ?", [platform]
+        if mdn is not None:
+            condition += " AND subscriber = (SELECT number FROM subscribers WHERE mdn = ?)"
+            parameters.append(mdn)
+        retried = 0
+        while step := self._retry_waiting(condition, parameters, now):
+            retried += step
+        while step := self._retry_rejected(condition, parameters, now):
+            retried += step
+        return retried
+
+    def _retry_waiting(self, condition: str, parameters: Sequence[Any], now: int) -> int:
+        with self._database.transaction() as connection:
+            changed = connection.execute(
+                f"""UPDATE outbox SET try_at = ?, attempts = 0 WHERE (subscriber, app, platform) IN (
+                      SELECT subscriber, app, platform FROM outbox
+                      WHERE {condition} AND {DUE} AND try_at > ? LIMIT ?)""",
+                (now, *parameters, now, STEP_ROWS),
+            )
+            return int(changed.rowcount)
+
+    def _retry_rejected(self, condition: str, parameters: Sequence[Any], now: int) -> int:
+        with self._database.transaction() as connection:
+            rows = connection.execute(
+                f"""SELECT subscriber, app, key, platform FROM outbox
+                    WHERE {condition} AND wanted_version = rejected_version LIMIT ?""",
+                (*parameters, STEP_ROWS),
+            ).fetchall()
+            want(connection, [Want(*row) for row in rows], now)
+            return len(rows)
+
+    def want_again(self, now: int, *, platform: str | None = None) -> int:
+        """Want every row (of `platform`) again at a new version: the platform, or our own store, was restored.
+
+        In steps, so that intake goes on. Rows that change meanwhile have a new version anyway. Returns how many.
+        """
+        renewed = 0
+        for connection, rows in self.steps():
+            wants = [
+                Want(subscriber, app, key, at) for subscriber, app, at, key in rows if at and at == (platform or at)
+            ]
+            want(connection, wants, now)
+            renewed += len(wants)
+        return renewed
+
+    def steps(self) -> Iterator[tuple[Any, list[Any]]]:
+        """Walk the whole outbox, one transaction a step: its connection and (subscriber, app, platform, key) rows."""
+        after = (0, "", "")
+        while True:
+            with self._database.transaction() as connection:
+                rows = connection.execute(
+                    """SELECT subscriber, app, platform, key FROM outbox WHERE (subscriber, app, platform) > (?, ?, ?)
+                       ORDER BY subscriber, app, platform LIMIT ?""",
+                    (*after, STEP_ROWS),
+                ).fetchall()
+                yield connection, rows
+            if len(rows) < STEP_ROWS:
+                return
+            after = rows[-1][:3]
+
+    def again(self, rows: Sequence[tuple[int, str]], platform: str, now: int) -> None:
+        """Want the rejected rows at these subscribers and apps again, where they still are rejected."""
+        with self._database.transaction() as connection:
+            for subscriber, app_id in rows:
+                found = connection.execute(
+                    """SELECT key FROM outbox WHERE subscriber = ? AND app = ? AND platform = ?
+                         AND wanted_version = rejected_version""",
+                    (subscriber, app_id, platform),
+                ).fetchone()
+                if found is not None:
+                    want(connection, [Want(subscriber, app_id, found[0], platform)], now)
+
+    def listing(self, *, platform: str | None, mdn: str | None, everything: bool, limit: int) -> list[dict[str, Any]]:
+        """Rows for people: due and rejected ones, or all of them."""
+        columns = (
+            "mdn", "app_id", "platform", "key_id", "kcv", "wanted_version", "confirmed_version", "rejected_version",
+            "wanted_at", "try_at", "attempts", "error",
+        )  # fmt: skip
+        return [
+            dict(zip(columns, row, strict=True))
+            for row in self._database.rows(
+                """SELECT s.mdn, o.app, o.platform, k.key_id, k.kcv, o.wanted_version, o.confirmed_version,
+                     o.rejected_version, o.wanted_at, o.try_at, o.attempts, o.error
+                   FROM outbox o JOIN subscribers s ON s.number = o.subscriber LEFT JOIN keys k ON k.id = o.key
+                   WHERE (? OR o.wanted_version <> o.confirmed_version)
+                     AND (? IS NULL OR o.platform = ?) AND (? IS NULL OR s.mdn = ?)
+                   ORDER BY o.subscriber, o.app, o.platform LIMIT ?""",
+                (everything, platform, platform, mdn, mdn, limit),
+            )
+        ]

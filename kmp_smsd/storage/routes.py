@@ -1,0 +1,129 @@
+"""Routes: which platform serves an app. Written by dispatch alone, at start and at reload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.outbox import DUE, Outbox, Want, want
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformState:
+    """What dispatch last saw of a platform. Times in Unix milliseconds."""
+
+    name: str
+    last_success_at: int | None = None
+    last_error: str | None = None
+    last_error_at: int | None = None
+    next_try_at: int | None = None
+    paused: bool = False
+
+
+class Routes:
+    """Where each app's deliveries go, and what became of each platform."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def set(self, apps: Mapping[str, str]) -> list[str]:
+        """Route each app to its platform; returns the apps whose rows still have to follow (`move`).
+
+        An app that is in no file any more keeps its route: what is wanted waits there until a file names it again.
+        """
+        with self._database.transaction() as connection:
+            connection.executemany(
+                """INSERT INTO routes (app, platform, moving) VALUES (?, ?, 1)
+                   ON CONFLICT (app) DO UPDATE SET platform = excluded.platform, moving = 1
+                   WHERE platform <> excluded.platform""",
+                list(apps.items()),
+            )
+            return [row[0] for row in connection.execute("SELECT app FROM routes WHERE moving = 1")]
+
+    def all(self) -> dict[str, str]:
+        return dict(self._database.rows("SELECT app, platform FROM routes"))
+
+    def move(self, now: int) -> Iterator[int]:
+        """Let the rows of moved apps follow, step by step; yields how many moved in each.
+
+        At the old platform nothing is wanted from now on, at the new one what is bound. May be stopped and begun again
+        at any row.
+        """
+        moving = dict(self._database.rows("SELECT app, platform FROM routes WHERE moving = 1"))
+        if not moving:
+            return
+        for connection, rows in Outbox(self._database).steps():
+            wants: list[Want] = []
+            for subscriber, app, platform, key in rows:
+                if app in moving and platform != moving[app] and key is not None:
+                    wants.append(Want(subscriber, app, None, platform))
+                    wants += _bound_here(connection, subscriber, app, moving[app])
+            want(connection, wants, now)
+            yield len(wants)
+        with self._database.transaction() as connection:
+            connection.executemany("UPDATE routes SET moving = 0 WHERE app = ? AND platform = ?", list(moving.items()))
+
+    def report(self, state: PlatformState) -> None:
+        """Keep what happened to a platform for people to see."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                """INSERT INTO platforms (name, last_success_at, last_error, last_error_at, next_try_at, paused)
+                   VALUES (?, ?, ?, ?, ?, ?)
+                   ON CONFLICT (name) DO UPDATE SET
+                     last_success_at = coalesce(excluded.last_success_at, last_success_at),
+                     last_error = excluded.last_error, last_error_at = excluded.last_error_at, next_try_at = excluded.next_try_at, paused = excluded.paused""",
+                (
+                    state.name,
+                    state.last_success_at,
+                    state.last_error,
+                    state.last_error_at,
+                    state.next_try_at,
+                    state.paused,
+                ),
+            )
+
+    def platforms(self) -> list[dict[str, Any]]:
+        """Each platform that is routed to or was ever seen: what is due there, and what happened last."""
+        names = [
+            row[0]
+            for row in self._database.rows(
+                "SELECT platform FROM routes UNION SELECT name FROM platforms UNION SELECT '' ORDER BY 1"
+            )
+        ]
+        return [self._platform(name) for name in names]
+
+    def _platform(self, name: str) -> dict[str, Any]:
+        apps = [
+            row[0] for row in self._database.rows("SELECT app FROM routes WHERE platform = ? ORDER BY app", (name,))
+        ]
+        ((due, oldest),) = self._database.rows(
+            f"SELECT count(*), min(wanted_at) FROM outbox WHERE platform = ? AND {DUE}", (name,)
+        )
+        ((rejected,),) = self._database.rows(
+            "SELECT count(*) FROM outbox WHERE wanted_version = rejected_version AND platform = ?", (name,)
+        )
+        seen = self._database.rows(
+            "SELECT last_success_at, last_error, last_error_at, next_try_at, paused FROM platforms WHERE name = ?",
+            (name,),
+        )
+        shown = dict(
+            zip(
+                ("last_success_at", "last_error", "last_error_at", "next_try_at", "paused"),
+                seen[0] if seen else (None, None, None, None, 0),
+                strict=True,
+            )
+        )
+        return {"platform": name, "apps": apps, "due": due, "oldest_due_at": oldest, "rejected": rejected, **shown}
+
+
+def _bound_here(connection: Any, subscriber: int, app: str, platform: str) -> list[Want]:
+    """What the new platform is to hold, unless it is wanted there already."""
+    found = connection.execute(
+        """SELECT b.key, o.key FROM bindings b
+           LEFT JOIN outbox o ON o.subscriber = b.subscriber AND o.app = b.app AND o.platform = ?
+           WHERE b.subscriber = ? AND b.app = ? AND b.state = 'bound'""",
+        (platform, subscriber, app),
+    ).fetchone()
+    return [Want(subscriber, app, found[0], platform)] if found is not None and found[0] != found[1] else []

@@ -1,0 +1,343 @@
+"""Intake's transaction: one batch of messages becomes journal, bindings and outbox, or nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kmp_smsd.domain.decide import decide
+from kmp_smsd.domain.facts import Binding, Decision, Facts, Key
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.payload import Proof
+from kmp_smsd.domain.policy import SyncPolicy
+from kmp_smsd.domain.request import SyncRequest, Unfit, sender_class
+from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.errors import StoreUnavailable
+from kmp_smsd.storage.outbox import Want, want
+
+log = logging.getLogger(__name__)
+
+Message = SyncRequest | Unfit
+Triple = tuple[int, int, str]  # key, subscriber, app: what a hold is about
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+REARM_AFTER_MS = HOUR_MS
+STRANGERS_AN_HOUR = 1_000  # journal entries per link for senders that are not registered here
+
+_BOUND = (Outcome.BOUND, Outcome.MOVED)
+_STANDS = (*_BOUND, Outcome.ALREADY_BOUND)
+
+# CROSS JOIN keeps SQLite from turning the join round: the batch is always the outer loop.
+_REGISTRATIONS = """
+SELECT s.mdn, s.number, r.app FROM json_each(?) j CROSS JOIN subscribers s ON s.mdn = j.value
+LEFT JOIN registrations r ON r.subscriber = s.number"""
+
+# A terminal is vendor + serial; only where a message may have to name its app does the number of its keys matter.
+_KEYS = """
+SELECT k.key_id, k.id, k.state = 'live', k.app,
+  CASE WHEN k.serial IS NULL OR k.app IS NOT NULL THEN 1 ELSE (
+    SELECT count(*) FROM (
+      SELECT 1 FROM keys t CROSS JOIN imports ti ON ti.id = t.import
+      WHERE t.serial = k.serial AND ti.vendor = i.vendor AND ti.live_at IS NOT NULL AND t.state IN ('live', 'suspended')
+      LIMIT 2))
+  END, k.valid_from, k.valid_until
+FROM json_each(?) j CROSS JOIN keys k ON k.key_id = j.value
+CROSS JOIN imports i ON i.id = k.import WHERE i.live_at IS NOT NULL"""
+
+_BOUND_KEYS = """
+SELECT b.id, b.key, b.subscriber, b.app, b.received_at
+FROM json_each(?) j CROSS JOIN bindings b ON b.key = j.value WHERE b.state = 'bound'"""
+
+_BOUND_PLACES = """
+SELECT b.id, b.key, b.subscriber, b.app, b.received_at
+FROM json_each(?) j CROSS JOIN bindings b ON b.subscriber = j.value WHERE b.state = 'bound'"""
+
+_SUPERSEDED = """
+SELECT b.key, b.subscriber, b.app, b.ended_at FROM json_each(?) j CROSS JOIN bindings b ON b.key = j.value
+WHERE b.state = 'superseded' AND b.state <> 'bound' AND b.ended_at > ?"""
+
+# A refusal stands until a binding in its evidence ends.
+_HOLDS = """
+SELECT h.key, h.subscriber, h.app, h.id, h.state = 'refused', NOT EXISTS (
+  SELECT 1 FROM bindings b WHERE b.id IN (h.elsewhere, h.occupant) AND b.state <> 'bound')
+FROM json_each(?) j CROSS JOIN holds h ON h.key = j.value WHERE h.state IN ('open', 'refused')"""
+
+_REJECTED = """
+SELECT o.subscriber, o.app FROM json_each(?) j CROSS JOIN outbox o ON o.subscriber = j.value
+WHERE o.wanted_version = o.rejected_version AND o.key IS NOT NULL AND o.wanted_at <= ?"""
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What the writing needs to know beside the domain's facts."""
+
+    facts: Facts
+    holds: dict[Triple, tuple[int, bool]] = field(default_factory=dict)  # standing ones, and whether they are open
+    rejected: set[tuple[int, str]] = field(default_factory=set)  # places whose delivery may be re-armed
+
+
+class Settling:
+    """Settles messages on one connection. `settle` is the only way in which a message changes anything."""
+
+    def __init__(self, database: Database, policy: SyncPolicy) -> None:
+        self._database = database
+        self._policy = policy
+        self._strangers: dict[str, set[tuple[str, Outcome]]] = {}
+        self._strangers_hour = 0
+
+    def settle(self, messages: Sequence[Message], now: int) -> list[Outcome]:
+        """Decide and write `messages` in order, in one transaction; `now` in Unix milliseconds.
+
+        A message that cannot be settled for a reason of its own ends as ERROR and takes no neighbour with it.
+        Raises StoreUnavailable when nothing was written and everything should be sent again.
+        """
+        try:
+            return self._settle(messages, now)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            if len(messages) == 1:
+                return [self._settle_faulty(messages[0], now)]
+            half = len(messages) // 2
+            return self.settle(messages[:half], now) + self.settle(messages[half:], now)
+
+    def approved(self, limit: int = 500) -> list[SyncRequest]:
+        """The requests behind approved holds: messages that come again."""
+        return [
+            SyncRequest(
+                mdn=mdn,
+                key_id=key_id,
+                app_id=app if named else None,
+                proof=Proof(counter, tag) if counter is not None else None,
+                received_at=received_at,
+                link=link,
+                approved_hold=hold,
+            )
+            for hold, mdn, key_id, app, named, counter, tag, received_at, link in self._database.rows(
+                """SELECT h.id, s.mdn, k.key_id, h.app, h.named_app, h.counter, h.tag, h.received_at, h.link
+                   FROM holds h JOIN subscribers s ON s.number = h.subscriber JOIN keys k ON k.id = h.key
+                   WHERE h.marked = 1 ORDER BY h.id LIMIT ?""",
+                (limit,),
+            )
+        ]
+
+    def _settle(self, messages: Sequence[Message], now: int) -> list[Outcome]:
+        with self._database.transaction() as connection:
+            batch = self._read(messages, now)
+            facts = batch.facts
+            decisions = [facts.apply(decide(one, facts)) if isinstance(one, SyncRequest) else one for one in messages]
+            self._write(connection, batch, decisions)
+        return [decision.outcome for decision in decisions]
+
+    def _settle_faulty(self, message: Message, now: int) -> Outcome:
+        log.exception("message could not be settled", extra={"event": "message_error", "link": message.link})
+        faulty = Unfit(outcome=Outcome.ERROR, mdn=message.mdn, received_at=message.received_at, link=message.link)
+        with self._database.transaction() as connection:
+            self._write(connection, self._read([faulty], now), [faulty])
+            if isinstance(message, SyncRequest) and message.approved_hold is not None:
+                _answer_approvals(connection, [(message.approved_hold, Outcome.ERROR)], now)
+        return Outcome.ERROR
+
+    def _read(self, messages: Sequence[Message], now: int) -> _Batch:
+        rows = self._database.rows
+        requests = [one for one in messages if isinstance(one, SyncRequest)]
+        facts = Facts(now, self._policy)
+        batch = _Batch(facts)
+        mdns = {one.mdn for one in messages if one.mdn is not None}
+        registrations: dict[int, list[str]] = {}
+        for mdn, subscriber, app in rows(_REGISTRATIONS, (json.dumps(list(mdns)),)):
+            facts.subscribers[mdn] = subscriber
+            if app is not None:
+                registrations.setdefault(subscriber, []).append(app)
+        facts.registrations = {subscriber: tuple(apps) for subscriber, apps in registrations.items()}
+        if not requests:
+            return batch
+        for key_id, *key in rows(_KEYS, (json.dumps(list({one.key_id for one in requests})),)):
+            facts.keys[key_id] = Key(key[0], bool(key[1]), *key[2:])
+        keys = json.dumps([key.number for key in facts.keys.values()])
+        subscribers = json.dumps(list(facts.registrations))
+        for sql, parameter in ((_BOUND_KEYS, keys), (_BOUND_PLACES, subscribers)):
+            for row in rows(sql, (parameter,)):
+                facts.know(Binding(*row))
+        for key, subscriber, app, ended_at in rows(_SUPERSEDED, (keys, now - self._policy.late_ms)):
+            triple = (key, subscriber, app)
+            facts.superseded[triple] = max(ended_at, facts.superseded.get(triple, 0))
+        for key, subscriber, app, hold, refused, stands in rows(_HOLDS, (keys,)):
+            batch.holds[key, subscriber, app] = (hold, not refused)
+            if refused and stands:
+                facts.refusals.add((key, subscriber, app))
+        batch.rejected = {(row[0], row[1]) for row in rows(_REJECTED, (subscribers, now - REARM_AFTER_MS))}
+        facts.next_binding = rows("SELECT coalesce(max(id), 0) + 1 FROM bindings")[0][0]
+        return batch
+
+    def _write(self, connection: Any, batch: _Batch, decisions: Sequence[Decision | Unfit]) -> None:
+        """Write the net effect: ended bindings first, then new ones, the last wanted per MDN + app."""
+        facts = batch.facts
+        connection.executemany(
+            "UPDATE bindings SET state = 'superseded', ended_at = ?, why = 'superseded' WHERE id = ?",
+            [(facts.now, binding.number) for binding in facts.ended],
+        )
+        connection.executemany(
+            """INSERT INTO bindings (id, key, subscriber, app, state, received_at, bound_at, ended_at, why)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            [
+                (
+                    b.number,
+                    b.key,
+                    b.subscriber,
+                    b.app_id,
+                    "superseded",
+                    b.received_at,
+                    facts.now,
+                    facts.now,
+                    "superseded",
+                )
+                if b.ended
+                else (b.number, b.key, b.subscriber, b.app_id, "bound", b.received_at, facts.now, None, None)
+                for b in facts.made
+            ],
+        )
+        for decision in decisions:
+            if decision.outcome is Outcome.ALREADY_BOUND and isinstance(decision, Decision):
+                binding = facts.bound_keys.get(facts.keys[decision.request.key_id].number)
+                if binding is not None and binding.place in batch.rejected:
+                    facts.wanted.setdefault(binding.place, binding.key)
+        want(connection, [Want(*place, key) for place, key in facts.wanted.items()], facts.now)
+        new_holds = _write_holds(connection, batch, [one for one in decisions if isinstance(one, Decision)])
+        self._record(connection, facts, decisions, new_holds)
+
+    def _record(
+        self, connection: Any, facts: Facts, decisions: Sequence[Decision | Unfit], new_holds: dict[int, int]
+    ) -> None:
+        """Journal what has an entry, count everything."""
+        hour = facts.now // HOUR_MS
+        if hour != self._strangers_hour:
+            self._strangers, self._strangers_hour = {}, hour
+        tallies: Counter[tuple[str, str, str]] = Counter()
+        entries: list[tuple[Any, ...]] = []
+        strangers: list[tuple[str, tuple[Any, ...]]] = []
+        for position, decision in enumerate(decisions):
+            outcome = decision.outcome
+            if isinstance(decision, Unfit):
+                mdn, link, key_id, app = decision.mdn, decision.link, None, None
+            else:
+                request = decision.request
+                mdn, link, key_id, app = request.mdn, request.link, request.key_id, decision.app_id
+            entry = (outcome.value, link, key_id, app, decision.why or None, new_holds.get(position))
+            if mdn is None:
+                tallies[link, outcome.value, decision.sender if isinstance(decision, Unfit) else ""] += 1
+                continue
+            subscriber = facts.subscribers.get(mdn)
+            if subscriber in facts.registrations:
+                tallies[link, outcome.value, ""] += 1
+                entries.append((subscriber, *entry))
+            elif self._journals_stranger(link, mdn, outcome):
+                tallies[link, outcome.value, ""] += 1
+                strangers.append((mdn, entry))
+            else:
+                tallies[link, outcome.value, sender_class(mdn)] += 1
+        for mdn, entry in strangers:
+            (number,) = connection.execute(
+                """INSERT INTO subscribers (mdn, last_heard) VALUES (?, ?)
+                   ON CONFLICT (mdn) DO UPDATE SET last_heard = excluded.last_heard RETURNING number""",
+                (mdn, facts.now),
+            ).fetchone()
+            entries.append((number, *entry))
+        connection.executemany(
+            f"""INSERT OR IGNORE INTO journal (at, hour, subscriber, outcome, link, key_id, app, why, hold)
+                VALUES ({facts.now}, {hour}, ?, ?, ?, ?, ?, ?, ?)""",
+            entries,
+        )
+        connection.executemany(
+            f"""INSERT INTO tallies (hour, link, outcome, sender, count) VALUES ({hour}, ?, ?, ?, ?)
+                ON CONFLICT DO UPDATE SET count = count + excluded.count""",
+            [(*counted, count) for counted, count in tallies.items()],
+        )
+
+    def _journals_stranger(self, link: str, mdn: str, outcome: Outcome) -> bool:
+        """Whether a sender that is not registered here gets an entry: once an hour each, and so many per link."""
+        known = self._strangers.setdefault(link, set())
+        if (mdn, outcome) in known:
+            return False
+        if len(known) >= STRANGERS_AN_HOUR:
+            return False
+        known.add((mdn, outcome))
+        return True
+
+
+def _write_holds(connection: Any, batch: _Batch, decisions: Sequence[Decision]) -> dict[int, int]:
+    """Open, refresh and close holds; the new ones by the position of their decision."""
+    facts = batch.facts
+    opened: dict[int, int] = {}
+    approvals: list[tuple[int, Outcome]] = []
+    for position, decision in enumerate(decisions):
+        request = decision.request
+        if decision.outcome is Outcome.HELD:
+            triple = _triple(facts, decision)
+            evidence = _evidence(decision, triple)
+            hold, is_open = batch.holds.get(triple, (None, False))
+            if hold is not None and not is_open:  # a refusal whose evidence has ended
+                _close_hold(connection, hold, facts.now)
+            if not is_open:
+                (hold,) = connection.execute(
+                    """INSERT INTO holds (received_at, why, elsewhere, occupant, counter, tag, named_app, link,
+                         key, subscriber, app, first_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id""",
+                    (*evidence, *triple, request.received_at),
+                ).fetchone()
+                assert hold is not None
+                opened[position] = hold
+                batch.holds[triple] = (hold, True)
+            else:
+                connection.execute(
+                    """UPDATE holds SET received_at = ?, why = ?, elsewhere = ?, occupant = ?, counter = ?, tag = ?,
+                         named_app = ?, link = ?, repeats = repeats + 1 WHERE id = ?""",
+                    (*evidence, hold),
+                )
+        elif decision.outcome in _BOUND:
+            hold, _ = batch.holds.pop(_triple(facts, decision), (None, False))
+            if hold is not None and hold != request.approved_hold:
+                _close_hold(connection, hold, facts.now)
+        if request.approved_hold is not None:
+            approvals.append((request.approved_hold, decision.outcome))
+    _answer_approvals(connection, approvals, facts.now)
+    return opened
+
+
+def _close_hold(connection: Any, hold: int, now: int) -> None:
+    connection.execute("UPDATE holds SET state = 'closed', settled_at = ? WHERE id = ?", (now, hold))
+
+
+def _answer_approvals(connection: Any, approvals: Iterable[tuple[int, Outcome]], now: int) -> None:
+    """An approval that bound settles its hold; any other outcome is shown and leaves it open."""
+    connection.executemany(
+        """UPDATE holds SET marked = 0, last_outcome = ?, state = iif(? AND state = 'open', 'approved', state),
+             settled_at = iif(? AND state = 'open', ?, settled_at) WHERE id = ?""",
+        [(outcome.value, outcome in _STANDS, outcome in _STANDS, now, hold) for hold, outcome in approvals],
+    )
+
+
+def _triple(facts: Facts, decision: Decision) -> Triple:
+    assert decision.app_id is not None
+    return facts.keys[decision.request.key_id].number, facts.subscribers[decision.request.mdn], decision.app_id
+
+
+def _evidence(decision: Decision, triple: Triple) -> tuple[Any, ...]:
+    request, (key, subscriber, app) = decision.request, triple
+    elsewhere = next((b.number for b in decision.conflicts if b.key == key), None)
+    occupant = next((b.number for b in decision.conflicts if b.place == (subscriber, app)), None)
+    proof = request.proof
+    return (
+        request.received_at,
+        decision.why,
+        elsewhere,
+        occupant,
+        proof.counter if proof else None,
+        proof.tag if proof else None,
+        request.app_id is not None,
+        request.link,
+    )
