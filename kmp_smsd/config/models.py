@@ -199,7 +199,7 @@ class Numbering(Section):
 class NumberingFile(Section):
     """A file that [numbering] includes."""
 
-    ranges: Ranges = Field(description="The ranges, as in [numbering].")
+    ranges: Ranges = Field(min_length=1, description="The ranges, as in [numbering].")
 
 
 Policy = Literal["held", "refused", "moved"]

@@ -24,8 +24,7 @@ def read_secret(ref: SecretRef) -> bytes:
     """
     path = _path(ref)
     try:
-        # A FIFO must not hold the service up for ever.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with open(path, "rb", opener=open_without_waiting) as file:
             mode = os.fstat(file.fileno()).st_mode
             if not stat.S_ISREG(mode):
                 raise SecretUnavailable(f"{path} is not a file")
@@ -61,6 +60,11 @@ def read_password(link: Link) -> str:
             "if the SMSC issued it so, set allow_long_password = true"
         )
     return secret.decode("ascii")
+
+
+def open_without_waiting(path: str, flags: int) -> int:
+    """For open(opener=...): a FIFO nobody writes to must not hold the service up for ever."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _path(ref: SecretRef) -> Path:

@@ -1,0 +1,151 @@
+"""The commented example files in conf/, made from the models.
+
+``python -m kmp_smsd.config.example conf`` writes them anew.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from kmp_smsd.config.faults import bounds
+from kmp_smsd.config.models import Link, Numbering, Platform, Secrets, Section, Storage, Sync
+
+_WIDTH = 110
+_HEXADECIMAL = {"interface_version", "temporary_status", "never_status"}  # as SMPP writes them
+
+# What everybody has to replace.
+_LIVE: Mapping[str, Mapping[str, Any]] = {
+    "secrets": {
+        "public_key": "master-key.pub",
+        "master_key": {"credential": "master-key"},
+        "ssh_identity": {"credential": "ssh-identity"},
+    },
+    "numbering": {"country_code": "86", "include": ["numbering/cn.toml"]},
+    "smsc.north": {
+        "hosts": ["smsc-a.example:2775", "smsc-b.example:2775"],
+        "system_id": "kmp",
+        "password": {"credential": "smsc-north"},
+    },
+    "platform": {"enabled": False, "apps": ["meter", "meter-backup"]},
+    "channel": {
+        "kind": "ssh",
+        "hosts": ["keys-a.example", "keys-b.example:2222"],
+        "user": "kmp",
+        # The key of nobody: 32 octets of zero.
+        "host_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43],
+    },
+}
+# How an option is written that has no default.
+_SHOWN: Mapping[str, Mapping[str, Any]] = {
+    "numbering": {"ranges": [{"prefix": "8613", "digits": 13, "name": "mobile"}]},
+    "sync": {"short_codes": ["10690001"]},
+    "smsc.north": {
+        "local_address": "192.0.2.10",
+        "system_type": "VMA",
+        "address_range": "10690001",
+        "data_coding": {"0": "ucs2"},
+        "destination_port": 5000,
+    },
+    "channel": {"identity": {"credential": "ssh-metering"}},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a section, for people: as `value` is written in TOML, and `live` where the example needs it."""
+
+    name: str
+    value: str
+    live: bool
+    about: str
+
+
+def options(model: type[BaseModel], section: str) -> Iterator[Option]:
+    """Each option of `model`, in its order; tables of their own are left out."""
+    live, shown = _LIVE.get(section, {}), _SHOWN.get(section, {})
+    for name, field in model.model_fields.items():
+        if name == "channel":
+            continue
+        value = live.get(name, shown.get(name, field.default))
+        yield Option(name, _toml(name, value), name in live, _about(name, field))
+
+
+def main_file() -> str:
+    """conf/kmp-smsd.toml."""
+    return _file(
+        "kmp-smsd: the daemon and its links. `kmp-smsd check-config` tells what is wrong with it. An option that is "
+        "commented out shows its default, or how it is written. Relative paths start at this file. Secrets are never "
+        'written here: {credential = "NAME"} is a credential of the systemd unit, {file = "/PATH"} a file. '
+        "Platforms have files of their own, in platforms.d.",
+        ("storage", Storage),
+        ("secrets", Secrets),
+        ("numbering", Numbering),
+        ("sync", Sync),
+        ("smsc.north", Link),
+    )
+
+
+def platform_file() -> str:
+    """conf/platforms.d/example.toml."""
+    return _file(
+        "One platform: copy this file to NAME.toml, where NAME is the platform's, and say what it gets and how it is "
+        "reached. `kmp-smsd check-config` tells what is wrong with it.",
+        ("platform", Platform),
+        ("channel", Platform.model_fields["channel"].annotation),
+    )
+
+
+def _file(about: str, *sections: tuple[str, Any]) -> str:
+    text = _comment(about)
+    for section, model in sections:
+        text += "\n"
+        if section != "platform":  # whose options stand before every section
+            text += _comment(_first_paragraph(model)) + f"[{section}]\n"
+        for option in options(model, section):
+            text += _comment(option.about) + ("" if option.live else "#") + f"{option.name} = {option.value}\n"
+    return text
+
+
+def _about(name: str, field: FieldInfo) -> str:
+    about = str(field.description)
+    if name not in _HEXADECIMAL and (limits := bounds(field)):
+        about += f" {limits[:1].upper()}{limits[1:]}."
+    if not field.is_required() and field.default in (None, "", (), {}) and "Default" not in about:
+        about += " Default: none."
+    return about
+
+
+def _first_paragraph(model: type[Section]) -> str:
+    return " ".join(str(model.__doc__).split("\n\n")[0].split())
+
+
+def _comment(text: str) -> str:
+    lines = textwrap.wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def _toml(name: str, value: Any) -> str:
+    if name in _HEXADECIMAL:
+        return f"0x{value:02X}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_toml('', member)}" for key, member in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml("", member) for member in value) + "]"
+    if isinstance(value, str | Path):
+        return json.dumps(str(value), ensure_ascii=False)
+    return json.dumps(value)
+
+
+if __name__ == "__main__":
+    conf = Path(sys.argv[1])
+    (conf / "kmp-smsd.toml").write_text(main_file())
+    (conf / "platforms.d" / "example.toml").write_text(platform_file())

@@ -1,0 +1,171 @@
+"""What is wrong with a configuration, told to the person who wrote it: file, line, option, sentence.
+
+pydantic's own text is for developers and prints values, secrets among them; nothing here prints a value that may be
+one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from kmp_smsd.channels.options import SecretRef
+from kmp_smsd.config.locate import Path
+from kmp_smsd.config.options import field_at, model_at, table_depth
+
+SECRET_REMEDY = 'a secret is never written here: write {credential = "NAME"} or {file = "/PATH"}'
+_SECRET_NAME = re.compile(r"pass|secret|credential|identity|private|master|token", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong, with `line` 0 where it concerns the file as a whole."""
+
+    file: str
+    line: int
+    section: str
+    option: str
+    sentence: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}: " if self.line else f"{self.file}: "
+        section = f"[{self.section}] " if self.section else ""
+        option = f"{self.option}: " if self.option else ""
+        return place + section + option + self.sentence
+
+
+class ConfigFaults(Exception):
+    """The configuration cannot be used. Exit 78 after telling all `faults`."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__(self.render())
+
+    def render(self) -> str:
+        """One line per fault, and their number."""
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        return "\n".join([*map(str, self.faults), f"{count}, nothing was changed"])
+
+
+def may_be_secret(path: Path) -> bool:
+    """Whether a value at `path`, known to us or not, must not be shown."""
+    return any(isinstance(part, str) and _SECRET_NAME.search(part) for part in path)
+
+
+def place(root: type[BaseModel], data: Mapping[str, Any], path: Path) -> tuple[str, str]:
+    """The section and the option of `path` in `data`, as they are written."""
+    unknown_section = len(path) == 1 and isinstance(data.get(str(path[0])), dict)
+    depth = 1 if unknown_section else min(table_depth(root, path), len(path))
+    return ".".join(map(_key, path[:depth])), _dotted(path[depth:])
+
+
+def explain(root: type[BaseModel], data: Mapping[str, Any], error: ErrorDetails) -> tuple[Path, str]:
+    """Where in `data` an error of pydantic's is, and our sentence for it."""
+    path = _path_in(data, error["loc"])
+    return path, _sentence(root, path, error)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint for a word that is not known, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.55)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def _path_in(data: Any, loc: tuple[str | int, ...]) -> Path:
+    """`loc` without what pydantic adds to it: the kind of a union's member, the mark that a key is meant."""
+    path: list[str | int] = []
+    for number, part in enumerate(loc):
+        last = number == len(loc) - 1
+        if part in (data if isinstance(data, Mapping) else range(len(data)) if isinstance(data, list) else ()):
+            data = data[part]
+        elif not last or part == "[key]":
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _sentence(root: type[BaseModel], path: Path, error: ErrorDetails) -> str:
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    if kind == "missing":
+        return "is missing"
+    if kind == "extra_forbidden":
+        return _unknown(root, path, value)
+    if kind == "value_error":
+        return str(context["error"])
+    model = model_at(root, path)
+    if model is SecretRef and not isinstance(value, dict):
+        return SECRET_REMEDY
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return "a section is expected" if len(path) <= table_depth(root, path) else "a table in { } is expected"
+    hidden = may_be_secret(path)
+    shown = "this value" if hidden else _value(value)
+    if kind in ("string_type", "path_type"):
+        number = isinstance(value, int | float) and not isinstance(value, bool) and not hidden
+        return f'text needs quotes: "{value}"' if number else "text in quotes is expected"
+    if kind.startswith(("int_", "float_", "finite_")):
+        what = "a whole number" if kind.startswith("int_") else "a number"
+        return f"{what} is expected" + (", without quotes" if isinstance(value, str) else f", {shown} is none")
+    if kind.startswith("bool_"):
+        return "write true or false, without quotes"
+    if kind == "tuple_type":
+        return "a list in [ ] is expected"
+    if kind in ("too_short", "string_too_short"):
+        return "is empty"
+    if kind == "too_long":
+        return f"{context['actual_length']} entries are too many: {context['max_length']} at most"
+    if kind == "string_too_long":
+        return f"{len(value)} characters are too many: {context['max_length']} at most"
+    if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
+        return f"{shown} is not {bounds(field_at(root, path), context)}"
+    if kind in ("literal_error", "union_tag_invalid"):
+        known = re.findall(r"'([^']*)'", str(context.get("expected") or context.get("expected_tags")))
+        hint = nearest(value, known) if isinstance(value, str) and not hidden else ""
+        return f"{shown} is not one of {', '.join(known)}{hint}"
+    if kind == "union_tag_not_found":
+        return "kind is missing"
+    if kind == "string_pattern_mismatch":
+        return f"{shown} does not match {context['pattern']}"
+    return "cannot be used as it is written"
+
+
+def _unknown(root: type[BaseModel], path: Path, value: Any) -> str:
+    model = model_at(root, path[:-1])
+    known = list(model.model_fields) if model else []
+    what = "unknown section" if len(path) == 1 and isinstance(value, dict) else "unknown option"
+    return what + nearest(str(path[-1]), known)
+
+
+def bounds(field: FieldInfo | None, found: Mapping[str, Any] | None = None) -> str:
+    """All the bounds of an option in words, where pydantic's context names only the one that was `found` broken."""
+    limits = dict(found or {})
+    for entry in field.metadata if field else ():
+        limits |= {name: getattr(entry, name) for name in ("ge", "gt", "le", "lt") if hasattr(entry, name)}
+    low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
+    if low is not None and high is not None:
+        return f"{'more than' if 'gt' in limits else 'between'} {low}{', at most' if 'gt' in limits else ' and'} {high}"
+    return f"at least {low}" if low is not None else f"at most {high}" if high is not None else ""
+
+
+def _value(value: Any) -> str:
+    text = json.dumps(value, default=str)  # escapes control characters, so a file cannot paint the terminal
+    return text if len(text) <= 40 else text[:36] + '..."'
+
+
+def _key(part: str | int) -> str:
+    text = str(part)
+    return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else _value(text)
+
+
+def _dotted(path: Path) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else ("." if text else "") + _key(part)
+    return text

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic_core import PydanticUndefined
+
+from kmp_smsd.config.example import main_file, options, platform_file
+from kmp_smsd.config.load import load
+from kmp_smsd.config.models import Link, MainFile, Numbering, Platform, Secrets, Storage, Sync
+from kmp_smsd.domain.numbering import AddressRules, NumberingPlan, NumberRange
+
+CONF = Path(__file__).parents[2] / "conf"
+MODELS = {
+    "storage": Storage,
+    "secrets": Secrets,
+    "numbering": Numbering,
+    "sync": Sync,
+    "smsc.north": Link,
+    "platform": Platform,
+    "channel": Platform.model_fields["channel"].annotation,
+}
+
+
+def uncommented(text):
+    return re.sub(r"^#(?=[a-z_]+ = )", "", text, flags=re.MULTILINE)
+
+
+@pytest.fixture
+def conf(tmp_path):
+    """A copy of conf/ as a package installs it; a checkout may be writable by a group."""
+    shutil.copytree(CONF, tmp_path / "conf")
+    for path in [tmp_path / "conf", *(tmp_path / "conf").rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return tmp_path / "conf"
+
+
+def test_example_files_are_what_the_models_say():
+    remedy = "run: python -m kmp_smsd.config.example conf"
+    assert (CONF / "kmp-smsd.toml").read_text() == main_file(), remedy
+    assert (CONF / "platforms.d" / "example.toml").read_text() == platform_file(), remedy
+
+
+def test_examples_load(conf):
+    config = load(conf / "kmp-smsd.toml")
+    assert config.path == conf / "kmp-smsd.toml"
+    assert config.secrets.public_key == conf / "master-key.pub"
+    assert [str(host) for host in config.smsc["north"].hosts] == ["smsc-a.example:2775", "smsc-b.example:2775"]
+    assert config.numbering.parse("139 1234 5678") == "8613912345678"
+    assert config.platforms == {}  # its file says enabled = false
+
+
+def test_examples_load_with_every_comment_removed(conf):
+    main, platform = conf / "kmp-smsd.toml", conf / "platforms.d" / "example.toml"
+    main.write_text(uncommented(main.read_text()).replace("ranges = [{", "#"))  # cn.toml has that range
+    platform.write_text(uncommented(platform.read_text()).replace("enabled = false", "enabled = true"))
+    config = load(main)
+    assert config.smsc["north"].destination_port == 5000
+    assert config.platforms["example"].channel.window == 100
+
+
+@pytest.mark.parametrize("section", MODELS)
+def test_every_option_is_in_its_example_with_its_default(section):
+    model = MODELS[section]
+    text = main_file() if section in ("smsc.north", *MainFile.model_fields) else platform_file()
+    table = tomllib.loads(uncommented(text))
+    for name in () if section == "platform" else section.split("."):
+        table = table[name]
+    assert set(model.model_fields) == set(table)
+    for option in options(model, section):
+        default = model.model_fields[option.name].default
+        if not option.live and default not in (PydanticUndefined, None, "", (), {}):
+            written = table[option.name]
+            assert (tuple(written) if isinstance(written, list) else written) == (
+                str(default) if isinstance(default, Path) else default
+            )
+
+
+@pytest.mark.parametrize("model", MODELS.values())
+def test_every_option_is_described(model):
+    for name, field in model.model_fields.items():
+        assert field.description, name
+        assert field.description.endswith("."), name
+
+
+def test_no_example_holds_a_secret():
+    for path in CONF.rglob("*.toml"):
+        for line in uncommented(path.read_text()).splitlines():
+            if match := re.match(r"(password|master_key|ssh_identity|identity) = (.*)", line):
+                assert re.fullmatch(r'\{credential = "[a-z-]+"\}', match[2]), line
+
+
+def plan(name):
+    ranges = tomllib.loads((CONF / "numbering" / name).read_text())["ranges"]
+    return NumberingPlan("86" if name == "cn.toml" else "1", tuple(NumberRange(**entry) for entry in ranges))
+
+
+@pytest.mark.parametrize(
+    ("number", "legal"),
+    [
+        ("8613912345678", True),
+        ("8614512345678", True),
+        ("8619912345678", True),
+        ("8610641234567", False),
+        ("861064123456789", True),
+        ("861440123456789", True),
+        ("8614401234567", False),
+        ("861481234567890", True),
+        ("861491234567890", False),
+        ("8612345678901", False),
+        ("861012345678", False),
+    ],
+)
+def test_plan_of_china_knows_mobile_and_iot_numbers(number, legal):
+    assert (plan("cn.toml").canonical(number, 1, 1, AddressRules()) == number) is legal
+
+
+@pytest.mark.parametrize(("number", "legal"), [("12025550123", True), ("11025550123", False), ("1202555012", False)])
+def test_plan_of_north_america_knows_its_numbers(number, legal):
+    assert (plan("nanp.toml").canonical(number, 1, 1, AddressRules()) == number) is legal
