@@ -1,0 +1,107 @@
+"""A receiver that misbehaves in the way its first argument names."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import select
+import sys
+from typing import Any
+
+behaviour = sys.argv[1]
+
+
+def say(*lines: dict[str, Any] | str) -> None:
+    for line in lines:
+        print(line if isinstance(line, str) else json.dumps(line))
+    sys.stdout.flush()
+
+
+def read_line() -> bytes:
+    # Octet by octet, so that nothing is read ahead of what was asked for.
+    line = b""
+    while not line.endswith(b"\n"):
+        octet = os.read(0, 1)
+        if not octet:
+            sys.exit(0)
+        line += octet
+    return line
+
+
+def hear() -> dict[str, Any]:
+    heard: dict[str, Any] = json.loads(read_line())
+    return heard
+
+
+def hang() -> None:
+    while True:
+        read_line()
+
+
+if behaviour == "silent":
+    hang()
+hear()
+window = 3 if behaviour == "window" else 100
+version = 2 if behaviour == "version" else 1
+if behaviour == "greeting":
+    say("Welcome to Debian GNU/Linux 12!")
+max_line = 200 if behaviour == "short" else 65536
+say({"v": version, "type": "hello", "receiver": "hostile", "window": window, "max_line": max_line})
+if behaviour == "noise":
+    for _ in range(40_000):
+        print("a line of standard error", file=sys.stderr)
+if behaviour == "exit":
+    print("no space left on device", file=sys.stderr)
+    sys.exit(3)
+
+match behaviour:
+    case "hang":
+        hang()
+    case "dribble":
+        while True:
+            hear()
+            os.write(1, b" ")
+    case "window":
+        most, buffer = 0, b""
+        while True:
+            # Hold every answer until nothing more comes: what is here then is all that the peer dares to send.
+            while select.select([0], [], [], 0.05)[0] and (octets := os.read(0, 65536)):
+                buffer += octets
+            *lines, buffer = buffer.split(b"\n")
+            most = max(most, len(lines))
+            say(*({"id": json.loads(line)["id"], "status": "rejected", "reason": f"most {most}"} for line in lines))
+    case "backwards":
+        asked = [hear() for _ in range(int(sys.argv[2]))]
+        say(*({"id": one["id"], "status": "rejected", "reason": one["key_id"]} for one in reversed(asked)))
+        hang()
+    case "rubbish":
+        hear()
+        say("\x1b[31mSegmentation fault\x07" + "x" * 500)
+    case "endless":
+        hear()
+        say("[" * 200_000)
+    case "echo":
+        say("received " + json.dumps(hear()))
+    case "echo-hex":
+        key = hear()["key"]
+        say("key=" + base64.urlsafe_b64decode(key + "==").hex())
+    case "echo-stderr":
+        print("key " + hear()["key"], file=sys.stderr)
+        sys.exit(1)
+    case "twice":
+        asked = hear()
+        say(*[{"id": asked["id"], "status": "retry", "reason": "busy"}] * 2)
+        hang()
+    case "unasked":
+        hear()
+        say({"id": 4711, "status": "stored", "receipt": "x"})
+        hang()
+    case "answer":
+        # Every question gets the answer of the second argument.
+        while True:
+            asked = hear()
+            say(json.loads(sys.argv[2]) | {"id": asked["id"]})
+    case "noise" | "short":
+        while True:
+            say({"id": hear()["id"], "status": "removed"})

@@ -1,0 +1,410 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kmp_smsd.channels.host_keys import fetch_host_keys
+from kmp_smsd.channels.options import Host
+from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed, Rejected, TryLater, Withdraw
+from kmp_smsd.channels.ssh import SshChannel, probe
+from tests.channels.conftest import VERSION, Platform, make_binds
+from tests.sshd import OpensshServer, new_identity
+
+STRANGER = new_identity()[1]
+KEY = bytes.fromhex("5ec2e7ca11ab1e0ddba11c0ffee00d1e")
+
+
+def secret_bind(version: int = VERSION) -> Bind:
+    return Bind(
+        mdn="8613912345678", app_id="meter", version=version, key_id="8A3F", algorithm="aes", kcv="BE7ED6", key=KEY
+    )
+
+
+def withdraw(bind: Bind, version: int) -> Withdraw:
+    return Withdraw(mdn=bind.mdn, app_id=bind.app_id, version=version)
+
+
+@pytest.fixture
+def second(tmp_path: Path, platform: Platform) -> Iterator[OpensshServer]:
+    """A second door to the platform's store, with the same users."""
+    server = OpensshServer(tmp_path / "sshd-2", platform.honest)
+    server.start()
+    yield server
+    server.stop()
+
+
+# --- delivering -------------------------------------------------------------------------------------------------------
+
+
+def test_key_is_held_by_the_platform_once_it_is_confirmed(platform: Platform, binds: list[Bind]) -> None:
+    results = list(platform.open().deliver(binds))
+    assert results == [Confirmed(bind) for bind in binds]
+    assert platform.held() == {(bind.mdn, bind.app_id): (VERSION, bind.key) for bind in binds}
+
+
+def test_withdrawn_key_is_gone_and_its_tombstone_stays(platform: Platform, binds: list[Bind]) -> None:
+    channel = platform.open()
+    list(channel.deliver(binds[:2]))
+    assert list(channel.deliver([withdraw(binds[0], VERSION + 1)])) == [Confirmed(withdraw(binds[0], VERSION + 1))]
+    assert platform.held() == {
+        (binds[0].mdn, "meter"): (VERSION + 1, None),
+        (binds[1].mdn, "meter"): (VERSION, binds[1].key),
+    }
+    [late] = channel.deliver([binds[0]])
+    assert isinstance(late, TryLater)
+    assert late.held_version == VERSION + 1
+
+
+def test_delivery_repeated_after_a_lost_answer_is_confirmed_again(platform: Platform, binds: list[Bind]) -> None:
+    list(platform.open().deliver(binds))
+    assert all(isinstance(result, Confirmed) for result in platform.open().deliver(binds))
+
+
+def test_other_key_under_the_same_version_is_rejected(platform: Platform) -> None:
+    channel = platform.open()
+    list(channel.deliver([secret_bind()]))
+    [result] = channel.deliver([dataclasses.replace(secret_bind(), key_id="OTHER")])
+    assert isinstance(result, Rejected)
+    assert platform.held() == {("8613912345678", "meter"): (VERSION, KEY)}
+
+
+def test_thousands_go_through_one_window_and_each_has_one_result(platform: Platform) -> None:
+    binds = make_binds(5000)
+    results = list(platform.open().deliver(binds))
+    assert sorted(result.delivery.mdn for result in results) == sorted(bind.mdn for bind in binds)
+    assert all(isinstance(result, Confirmed) for result in results)
+    assert len(platform.held()) == 5000
+
+
+def test_one_connection_serves_batch_after_batch(platform: Platform, binds: list[Bind]) -> None:
+    channel = platform.open()
+    for version in range(VERSION, VERSION + 20):
+        batch = [dataclasses.replace(bind, version=version) for bind in binds]
+        assert all(isinstance(result, Confirmed) for result in channel.deliver(batch))
+    assert list(channel.deliver([])) == []
+    assert {version for version, _ in platform.held().values()} == {VERSION + 19}
+
+
+def test_answers_may_come_in_any_order(platform: Platform, binds: list[Bind]) -> None:
+    platform.misbehave("backwards", str(len(binds)))
+    results = list(platform.open().deliver(binds))
+    assert [result.delivery for result in results] == binds[::-1]
+    assert all(isinstance(result, Rejected) and result.reason == result.delivery.key_id for result in results)
+
+
+def test_no_more_are_sent_unanswered_than_the_receiver_wants(platform: Platform, binds: list[Bind]) -> None:
+    platform.misbehave("window")
+    results = list(platform.open().deliver(binds))
+    assert len(results) == len(binds)
+    assert {result.reason for result in results if isinstance(result, Rejected)} <= {"most 1", "most 2", "most 3"}
+
+
+def test_line_longer_than_the_receiver_takes_is_rejected_and_its_neighbours_go_on(platform: Platform) -> None:
+    platform.misbehave("short")
+    long = dataclasses.replace(secret_bind(), key_id="L" * 64)
+    short = withdraw(secret_bind(), VERSION)
+    results = list(platform.open().deliver([long, short]))
+    assert isinstance(next(result for result in results if result.delivery is long), Rejected)
+    assert Confirmed(short) in results
+
+
+# --- a peer that is not what it should be -----------------------------------------------------------------------------
+
+
+def test_host_with_another_key_gets_no_login_and_no_key(platform: Platform) -> None:
+    with pytest.raises(ChannelDown, match="host key is not one of host_keys") as caught:
+        platform.open(host_keys=[STRANGER])
+    assert "SHA256:" in str(caught.value)
+    assert platform.server.wait_for_log("Connection closed by") or platform.server.wait_for_log("Connection reset by")
+    assert "kex: algorithm" in platform.server.log
+    assert "userauth-request" not in platform.server.log
+    # And the same log tells of a login where there is one.
+    platform.open()
+    assert platform.server.wait_for_log("userauth-request")
+    assert platform.held() == {}
+
+
+def test_host_without_a_key_of_the_pinned_type_gets_no_login(platform: Platform) -> None:
+    point = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBA"
+    with pytest.raises(ChannelDown, match="no host key of type ecdsa-sha2-nistp256"):
+        platform.open(host_keys=[point + "=" * (-len(point.split()[1]) % 4)])
+    assert "userauth-request" not in platform.server.log
+
+
+def test_key_pinned_to_one_host_does_not_open_another(platform: Platform, second: OpensshServer) -> None:
+    pinned = [f"{platform.server.address} {second.host_key}", f"{second.address} {platform.server.host_key}"]
+    with pytest.raises(ChannelDown, match="host key is not one of host_keys"):
+        platform.open(hosts=[platform.server.address, second.address], host_keys=pinned)
+
+
+def test_refused_login_says_which_key_to_authorize(platform: Platform) -> None:
+    with pytest.raises(ChannelDown, match=r"refused our login as .* SHA256:\S+ \(ssh-ed25519\)"):
+        platform.open(identity=new_identity()[0])
+
+
+@pytest.mark.parametrize("identity", [b"", b"\xff\xfe", b"-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n"])
+def test_unreadable_identity_is_a_sentence_and_no_connection(platform: Platform, identity: bytes) -> None:
+    with pytest.raises(ChannelDown, match="the SSH identity"):
+        platform.open(identity=identity or b"\n")
+    assert "Connection from" not in platform.server.log
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said"),
+    [
+        ("version", "another version"),
+        ("greeting", r"not JSON: Welcome to Debian GNU/Linux 12!"),
+        ("silent", "within 0.5 s|no answer for 0.5 s"),
+    ],
+)
+def test_receiver_without_our_hello_is_refused(platform: Platform, behaviour: str, said: str) -> None:
+    platform.misbehave(behaviour)
+    with pytest.raises(ChannelDown, match=said):
+        platform.open(connect_within_s=5.0 if behaviour != "silent" else 0.5)
+
+
+def test_missing_command_is_named_with_its_exit_status(platform: Platform) -> None:
+    platform.server.command("/nowhere/kmp-receive")
+    with pytest.raises(ChannelDown, match=r"exit status 127 .*/nowhere/kmp-receive: (No such file|not found)"):
+        platform.open()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said"),
+    [
+        ("rubbish", r"not JSON: \.\[31mSegmentation fault\.<hidden>"),
+        ("endless", "a line of more than 65536 octets"),
+        ("exit", r"exit status 3 \(it said: no space left on device\)"),
+        ("twice", "answered id 1, which was never asked or has its answer"),
+        ("unasked", "answered id 4711"),
+        ("hang", "no answer for 0.3 s"),
+        ("dribble", "no answer for 0.3 s"),
+    ],
+)
+def test_receiver_that_breaks_the_stream_is_dropped_and_confirms_nothing(
+    platform: Platform, binds: list[Bind], behaviour: str, said: str
+) -> None:
+    platform.misbehave(behaviour)
+    channel = platform.open(answer_within_s=0.3 if behaviour in ("hang", "dribble") else 20.0)
+    results = []
+    with pytest.raises(ChannelDown, match=said):
+        results += channel.deliver(binds)
+    assert not any(isinstance(result, Confirmed) for result in results)
+    with pytest.raises(ChannelDown):
+        list(channel.deliver(binds))
+    platform.behave()
+    assert len(list(platform.open().deliver(binds))) == len(binds)
+
+
+@pytest.mark.parametrize("behaviour", ["echo", "echo-hex", "echo-stderr"])
+def test_key_that_a_receiver_repeats_is_in_no_error_and_no_log(
+    platform: Platform, behaviour: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform.misbehave(behaviour)
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(ChannelDown) as caught:
+        list(platform.open().deliver([secret_bind()]))
+    everything = str(caught.value) + repr(caught.getrepr(chain=True)) + caplog.text
+    assert "hidden" in str(caught.value)
+    assert "XsLnyhGr" not in everything
+    assert KEY.hex()[:8] not in everything
+
+
+def answer_of(platform: Platform, **answer: object) -> Confirmed | TryLater | Rejected:
+    platform.misbehave("answer", json.dumps(answer))
+    [result] = platform.open().deliver([secret_bind()])
+    return result
+
+
+@pytest.mark.parametrize("proof", [{"receipt": "zsK3lg-CzMhj3PeymwM_Gg"}, {}, {"receipt": 7}, {"receipt": "\ud800"}])
+def test_receipt_that_proves_nothing_is_an_alarm_and_no_confirmation(
+    platform: Platform, proof: dict[str, object]
+) -> None:
+    result = answer_of(platform, status="stored", **proof)
+    assert isinstance(result, Rejected)
+    assert result.alarm
+
+
+def test_platform_that_asks_for_time_gets_it(platform: Platform) -> None:
+    result = answer_of(platform, status="retry", retry_after_s=30, reason="maintenance")
+    assert result == TryLater(secret_bind(), "maintenance", retry_after_s=30.0)
+
+
+def test_rejection_comes_with_its_reason(platform: Platform) -> None:
+    assert answer_of(platform, status="rejected", reason="unknown app") == Rejected(secret_bind(), "unknown app")
+
+
+def test_platform_ahead_of_us_says_how_far(platform: Platform) -> None:
+    result = answer_of(platform, status="stale", version=VERSION + 1)
+    assert isinstance(result, TryLater)
+    assert result.held_version == VERSION + 1
+
+
+def test_platform_more_than_a_day_ahead_of_us_is_an_alarm(platform: Platform) -> None:
+    result = answer_of(platform, status="stale", version=VERSION + 86_400_001)
+    assert isinstance(result, Rejected)
+    assert result.alarm
+
+
+def test_standard_error_that_never_ends_stops_no_delivery_and_fills_no_log(
+    platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform.misbehave("noise")
+    caplog.set_level(logging.INFO)
+    wish = withdraw(secret_bind(), VERSION)
+    assert list(platform.open().deliver([wish])) == [Confirmed(wish)]
+    assert 0 < caplog.text.count("a line of standard error") <= 100
+
+
+# --- hosts that go away -----------------------------------------------------------------------------------------------
+
+
+def test_second_host_is_used_when_the_first_is_down(
+    platform: Platform, second: OpensshServer, binds: list[Bind]
+) -> None:
+    second.command(platform.honest, platform.server._public)
+    platform.server.stop()
+    channel = platform.open(
+        hosts=[platform.server.address, second.address], host_keys=[platform.server.host_key, second.host_key]
+    )
+    assert str(channel.host) == second.address
+    assert len(list(channel.deliver(binds))) == len(binds) == len(platform.held())
+
+
+def test_every_host_that_failed_is_named_with_its_reason(platform: Platform, second: OpensshServer) -> None:
+    platform.server.stop()
+    hosts = [platform.server.address, second.address]
+    with pytest.raises(ChannelDown, match=rf"{hosts[0]}: Connection refused; {hosts[1]}: the host key is not one"):
+        platform.open(hosts=hosts)
+
+
+def test_host_that_accepts_and_then_says_nothing_is_given_up(platform: Platform) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        began = time.monotonic()
+        with pytest.raises(ChannelDown, match=r"not connected within 0\.3 s"):
+            platform.open(hosts=[f"127.0.0.1:{mute.getsockname()[1]}"], connect_within_s=0.3)
+        assert time.monotonic() - began < 5
+
+
+def test_host_killed_in_mid_delivery_loses_nothing_and_confirms_only_what_is_held(platform: Platform) -> None:
+    binds = make_binds(3000)
+    channel = platform.open()
+    confirmed = confirmed_until_down(channel, binds, 1000, platform.server.stop)
+    assert 1000 <= len(confirmed) < 3000
+    assert_held(platform, confirmed)
+    platform.server.start()
+    assert all(isinstance(result, Confirmed) for result in platform.open().deliver(binds))
+    assert_held(platform, binds)
+
+
+def test_receiver_killed_at_any_moment_has_confirmed_only_what_is_held(platform: Platform) -> None:
+    chance = random.Random(11)
+    confirmed: dict[str, Bind] = {}
+    for number in range(20):
+        binds = make_binds(1500, VERSION + number)
+        channel = platform.open()
+        before_the_kill = chance.randrange(1, 1400)
+        for bind in confirmed_until_down(channel, binds, before_the_kill, platform.server.kill_receivers):
+            confirmed[bind.mdn] = bind
+        assert_held(platform, list(confirmed.values()), at_least=True)
+    final = make_binds(1500, VERSION + 20)
+    assert all(isinstance(result, Confirmed) for result in platform.open().deliver(final))
+    assert_held(platform, final)
+
+
+def confirmed_until_down(channel: SshChannel, binds: list[Bind], after: int, kill: Callable[[], object]) -> list[Bind]:
+    """What was confirmed until the channel broke; `kill` was called after so many results."""
+    confirmed: list[Bind] = []
+    try:
+        for result in channel.deliver(binds):
+            assert isinstance(result, Confirmed)
+            assert isinstance(result.delivery, Bind)
+            confirmed.append(result.delivery)
+            if len(confirmed) == after:
+                kill()
+    except ChannelDown:
+        return confirmed
+    pytest.fail("the channel outlived what it was connected to")
+
+
+def assert_held(platform: Platform, binds: list[Bind], at_least: bool = False) -> None:
+    held = platform.held()
+    for bind in binds:
+        version, key = held[bind.mdn, bind.app_id]
+        assert key == bind.key
+        # What was killed before its answer may be held too, in the next version.
+        assert version == bind.version or (at_least and version > bind.version)
+
+
+def test_connection_closed_while_idle_is_noticed_at_the_next_delivery(platform: Platform, binds: list[Bind]) -> None:
+    channel = platform.open()
+    list(channel.deliver(binds))
+    platform.server.restart()
+    with pytest.raises(ChannelDown):
+        list(channel.deliver(binds))
+    assert len(list(platform.open().deliver(binds))) == len(binds)
+
+
+def test_close_from_another_thread_ends_a_delivery(platform: Platform, binds: list[Bind]) -> None:
+    platform.misbehave("hang")
+    channel = platform.open(answer_within_s=60.0)
+    ended = threading.Event()
+
+    def deliver() -> None:
+        with pytest.raises(ChannelDown, match="closed by us"):
+            list(channel.deliver(binds))
+        ended.set()
+
+    thread = threading.Thread(target=deliver)
+    thread.start()
+    channel.close()
+    channel.close()
+    assert ended.wait(10)
+    thread.join()
+
+
+def test_caller_that_stops_early_leaves_no_answers_for_the_next_batch(platform: Platform, binds: list[Bind]) -> None:
+    channel = platform.open()
+    results = channel.deliver(binds)
+    next(iter(results))
+    results.close()  # type: ignore[attr-defined]
+    with pytest.raises(ChannelDown, match="closed by us"):
+        list(channel.deliver(binds))
+
+
+# --- what an administrator asks ---------------------------------------------------------------------------------------
+
+
+def test_shown_host_keys_can_be_pinned_as_they_are(platform: Platform) -> None:
+    [shown] = fetch_host_keys([Host.parse(platform.server.address)])
+    [(algorithm, fingerprint, line)] = shown.describe()
+    assert (algorithm, fingerprint[:7]) == ("ssh-ed25519", "SHA256:")
+    assert platform.server.host_key in line
+    assert "userauth-request" not in platform.server.log
+    assert isinstance(platform.open(host_keys=[line]), SshChannel)
+
+
+def test_host_that_is_down_shows_its_fault_instead_of_keys(platform: Platform) -> None:
+    platform.server.stop()
+    [shown] = fetch_host_keys([Host.parse(platform.server.address)])
+    assert shown.keys == ()
+    assert "Connection refused" in shown.fault
+
+
+def test_probe_tells_of_every_host_and_sends_no_key(platform: Platform, second: OpensshServer) -> None:
+    options = platform.options(hosts=[second.address, platform.server.address])
+    bad, good = probe(options, lambda _reference: platform.server.identity, "metering")
+    assert "host key" in bad.fault
+    assert good.hello is not None
+    assert good.hello.receiver == "kmp-receive 1"
+    assert good.fingerprint.startswith("SHA256:")
+    assert platform.held() == {}

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kmp_smsd.channels.protocol import Bind, Confirmed, Rejected, TryLater, Withdraw
+from kmp_smsd.channels.wire import (
+    Answer,
+    Hello,
+    WireError,
+    encode_delivery,
+    encode_hello,
+    excerpt,
+    judge,
+    parse_answer,
+    parse_hello,
+    printable,
+)
+
+NOW_S = 1_732_380_000.0
+BIND = Bind(
+    mdn="8613912345678",
+    app_id="meter",
+    version=1732380000000,
+    key_id="8A3F",
+    algorithm="aes",
+    kcv="BE7ED6",
+    key=bytes(range(16)),
+)
+WITHDRAW = Withdraw(mdn="8613912345678", app_id="meter", version=1732380000001)
+RECEIPT = "zsK3lg-CzMhj3PeymwM_Gg"
+
+
+def test_lines_are_those_of_the_document() -> None:
+    assert encode_hello("lab", 100) == b'{"v":1,"type":"hello","kmp":"lab","window":100}\n'
+    assert encode_delivery(17, BIND) == (
+        b'{"id":17,"type":"bind","mdn":"8613912345678","app_id":"meter","version":1732380000000,"key_id":"8A3F",'
+        b'"alg":"aes","key":"AAECAwQFBgcICQoLDA0ODw","kcv":"BE7ED6"}\n'
+    )
+    assert encode_delivery(18, WITHDRAW) == (
+        b'{"id":18,"type":"withdraw","mdn":"8613912345678","app_id":"meter","version":1732380000001}\n'
+    )
+
+
+def test_longest_delivery_is_far_below_the_least_line() -> None:
+    longest = Bind(
+        mdn="9" * 15, app_id="a" * 32, version=2**63 - 1, key_id="k" * 64, algorithm="hmac", kcv="F" * 6, key=bytes(64)
+    )
+    assert len(encode_delivery(2**63 - 1, longest)) < 512
+
+
+def test_hello_of_the_receiver_is_read() -> None:
+    line = b'{"v":1,"type":"hello","receiver":"r","window":50,"max_line":65536,"future":true}'
+    assert parse_hello(line) == Hello(receiver="r", window=50, max_line=65536)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"v":1,"type":"bind","receiver":"r","window":50,"max_line":65536}',
+        b'{"v":2,"type":"hello","receiver":"r","window":50,"max_line":65536}',
+        b'{"v":true,"type":"hello","receiver":"r","window":50,"max_line":65536}',
+        b'{"v":1,"type":"hello","receiver":7,"window":50,"max_line":65536}',
+        b'{"v":1,"type":"hello","receiver":"r","window":0,"max_line":65536}',
+        b'{"v":1,"type":"hello","receiver":"r","window":"50","max_line":65536}',
+        b'{"v":1,"type":"hello","receiver":"r","window":50,"max_line":-1}',
+        b'{"v":1,"type":"hello","receiver":"r","window":50}',
+    ],
+)
+def test_hello_that_is_none_is_an_error(line: bytes) -> None:
+    with pytest.raises(WireError):
+        parse_hello(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"\xff\xfe",
+        b"null",
+        b"[1]",
+        b"{}",
+        b'{"id":"17"}',
+        b'{"id":17.0}',
+        b'{"id":true}',
+        b'{"id":-1}',
+        b'{"id":9223372036854775808}',
+        b'{"id":' + b"1" * 5000 + b"}",
+        b'{"id":17,"id":18}',
+        b'{"id":17,"retry_after_s":NaN}',
+        b'{"id":17} {"id":18}',
+        b"[" * 60_000,
+    ],
+)
+def test_line_that_belongs_to_no_question_is_an_error(line: bytes) -> None:
+    with pytest.raises(WireError):
+        parse_answer(line)
+
+
+def judged(delivery: Bind | Withdraw = BIND, **fields: Any) -> Confirmed | TryLater | Rejected:
+    return judge(Answer(17, fields), delivery, NOW_S)
+
+
+def test_right_receipt_confirms() -> None:
+    assert judged(status="stored", receipt=RECEIPT) == Confirmed(BIND)
+    assert judged(WITHDRAW, status="removed") == Confirmed(WITHDRAW)
+
+
+@pytest.mark.parametrize("proof", ["", RECEIPT[:-1], RECEIPT + "=", RECEIPT.lower(), "\ud800", None, 0, [RECEIPT]])
+def test_receipt_that_is_not_ours_is_an_alarm(proof: Any) -> None:
+    result = judged(status="stored", receipt=proof)
+    assert isinstance(result, Rejected)
+    assert result.alarm
+
+
+@pytest.mark.parametrize("status", [None, "", "ok", "STORED", "removed", 0, ["stored"], {"a": 1}])
+def test_status_that_the_protocol_has_not_proves_nothing(status: Any) -> None:
+    assert isinstance(judged(status=status, receipt=RECEIPT), TryLater)
+
+
+def test_stored_is_no_answer_to_a_withdraw() -> None:
+    assert isinstance(judged(WITHDRAW, status="stored", receipt=RECEIPT), TryLater)
+
+
+@pytest.mark.parametrize("held", [None, "x", True, 1.5, -1, BIND.version, BIND.version - 1, 2**63])
+def test_stale_without_a_higher_version_gives_no_version_to_pass(held: Any) -> None:
+    result = judged(status="stale", version=held)
+    assert isinstance(result, TryLater)
+    assert result.held_version is None
+
+
+def test_stale_is_believed_up_to_a_day_ahead_of_our_clock() -> None:
+    ahead = int(NOW_S * 1000) + 86_400_000
+    believed, absurd = judged(status="stale", version=ahead), judged(status="stale", version=ahead + 1)
+    assert isinstance(believed, TryLater)
+    assert believed.held_version == ahead
+    assert isinstance(absurd, Rejected)
+    assert absurd.alarm
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"), [(0, 0.0), (30, 30.0), (1.5, 1.5), (10**9, 86_400.0), (-1, None), ("30", None), (True, None)]
+)
+def test_retry_is_bounded_to_a_day(asked: Any, given: float | None) -> None:
+    result = judged(status="retry", retry_after_s=asked, reason="busy")
+    assert result == TryLater(BIND, "busy", retry_after_s=given)
+
+
+@pytest.mark.parametrize("form", ["hex", "upper", "base64", "base64url", "cut"])
+@pytest.mark.parametrize("status", ["retry", "rejected"])
+def test_key_in_a_reason_is_hidden(form: str, status: str) -> None:
+    text = {
+        "hex": BIND.key.hex(),
+        "upper": BIND.key.hex().upper(),
+        "base64": base64.b64encode(BIND.key).decode(),
+        "base64url": base64.urlsafe_b64encode(BIND.key).decode(),
+        "cut": base64.b64encode(BIND.key).decode()[3:12],
+    }[form]
+    result = judged(status=status, reason=f"cannot store {text} now")
+    assert not isinstance(result, Confirmed)
+    assert text[:8] not in result.reason
+
+
+def test_reason_is_one_short_line_of_printable_text() -> None:
+    result = judged(status="rejected", reason="no\n\x1b[31m such\tapp \u202e" + "long " * 100)
+    assert isinstance(result, Rejected)
+    assert len(result.reason) <= 200
+    assert result.reason.isprintable()
+    assert result.reason.isascii()
+
+
+def test_excerpt_keeps_paths_and_hides_what_may_be_a_key() -> None:
+    assert excerpt(b"bash: line 1: /usr/local/bin/kmp-receive: No such file or directory").endswith("directory")
+    assert excerpt(b"key " + b"0a" * 16 + b" here") == "key <hidden> here"
+    assert len(excerpt(b"word " * 100)) == 80
+
+
+@given(st.binary(max_size=300))
+def test_any_line_is_an_answer_or_a_declared_error(line: bytes) -> None:
+    try:
+        answer = parse_answer(line)
+    except WireError:
+        return
+    assert not isinstance(judge(answer, BIND, NOW_S), Confirmed)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "id": st.just(17),
+            "status": st.sampled_from(["stored", "removed", "stale", "retry", "rejected"]) | json_values,
+        },
+        optional=dict.fromkeys(("receipt", "version", "retry_after_s", "reason"), json_values),
+    )
+)
+def test_nothing_but_the_receipt_confirms_a_key(fields: dict[str, Any]) -> None:
+    answer = parse_answer(json.dumps(fields).encode())
+    assert not isinstance(judge(answer, BIND, NOW_S), Confirmed)
+
+
+@given(st.binary(min_size=16, max_size=64), st.text(max_size=30), st.text(max_size=30), st.integers(0, 60))
+def test_no_piece_of_a_key_is_printed(key: bytes, before: str, after: str, cut: int) -> None:
+    for form in (key.hex(), base64.b64encode(key).decode(), base64.urlsafe_b64encode(key).decode().rstrip("=")):
+        piece = form[min(cut, len(form) - 8) :]
+        assert piece not in printable(before + piece + after, [key])
