@@ -105,7 +105,7 @@ def _sentence(root: type[BaseModel], path: Path, error: ErrorDetails) -> str:
         return SECRET_REMEDY
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return "a section is expected" if len(path) <= table_depth(root, path) else "a table in { } is expected"
-    hidden = may_be_secret(path)
+    hidden = may_be_secret(path[table_depth(root, path) :])
     shown = "this value" if hidden else _value(value)
     if kind in ("string_type", "path_type"):
         number = isinstance(value, int | float) and not isinstance(value, bool) and not hidden
@@ -138,6 +138,8 @@ def _sentence(root: type[BaseModel], path: Path, error: ErrorDetails) -> str:
 
 def _unknown(root: type[BaseModel], path: Path, value: Any) -> str:
     model = model_at(root, path[:-1])
+    if model is SecretRef:
+        return SECRET_REMEDY
     known = list(model.model_fields) if model else []
     what = "unknown section" if len(path) == 1 and isinstance(value, dict) else "unknown option"
     return what + nearest(str(path[-1]), known)

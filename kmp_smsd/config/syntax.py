@@ -58,7 +58,7 @@ def read_toml(text: str) -> Syntax:
             message, line, column = _parts(error, len(rows))
             bare = _BARE_VALUE.fullmatch(rows[line - 1])
             if bare is None or line in syntax.repaired or not _about_a_value(message):
-                syntax.faults.append((line, _section(rows, line), "", _sentence(message, column)))
+                syntax.faults.append((line, _section(rows, line), "", _sentence(message, rows[line - 1], column)))
                 return syntax
             key = bare["key"].strip()
             syntax.faults.append((line, _section(rows, line), key, _bare(key, bare["value"])))
@@ -105,10 +105,14 @@ def _bare(key: str, value: str) -> str:
     return f"text needs quotes: {json.dumps(value[:80], ensure_ascii=not value.isprintable())}"
 
 
-def _sentence(message: str, column: int) -> str:
+def _sentence(message: str, row: str, column: int) -> str:
     if message.startswith("Cannot declare"):
         return "this section is given twice"
+    if message == "Invalid value" and not row[column - 1 :].strip():
+        return "a value or a closing bracket is missing before this line ends"
     if message == "Invalid value":
         return f"no value stands at column {column}: text needs quotes"
+    if re.fullmatch(r"""Expected [\\"']+""", message):
+        return _SENTENCES["Unterminated string"]
     # tomllib's other sentences name a character or a key at most, never a value.
     return _SENTENCES.get(message, f"{message[:1].lower()}{message[1:]}, at column {column}")

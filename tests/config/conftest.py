@@ -1,0 +1,9 @@
+from __future__ import annotations
+
+import pytest
+from config_files import Files
+
+
+@pytest.fixture
+def files(tmp_path):
+    return Files(tmp_path)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from kmp_smsd.channels.options import SecretRef
+from kmp_smsd.config.models import Link
+from kmp_smsd.config.secrets import SecretUnavailable, read_password, read_secret
+
+
+@pytest.fixture
+def credentials(tmp_path, monkeypatch):
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    return tmp_path
+
+
+def link(**options):
+    return Link.model_validate(
+        {"hosts": ["smsc.example:2775"], "system_id": "kmp", "password": {"credential": "smsc"}, **options}
+    )
+
+
+@pytest.mark.parametrize(
+    ("octets", "secret"),
+    [
+        (b"hunter2\n", b"hunter2"),
+        (b"hunter2\r\n", b"hunter2"),
+        (b"hunter2", b"hunter2"),
+        (b"a\n\n", b"a\n"),
+        (b"", b""),
+        (b"\x00\xff", b"\x00\xff"),
+        (b" a ", b" a "),
+    ],
+)
+def test_secret_is_read_without_its_trailing_newline(credentials, octets, secret):
+    (credentials / "smsc").write_bytes(octets)
+    assert read_secret(SecretRef(credential="smsc")) == secret
+
+
+def test_credential_of_any_mode_is_read_since_systemd_guards_it(credentials):
+    (credentials / "smsc").write_bytes(b"x")
+    (credentials / "smsc").chmod(0o444)
+    assert read_secret(SecretRef(credential="smsc")) == b"x"
+
+
+@pytest.mark.usefixtures("credentials")
+def test_missing_credential_tells_what_the_unit_needs():
+    with pytest.raises(SecretUnavailable, match="LoadCredential=smsc:/etc/kmp-smsd/credentials/smsc"):
+        read_secret(SecretRef(credential="smsc"))
+
+
+def test_credential_without_systemd_is_a_sentence(monkeypatch):
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    with pytest.raises(SecretUnavailable, match=r"\$CREDENTIALS_DIRECTORY is not set"):
+        read_secret(SecretRef(credential="smsc"))
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o620, 0o602, 0o601])
+def test_secret_file_that_is_open_to_others_is_refused(tmp_path, mode):
+    path = tmp_path / "secret"
+    path.write_bytes(b"hunter2")
+    path.chmod(mode)
+    with pytest.raises(SecretUnavailable, match=r"is open to other users: chmod g-w,o= ") as raised:
+        read_secret(SecretRef(file=path))
+    assert "hunter2" not in str(raised.value)
+    path.chmod(0o640)
+    assert read_secret(SecretRef(file=path)) == b"hunter2"
+
+
+def test_secret_that_is_no_file_is_a_sentence(tmp_path):
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    with pytest.raises(SecretUnavailable, match="is not a file"):
+        read_secret(SecretRef(file=tmp_path / "fifo"))
+    with pytest.raises(SecretUnavailable, match="Is a directory"):
+        read_secret(SecretRef(file=tmp_path))
+    with pytest.raises(SecretUnavailable, match="No such file"):
+        read_secret(SecretRef(file=tmp_path / "none"))
+
+
+def test_secret_of_a_megabyte_is_refused(tmp_path):
+    path = tmp_path / "secret"
+    path.write_bytes(b"x" * 1_000_000)
+    path.chmod(0o600)
+    with pytest.raises(SecretUnavailable, match="longer than 65536 octets"):
+        read_secret(SecretRef(file=path))
+
+
+def test_password_longer_than_smpp_allows_needs_the_setting(credentials):
+    (credentials / "smsc").write_bytes(b"12345678")
+    assert read_password(link()) == "12345678"
+    (credentials / "smsc").write_bytes(b"123456789")
+    with pytest.raises(SecretUnavailable, match="allow_long_password = true") as raised:
+        read_password(link())
+    assert "123456789" not in str(raised.value)
+    assert read_password(link(allow_long_password=True)) == "123456789"
+
+
+@pytest.mark.parametrize("octets", [b"a\x00b", "ä".encode()])
+def test_password_that_smpp_cannot_carry_is_refused(credentials, octets):
+    (credentials / "smsc").write_bytes(octets)
+    with pytest.raises(SecretUnavailable, match="not ASCII"):
+        read_password(link())
