@@ -1,208 +1,29 @@
-"""Debian's OpenSSH server on a loopback port, as the current user, with keys and files of its own."""
+"""The OpenSSH server for tests: without one they are skipped at home, and fail in CI."""
 
 from __future__ import annotations
 
-import getpass
 import os
-import shutil
-import signal
-import socket
-import subprocess
-import threading
-from collections import deque
+import shlex
+import sys
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+import pytest
 
-STARTED_WITHIN_S = 20.0
-LISTENING = "Server listening on"
-PRIVILEGE_SEPARATION = Path("/run/sshd")  # compiled in; only asked for when started by root
+from kmp_smsd.simulator.openssh import OpensshServer, find_sshd
 
-
-def find_sshd() -> str | None:
-    return shutil.which("sshd", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
+RECEIVER = Path(__file__).resolve().parents[1] / "scripts" / "kmp-receive"
 
 
-def new_identity() -> tuple[bytes, str]:
-    """A new ed25519 key: the private half as OpenSSH writes it, and the public line."""
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-    )
-    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    return private, public.decode()
+def require_sshd() -> None:
+    """Call before the first OpensshServer of a test."""
+    if find_sshd() is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI must have an OpenSSH server")
+        pytest.skip("no OpenSSH server on this machine (Debian: openssh-server)")
 
 
-class OpensshServer:
-    """One sshd in `directory`, whose one authorized key may run `command` and nothing else.
-
-    `address` is for `hosts`, `host_key` for `host_keys`, `user` and `identity` (the private key) to log in with.
-    """
-
-    def __init__(self, directory: Path, command: str) -> None:
-        self.directory = directory
-        self.user = getpass.getuser()
-        self.identity, public = new_identity()
-        private, self.host_key = new_identity()
-        self.port = 0
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log: deque[str] = deque(maxlen=100_000)
-        self._logged = threading.Condition()
-        self._ended = False
-        directory.mkdir(parents=True, exist_ok=True)
-        self._file("host_key", private)
-        self.command(command, public)
-
-    def command(self, command: str, public: str | None = None) -> None:
-        """Force `command` from the next connection on."""
-        self._public = public or self._public
-        quoted = command.replace('"', '\\"')
-        self._file("authorized_keys", f'restrict,command="{quoted}" {self._public}\n'.encode())
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    @property
-    def log(self) -> str:
-        """All that the server has said, at LogLevel DEBUG1."""
-        with self._logged:
-            return "".join(self._log)
-
-    def start(self) -> None:
-        """Start listening; after a stop on the same port."""
-        if os.geteuid() == 0:
-            PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
-        while not self._listen(self.port or _free_port()):
-            if self.port:
-                raise RuntimeError(f"sshd does not start: {self.log[-2000:]}")
-
-    def stop(self) -> None:
-        """End the listener and all of its sessions, as a host that goes down."""
-        if self._process is None:
-            return
-        self.kill_sessions()
-        self._process.terminate()
-        self._process.wait()
-        self.kill_sessions()
-        assert self._process.stderr is not None
-        self._reader.join()
-        self._process.stderr.close()
-        self._process = None
-
-    def restart(self) -> None:
-        self.stop()
-        self.start()
-
-    def kill_sessions(self) -> None:
-        """SIGKILL to every process behind a connection: sshd's own and what it runs."""
-        if self._process is not None:
-            _kill(_descendants(self._process.pid))
-
-    def receivers(self, name: str = "kmp-receive") -> list[int]:
-        """Process IDs of the commands in whose command line is `name`, without the shells that started them."""
-        if self._process is None:
-            return []
-        return [
-            pid
-            for pid in _descendants(self._process.pid)
-            if any(name in word for word in _words(pid)[1:3]) and "-c" not in _words(pid)[1:2]
-        ]
-
-    def kill_receivers(self) -> int:
-        """SIGKILL to every running receiver; how many there were."""
-        return _kill(self.receivers())
-
-    def wait_for_log(self, text: str, within_s: float = STARTED_WITHIN_S) -> bool:
-        """Wait until the server has said `text`."""
-        with self._logged:
-            self._logged.wait_for(lambda: self._ended or any(text in line for line in self._log), within_s)
-            return any(text in line for line in self._log)
-
-    def _listen(self, port: int) -> bool:
-        sshd = find_sshd()
-        if sshd is None:
-            raise RuntimeError("no sshd on this machine")
-        config = self._file(
-            "sshd_config",
-            f"""Port {port}
-ListenAddress 127.0.0.1
-HostKey {self.directory}/host_key
-AuthorizedKeysFile {self.directory}/authorized_keys
-PidFile none
-StrictModes no
-UsePAM no
-UseDNS no
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-MaxStartups 1000
-LogLevel DEBUG1
-""".encode(),
-        )
-        self._log.clear()
-        self._ended = False
-        self._process = subprocess.Popen(
-            [sshd, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
-        self._reader.start()
-        if self.wait_for_log(LISTENING) and self._process.poll() is None:
-            self.port = port
-            return True
-        self.stop()
-        return False
-
-    def _read(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stderr is not None
-        for line in process.stderr:
-            with self._logged:
-                self._log.append(line.decode("utf-8", "replace"))
-                self._logged.notify_all()
-        with self._logged:
-            self._ended = True
-            self._logged.notify_all()
-
-    def _file(self, name: str, content: bytes) -> Path:
-        path = self.directory / name
-        path.touch(mode=0o600)
-        path.write_bytes(content)
-        return path
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-def _words(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-    except OSError:
-        return []
-
-
-def _descendants(pid: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue  # it ended meanwhile
-            children.setdefault(parent, []).append(int(entry.name))
-    found = [pid]
-    for parent in found:
-        found += children.get(parent, [])
-    return found[1:]
-
-
-def _kill(pids: list[int]) -> int:
-    killed = 0
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-            killed += 1
-        except ProcessLookupError:
-            continue
-    return killed
+def platform_server(directory: Path, store: Path, public: str) -> OpensshServer:
+    """A server that runs kmp-receive on `store` for the holder of the key `public`; not yet started."""
+    require_sshd()
+    command = shlex.join([sys.executable, str(RECEIVER), "--store", str(store)])
+    return OpensshServer(directory, command, public)

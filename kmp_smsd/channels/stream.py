@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import paramiko
 
@@ -56,14 +57,15 @@ class Stream:
         """
         deadline = time.monotonic() + within_s
         while True:
-            self._drain(keys)
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise self.down(f"no answer for {within_s:g} s")
             self._channel.settimeout(min(DRAIN_EVERY_S, remaining))
-            try:
-                octets: bytes = self._channel.recv(READ_OCTETS)
-            except TimeoutError:
+            octets: bytes | None = None
+            with suppress(TimeoutError):
+                octets = self._channel.recv(READ_OCTETS)
+            self._drain(keys)
+            if octets is None:
                 continue
             if not octets:
                 raise self._ended(keys)

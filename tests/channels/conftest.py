@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sqlite3
 import sys
@@ -15,10 +14,9 @@ import pytest
 from kmp_smsd.channels.options import SshOptions
 from kmp_smsd.channels.protocol import Bind
 from kmp_smsd.channels.ssh import SshChannel, open_channel
-from tests.sshd import OpensshServer, find_sshd
+from kmp_smsd.simulator.openssh import new_identity
+from tests.sshd import platform_server
 
-ROOT = Path(__file__).resolve().parents[2]
-RECEIVER = ROOT / "scripts" / "kmp-receive"
 HOSTILE = Path(__file__).with_name("hostile_receiver.py")
 NOW_S = 1_732_380_000.0
 VERSION = 1_732_380_000_000
@@ -27,8 +25,9 @@ VERSION = 1_732_380_000_000
 class Platform:
     def __init__(self, directory: Path) -> None:
         self.store = directory / "keys.db"
-        self.honest = shlex.join([sys.executable, str(RECEIVER), "--store", str(self.store)])
-        self.server = OpensshServer(directory / "sshd", self.honest)
+        self.identity, public = new_identity()
+        self.server = platform_server(directory / "sshd", self.store, public)
+        self.second = platform_server(directory / "sshd-2", self.store, public)
         self.channels: list[SshChannel] = []
 
     def options(self, **changes: Any) -> SshOptions:
@@ -42,17 +41,14 @@ class Platform:
 
     def open(self, identity: bytes | None = None, **changes: Any) -> SshChannel:
         channel = open_channel(
-            self.options(**changes), lambda _reference: identity or self.server.identity, "metering", lambda: NOW_S
+            self.options(**changes), lambda _reference: identity or self.identity, "metering", lambda: NOW_S
         )
         self.channels.append(channel)
         return channel
 
     def misbehave(self, *behaviour: str) -> None:
-        """From the next connection on, the hostile receiver answers."""
+        """From the next connection on, the hostile receiver answers; the second server stays honest."""
         self.server.command(shlex.join([sys.executable, str(HOSTILE), *behaviour]))
-
-    def behave(self) -> None:
-        self.server.command(self.honest)
 
     def held(self) -> dict[tuple[str, str], tuple[int, bytes | None]]:
         """What the platform's store holds: version and key (None: a tombstone) by MDN and app ID."""
@@ -68,16 +64,13 @@ class Platform:
 
 @pytest.fixture
 def platform(tmp_path: Path) -> Iterator[Platform]:
-    if find_sshd() is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI must have an OpenSSH server")
-        pytest.skip("no OpenSSH server on this machine (Debian: openssh-server)")
     platform = Platform(tmp_path)
     platform.server.start()
     yield platform
     for channel in platform.channels:
         channel.close()
     platform.server.stop()
+    platform.second.stop()
 
 
 @pytest.fixture

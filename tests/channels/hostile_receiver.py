@@ -49,7 +49,8 @@ if behaviour == "greeting":
 max_line = 200 if behaviour == "short" else 65536
 say({"v": version, "type": "hello", "receiver": "hostile", "window": window, "max_line": max_line})
 if behaviour == "noise":
-    for _ in range(40_000):
+    # More than the 2 MiB that SSH lets it send before we read.
+    for _ in range(100_000):
         print("a line of standard error", file=sys.stderr)
 if behaviour == "exit":
     print("no space left on device", file=sys.stderr)

@@ -7,8 +7,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -16,8 +15,8 @@ from kmp_smsd.channels.host_keys import fetch_host_keys
 from kmp_smsd.channels.options import Host
 from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed, Rejected, TryLater, Withdraw
 from kmp_smsd.channels.ssh import SshChannel, probe
+from kmp_smsd.simulator.openssh import OpensshServer, new_identity
 from tests.channels.conftest import VERSION, Platform, make_binds
-from tests.sshd import OpensshServer, new_identity
 
 STRANGER = new_identity()[1]
 KEY = bytes.fromhex("5ec2e7ca11ab1e0ddba11c0ffee00d1e")
@@ -34,12 +33,10 @@ def withdraw(bind: Bind, version: int) -> Withdraw:
 
 
 @pytest.fixture
-def second(tmp_path: Path, platform: Platform) -> Iterator[OpensshServer]:
-    """A second door to the platform's store, with the same users."""
-    server = OpensshServer(tmp_path / "sshd-2", platform.honest)
-    server.start()
-    yield server
-    server.stop()
+def second(platform: Platform) -> OpensshServer:
+    """A second door to the platform's store, with a host key of its own."""
+    platform.second.start()
+    return platform.second
 
 
 # --- delivering -------------------------------------------------------------------------------------------------------
@@ -201,8 +198,9 @@ def test_receiver_that_breaks_the_stream_is_dropped_and_confirms_nothing(
     assert not any(isinstance(result, Confirmed) for result in results)
     with pytest.raises(ChannelDown):
         list(channel.deliver(binds))
-    platform.behave()
-    assert len(list(platform.open().deliver(binds))) == len(binds)
+    platform.second.start()
+    honest = platform.open(hosts=[platform.second.address], host_keys=[platform.second.host_key])
+    assert list(honest.deliver(binds)) == [Confirmed(bind) for bind in binds]
 
 
 @pytest.mark.parametrize("behaviour", ["echo", "echo-hex", "echo-stderr"])
@@ -271,7 +269,6 @@ def test_standard_error_that_never_ends_stops_no_delivery_and_fills_no_log(
 def test_second_host_is_used_when_the_first_is_down(
     platform: Platform, second: OpensshServer, binds: list[Bind]
 ) -> None:
-    second.command(platform.honest, platform.server._public)
     platform.server.stop()
     channel = platform.open(
         hosts=[platform.server.address, second.address], host_keys=[platform.server.host_key, second.host_key]
@@ -402,7 +399,7 @@ def test_host_that_is_down_shows_its_fault_instead_of_keys(platform: Platform) -
 
 def test_probe_tells_of_every_host_and_sends_no_key(platform: Platform, second: OpensshServer) -> None:
     options = platform.options(hosts=[second.address, platform.server.address])
-    bad, good = probe(options, lambda _reference: platform.server.identity, "metering")
+    bad, good = probe(options, lambda _reference: platform.identity, "metering")
     assert "host key" in bad.fault
     assert good.hello is not None
     assert good.hello.receiver == "kmp-receive 1"

@@ -1,0 +1,409 @@
+from __future__ import annotations
+
+import ast
+import base64
+import hashlib
+import hmac
+import json
+import os
+import resource
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "kmp-receive"
+HELLO = {"v": 1, "type": "hello", "kmp": "test", "window": 100}
+BIND: dict[str, Any] = {
+    "id": 17,
+    "type": "bind",
+    "mdn": "8613912345678",
+    "app_id": "meter",
+    "version": 1732380000000,
+    "key_id": "8A3F",
+    "alg": "aes",
+    "key": "AAECAwQFBgcICQoLDA0ODw",
+    "kcv": "BE7ED6",
+}
+WITHDRAW = {"id": 18, "type": "withdraw", "mdn": "8613912345678", "app_id": "meter", "version": 1732380000001}
+KEY = bytes(range(16))
+OTHER_KEY = bytes.fromhex("c0ffee00c0ffee11c0ffee22c0ffee33")
+
+
+def encoded(key: bytes) -> str:
+    return base64.urlsafe_b64encode(key).decode().rstrip("=")
+
+
+class Receiver:
+    """One run of kmp-receive, spoken to over pipes as sshd does."""
+
+    def __init__(self, *arguments: str, limit: Callable[[], None] | None = None) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=limit,
+        )
+
+    def say(self, *lines: dict[str, Any] | bytes) -> None:
+        assert self.process.stdin is not None
+        octets = [line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines]
+        self.process.stdin.write(b"".join(octets))
+        self.process.stdin.flush()
+
+    def hear(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return line
+
+    def ask(self, *lines: dict[str, Any] | bytes) -> list[dict[str, Any]]:
+        self.say(*lines)
+        return [self.hear() for _ in lines]
+
+    def greet(self) -> Receiver:
+        assert self.ask(HELLO)[0]["type"] == "hello"
+        return self
+
+    def end(self) -> tuple[int, str]:
+        """Close its input; its exit status and what it said on standard error."""
+        stdout, stderr = self.process.communicate(timeout=20)
+        assert stdout == b""
+        return self.process.returncode, stderr.decode()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "keys.db"
+
+
+@pytest.fixture
+def run(store: Path) -> Iterator[Callable[..., Receiver]]:
+    running: list[Receiver] = []
+
+    def start(*arguments: str, limit: Callable[[], None] | None = None) -> Receiver:
+        running.append(Receiver(*(arguments or ("--store", str(store))), limit=limit))
+        return running[-1].greet()
+
+    yield start
+    for receiver in running:
+        receiver.process.kill()
+        receiver.process.communicate()
+
+
+def command(store: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, str(SCRIPT), "--store", str(store), *arguments]
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=20)
+
+
+Run = Callable[..., Receiver]
+
+
+def test_file_needs_no_newer_python_than_it_says() -> None:
+    tree = ast.parse(SCRIPT.read_text(), feature_version=(3, 8))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    assert {name.partition(".")[0] for name in imported} <= set(sys.stdlib_module_names)
+    assert os.access(SCRIPT, os.X_OK)
+
+
+def test_hello_is_answered_with_a_hello(store: Path) -> None:
+    receiver = Receiver("--store", str(store), "--window", "50")
+    assert receiver.ask(HELLO) == [
+        {"v": 1, "type": "hello", "receiver": "kmp-receive 1", "window": 50, "max_line": 65536}
+    ]
+    assert receiver.end() == (0, "")
+
+
+def test_receipt_of_the_document_is_given(run: Run) -> None:
+    assert run().ask(BIND) == [{"id": 17, "status": "stored", "receipt": "zsK3lg-CzMhj3PeymwM_Gg"}]
+
+
+def test_receipt_is_computed_from_what_is_stored_and_not_from_what_came(run: Run, store: Path) -> None:
+    run().ask(BIND)
+    # A store that damages what it is given.
+    damaged = sqlite3.connect(store)
+    with damaged:
+        damaged.execute(
+            "CREATE TRIGGER damage AFTER INSERT ON held WHEN new.mdn <> '8613912345678' BEGIN "
+            "UPDATE held SET key = ? WHERE mdn = new.mdn; END".replace("?", "x'" + OTHER_KEY.hex() + "'")
+        )
+    damaged.close()
+    [answer] = run().ask(BIND | {"mdn": "8613900000000"})
+    message = b"kmp-smsd receipt v1\0008613900000000\0meter\x008A3F\x001732380000000"
+    assert answer["receipt"] == encoded(hmac.digest(OTHER_KEY, message, hashlib.sha256)[:16])
+
+
+def test_versions_order_what_is_held(run: Run) -> None:
+    newer = BIND | {"version": BIND["version"] + 5, "key_id": "NEW", "key": encoded(OTHER_KEY)}
+    receiver = run()
+    assert receiver.ask(BIND)[0]["status"] == receiver.ask(BIND)[0]["status"] == "stored"
+    assert receiver.ask(newer)[0]["status"] == "stored"
+    assert receiver.ask(BIND) == [{"id": 17, "status": "stale", "version": newer["version"]}]
+    assert receiver.ask(newer | {"key_id": "NEWER"})[0]["status"] == "rejected"
+    assert receiver.ask(WITHDRAW)[0] == {"id": 18, "status": "stale", "version": newer["version"]}
+    last = WITHDRAW | {"version": newer["version"] + 1}
+    assert receiver.ask(last, last) == [{"id": 18, "status": "removed"}] * 2
+    assert receiver.ask(newer)[0] == {"id": 17, "status": "stale", "version": last["version"]}
+    assert receiver.ask(newer | {"version": last["version"]})[0]["status"] == "rejected"
+
+
+def test_withdraw_that_overtakes_its_bind_leaves_a_tombstone(run: Run) -> None:
+    receiver = run()
+    assert receiver.ask(WITHDRAW) == [{"id": 18, "status": "removed"}]
+    assert receiver.ask(BIND) == [{"id": 17, "status": "stale", "version": WITHDRAW["version"]}]
+
+
+def test_lines_of_one_burst_are_applied_in_their_order(run: Run) -> None:
+    answers = run().ask(BIND, WITHDRAW)
+    # The bind's row is gone when the group is answered: it may not claim to be stored.
+    assert answers[1] == {"id": 18, "status": "removed"}
+    assert answers[0]["status"] in ("stored", "stale")
+
+
+def test_what_was_answered_outlives_kill_9(run: Run, store: Path) -> None:
+    receiver = run()
+    receiver.ask(BIND)
+    receiver.process.kill()
+    receiver.process.wait()
+    listed = command(store, "list", "--json").stdout
+    assert json.loads(listed)["version"] == BIND["version"]
+
+
+def test_replaced_and_withdrawn_keys_are_erased_from_the_disk(run: Run, store: Path) -> None:
+    receiver = run()
+    receiver.ask(BIND)
+    assert KEY in store.read_bytes()
+    receiver.ask(BIND | {"version": BIND["version"] + 1, "key_id": "NEW", "key": encoded(OTHER_KEY)})
+    files = list(store.parent.glob("keys.db*"))
+    assert not any(KEY in path.read_bytes() for path in files)
+    receiver.ask(WITHDRAW | {"version": BIND["version"] + 2})
+    assert not any(OTHER_KEY in path.read_bytes() for path in files)
+
+
+def test_store_is_for_its_owner_alone(run: Run, store: Path) -> None:
+    run().ask(BIND)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in store.parent.glob("keys.db*")} == {0o600}
+
+
+def test_two_receivers_share_one_store(run: Run) -> None:
+    first, second = run(), run()
+    first.ask(BIND)
+    assert second.ask(WITHDRAW)[0]["status"] == "removed"
+    assert first.ask(BIND)[0]["status"] == "stale"
+
+
+def test_receiver_that_finds_the_store_locked_waits_for_it(run: Run, store: Path) -> None:
+    receiver = run()
+    receiver.ask(BIND)
+    other = sqlite3.connect(store, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    receiver.say(WITHDRAW)
+    other.execute("COMMIT")
+    other.close()
+    assert receiver.hear()["status"] == "removed"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"type": "grab"}, "type"),
+        ({"type": None}, "type"),
+        ({"mdn": "+8613912345678"}, "mdn"),
+        ({"mdn": 8613912345678}, "mdn"),
+        ({"mdn": "8613912345678\n"}, "mdn"),
+        ({"app_id": "a" * 33}, "app_id"),
+        ({"app_id": "a b"}, "app_id"),
+        ({"version": "1"}, "version"),
+        ({"version": 0}, "version"),
+        ({"version": 1.5}, "version"),
+        ({"version": True}, "version"),
+        ({"version": 2**63}, "version"),
+        ({"key_id": ""}, "key_id"),
+        ({"alg": "des"}, "alg"),
+        ({"alg": ["aes"]}, "alg"),
+        ({"key": 7}, "key"),
+        ({"key": "AAECAwQFBgcICQoLDA0ODw=="}, "key"),
+        ({"key": "AAECAwQFBgcICQoLDA0OD!w"}, "key"),
+        ({"key": "AAECAwQFBgcICQoLDA0OD\u00e9"}, "key"),
+        ({"key": "AAECAwQFBgcICQoLDA0ODx"}, "key"),
+        ({"key": "AAEC"}, "octets"),
+        ({"alg": "sm4", "key": encoded(bytes(32))}, "octets"),
+        ({"kcv": "be7ed6"}, "kcv"),
+        ({"alg": "hmac"}, "KCV"),
+    ],
+)
+def test_delivery_that_cannot_be_is_rejected_and_the_stream_goes_on(
+    run: Run, store: Path, change: dict[str, Any], named: str
+) -> None:
+    receiver = run()
+    [answer] = receiver.ask(BIND | change)
+    assert (answer["id"], answer["status"]) == (17, "rejected")
+    assert named in answer["reason"]
+    assert receiver.ask(WITHDRAW)[0]["status"] == "removed"
+    assert len(command(store, "list", "--json").stdout.splitlines()) == 1
+
+
+def test_kcv_of_an_hmac_key_is_checked(run: Run) -> None:
+    kcv = hmac.digest(KEY, b"KMP-KCV", hashlib.sha256).hex()[:6].upper()
+    assert run().ask(BIND | {"alg": "hmac", "kcv": kcv})[0]["status"] == "stored"
+
+
+@pytest.mark.parametrize(
+    "line", [b"rubbish\n", b"\n", b"[]\n", b"{}\n", b'{"id":"x"}\n', b"\xff\n", b"[" * 70_000 + b"\n", b"x" * 70_000]
+)
+def test_line_that_is_no_protocol_ends_the_stream_after_what_came_before(run: Run, store: Path, line: bytes) -> None:
+    receiver = run()
+    receiver.say(BIND, line)
+    assert receiver.hear()["status"] == "stored"
+    status, said = receiver.end()
+    assert status == 65
+    assert said.startswith("kmp-receive: a line")
+    assert len(said) < 80
+    assert len(command(store, "list", "--json").stdout.splitlines()) == 1
+
+
+def test_stream_that_does_not_begin_with_hello_stores_nothing(store: Path) -> None:
+    receiver = Receiver("--store", str(store))
+    receiver.say(BIND)
+    assert receiver.end() == (65, "kmp-receive: the first line is not a hello\n")
+    assert not store.exists()
+
+
+def test_kmp_of_another_version_learns_which_is_spoken_here(store: Path) -> None:
+    receiver = Receiver("--store", str(store))
+    assert receiver.ask(HELLO | {"v": 2})[0]["v"] == 1
+    assert receiver.end()[0] == 65
+
+
+def test_half_a_line_at_the_end_is_never_applied(run: Run, store: Path) -> None:
+    receiver = run()
+    receiver.say(json.dumps(BIND).encode())
+    assert receiver.end() == (0, "")
+    assert not store.exists()
+
+
+def test_sigterm_ends_the_stream_with_everything_answered(run: Run, store: Path) -> None:
+    receiver = run()
+    receiver.ask(BIND)
+    receiver.process.terminate()
+    assert receiver.process.wait(20) == 0
+    assert len(command(store, "list", "--json").stdout.splitlines()) == 1
+
+
+def test_full_disk_asks_for_time_and_loses_nothing_that_was_answered(run: Run, store: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, 65_536))
+
+    receiver = run("--store", str(store), limit=limit)
+    binds = [BIND | {"id": number, "mdn": str(8613900000000 + number)} for number in range(2000)]
+    answers = [answer for at in range(0, 2000, 100) for answer in receiver.ask(*binds[at : at + 100])]
+    stored = [answer["id"] for answer in answers if answer["status"] == "stored"]
+    later = [answer for answer in answers if answer["status"] == "retry"]
+    assert 0 < len(stored) < 2000
+    assert len(stored) + len(later) == 2000
+    assert later[0]["reason"].startswith("store: ")
+    assert later[0]["retry_after_s"] > 0
+    listed = [json.loads(line)["mdn"] for line in command(store, "list", "--json").stdout.splitlines()]
+    assert {str(8613900000000 + number) for number in stored} <= set(listed)
+    # With room again, what asked for time is stored.
+    assert {answer["status"] for answer in run().ask(*binds[:200], *binds[-200:])} == {"stored"}
+
+
+def test_store_that_cannot_be_opened_asks_for_time(run: Run, tmp_path: Path) -> None:
+    receiver = run("--store", str(tmp_path / "nowhere" / "keys.db"))
+    assert receiver.ask(BIND)[0]["status"] == "retry"
+
+
+def test_damaged_store_asks_for_time(run: Run, store: Path) -> None:
+    store.write_bytes(b"this is no database, " * 100)
+    assert run().ask(BIND)[0]["status"] == "retry"
+
+
+def test_list_shows_no_key(run: Run, store: Path) -> None:
+    run().ask(BIND, WITHDRAW | {"app_id": "tracker"})
+    for arguments in (["list"], ["list", "--json"], ["get", "8613912345678", "meter"]):
+        shown = command(store, *arguments)
+        assert shown.returncode == 0
+        assert "BE7ED6" in shown.stdout
+        assert KEY.hex() not in shown.stdout
+        assert BIND["key"] not in shown.stdout
+    assert "(withdrawn)" in command(store, "list").stdout
+    assert json.loads(command(store, "list", "--json").stdout.splitlines()[1]) == {
+        "mdn": "8613912345678",
+        "app_id": "tracker",
+        "version": 1732380000001,
+        "key_id": None,
+        "alg": None,
+        "kcv": None,
+    }
+
+
+def test_get_reveals_the_key_only_when_told_to(run: Run, store: Path) -> None:
+    run().ask(BIND)
+    assert json.loads(command(store, "get", "8613912345678", "meter", "--reveal").stdout)["key"] == KEY.hex()
+    missing = command(store, "get", "8613912345678", "tracker", "--reveal")
+    assert (missing.returncode, missing.stdout) == (1, "")
+
+
+def test_commands_do_not_create_a_store(store: Path) -> None:
+    listed = command(store, "list")
+    assert listed.returncode == 75
+    assert "does not exist" in listed.stderr
+    assert not store.exists()
+
+
+def test_wrong_usage_is_64(store: Path) -> None:
+    assert command(store, "grab").returncode == 64
+    assert command(store, "--window", "0").returncode == 64
+    assert command(store, "--help").returncode == 0
+
+
+# --- a program in place of the store ----------------------------------------------------------------------------------
+
+
+def program(tmp_path: Path, body: str) -> tuple[str, str]:
+    path = tmp_path / "program"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return "--exec", str(path)
+
+
+def test_program_gets_the_record_and_its_receipt_is_the_answer(run: Run, tmp_path: Path) -> None:
+    receiver = run(*program(tmp_path, f"cat > {tmp_path}/record; echo zsK3lg-CzMhj3PeymwM_Gg"))
+    assert receiver.ask(BIND) == [{"id": 17, "status": "stored", "receipt": "zsK3lg-CzMhj3PeymwM_Gg"}]
+    assert json.loads((tmp_path / "record").read_text()) == BIND
+
+
+def test_program_may_answer_in_full(run: Run, tmp_path: Path) -> None:
+    receiver = run(*program(tmp_path, """echo '{"status":"stale","version":7,"id":99}'"""))
+    assert receiver.ask(BIND) == [{"id": 17, "status": "stale", "version": 7}]
+
+
+@pytest.mark.parametrize(
+    ("body", "line", "status", "reason"),
+    [
+        ("true", WITHDRAW, "removed", None),
+        ("true", BIND, "retry", "no receipt"),
+        ("echo no such meter >&2; exit 65", BIND, "rejected", "no such meter"),
+        ("echo away >&2; exit 1", BIND, "retry", "the program ended with 1: away"),
+        ("echo '{'", BIND, "retry", "not JSON"),
+        ("echo stored", WITHDRAW, "retry", "more than nothing"),
+        ("exec sleep 60", BIND, "retry", "longer than 0.2 s"),
+    ],
+)
+def test_exit_status_of_the_program_decides(
+    run: Run, tmp_path: Path, body: str, line: dict[str, Any], status: str, reason: str | None
+) -> None:
+    [answer] = run(*program(tmp_path, body), "--exec-within", "0.2" if "sleep" in body else "20").ask(line)
+    assert answer["status"] == status
+    assert reason is None or reason in answer["reason"]
+
+
+def test_missing_program_asks_for_time(run: Run, tmp_path: Path) -> None:
+    assert run("--exec", str(tmp_path / "nowhere")).ask(BIND)[0]["status"] == "retry"
