@@ -22,6 +22,7 @@ from kmp_smsd.config.locate import Path
 from kmp_smsd.config.options import field_at, model_at, table_depth
 
 SECRET_REMEDY = 'a secret is never written here: write {credential = "NAME"} or {file = "/PATH"}'
+_HUGE = "this number"  # Python refuses to write out thousands of digits
 _SECRET_NAME = re.compile(r"pass|secret|credential|identity|private|master|token", re.IGNORECASE)
 
 
@@ -39,7 +40,9 @@ class Fault:
         place = f"{self.file}:{self.line}: " if self.line else f"{self.file}: "
         section = f"[{self.section}] " if self.section else ""
         option = f"{self.option}: " if self.option else ""
-        return place + section + option + self.sentence
+        text = place + section + option + self.sentence
+        # A file's name, or noise in the file, must not paint the terminal.
+        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class ConfigFaults(Exception):
@@ -108,8 +111,10 @@ def _sentence(root: type[BaseModel], path: Path, error: ErrorDetails) -> str:
     hidden = may_be_secret(path[table_depth(root, path) :])
     shown = "this value" if hidden else _value(value)
     if kind in ("string_type", "path_type"):
-        number = isinstance(value, int | float) and not isinstance(value, bool) and not hidden
-        return f'text needs quotes: "{value}"' if number else "text in quotes is expected"
+        number = isinstance(value, int | float) and not isinstance(value, bool) and not hidden and shown != _HUGE
+        return f'text needs quotes: "{shown}"' if number else "text in quotes is expected"
+    if kind.startswith("float_") and isinstance(value, int) and not isinstance(value, bool):
+        return "the number is too large"
     if kind.startswith(("int_", "float_", "finite_")):
         what = "a whole number" if kind.startswith("int_") else "a number"
         return f"{what} is expected" + (", without quotes" if isinstance(value, str) else f", {shown} is none")
@@ -157,7 +162,9 @@ def bounds(field: FieldInfo | None, found: Mapping[str, Any] | None = None) -> s
 
 
 def _value(value: Any) -> str:
-    text = json.dumps(value, default=str)  # escapes control characters, so a file cannot paint the terminal
+    if isinstance(value, int) and value.bit_length() > 128:
+        return _HUGE
+    text = json.dumps(value, default=str)
     return text if len(text) <= 40 else text[:36] + '..."'
 
 

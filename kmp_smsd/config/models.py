@@ -301,7 +301,10 @@ class Link(Section):
         default=10.0, ge=0.1, le=300, description="Seconds in which a PDU that has begun must be complete."
     )
     unbind_timeout_s: float = Field(
-        default=5.0, ge=0.1, le=60, description="Seconds to wait for the answer to our unbind before we close."
+        default=5.0,
+        ge=0.1,
+        le=60,
+        description="Seconds in which the last messages are answered and the SMSC agrees to part.",
     )
 
     reconnect_min_s: float = Field(default=1.0, ge=0.1, le=3600, description="Seconds before the first new attempt.")

@@ -66,6 +66,9 @@ def read_toml(text: str) -> Syntax:
             rows[line - 1] = f'{bare["key"]} = ""'
             if len(syntax.repaired) == _REPAIRS_MAX:
                 return syntax
+        except ValueError:  # from int(), which has a limit
+            syntax.faults.append((0, "", "", "a number has thousands of digits"))
+            return syntax
         else:
             syntax.lines = locate(text)
             return syntax

@@ -180,6 +180,9 @@ def one(files, text):
         ("rate_per_s = 5.5", "rate_per_s: a whole number is expected, 5.5 is none"),
         ("rate_per_s = true", "rate_per_s: a whole number is expected, true is none"),
         ("rate_per_s = 5/s", 'rate_per_s: text needs quotes: "5/s"'),
+        ("rate_per_s = 0x1" + "0" * 5000, "rate_per_s: this number is not between 0 and 1000000"),
+        ("system_type = 0x1" + "0" * 5000, "system_type: text in quotes is expected"),
+        ("answer_within_s = 0x1" + "0" * 5000, "answer_within_s: the number is too large"),
         ("rate_per_s = -1", "rate_per_s: -1 is not between 0 and 1000000"),
         (
             "answer_within_s = 2s",
@@ -348,6 +351,16 @@ def test_file_of_10_megabytes_is_refused_unread(files):
 def test_deep_nesting_is_a_fault(files, open_, close):
     files.write("kmp-smsd.toml", "a = " + open_ * 50_000 + close * 50_000)
     assert files.faults() == ["kmp-smsd.toml: lists or tables are nested too deeply"]
+
+
+def test_number_of_thousands_of_digits_is_a_fault(files):
+    files.append("rate_per_s = " + "9" * 5000)
+    assert files.faults() == ["kmp-smsd.toml: a number has thousands of digits"]
+
+
+def test_name_of_a_file_cannot_paint_the_terminal(files):
+    files.write("platforms.d/\x1b[31m.toml", PLATFORM)
+    assert "platforms.d/\\x1b[31m.toml: the file's name is the platform's" in files.faults()[0]
 
 
 def test_text_in_another_encoding_is_a_fault(files):
