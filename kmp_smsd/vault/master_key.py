@@ -69,13 +69,13 @@ class PublicKey:
     @classmethod
     def load(cls, path: Path) -> PublicKey:
         """Read the public half. Raises MasterKeyFileFault and OSError."""
-        fingerprint, octets = _read(path, _PUBLIC, _PUBLIC_OCTETS)
+        fingerprint, octets = _parse(_head(path), str(path), _PUBLIC, _PUBLIC_OCTETS)
         try:
             key = cls(octets)
         except ValueError:
-            raise _damaged(path) from None
+            raise _damaged(str(path)) from None
         if key.fingerprint != fingerprint:
-            raise _damaged(path)
+            raise _damaged(str(path))
         return key
 
     def seal(self, data_key: DataKey) -> bytes:
@@ -102,10 +102,15 @@ class MasterKey:
     @classmethod
     def load(cls, path: Path) -> MasterKey:
         """Read the private half. Raises MasterKeyFileFault and OSError."""
-        fingerprint, octets = _read(path, _PRIVATE, _PRIVATE_OCTETS)
+        return cls.parse(_head(path), str(path))
+
+    @classmethod
+    def parse(cls, content: bytes, source: str) -> MasterKey:
+        """The private half from what a file or credential holds. Raises MasterKeyFileFault, which names `source`."""
+        fingerprint, octets = _parse(content, source, _PRIVATE, _PRIVATE_OCTETS)
         key = cls(octets)
         if key.fingerprint != fingerprint:
-            raise _damaged(path)
+            raise _damaged(source)
         return key
 
     def open(self, data_key_id: str, sealed: bytes) -> DataKey:
@@ -144,21 +149,25 @@ def _armour(kind: str, fingerprint: str, octets: bytes) -> bytes:
     return f"{kind} {fingerprint} {base64.urlsafe_b64encode(octets).decode('ascii')}\n".encode("ascii")
 
 
-def _read(path: Path, kind: str, size: int) -> tuple[str, bytes]:
-    """The fingerprint and the octets in the file at `path`, which must be of that kind and size."""
+def _head(path: Path) -> bytes:
     with open(path, "rb") as file:
-        words = file.read(_FILE_OCTETS).decode("ascii", "replace").split()
+        return file.read(_FILE_OCTETS)
+
+
+def _parse(content: bytes, source: str, kind: str, size: int) -> tuple[str, bytes]:
+    """The fingerprint and the octets in `content`, which must be of that kind and size."""
+    words = content.decode("ascii", "replace").split()
     found = words[0] if words else ""
     if found != kind:
-        raise MasterKeyFileFault(f"{path}: {_what_else(found, kind)}")
+        raise MasterKeyFileFault(f"{source}: {_what_else(found, kind)}")
     if len(words) != 3:
-        raise _damaged(path)
+        raise _damaged(source)
     try:
         octets = base64.b64decode(words[2], altchars=b"-_", validate=True)
     except binascii.Error:
         octets = b""
     if len(octets) != size:
-        raise _damaged(path)
+        raise _damaged(source)
     return words[1], octets
 
 
@@ -175,5 +184,5 @@ def _what_else(found: str, needed: str) -> str:
     return "this is not a master key; `kmp-smsd master-key create` makes one"
 
 
-def _damaged(path: Path) -> MasterKeyFileFault:
-    return MasterKeyFileFault(f"{path}: the master key in this file is damaged; restore the file from its copy")
+def _damaged(source: str) -> MasterKeyFileFault:
+    return MasterKeyFileFault(f"{source}: the master key in this file is damaged; restore the file from its copy")

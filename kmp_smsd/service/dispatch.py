@@ -1,0 +1,195 @@
+"""Dispatch: learns of work, and gives each platform with due deliveries a worker thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from kmp_smsd.service.delivering import Deliverer, Ended
+from kmp_smsd.storage import Store, StoreUnavailable
+
+WATCH_EVERY_S = 0.1
+OPEN_MAX = 64  # connections; the longest idle one gives way
+FAILING_MAX = OPEN_MAX // 4  # of them, for platforms whose last try failed: who hangs delays nobody else
+IDLE_CLOSE_S = 60.0
+STOP_WITHIN_S = 10.0
+
+
+@dataclass(slots=True)
+class _Worker:
+    deliverer: Deliverer
+    running: Deferred[None] | None = None
+    not_before: int = 0  # Unix milliseconds
+    due_at: int | None = 0  # Unix milliseconds; None: nothing is due
+    idle_since: float = 0.0  # monotonic seconds
+
+
+class Dispatcher(Service):
+    """Keeps every platform's worker busy while something is due there.
+
+    `store` belongs to the watching thread, which polls for commits of others. The deliverers have their own.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        store: Store,
+        routes: Mapping[str, str],
+        deliverers: Mapping[str, Deliverer],
+        reactor: Any,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._routes = routes
+        self._workers = {name: _Worker(deliverer) for name, deliverer in deliverers.items()}
+        self._reactor = reactor
+        self._monotonic, self._wall = monotonic, wall
+        self._watcher = ThreadPool(1, 1, name="watch")
+        self._pool = ThreadPool(0, OPEN_MAX, name="deliver")
+        self._watch = LoopingCall(self._look)
+        self._watch.clock = reactor
+        self._data_version: int | None = None
+        self._stopping = False
+
+    def startService(self) -> None:
+        super().startService()  # type: ignore[no-untyped-call]
+        self._watcher.start()
+        self._pool.start()
+        moved = deferToThreadPool(self._reactor, self._watcher, self._route)
+        moved.addErrback(self._not_looked)
+        self._watch.start(WATCH_EVERY_S)
+
+    async def finish(self) -> None:
+        """End what is under way: each worker after its present answers, or within 10 seconds by force."""
+        self._stopping = True
+        looked = self._watch.deferred if self._watch.running else None
+        if self._watch.running:
+            self._watch.stop()
+        if looked is not None:
+            await looked
+        running = []
+        for worker in self._workers.values():
+            worker.deliverer.stop()
+            if worker.running is not None:
+                running.append(worker.running)
+        force = self._reactor.callLater(STOP_WITHIN_S, self._abort)
+        await gatherResults(running)
+        if force.active():
+            force.cancel()
+        for worker in self._workers.values():
+            await deferToThreadPool(self._reactor, self._pool, worker.deliverer.close)
+        await deferToThreadPool(self._reactor, self._watcher, self._store.close)
+        self._watcher.stop()
+        self._pool.stop()
+
+    def _abort(self) -> None:
+        for worker in self._workers.values():
+            worker.deliverer.abort()
+
+    def _route(self) -> None:
+        """In the watching thread, once: point each app at its platform, and let waiting deliveries follow."""
+        if self._store.routes.set(self._routes):
+            moved = sum(self._store.routes.move(int(self._wall() * 1000)))
+            self.log.info("routes changed, {count} deliveries follow", count=moved)
+
+    def _look(self) -> Deferred[Any]:
+        """See where something is due, and put workers on it. The next look waits for this one."""
+        looked = deferToThreadPool(self._reactor, self._watcher, self._due)
+        looked.addCallbacks(self._assign, self._not_looked)
+        return looked
+
+    def _due(self) -> dict[str, int | None]:
+        """In the watching thread: when each platform's next delivery comes due, where that may have changed."""
+        version = self._store.data_version()
+        changed = version != self._data_version
+        self._data_version = version
+        return {
+            name: self._store.outbox.next_try(name)
+            for name, worker in list(self._workers.items())
+            if changed or (worker.due_at is not None and worker.due_at <= self._wall() * 1000)
+        }
+
+    def _assign(self, due: dict[str, int | None]) -> None:
+        for name, due_at in due.items():
+            self._workers[name].due_at = due_at
+        now = int(self._wall() * 1000)
+        waiting = sorted(
+            (worker for worker in self._workers.values() if self._has_work(worker, now)),
+            key=lambda worker: (worker.deliverer.failing, worker.due_at),
+        )
+        for worker in waiting:
+            if self._stopping or not self._may_open(worker):
+                continue
+            worker.running = Deferred()
+            run = deferToThreadPool(self._reactor, self._pool, worker.deliverer.run)
+            run.addCallbacks(self._ran, self._broke, callbackArgs=(worker,), errbackArgs=(worker,))
+        self._close_idle()
+
+    def _has_work(self, worker: _Worker, now: int) -> bool:
+        return (
+            worker.running is None and worker.due_at is not None and worker.due_at <= now and worker.not_before <= now
+        )
+
+    def _may_open(self, worker: _Worker) -> bool:
+        """Whether a thread and a connection are free for `worker`."""
+        busy = [other for other in self._workers.values() if other.running is not None]
+        if worker.deliverer.failing and sum(other.deliverer.failing for other in busy) >= FAILING_MAX:
+            return False
+        if worker.deliverer.is_open:
+            return True
+        idle = [one for one in self._workers.values() if one.running is None and one.deliverer.is_open]
+        if len(busy) + len(idle) < OPEN_MAX:
+            return True
+        if not idle:
+            return False
+        self._close(min(idle, key=lambda one: one.idle_since))
+        return True
+
+    def _close_idle(self) -> None:
+        for worker in self._workers.values():
+            idle = worker.running is None and worker.deliverer.is_open
+            if idle and self._monotonic() - worker.idle_since >= IDLE_CLOSE_S:
+                self._close(worker)
+
+    def _close(self, worker: _Worker) -> None:
+        """Close a connection in a thread, since even that may block."""
+        worker.running = Deferred()
+        closed = deferToThreadPool(self._reactor, self._pool, worker.deliverer.close_channel)
+        closed.addCallbacks(lambda _: self._free(worker), self._broke, errbackArgs=(worker,))
+
+    def _ran(self, ended: Ended, worker: _Worker) -> None:
+        worker.not_before = ended.next_try_at
+        worker.due_at = 0  # look again: more may have come due meanwhile
+        self._free(worker)
+
+    def _broke(self, failure: Failure, worker: _Worker) -> None:
+        self.log.failure("platform {platform}: delivery broke off", failure, platform=worker.deliverer.platform)
+        worker.not_before = int(self._wall() * 1000) + 60_000
+        worker.due_at = 0
+        self._free(worker)
+
+    def _free(self, worker: _Worker) -> None:
+        running, worker.running = worker.running, None
+        worker.idle_since = self._monotonic()
+        assert running is not None
+        running.callback(None)
+
+    def _not_looked(self, failure: Failure) -> None:
+        self._data_version = None
+        if failure.check(StoreUnavailable):  # type: ignore[no-untyped-call]
+            self.log.error("store unavailable: {reason}", reason=failure.getErrorMessage())
+        else:
+            self.log.failure("due deliveries could not be looked up", failure)

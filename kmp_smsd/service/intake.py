@@ -1,0 +1,275 @@
+"""Intake: messages become batches, batches become transactions, and only then are messages answered."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from kmp_smsd.config.models import Link, Sync
+from kmp_smsd.domain.numbering import NumberingPlan
+from kmp_smsd.domain.outcome import NEVER_AGAIN, Outcome
+from kmp_smsd.domain.request import SyncRequest, Unfit
+from kmp_smsd.service.link import Connection, SmscLink
+from kmp_smsd.service.rate import Bucket, Buckets
+from kmp_smsd.service.reading import Reader
+from kmp_smsd.smpp.constants import CommandStatus
+from kmp_smsd.smpp.pdu import Message
+from kmp_smsd.storage import Store, StoreUnavailable
+
+WATCH_EVERY_S = 0.1  # deadlines of answers, and wishes of commands
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Messages that arrived together by one connection, in order. Without one: wishes, which nobody waits for."""
+
+    connection: Connection | None
+    messages: Sequence[Message]
+    requests: list[SyncRequest | Unfit]
+    deadline: float  # monotonic seconds
+    answered: bool = field(default=False)
+
+
+@dataclass(slots=True)
+class _Terms:
+    """What was agreed with one SMSC."""
+
+    reader: Reader
+    never: int
+    temporary: int
+    answer_within_s: float
+    in_flight_max: int
+    failures_before_unbind: int
+    bucket: Bucket | None
+    in_flight: int = 0
+    failures: int = 0
+    link: SmscLink | None = None
+
+
+class Intake(Service):
+    """The only one who decides. Gives each message exactly one answer, and ROK only after the commit.
+
+    `store` is used in one thread of its own from `startService` on, so that a stalled disk never stops the reactor.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        store: Store,
+        sync: Sync,
+        plan: NumberingPlan,
+        links: Mapping[str, Link],
+        reactor: Any,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._batch_max = sync.batch_max
+        self._senders = Buckets(sync.mdn_burst, sync.mdn_per_minute / 60)
+        self._reactor = reactor
+        self._monotonic, self._wall = monotonic, wall
+        self._terms = {
+            name: _Terms(
+                reader=Reader(name, link, sync, plan),
+                never=link.never_status,
+                temporary=link.temporary_status,
+                answer_within_s=link.answer_within_s,
+                in_flight_max=link.in_flight_max,
+                failures_before_unbind=link.failures_before_unbind,
+                bucket=Bucket(link.rate_per_s, link.rate_per_s, monotonic()) if link.rate_per_s else None,
+            )
+            for name, link in links.items()
+        }
+        self._pending: deque[Chunk] = deque()
+        self._batch: list[Chunk] | None = None
+        self._pool = ThreadPool(1, 1, name="store")
+        self._watch = LoopingCall(self._look)
+        self._watch.clock = reactor
+        self._looking = False
+        self._data_version: int | None = None
+        self._idle: list[Deferred[None]] = []
+
+    def attach(self, link: SmscLink) -> None:
+        """Know the link that may be asked to back off."""
+        self._terms[link.settings.name].link = link
+
+    def startService(self) -> None:
+        super().startService()  # type: ignore[no-untyped-call]
+        self._pool.start()
+        self._watch.start(WATCH_EVERY_S)
+
+    async def finish(self) -> None:
+        """Settle what is in hand, then close the store. The links must have been drained."""
+        if self._batch is not None or self._pending:
+            idle: Deferred[None] = Deferred()
+            self._idle.append(idle)
+            await idle
+        if self._watch.running:
+            self._watch.stop()
+        await deferToThreadPool(self._reactor, self._pool, self._store.close)
+        self._pool.stop()
+
+    def messages(self, connection: Connection, messages: tuple[Message, ...]) -> None:
+        """Take messages from a link. Those over a limit get the temporary status at once: the SMSC keeps them."""
+        terms = self._terms[connection.link_name]
+        now = self._monotonic()
+        received_at = int(self._wall() * 1000)
+        room = terms.in_flight_max - terms.in_flight
+        taken: list[Message] = []
+        requests: list[SyncRequest | Unfit] = []
+        refused: list[tuple[Message, int]] = []
+        for message in messages:
+            if len(taken) >= room or (terms.bucket is not None and not terms.bucket.take(now)):
+                refused.append((message, terms.temporary))
+                continue
+            request = self._read(terms.reader, message, received_at, connection.link_name)
+            if request.mdn is not None and not self._senders.take(request.mdn, now):
+                refused.append((message, terms.temporary))
+                continue
+            taken.append(message)
+            requests.append(request)
+        if refused:
+            self.log.debug(
+                "link {link}: {count} messages over a limit left with the SMSC",
+                link=connection.link_name,
+                count=len(refused),
+            )
+            connection.answer(refused)
+        terms.in_flight += len(taken)
+        deadline = now + terms.answer_within_s
+        for start in range(0, len(taken), self._batch_max):
+            end = start + self._batch_max
+            self._pending.append(Chunk(connection, taken[start:end], requests[start:end], deadline))
+        self._next_batch()
+
+    def _read(self, reader: Reader, message: Message, received_at: int, link: str) -> SyncRequest | Unfit:
+        try:
+            return reader.read(message, received_at)
+        except Exception:  # its own fault: it must neither take a neighbour with it nor come back for days
+            self.log.failure("link {link}: a message could not be read", link=link)
+            return Unfit(outcome=Outcome.ERROR, received_at=received_at, link=link)
+
+    def _next_batch(self) -> None:
+        """All that arrived while the last batch was being committed is the next one: group commit with no timer."""
+        if self._batch is not None:
+            return
+        batch: list[Chunk] = []
+        size = 0
+        while self._pending and size + len(self._pending[0].requests) <= self._batch_max:
+            chunk = self._pending.popleft()
+            batch.append(chunk)
+            size += len(chunk.requests)
+        if not batch:
+            idle, self._idle = self._idle, []
+            for waiter in idle:
+                waiter.callback(None)
+            return
+        self._batch = batch
+        requests = [request for chunk in batch for request in chunk.requests]
+        settled = deferToThreadPool(self._reactor, self._pool, self._store.settle, requests, int(self._wall() * 1000))
+        settled.addCallbacks(self._settled, self._not_settled)
+
+    def _settled(self, outcomes: list[Outcome]) -> None:
+        answers: defaultdict[Connection, list[tuple[Message, int]]] = defaultdict(list)
+        position = 0
+        for chunk in self._take_batch():
+            end = position + len(chunk.requests)
+            if chunk.connection is not None:
+                terms = self._release(chunk)
+                if not chunk.answered:
+                    terms.failures = 0
+                    never = terms.never
+                    answers[chunk.connection] += [
+                        (message, never if outcome in NEVER_AGAIN else CommandStatus.ESME_ROK)
+                        for message, outcome in zip(chunk.messages, outcomes[position:end], strict=True)
+                    ]
+            position = end
+        for connection, pairs in answers.items():
+            connection.answer(pairs)
+        self._next_batch()
+
+    def _not_settled(self, failure: Failure) -> None:
+        """Nothing of the batch is on disk: all of it stays with the SMSC."""
+        if failure.check(StoreUnavailable):  # type: ignore[no-untyped-call]
+            self.log.error("store unavailable: {reason}", reason=failure.getErrorMessage())
+        else:
+            self.log.failure("a batch could not be settled", failure)
+        self._data_version = None  # wishes among them are looked up again
+        for chunk in self._take_batch():
+            if chunk.connection is not None:
+                self._release(chunk)
+                self._leave(chunk)
+        self._next_batch()
+
+    def _take_batch(self) -> list[Chunk]:
+        batch, self._batch = self._batch, None
+        assert batch is not None
+        return batch
+
+    def _release(self, chunk: Chunk) -> _Terms:
+        assert chunk.connection is not None
+        terms = self._terms[chunk.connection.link_name]
+        terms.in_flight -= len(chunk.messages)
+        return terms
+
+    def _leave(self, chunk: Chunk) -> None:
+        """Leave the messages with the SMSC; after several times in a row the whole link."""
+        if chunk.answered or chunk.connection is None:
+            return
+        chunk.answered = True
+        terms = self._terms[chunk.connection.link_name]
+        chunk.connection.answer([(message, terms.temporary) for message in chunk.messages])
+        terms.failures += len(chunk.messages)
+        if terms.failures >= terms.failures_before_unbind and terms.link is not None:
+            terms.failures = 0
+            terms.link.back_off()
+
+    def _look(self) -> None:
+        """Answer what waits for too long; see what people wish."""
+        now = self._monotonic()
+        for chunk in self._batch or ():
+            if now >= chunk.deadline:
+                self._leave(chunk)  # the commit may still succeed: a repeat is harmless
+        overdue = [chunk for chunk in self._pending if now >= chunk.deadline]
+        if overdue:
+            self._pending = deque(chunk for chunk in self._pending if now < chunk.deadline)
+        for chunk in overdue:
+            self._release(chunk)
+            self._leave(chunk)
+        if not self._looking:
+            self._looking = True
+            deferToThreadPool(self._reactor, self._pool, self._wishes).addCallbacks(
+                self._decide_wishes, self._not_looked
+            )
+
+    def _wishes(self) -> tuple[int, list[SyncRequest]]:
+        """In the store's thread: the requests that a command marked since the last look."""
+        version = self._store.data_version()
+        return version, [] if version == self._data_version else self._store.approved()
+
+    def _decide_wishes(self, found: tuple[int, list[SyncRequest]]) -> None:
+        self._looking = False
+        version, requests = found
+        self._data_version = None if requests else version
+        if requests and all(chunk.connection is not None for chunk in (*self._pending, *(self._batch or ()))):
+            self._pending.append(Chunk(None, (), list(requests[: self._batch_max]), float("inf")))
+            self._next_batch()
+
+    def _not_looked(self, failure: Failure) -> None:
+        self._looking = False
+        self._data_version = None
+        if not failure.check(StoreUnavailable):  # type: ignore[no-untyped-call]
+            self.log.failure("wishes could not be read", failure)

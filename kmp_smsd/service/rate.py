@@ -1,0 +1,41 @@
+"""Token buckets: how much is taken from whom, in bounded memory."""
+
+from __future__ import annotations
+
+
+class Bucket:
+    """One token bucket: `burst` at once, `per_s` each second after that."""
+
+    __slots__ = ("_at", "_burst", "_per_s", "_tokens")
+
+    def __init__(self, burst: float, per_s: float, now: float) -> None:
+        self._burst, self._per_s = burst, per_s
+        self._tokens, self._at = burst, now
+
+    def take(self, now: float) -> bool:
+        """Take one token at `now` (monotonic seconds); False where none is left."""
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_s)
+        self._at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class Buckets:
+    """A bucket for each name, at most `limit` of them: the one created first is forgotten, and begins full again."""
+
+    def __init__(self, burst: float, per_s: float, limit: int = 100_000) -> None:
+        self._burst, self._per_s, self._limit = burst, per_s, limit
+        self._buckets: dict[str, Bucket] = {}
+
+    def take(self, name: str, now: float) -> bool:
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            if len(self._buckets) >= self._limit:
+                del self._buckets[next(iter(self._buckets))]
+            bucket = self._buckets[name] = Bucket(self._burst, self._per_s, now)
+        return bucket.take(now)
+
+    def __len__(self) -> int:
+        return len(self._buckets)

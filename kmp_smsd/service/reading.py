@@ -1,0 +1,67 @@
+"""From a PDU to a request: rows 1 to 4 of docs/rules.rst."""
+
+from __future__ import annotations
+
+from kmp_smsd.config.models import Link, Sync
+from kmp_smsd.domain.numbering import NumberingPlan
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.payload import MAX_PAYLOAD_OCTETS, parse_payload
+from kmp_smsd.domain.request import SyncRequest, Unfit, sender_class
+from kmp_smsd.smpp.constants import MessageType
+from kmp_smsd.smpp.errors import PduError
+from kmp_smsd.smpp.pdu import Message
+from kmp_smsd.smpp.text import Alphabet, is_receipt, message_type, read_user_data
+
+_ALPHABETS = {"octets": Alphabet.OCTETS, "ucs2": Alphabet.UCS2, "ucs2-le": Alphabet.UCS2_LITTLE_ENDIAN}
+
+
+class Reader:
+    """Reads what comes by one link. Past it nobody sees a raw number or a raw payload."""
+
+    def __init__(self, link_name: str, link: Link, sync: Sync, plan: NumberingPlan) -> None:
+        self._link_name = link_name
+        self._plan = plan
+        self._address_rules = link.address_rules
+        self._short_codes = frozenset(sync.short_codes)
+        self._receipts_by_text = link.receipts_by_text
+        self._destination_port = link.destination_port
+        self._alphabets = {coding: _ALPHABETS[reading] for coding, reading in link.data_codings.items()}
+
+    def read(self, message: Message, received_at: int) -> SyncRequest | Unfit:
+        """Return what `message` asks for, or how it ended; `received_at` in Unix milliseconds."""
+        if message_type(message.esm_class) is not MessageType.DEFAULT or (
+            self._receipts_by_text and is_receipt(message, receipts_by_text=True)
+        ):
+            return self._unfit(Outcome.RECEIPT, received_at)
+        if self._short_codes and message.destination_addr.removeprefix("+") not in self._short_codes:
+            return self._unfit(Outcome.NOT_FOR_US, received_at, why="not one of our short codes")
+        mdn = self._plan.canonical(
+            message.source_addr, message.source_addr_ton, message.source_addr_npi, self._address_rules
+        )
+        if mdn is None:
+            return self._unfit(Outcome.INVALID_MDN, received_at, sender=sender_class(message.source_addr))
+        try:
+            user_data = read_user_data(message, data_coding_overrides=self._alphabets)
+        except PduError as error:
+            return self._unfit(Outcome.MALFORMED, received_at, mdn, why=str(error))
+        if self._destination_port is not None and user_data.destination_port != self._destination_port:
+            return self._unfit(Outcome.NOT_FOR_US, received_at, mdn, why="another application port")
+        if user_data.concatenated:
+            return self._unfit(Outcome.MALFORMED, received_at, mdn, why="one of several parts")
+        payload = parse_payload(user_data.octets)
+        if payload is None:
+            long = len(user_data.octets.rstrip(b"\0 \r\n")) > MAX_PAYLOAD_OCTETS
+            return self._unfit(Outcome.MALFORMED, received_at, mdn, why="too long" if long else "not a sync payload")
+        return SyncRequest(
+            mdn=mdn,
+            key_id=payload.key_id,
+            app_id=payload.app_id,
+            proof=payload.proof,
+            received_at=received_at,
+            link=self._link_name,
+        )
+
+    def _unfit(
+        self, outcome: Outcome, received_at: int, mdn: str | None = None, sender: str = "", why: str = ""
+    ) -> Unfit:
+        return Unfit(outcome=outcome, mdn=mdn, sender=sender, received_at=received_at, link=self._link_name, why=why)

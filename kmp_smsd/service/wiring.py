@@ -1,0 +1,160 @@
+"""Everything meets here. The reactor is given; no module imports it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+from enum import StrEnum
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
+
+from kmp_smsd.channels.options import SecretRef
+from kmp_smsd.channels.protocol import Channel
+from kmp_smsd.channels.ssh import open_channel
+from kmp_smsd.config.load import Config
+from kmp_smsd.config.models import Link, Platform
+from kmp_smsd.config.secrets import SecretUnavailable, read_password, read_secret
+from kmp_smsd.service.delivering import Deliverer, Patience
+from kmp_smsd.service.dispatch import Dispatcher
+from kmp_smsd.service.intake import Intake
+from kmp_smsd.service.link import LinkSettings, SmscLink
+from kmp_smsd.service.preparing import DataKeys, Preparer
+from kmp_smsd.storage import Store, open_store
+from kmp_smsd.vault.master_key import MasterKey, WrongMasterKey
+
+_BIND_MODES = {"transceiver": ("transceiver",), "receiver": ("receiver",), "auto": ("transceiver", "receiver")}
+
+
+class Role(StrEnum):
+    """What a process does. Each role touches only its own secrets."""
+
+    INTAKE = "intake"
+    DISPATCH = "dispatch"
+
+
+class IntakeRole(MultiService):
+    """The links and the intake behind them. Stops in the order of the data: links first."""
+
+    def __init__(self, intake: Intake, links: Collection[SmscLink]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.intake = intake
+        self.links = tuple(links)
+        intake.setServiceParent(self)  # type: ignore[no-untyped-call]
+        for link in self.links:
+            intake.attach(link)
+            link.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def stopService(self) -> Deferred[None]:
+        return ensureDeferred(self._stop())
+
+    async def _stop(self) -> None:
+        await gatherResults([link.drain() for link in self.links])
+        await self.intake.finish()
+
+
+class DispatchRole(MultiService):
+    """The dispatcher; stops when its workers have."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.dispatcher = dispatcher
+        dispatcher.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def stopService(self) -> Deferred[None]:
+        return ensureDeferred(self.dispatcher.finish())
+
+
+def make_service(config: Config, roles: Collection[Role], reactor: Any) -> MultiService:
+    """Wire the roles of one process.
+
+    Raises StoreError where the database is not to be used, SecretUnavailable, MasterKeyFileFault or WrongMasterKey
+    where a secret is not.
+    """
+    service = MultiService()  # type: ignore[no-untyped-call]
+    if Role.INTAKE in roles:
+        _intake(config, reactor).setServiceParent(service)  # type: ignore[no-untyped-call]
+    if Role.DISPATCH in roles:
+        _dispatch(config, reactor).setServiceParent(service)  # type: ignore[no-untyped-call]
+    return service
+
+
+def _intake(config: Config, reactor: Any) -> IntakeRole:
+    settings = {name: link_settings(name, link, read_password(link)) for name, link in config.smsc.items()}
+    store = open_store(config.storage.path, config.sync.policy)
+    intake = Intake(store, config.sync, config.numbering, config.smsc, reactor)
+    return IntakeRole(intake, [SmscLink(one, intake, reactor) for one in settings.values()])
+
+
+def _dispatch(config: Config, reactor: Any) -> DispatchRole:
+    if config.secrets.master_key is None:
+        raise SecretUnavailable("[secrets] master_key is missing: dispatch needs the private half of the master key")
+    master_key = MasterKey.parse(read_secret(config.secrets.master_key), "[secrets] master_key")
+    store = open_store(config.storage.path)
+    _check_master_key(store, master_key)
+    data_keys = DataKeys(master_key)
+    routes = {app: name for name, platform in config.platforms.items() for app in platform.apps}
+    deliverers = {name: _deliverer(config, name, platform, data_keys) for name, platform in config.platforms.items()}
+    return DispatchRole(Dispatcher(store, routes, deliverers, reactor))
+
+
+def _check_master_key(store: Store, master_key: MasterKey) -> None:
+    """Refuse the wrong private half now, not at the first push."""
+    known = store.master_key()
+    if known is not None and known != master_key.fingerprint:
+        store.close()
+        raise WrongMasterKey(
+            f"the keys in the database are sealed to master key {known},"
+            f" [secrets] master_key is {master_key.fingerprint}"
+        )
+
+
+def _deliverer(config: Config, name: str, platform: Platform, data_keys: DataKeys) -> Deliverer:
+    def credentials(ref: SecretRef | None) -> bytes:
+        ref = ref or config.secrets.ssh_identity
+        if ref is None:
+            raise SecretUnavailable("[secrets] ssh_identity is missing")
+        return read_secret(ref)
+
+    def channel() -> Channel:
+        return open_channel(platform.channel, credentials, name)
+
+    return Deliverer(
+        name,
+        Preparer(name, platform.apps, data_keys),
+        channel,
+        lambda: open_store(config.storage.path),
+        Patience(retry_min_s=platform.retry_min_s, retry_max_s=platform.retry_max_s, jitter=random.random),
+    )
+
+
+def link_settings(name: str, link: Link, password: str) -> LinkSettings:
+    """What the link room needs of a `[smsc.NAME]` section."""
+    return LinkSettings(
+        name=name,
+        hosts=tuple((host.host, host.port) for host in link.hosts),
+        system_id=link.system_id,
+        password=password,
+        local_address=link.local_address,
+        system_type=link.system_type,
+        addr_ton=link.addr_ton,
+        addr_npi=link.addr_npi,
+        address_range=link.address_range,
+        interface_version=link.interface_version,
+        bind_modes=_BIND_MODES[link.bind],
+        allow_long_password=link.allow_long_password,
+        connect_within_s=link.connect_timeout_s,
+        bind_within_s=link.bind_timeout_s,
+        enquire_link_s=link.enquire_after_s or None,
+        answer_within_s=link.response_timeout_s,
+        read_within_s=link.pdu_timeout_s,
+        reconnect_min_s=link.reconnect_min_s,
+        reconnect_max_s=link.reconnect_max_s,
+        already_bound_wait_s=link.reconnect_already_bound_s,
+        refused_wait_s=link.reconnect_refused_s,
+        lasting_bind_s=link.stable_after_s,
+        drain_within_s=link.unbind_timeout_s,
+        temporary_status=link.temporary_status,
+        max_pdu_octets=link.max_pdu_octets,
+    )
