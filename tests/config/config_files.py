@@ -50,6 +50,14 @@ class Files:
     def load(self):
         return load(self.directory / "kmp-smsd.toml")
 
+    def told(self):
+        """The faults; none where the configuration is good."""
+        try:
+            self.load()
+        except ConfigFaults as faults:
+            return faults.faults
+        return ()
+
     def faults(self):
         with pytest.raises(ConfigFaults) as raised:
             self.load()
