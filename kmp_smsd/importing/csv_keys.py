@@ -1,0 +1,123 @@
+"""A vendor's keys as CSV: key_id,key[,serial][,app_id][,algorithm][,kcv][,valid_from][,valid_until]
+
+The columns may be in any order. The algorithm is aes where none is said. A key is valid from the first moment of
+valid_from to the last one of valid_until; both are days or moments in UTC. A KCV is checked where it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from kmp_smsd.domain.identifiers import is_app_id, is_key_id
+from kmp_smsd.importing.csv_table import CsvTable
+from kmp_smsd.importing.faults import Faults
+from kmp_smsd.importing.instant import beginning_ms, end_ms
+from kmp_smsd.importing.key_text import KeyEncoding, KeyText
+from kmp_smsd.importing.lines import Lines
+from kmp_smsd.importing.repeated import Repeated
+from kmp_smsd.vault.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, UnfitKey, kcv
+
+COLUMNS: Final = ("key_id", "key", "serial", "app_id", "algorithm", "kcv", "valid_from", "valid_until")
+REQUIRED: Final = ("key_id", "key")
+MOST_SERIAL_CHARACTERS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """One good row. `key` is in clear; wrap it and let go of it."""
+
+    line: int
+    key_id: str
+    key: bytes = field(repr=False)
+    serial: str | None
+    app_id: str | None
+    algorithm: str
+    kcv: str
+    valid_from: int | None  # Unix milliseconds, as in StagedKey
+    valid_until: int | None
+
+
+def read_keys(lines: Lines, faults: Faults, encoding: KeyEncoding | None = None) -> Iterator[KeyRow]:
+    """The good rows of a key file, one by one; what is wrong goes to `faults`. Says nothing of repeated key IDs.
+
+    `encoding` is how the keys are written; KeyText tells how it is found where it is None.
+    """
+    table = CsvTable(lines, faults, COLUMNS, REQUIRED)
+    key_text = KeyText(encoding)
+    for line, values in table.rows():
+        key_id, text, serial, app_id, algorithm, given_kcv, valid_from, valid_until = values
+        before = faults.count
+        if not is_key_id(key_id):
+            faults.add(line, "a key ID is 1 to 64 of A-Z a-z 0-9 . -", "key_id")
+        if len(serial) > MOST_SERIAL_CHARACTERS or not serial.isprintable():
+            faults.add(line, f"a serial number has at most {MOST_SERIAL_CHARACTERS} printable characters", "serial")
+        if app_id and not is_app_id(app_id):
+            faults.add(line, "an app ID is 1 to 32 of A-Z a-z 0-9 . -, or empty for no reservation", "app_id")
+        starts = _moment(faults, line, "valid_from", valid_from)
+        ends = _moment(faults, line, "valid_until", valid_until)
+        if starts is not None and ends is not None and starts >= ends:
+            faults.add(line, "this is before valid_from", "valid_until")
+        key, check = _key(faults, line, key_text, text, algorithm or DEFAULT_ALGORITHM)
+        if given_kcv and check and given_kcv.upper() != check:
+            faults.add(line, f"the key on this line has KCV {check}; ask the vendor which of the two is right", "kcv")
+        if faults.count == before:
+            yield KeyRow(
+                line,
+                key_id,
+                key,
+                serial or None,
+                app_id or None,
+                algorithm or DEFAULT_ALGORITHM,
+                check,
+                starts,
+                ends,
+            )
+
+
+def check_keys(lines: Lines, faults: Faults, warnings: Faults, encoding: KeyEncoding | None = None) -> int:
+    """Read a whole key file and collect everything that is wrong with it; the number of good rows.
+
+    Key IDs that the file has twice are faults, those that differ only in case are warnings.
+    """
+    rows = 0
+    with Repeated() as key_ids:
+        for row in read_keys(lines, faults, encoding):
+            key_ids.add(row.line, row.key_id)
+            rows += 1
+        warnings.columns = faults.columns
+        for line, first in key_ids.equal():
+            faults.add(line, f"the key ID of line {first} again; each key has its own", "key_id")
+        for line, first in key_ids.differing_in_case():
+            warnings.add(line, f"the key ID of line {first} in another case; they are two different keys", "key_id")
+    if not rows and not faults:
+        faults.add(1, "there are no keys in this file")
+    return rows
+
+
+def _moment(faults: Faults, line: int, column: str, text: str) -> int | None:
+    if not text:
+        return None
+    try:
+        return beginning_ms(text) if column == "valid_from" else end_ms(text)
+    except ValueError as error:
+        faults.add(line, str(error), column)
+        return None
+
+
+def _key(faults: Faults, line: int, key_text: KeyText, text: str, algorithm: str) -> tuple[bytes, str]:
+    """The key and its KCV; both empty where there is a fault."""
+    if not text:
+        faults.add(line, "the key is missing", "key")
+        return b"", ""
+    try:
+        key = key_text.octets(text)
+    except ValueError as error:
+        faults.add(line, str(error), "key")
+        return b"", ""
+    try:
+        return key, kcv(algorithm, key)
+    except UnfitKey as error:
+        faults.add(line, str(error), "key" if algorithm in ALGORITHMS else "algorithm")
+        return b"", ""

@@ -1,0 +1,63 @@
+"""Registrations as CSV: mdn,app_id, one app of one MDN per line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from kmp_smsd.domain.identifiers import is_app_id
+from kmp_smsd.importing.csv_table import CsvTable
+from kmp_smsd.importing.faults import Faults
+from kmp_smsd.importing.lines import Lines
+from kmp_smsd.importing.repeated import Repeated
+
+COLUMNS: Final = ("mdn", "app_id")
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationRow:
+    """One good row; `mdn` is canonical."""
+
+    line: int
+    mdn: str
+    app_id: str
+
+
+def read_registrations(lines: Lines, faults: Faults, canonical: Callable[[str], str]) -> Iterator[RegistrationRow]:
+    """The good rows of a registration file, one by one; what is wrong goes to `faults`.
+
+    `canonical` makes an MDN of its text under the numbering plan, or raises ValueError with a sentence.
+    """
+    table = CsvTable(lines, faults, COLUMNS, COLUMNS)
+    for line, (text, app_id) in table.rows():
+        before = faults.count
+        mdn = ""
+        try:
+            mdn = canonical(text)
+        except ValueError as error:
+            faults.add(line, str(error), "mdn")
+        if not is_app_id(app_id):
+            faults.add(line, "an app ID is 1 to 32 of A-Z a-z 0-9 . -", "app_id")
+        if faults.count == before:
+            yield RegistrationRow(line, mdn, app_id)
+
+
+def check_registrations(lines: Lines, faults: Faults, warnings: Faults, canonical: Callable[[str], str]) -> int:
+    """Read a whole registration file and collect everything that is wrong with it; the number of good rows.
+
+    The same registration twice is a warning: adding it again changes nothing.
+    """
+    rows = 0
+    with Repeated() as registrations:
+        for row in read_registrations(lines, faults, canonical):
+            registrations.add(row.line, f"{row.mdn},{row.app_id}")
+            rows += 1
+        warnings.columns = faults.columns
+        for line, first in registrations.equal():
+            warnings.add(line, f"the registration of line {first} again")
+        for line, first in registrations.differing_in_case():
+            warnings.add(line, f"the app ID of line {first} in another case; they are two different apps", "app_id")
+    if not rows and not faults:
+        faults.add(1, "there are no registrations in this file")
+    return rows

@@ -1,0 +1,47 @@
+"""What is wrong with a file: every fault is counted, the first ones are kept, and none quotes what the file holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+MOST_KEPT: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault or warning. Lines and columns count from 1; no column stands for the whole line."""
+
+    file: str
+    line: int
+    sentence: str
+    column: int | None = None
+    column_name: str | None = None
+
+    def __str__(self) -> str:
+        where = "" if self.column is None else f'column {self.column} "{self.column_name}": '
+        return f"{self.file}:{self.line}: {where}{self.sentence}"
+
+
+@dataclass(slots=True)
+class Faults:
+    """The faults of one file in the order of finding. However many there are, at most MOST_KEPT are in memory."""
+
+    file: str
+    count: int = 0
+    kept: list[Fault] = field(default_factory=list)
+    columns: dict[str, int] = field(default_factory=dict)
+    """Where the file has its columns, from 1; known once the header is read."""
+
+    def add(self, line: int, sentence: str, column: str | None = None) -> None:
+        """Count a fault, of the value in `column` or of the whole line, and keep it where there is room."""
+        self.count += 1
+        if len(self.kept) < MOST_KEPT:
+            self.kept.append(Fault(self.file, line, sentence, self.columns.get(column or ""), column))
+
+    def by_line(self) -> tuple[Fault, ...]:
+        """The kept ones in the order of the file."""
+        return tuple(sorted(self.kept, key=lambda fault: (fault.line, fault.column or 0)))
+
+    def __bool__(self) -> bool:
+        return self.count > 0

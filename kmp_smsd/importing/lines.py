@@ -1,0 +1,73 @@
+"""A file as numbered lines, in constant memory whatever the file holds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+MOST_OCTETS: Final = 4096  # in one line, without its end
+_CHUNK: Final = 1 << 16
+_PROGRESS_EVERY: Final = 1 << 20
+
+Progress = Callable[[int, int], None]
+"""Called now and then with the octets read so far and the octets to read in all."""
+
+
+class Lines:
+    """The lines of a regular file, to be gone through `passes` times. All passes read one open file."""
+
+    def __init__(self, path: Path, *, passes: int = 1, progress: Progress | None = None) -> None:
+        """Open the file. Raises OSError, and ValueError where it cannot be read more than once (a pipe, a device)."""
+        self.name = str(path)
+        self.digest = ""
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not block us
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise ValueError(f"{path}: this is not a regular file; save what it gives to a file first")
+        self._file = open(descriptor, "rb", buffering=_CHUNK)  # noqa: SIM115  closed by __exit__
+        self._progress = progress
+        self._total = os.fstat(descriptor).st_size * passes
+        self._done = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._file.close()
+
+    def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
+        """Line numbers and lines without LF or CR LF; None for a line of more than MOST_OCTETS, which is skipped.
+
+        After the last line `digest` is the SHA-256 of what was read, in hexadecimal.
+        """
+        self._file.seek(0)
+        self.digest = ""
+        sha256 = hashlib.sha256()
+        number, told = 0, self._done
+        while raw := self._file.readline(MOST_OCTETS + 3):  # one octet more than a line with CR LF may have
+            number += 1
+            sha256.update(raw)
+            self._done += len(raw)
+            line: bytes | None = raw.removesuffix(b"\n").removesuffix(b"\r")
+            if len(raw) > MOST_OCTETS and len(line or b"") > MOST_OCTETS:
+                line = None
+                while not raw.endswith(b"\n") and (raw := self._file.readline(_CHUNK)):
+                    sha256.update(raw)
+                    self._done += len(raw)
+                    told = self._tell(told)
+            told = self._tell(told)
+            yield number, line
+        self.digest = sha256.hexdigest()
+        if self._progress:
+            self._progress(self._done, self._total)
+
+    def _tell(self, told: int) -> int:
+        if self._progress is None or self._done - told < _PROGRESS_EVERY:
+            return told
+        self._progress(self._done, self._total)
+        return self._done

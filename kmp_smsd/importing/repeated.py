@@ -1,0 +1,66 @@
+"""Finding what a file says twice, in constant memory: a sort in a private temporary file that has no name."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from types import TracebackType
+from typing import Final, Self
+
+_BATCH: Final = 5000
+
+
+class Repeated:
+    """Remembers identifiers by their lines, then tells which are equal and which differ only in case.
+
+    Never give it a key. SQLite removes the file's name at once and its octets when it is closed.
+    """
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.executescript(
+            """
+            PRAGMA journal_mode = OFF;
+            PRAGMA synchronous = OFF;
+            PRAGMA cache_size = -16384;
+            CREATE TABLE seen (line INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT;
+            BEGIN;
+            """
+        )
+        self._batch: list[tuple[int, str]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._database.close()
+
+    def add(self, line: int, text: str) -> None:
+        """Remember that `text` (ASCII) is on `line`. Each line has one."""
+        self._batch.append((line, text))
+        if len(self._batch) >= _BATCH:
+            self._flush()
+
+    def equal(self) -> Iterator[tuple[int, int]]:
+        """Each line whose text was there before, and the line where it was first."""
+        return self._lines("text", "line > first")
+
+    def differing_in_case(self) -> Iterator[tuple[int, int]]:
+        """Each line whose text was there before in another case, and the first line of all its cases."""
+        return self._lines("lower(text)", "text <> first_text AND line > first")
+
+    def _lines(self, same: str, condition: str) -> Iterator[tuple[int, int]]:
+        self._flush()
+        query = f"""
+            SELECT line, first FROM (
+                SELECT line, text, first_value(line) OVER same AS first, first_value(text) OVER same AS first_text
+                FROM seen WINDOW same AS (PARTITION BY {same} ORDER BY line)
+            ) WHERE {condition}
+        """
+        with closing(self._database.execute(query)) as cursor:
+            yield from cursor
+
+    def _flush(self) -> None:
+        self._database.executemany("INSERT INTO seen VALUES (?, ?)", self._batch)
+        self._batch.clear()

@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import traceback
+
+import pytest
+
+from kmp_smsd.importing.import_keys import STEP_ROWS, ImportRefused, import_keys
+from kmp_smsd.vault.algorithms import kcv
+from kmp_smsd.vault.data_key import Wrapped
+from kmp_smsd.vault.key_files import create_master_key
+from kmp_smsd.vault.master_key import MasterKey
+
+KEY = bytes(range(16))
+
+
+class Store:
+    """What an ImportStore must do, in dictionaries."""
+
+    def __init__(self):
+        self.imports = {}
+        self.staged = {}
+        self.live = {}
+        self.fail_on = None
+
+    def begin(self, *, vendor, file_name, digest, data_key_id, sealed, fingerprint):
+        if self.fail_on == "begin":
+            raise ValueError("another master key")
+        number = len(self.imports) + 1
+        self.imports[number] = {
+            "vendor": vendor,
+            "file_name": file_name,
+            "digest": digest,
+            "data_key_id": data_key_id,
+            "sealed": sealed,
+            "fingerprint": fingerprint,
+        }
+        self.staged[number] = {}
+        return number
+
+    def stage(self, import_id, rows):
+        assert len(rows) <= STEP_ROWS
+        if self.fail_on == "stage":
+            raise OSError("disk full")
+        refused = [(row.key_id, "exists") for row in rows if row.key_id in self.live]
+        self.staged[import_id].update({row.key_id: row for row in rows})
+        return refused
+
+    def publish(self, import_id):
+        if self.fail_on == "publish":
+            raise OSError("disk full")
+        self.live.update(self.staged.pop(import_id))
+
+    def discard(self, import_id):
+        del self.staged[import_id]
+
+
+@pytest.fixture
+def store():
+    return Store()
+
+
+@pytest.fixture(scope="module")
+def public_and_master(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("master")
+    return create_master_key(directory / "key", directory / "key.pub"), MasterKey.load(directory / "key")
+
+
+@pytest.fixture
+def run(store, tmp_path, public_and_master):
+    def run(content, vendor="Acme Ltd.", plaintext=True, **options):
+        path = tmp_path / "keys.csv"
+        path.write_text(content)
+        return import_keys(store, path, vendor, public_and_master[0], plaintext=plaintext, **options)
+
+    return run
+
+
+GOOD = f"key_id,key,serial,app_id\nk1,{KEY.hex()},7,meter\nk2,{KEY[::-1].hex()},7,\n"
+
+
+def test_good_file_goes_live_and_dispatch_can_read_its_keys(run, store, public_and_master):
+    report = run(GOOD)
+    assert (report.keys, report.import_id, report.fault_count, report.warning_count) == (2, 1, 0, 0)
+    begun = store.imports[1]
+    data_key = public_and_master[1].open(begun["data_key_id"], begun["sealed"])
+    for key_id, key, app in (("k1", KEY, "meter"), ("k2", KEY[::-1], None)):
+        staged = store.live[key_id]
+        assert (staged.app_id, staged.serial, staged.algorithm, staged.kcv) == (app, "7", "aes", kcv("aes", key))
+        assert data_key.unwrap(Wrapped(staged.nonce, staged.ciphertext), key_id, "aes", app) == key
+
+
+def test_import_is_recorded_with_its_vendor_file_digest_and_master_key(run, store, public_and_master, tmp_path):
+    report = run(GOOD)
+    digest = subprocess.run(["sha256sum", tmp_path / "keys.csv"], capture_output=True, check=True, text=True)
+    begun = store.imports[1]
+    assert (begun["vendor"], begun["file_name"]) == ("Acme Ltd.", "keys.csv")
+    assert begun["digest"] == report.digest == digest.stdout.split()[0]
+    assert begun["fingerprint"] == public_and_master[0].fingerprint
+
+
+def test_every_import_has_its_own_data_key(run, store):
+    run(GOOD)
+    run(GOOD.replace("k1", "k3").replace("k2", "k4"))
+    assert store.imports[1]["data_key_id"] != store.imports[2]["data_key_id"]
+
+
+def test_one_fault_and_the_store_is_not_even_asked(run, store, tmp_path):
+    report = run(GOOD + "a_b,zz,,\n")
+    assert report.import_id is None
+    assert [str(fault) for fault in report.faults] == [
+        f'{tmp_path}/keys.csv:4: column 1 "key_id": a key ID is 1 to 64 of A-Z a-z 0-9 . -',
+        f'{tmp_path}/keys.csv:4: column 2 "key": the key is not hexadecimal, two digits for each octet, but the first '
+        "key of the file is hex; write all alike, or name the encoding",
+    ]
+    assert not store.imports
+
+
+def test_key_id_that_exists_refuses_the_whole_file_and_is_named_with_its_line(run, store, tmp_path):
+    run(GOOD)
+    before = dict(store.live)
+    report = run(f"key_id,key\nnew,{KEY.hex()}\nk2,{KEY.hex()}\nk1,{KEY.hex()}\n")
+    assert report.import_id is None
+    assert [str(fault) for fault in report.faults] == [
+        f'{tmp_path}/keys.csv:{line}: column 1 "key_id": key ID {key_id} exists already; '
+        "key IDs are unique over all vendors, and an import never replaces a key"
+        for line, key_id in ((3, "k2"), (4, "k1"))
+    ]
+    assert store.live == before
+    assert not store.staged
+
+
+def test_same_large_file_again_names_the_first_conflicts_and_counts_all(run, store):
+    content = "key_id,key\n" + "".join(f"k{n},{KEY.hex()}\n" for n in range(6000))
+    run(content)
+    report = run(content)
+    assert report.fault_count == 6000
+    assert [fault.line for fault in report.faults] == list(range(2, 102))
+    assert not store.staged
+
+
+def test_dry_run_tells_conflicts_and_leaves_nothing_behind(run, store):
+    report = run(GOOD, dry_run=True)
+    assert (report.keys, report.import_id, report.fault_count) == (2, None, 0)
+    assert not store.live
+    assert not store.staged
+    run(GOOD)
+    assert run(GOOD, dry_run=True).fault_count == 2
+    assert not store.staged
+
+
+def test_keys_in_clear_are_refused_unless_asked_for(run, store):
+    with pytest.raises(ImportRefused, match="--plaintext"):
+        run(GOOD, plaintext=False)
+    assert not store.imports
+
+
+@pytest.mark.parametrize("vendor", ["", " ", " Acme", "Acme ", "Acme/2", "Acme\n", "x" * 65, "é"])
+def test_vendor_that_is_no_name_is_refused(run, vendor):
+    with pytest.raises(ImportRefused, match="a vendor's name is"):
+        run(GOOD, vendor=vendor)
+
+
+@pytest.mark.parametrize("vendor", ["A", "Acme", "Acme Ltd. No-1_b", "x" * 64])
+def test_vendor_has_a_name_of_letters_digits_and_little_else(run, vendor):
+    assert run(GOOD, vendor=vendor).import_id == 1
+
+
+@pytest.mark.parametrize("step", ["begin", "stage"])
+def test_error_of_the_store_is_passed_on_and_nothing_stays_staged(run, store, step):
+    store.fail_on = step
+    with pytest.raises((ValueError, OSError)) as error:
+        run(GOOD)
+    assert not store.staged
+    assert not store.live
+    assert KEY.hex() not in "".join(traceback.format_exception(error.value))
+
+
+def test_import_whose_publishing_failed_is_not_discarded_since_it_may_be_live(run, store):
+    store.fail_on = "publish"
+    with pytest.raises(OSError, match="disk full"):
+        run(GOOD)
+    assert set(store.staged[1]) == {"k1", "k2"}
+
+
+def test_file_that_changes_between_the_two_passes_is_not_imported(run, store, tmp_path):
+    path, begin = tmp_path / "keys.csv", store.begin
+
+    def change_and_begin(**row):
+        path.write_text(GOOD.replace(KEY.hex(), bytes(16).hex()))
+        return begin(**row)
+
+    store.begin = change_and_begin
+    report = run(GOOD)
+    assert [fault.sentence for fault in report.faults] == ["the file changed while it was read; import it again"]
+    assert not store.live
+    assert not store.staged
+
+
+def test_pipe_and_directory_are_refused_at_once(store, tmp_path, public_and_master):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "."):
+        with pytest.raises(ImportRefused, match="not a regular file"):
+            import_keys(store, tmp_path / name, "Acme", public_and_master[0], plaintext=True)
+
+
+def test_missing_file_is_an_os_error_that_names_it(store, tmp_path, public_and_master):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        import_keys(store, tmp_path / "nowhere", "Acme", public_and_master[0], plaintext=True)
+
+
+def test_progress_counts_both_passes(run):
+    told = []
+    run(GOOD, progress=lambda *step: told.append(step))
+    size = len(GOOD)
+    assert told == [(size, 2 * size), (2 * size, 2 * size)]
+
+
+def test_200000_keys_are_imported_in_constant_memory(tmp_path):
+    """In a process of its own: its peak is measured. All rows at once would take 100 MiB and more."""
+    path = tmp_path / "keys.csv"
+    with open(path, "w") as file:
+        file.write("key_id,key,serial\n")
+        file.writelines(f"acme-{n * 7919 % 200_000:06d},{n:032x},{n // 2}\n" for n in range(200_000))
+    run = subprocess.run(
+        [sys.executable, "-c", _IMPORT_AND_MEASURE, path], capture_output=True, text=True, check=True, timeout=60
+    )
+    keys, grown_octets = map(int, run.stdout.split())
+    assert keys == 200_000
+    assert grown_octets < 48 << 20
+
+
+_IMPORT_AND_MEASURE = f"""
+import pathlib, resource, sys
+sys.path[:0] = {[path for path in sys.path if path]!r}
+from kmp_smsd.importing.import_keys import import_keys
+from kmp_smsd.vault.key_files import create_master_key
+
+class Sink:
+    def begin(self, **row): return 1
+    def stage(self, import_id, rows): return []
+    def publish(self, import_id): pass
+
+path = pathlib.Path(sys.argv[1])
+public = create_master_key(path.with_name("key"), path.with_name("key.pub"))
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
+print(import_keys(Sink(), path, "Acme", public, plaintext=True).keys, peak() - before)
+"""
