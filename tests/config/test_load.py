@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from kmp_smsd.config.load import ConfigFaults, load
-from kmp_smsd.config.models import Endpoint, Link, Numbering, Platform, Secrets, Sync
+from kmp_smsd.config.models import Endpoint, Link, MainFile, Numbering, Platform, Secrets, Sync
 from kmp_smsd.domain.numbering import AddressRules
 from kmp_smsd.domain.policy import OnConflict
 
@@ -244,6 +244,12 @@ def test_secret_in_clear_is_refused_with_the_remedy_and_never_shown(files, passw
 def test_misspelt_secret_is_not_shown(files):
     assert one(files, 'pasword = "hunter2"') == "pasword: unknown option (did you mean 'password'?)"
     assert one(files, "passwd = hunter2").startswith("passwd: a secret is never written here")
+
+
+def test_even_the_own_text_of_pydantic_shows_no_secret():
+    with pytest.raises(ValidationError) as raised:
+        MainFile.model_validate({"smsc": {"north": {"password": "hunter2"}}})
+    assert "hunter2" not in str(raised.value)
 
 
 def test_unquoted_text_does_not_hide_other_faults(files):
