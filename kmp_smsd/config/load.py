@@ -1,4 +1,4 @@
-"""Read all files of a configuration and tell all that is wrong with any of them (docs/configuration.rst)."""
+"""Read all files of a configuration and tell all that is wrong with any of them."""
 
 from __future__ import annotations
 
