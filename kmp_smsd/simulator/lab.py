@@ -1,0 +1,279 @@
+"""A whole installation in one directory: configuration, database, SMSC, platforms, and the roles as processes.
+
+The demo, the end-to-end tests and the benchmark stand on it. It knows the product only as its users do: by its
+configuration files and its commands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from kmp_smsd.simulator.openssh import OpensshServer, find_sshd, new_identity
+from kmp_smsd.simulator.platform import SimulatedPlatform
+from kmp_smsd.simulator.server import SmscServer
+from kmp_smsd.simulator.smsc import SmscSettings
+
+SHORT_CODE = "10690000"
+SMPP_PASSWORD = "labpass1"
+READY_WITHIN_S = 30.0
+STOP_WITHIN_S = 30.0
+POLL_S = 0.02
+
+
+def receiver_path() -> Path:
+    """Where kmp-receive is: beside the interpreter where the package is installed."""
+    found = shutil.which("kmp-receive", path=str(Path(sys.executable).parent))
+    if found is None:
+        raise RuntimeError("kmp-receive is not installed beside this Python: pip install kmp-smsd")
+    return Path(found)
+
+
+@dataclass(slots=True)
+class LabPlatform:
+    """One platform: its SSH server, and the store of its kmp-receive."""
+
+    name: str
+    apps: tuple[str, ...]
+    server: OpensshServer | SimulatedPlatform
+    store: Path
+    enabled: bool = True
+
+    def holds(self) -> list[dict[str, Any]]:
+        """What the platform says that it holds, by kmp-receive itself: no keys, but their check values."""
+        if not self.store.exists():
+            return []
+        listing = subprocess.run(
+            [sys.executable, str(receiver_path()), "--store", str(self.store), "list", "--json"],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        return [json.loads(line) for line in listing.stdout.splitlines()]
+
+
+@dataclass(slots=True)
+class Role:
+    """A running role, and what it has said."""
+
+    name: str
+    process: subprocess.Popen[str]
+    said: list[str] = field(default_factory=list)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise RuntimeError(f"{self.name} did not stop within {STOP_WITHIN_S:g} s") from None
+
+
+class Lab:
+    """Everything that one carrier has. Listens on loopback only, on ports that the kernel chose."""
+
+    def __init__(
+        self,
+        directory: Path,
+        platforms: Mapping[str, Iterable[str]],
+        *,
+        smsc: SmscSettings | None = None,
+        sync: Mapping[str, Any] | None = None,
+        link: Mapping[str, Any] | None = None,
+        channel: Mapping[str, Any] | None = None,
+        openssh: bool | None = None,
+    ) -> None:
+        """`sync`, `link` and `channel` are further options of those sections; `openssh` None: where installed."""
+        self.directory = directory
+        self.config = directory / "kmp-smsd.toml"
+        self.database = directory / "kmp-smsd.db"
+        self.smsc = SmscServer(smsc or SmscSettings(system_id="kmp", password=SMPP_PASSWORD))
+        self.openssh = find_sshd() is not None if openssh is None else openssh
+        self.platforms: dict[str, LabPlatform] = {}
+        self.roles: list[Role] = []
+        self._sync, self._link, self._channel = dict(sync or {}), dict(link or {}), dict(channel or {})
+        self._apps = {name: tuple(apps) for name, apps in platforms.items()}
+
+    def __enter__(self) -> Lab:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start SMSC and platforms, write the configuration, make master key and database."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.smsc.start()
+        identity, public = new_identity()
+        self._secret("ssh-identity", identity)
+        self._secret("smsc-password", SMPP_PASSWORD.encode())
+        for name, apps in self._apps.items():
+            self.add_platform(name, apps, public)
+        self.write_config()
+        self.command("master-key", "create", "--private", str(self.directory / "master.key"))
+        self.command("db", "migrate")
+
+    def close(self) -> None:
+        """Stop all of it; the files stay."""
+        for role in self.roles:
+            if role.process.poll() is None:
+                role.kill()
+        self.smsc.stop()
+        for platform in self.platforms.values():
+            platform.server.stop()
+
+    def add_platform(self, name: str, apps: Iterable[str], public: str) -> LabPlatform:
+        """Start one more platform for the holder of the key `public`; its file is written by `write_config`."""
+        store = self.directory / f"{name}.held"
+        command = [sys.executable, str(receiver_path()), "--store", str(store)]
+        server = (
+            OpensshServer(self.directory / f"{name}.sshd", " ".join(command), public)
+            if self.openssh
+            else SimulatedPlatform(command, public)
+        )
+        server.start()
+        self.platforms[name] = LabPlatform(name, tuple(apps), server, store)
+        return self.platforms[name]
+
+    def write_config(self) -> None:
+        """Write kmp-smsd.toml and platforms.d as they are now."""
+        main = {
+            "storage": {"path": self.database.name},
+            "secrets": {
+                "public_key": "master.pub",
+                "master_key": {"file": str(self.directory / "master.key")},
+                "ssh_identity": {"file": str(self.directory / "ssh-identity")},
+            },
+            "numbering": {"country_code": "86", "ranges": [{"prefix": "8613", "digits": 13, "name": "mobile"}]},
+            "sync": {"short_codes": [SHORT_CODE], **self._sync},
+            "smsc": {
+                "lab": {
+                    "hosts": [f"127.0.0.1:{self.smsc.port}"],
+                    "system_id": "kmp",
+                    "password": {"file": str(self.directory / "smsc-password")},
+                    "reconnect_min_s": 0.1,
+                    "reconnect_max_s": 1.0,
+                    **self._link,
+                }
+            },
+        }
+        _write(self.config, main)
+        platforms = self.directory / "platforms.d"
+        platforms.mkdir(exist_ok=True)
+        for name, platform in self.platforms.items():
+            channel = {
+                "kind": "ssh",
+                "hosts": [platform.server.address],
+                "user": platform.server.user,
+                "host_keys": [platform.server.host_key],
+                **self._channel,
+            }
+            apps = list(platform.apps)
+            file = {
+                "enabled": platform.enabled,
+                "apps": apps,
+                "retry_min_s": 0.1,
+                "retry_max_s": 1.0,
+                "channel": channel,
+            }
+            _write(platforms / f"{name}.toml", file)
+
+    def command(self, *words: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run one `kmp-smsd` command. Raises RuntimeError with what it said where it failed and `check` is set."""
+        done = subprocess.run(self._words(*words), capture_output=True, text=True, input=stdin, check=False)
+        if check and done.returncode != 0:
+            raise RuntimeError(f"kmp-smsd {' '.join(words)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    def listing(self, *words: str) -> list[dict[str, Any]]:
+        """The rows of a listing command with --json."""
+        return [json.loads(line) for line in self.command(*words, "--json").stdout.splitlines()]
+
+    def start_role(self, name: str = "run") -> Role:
+        """Start a role; where it takes messages, wait until it is bound."""
+        process = subprocess.Popen(
+            self._words(name), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, text=True
+        )
+        role = Role(name, process)
+        threading.Thread(target=_listen, args=(role,), daemon=True).start()
+        self.roles.append(role)
+        if name != "dispatch":
+            self.wait_for(lambda: self.smsc.bound > 0 or process.poll() is not None, "the daemon to bind")
+        if process.poll() is not None:
+            raise RuntimeError(f"{name} ended with {process.returncode}: {''.join(role.said)}")
+        return role
+
+    def wait_for(self, condition: Callable[[], bool], what: str, within_s: float = READY_WITHIN_S) -> None:
+        """Wait until `condition` holds; raises TimeoutError that names `what`."""
+        pause = threading.Event()
+        for _ in range(int(within_s / POLL_S)):
+            if condition():
+                return
+            pause.wait(POLL_S)
+        raise TimeoutError(f"waited {within_s:g} s for {what}")
+
+    def nothing_due(self) -> bool:
+        """Whether every delivery that has a platform is confirmed or rejected."""
+        return all(row["due"] == 0 for row in self.listing("platforms", "list") if row["platform"])
+
+    def _words(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "kmp_smsd", "--config", str(self.config), *words]
+
+    def _secret(self, name: str, content: bytes) -> None:
+        path = self.directory / name
+        path.touch(mode=0o600)
+        path.write_bytes(content)
+
+
+def _listen(role: Role) -> None:
+    assert role.process.stderr is not None
+    for line in role.process.stderr:
+        role.said.append(line)
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a TOML file; a value in JSON is one in TOML, tables aside."""
+    lines: list[str] = []
+    _tables(content, (), lines)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    os.chmod(partial, 0o644)
+    os.replace(partial, path)
+
+
+def _tables(content: Mapping[str, Any], path: tuple[str, ...], lines: list[str]) -> None:
+    for key, value in content.items():
+        if not isinstance(value, Mapping) or key in _INLINE:
+            lines.append(f"{json.dumps(key)} = {_value(value)}")
+    for key, value in content.items():
+        if isinstance(value, Mapping) and key not in _INLINE:
+            lines.append(f"\n[{'.'.join((*path, key))}]")
+            _tables(value, (*path, key), lines)
+
+
+_INLINE = frozenset({"password", "master_key", "ssh_identity", "identity", "data_coding"})
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_value(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return json.dumps(value)
