@@ -1,0 +1,522 @@
+from __future__ import annotations
+
+import pytest
+from twisted.internet.error import ConnectionDone, ConnectionRefusedError
+from twisted.internet.selectreactor import SelectReactor
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import LogLevel, globalLogPublisher
+from twisted.python.failure import Failure
+
+from kmp_smsd.service import link as link_module
+from kmp_smsd.service.backoff import Backoff
+from kmp_smsd.service.link import LinkSettings, LinkWord, SmscLink
+from kmp_smsd.simulator.deliver import deliver_sm_body, with_header
+from kmp_smsd.simulator.smsc import Smsc, SmscSettings
+from kmp_smsd.smpp.codec import HEADER
+from kmp_smsd.smpp.constants import RESPONSE, CommandId, CommandStatus
+
+MO = deliver_sm_body("8613912345678", "K1:A")
+TEMPORARY = CommandStatus.ESME_RX_T_APPN
+
+
+class Transport(StringTransport):
+    """A connection in memory that ends when the test says so."""
+
+    no_delay = False
+    aborted = False
+
+    def setTcpNoDelay(self, enabled):
+        self.no_delay = enabled
+
+    def abortConnection(self):
+        self.aborted = True
+        super().abortConnection()
+
+
+class Receiver:
+    """Keeps what it is given; answers at once where it is told how."""
+
+    def __init__(self):
+        self.received = []
+        self.answer_with = None
+        self.fails = False
+
+    def messages(self, connection, messages):
+        if self.fails:
+            raise RuntimeError("a fault of ours")
+        self.received += [(connection, message) for message in messages]
+        if self.answer_with is not None:
+            connection.answer([(message, self.answer_with) for message in messages])
+
+
+class Smscs:
+    """The other end of a link, by hand: the reactor, and the connections as they are made."""
+
+    def __init__(self, **settings):
+        self.reactor = MemoryReactorClock()
+        self.receiver = Receiver()
+        defaults = {"name": "north", "hosts": (("192.0.2.1", 2775),), "system_id": "esme", "password": "secret"}
+        self.link = SmscLink(
+            LinkSettings(**defaults | settings),
+            self.receiver,
+            self.reactor,
+            monotonic=self.reactor.seconds,
+            jitter=lambda: 1.0,
+        )
+        self.protocol = self.transport = None
+
+    @property
+    def tries(self):
+        """(host, port) of each try to connect."""
+        return [client[:2] for client in self.reactor.tcpClients]
+
+    def accept(self):
+        factory = self.reactor.tcpClients[-1][2]
+        self.protocol, self.transport = factory.buildProtocol(None), Transport()
+        self.protocol.makeConnection(self.transport)
+
+    def refuse_connection(self):
+        self.reactor.tcpClients[-1][2].clientConnectionFailed(None, Failure(ConnectionRefusedError()))
+
+    def say(self, command_id, number=1, body=b"", status=0):
+        self.protocol.dataReceived(with_header(command_id, number, body, status))
+
+    def bind(self, mode=CommandId.BIND_TRANSCEIVER):
+        self.accept()
+        self.heard()
+        self.say(mode | RESPONSE, 1, b"smsc\0")
+
+    def heard(self):
+        """Return (command_id, command_status, sequence_number) of each PDU since the last time."""
+        octets, found = self.transport.value(), []
+        self.transport.clear()
+        while octets:
+            length, *header = HEADER.unpack_from(octets)
+            found.append(tuple(header))
+            octets = octets[length:]
+        return found
+
+    def lose(self):
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+    def pass_time(self, seconds):
+        self.reactor.pump([0.5] * int(seconds * 2))
+
+
+@pytest.fixture
+def smsc():
+    started = Smscs()
+    started.link.startService()
+    return started
+
+
+def start(**settings):
+    started = Smscs(**settings)
+    started.link.startService()
+    return started
+
+
+@pytest.fixture
+def events():
+    found = []
+    globalLogPublisher.addObserver(found.append)
+    yield found
+    globalLogPublisher.removeObserver(found.append)
+
+
+# Bound, and at work
+
+
+def test_link_connects_binds_and_says_so(smsc):
+    assert smsc.tries == [("192.0.2.1", 2775)]
+    assert smsc.link.state.word is LinkWord.CONNECTING
+    smsc.accept()
+    assert smsc.transport.no_delay
+    assert smsc.heard() == [(CommandId.BIND_TRANSCEIVER, 0, 1)]
+    assert smsc.link.state.word is LinkWord.BINDING
+    smsc.say(CommandId.BIND_TRANSCEIVER_RESP, 1, b"smsc\0")
+    assert smsc.link.state.word is LinkWord.BOUND_TRANSCEIVER
+    assert (smsc.link.state.binds, smsc.link.state.peer) == (1, "192.0.2.1:2775")
+
+
+def test_messages_reach_the_receiver_and_their_answers_go_out_in_one_write(smsc):
+    smsc.bind()
+    smsc.protocol.dataReceived(
+        with_header(CommandId.DELIVER_SM, 5, MO) + with_header(CommandId.DELIVER_SM, 6, MO)
+    )  # fmt: skip
+    (connection, first), (_, second) = smsc.receiver.received
+    assert connection.link_name == "north"
+    writes = []
+    smsc.transport.write = writes.append
+    connection.answer([(second, 0), (first, TEMPORARY)])
+    assert len(writes) == 1
+    assert smsc.link.state.messages == 2
+
+
+def test_answers_for_a_connection_that_is_gone_are_dropped(smsc):
+    smsc.bind()
+    smsc.say(CommandId.DELIVER_SM, 5, MO)
+    smsc.lose()
+    smsc.heard()
+    ((connection, message),) = smsc.receiver.received
+    connection.answer([(message, 0)])
+    assert smsc.heard() == []
+
+
+def test_messages_that_the_receiver_chokes_on_stay_with_the_smsc(smsc, events):
+    smsc.bind()
+    smsc.receiver.fails = True
+    smsc.say(CommandId.DELIVER_SM, 5, MO)
+    assert smsc.heard() == [(CommandId.DELIVER_SM_RESP, TEMPORARY, 5)]
+    assert any(event["log_level"] is LogLevel.critical for event in events)
+
+
+def test_silent_link_is_enquired_and_then_dropped():
+    smsc = start(enquire_link_s=30.0, answer_within_s=10.0)
+    smsc.bind()
+    smsc.pass_time(30)
+    assert smsc.heard() == [(CommandId.ENQUIRE_LINK, 0, 2)]
+    smsc.pass_time(10)
+    assert smsc.transport.disconnecting
+    smsc.lose()
+    assert "enquire_link" in smsc.link.state.last_error
+
+
+def test_reading_pauses_while_too_many_messages_are_unanswered():
+    smsc = start(max_unanswered=2)
+    smsc.bind()
+    smsc.say(CommandId.DELIVER_SM, 5, MO)
+    assert smsc.transport.producerState == "producing"
+    smsc.say(CommandId.DELIVER_SM, 6, MO)
+    assert smsc.transport.producerState == "paused"
+    connection, message = smsc.receiver.received[0]
+    connection.answer([(message, 0)])
+    assert smsc.transport.producerState == "producing"
+
+
+def test_reading_pauses_while_the_smsc_does_not_read(smsc):
+    smsc.bind()
+    smsc.transport.producer.pauseProducing()
+    assert smsc.transport.producerState == "paused"
+    smsc.transport.producer.resumeProducing()
+    assert smsc.transport.producerState == "producing"
+
+
+def test_peer_that_does_not_take_our_last_octets_is_cut_off(smsc):
+    smsc.bind()
+    smsc.protocol.dataReceived(b"HTTP/1.1 400 Bad Request")
+    assert smsc.heard() == [(CommandId.GENERIC_NACK, 2, 0)]
+    assert smsc.transport.disconnecting
+    assert smsc.transport.producer is None
+    smsc.pass_time(link_module.CLOSE_WITHIN_S)
+    assert smsc.transport.aborted
+
+
+def test_bad_pdus_are_counted_all_and_logged_seldom(smsc, events):
+    smsc.bind()
+    for number in range(100):
+        smsc.say(CommandId.DELIVER_SM, number, b"\0")
+    assert smsc.link.state.bad_pdus == 100
+    assert len([event for event in events if "bad PDU" in (event["log_format"] or "")]) == 1
+
+
+# Reconnecting
+
+
+def test_link_comes_back_for_ever_at_growing_waits():
+    smsc = start(reconnect_min_s=1.0, reconnect_max_s=8.0)
+    waits = []
+    for _ in range(6):
+        smsc.refuse_connection()
+        before, tries = smsc.reactor.seconds(), len(smsc.tries)
+        while len(smsc.tries) == tries:
+            smsc.reactor.advance(0.25)
+        waits.append(smsc.reactor.seconds() - before)
+    assert waits == [1, 2, 4, 8, 8, 8]
+
+
+@pytest.mark.parametrize(("lived_s", "wait_s"), [(59, 4.0), (61, 1.0)])
+def test_only_a_lasting_bind_makes_the_next_wait_short_again(lived_s, wait_s):
+    smsc = start(reconnect_min_s=1.0, lasting_bind_s=60.0, enquire_link_s=None)
+    for wait in (1.0, 2.0):
+        smsc.refuse_connection()
+        smsc.reactor.advance(wait)
+    smsc.bind()
+    smsc.pass_time(lived_s)
+    smsc.lose()
+    smsc.reactor.advance(wait_s - 0.1)
+    assert len(smsc.tries) == 3
+    smsc.reactor.advance(0.1)
+    assert len(smsc.tries) == 4
+
+
+def test_hosts_take_turns():
+    smsc = start(hosts=(("192.0.2.1", 1), ("192.0.2.2", 2)), reconnect_max_s=1.0)
+    for _ in range(3):
+        smsc.refuse_connection()
+        smsc.reactor.advance(1.0)
+    assert smsc.tries == [("192.0.2.1", 1), ("192.0.2.2", 2), ("192.0.2.1", 1), ("192.0.2.2", 2)]
+
+
+def test_link_leaves_from_the_local_address_that_it_is_told():
+    assert start(local_address="192.0.2.9").reactor.tcpClients[0][4] == ("192.0.2.9", 0)
+
+
+@pytest.mark.parametrize("nack", [False, True])
+@pytest.mark.parametrize("status", [CommandStatus.ESME_RINVCMDID, CommandStatus.ESME_RINVBNDSTS])
+def test_smsc_that_takes_no_transceiver_gets_a_receiver_and_keeps_it(status, nack):
+    smsc = start()
+    smsc.accept()
+    smsc.say(CommandId.GENERIC_NACK if nack else CommandId.BIND_TRANSCEIVER_RESP, 1, b"", status)
+    assert smsc.transport.disconnecting
+    smsc.lose()
+    smsc.reactor.advance(1.0)
+    smsc.bind(CommandId.BIND_RECEIVER)
+    assert smsc.link.state.word is LinkWord.BOUND_RECEIVER
+    smsc.lose()
+    smsc.reactor.advance(2.0)
+    smsc.accept()
+    assert smsc.heard() == [(CommandId.BIND_RECEIVER, 0, 1)]
+
+
+def test_smsc_that_is_silent_about_a_transceiver_gets_a_receiver():
+    smsc = start(bind_within_s=5.0)
+    smsc.accept()
+    smsc.pass_time(5)
+    smsc.lose()
+    smsc.reactor.advance(1.0)
+    smsc.accept()
+    assert smsc.heard() == [(CommandId.BIND_RECEIVER, 0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("status", "wait_s", "is_alarm"),
+    [
+        (CommandStatus.ESME_RINVPASWD, 450.0, True),
+        (CommandStatus.ESME_RINVSYSID, 450.0, True),
+        (CommandStatus.ESME_RINVSYSTYP, 450.0, True),
+        (CommandStatus.ESME_RPROHIBITED, 450.0, True),
+        (CommandStatus.ESME_RALYBND, 90.0, False),
+        (CommandStatus.ESME_RBINDFAIL, 90.0, False),
+        (CommandStatus.ESME_RTHROTTLED, 1.0, False),
+    ],
+)
+def test_wait_after_a_refused_bind_fits_its_reason(events, status, wait_s, is_alarm):
+    smsc = start(refused_wait_s=300.0, already_bound_wait_s=60.0)  # and half of it more, by the jitter of these tests
+    smsc.accept()
+    smsc.say(CommandId.BIND_TRANSCEIVER_RESP, 1, b"", status)
+    smsc.lose()
+    smsc.reactor.advance(wait_s - 0.1)
+    assert len(smsc.tries) == 1
+    smsc.reactor.advance(0.1)
+    assert len(smsc.tries) == 2
+    assert status.name in smsc.link.state.last_error
+    assert any(event["log_level"] is LogLevel.error for event in events) == is_alarm
+
+
+def test_unbind_of_the_smsc_is_answered_and_the_link_comes_back(smsc):
+    smsc.bind()
+    smsc.say(CommandId.UNBIND, 9)
+    assert smsc.heard() == [(CommandId.UNBIND_RESP, 0, 9)]
+    assert smsc.transport.disconnecting
+    smsc.lose()
+    assert smsc.link.state.word is LinkWord.WAITING
+    smsc.reactor.advance(1.0)
+    assert len(smsc.tries) == 2
+
+
+def test_backing_off_unbinds_leaves_new_messages_to_the_smsc_and_comes_back(smsc):
+    smsc.bind()
+    smsc.link.back_off()
+    smsc.link.back_off()
+    assert smsc.heard() == [(CommandId.UNBIND, 0, 2)]
+    smsc.say(CommandId.DELIVER_SM, 5, MO)
+    assert smsc.heard() == [(CommandId.DELIVER_SM_RESP, TEMPORARY, 5)]
+    assert smsc.receiver.received == []
+    smsc.say(CommandId.UNBIND_RESP, 2)
+    smsc.lose()
+    smsc.reactor.advance(1.0)
+    smsc.bind()
+    assert smsc.link.state.word is LinkWord.BOUND_TRANSCEIVER
+
+
+# Ending
+
+
+def test_draining_answers_what_is_in_hand_then_unbinds_and_closes(smsc):
+    smsc.bind()
+    smsc.say(CommandId.DELIVER_SM, 5, MO)
+    ended = []
+    smsc.link.drain().addCallback(ended.append)
+    smsc.say(CommandId.DELIVER_SM, 6, MO)
+    assert smsc.heard() == [(CommandId.DELIVER_SM_RESP, TEMPORARY, 6)]
+    ((connection, message),) = smsc.receiver.received
+    connection.answer([(message, 0)])
+    assert smsc.heard() == [(CommandId.DELIVER_SM_RESP, 0, 5), (CommandId.UNBIND, 0, 2)]
+    smsc.say(CommandId.DELIVER_SM, 7, MO)
+    smsc.say(CommandId.ENQUIRE_LINK, 8)
+    assert smsc.heard() == [(CommandId.DELIVER_SM_RESP, TEMPORARY, 7), (CommandId.ENQUIRE_LINK_RESP, 0, 8)]
+    assert not smsc.transport.disconnecting
+    smsc.say(CommandId.UNBIND_RESP, 2)
+    assert smsc.transport.disconnecting
+    assert ended == []
+    smsc.lose()
+    assert ended == [None]
+    assert smsc.link.state.word is LinkWord.STOPPED
+    smsc.pass_time(300)
+    assert len(smsc.tries) == 1
+
+
+def test_draining_ends_in_time_where_the_smsc_does_not_answer():
+    smsc = start(drain_within_s=10.0)
+    smsc.bind()
+    smsc.link.drain()
+    smsc.pass_time(9.5)
+    assert not smsc.transport.disconnecting
+    smsc.pass_time(0.5)
+    assert smsc.transport.disconnecting
+
+
+def test_draining_a_link_that_waits_ends_at_once_for_everybody_who_asked(smsc):
+    ended = []
+    smsc.refuse_connection()
+    smsc.link.drain().addCallback(ended.append)
+    smsc.link.drain().addCallback(ended.append)
+    assert ended == [None, None]
+    assert smsc.reactor.getDelayedCalls() == []
+
+
+def test_stopping_the_service_drains_and_starting_it_again_connects(smsc):
+    smsc.bind()
+    smsc.link.stopService()
+    assert smsc.heard() == [(CommandId.UNBIND, 0, 2)]
+    smsc.lose()
+    smsc.link.startService()
+    assert len(smsc.tries) == 2
+
+
+def test_a_connection_that_is_gone_leaves_no_timer_behind(smsc):
+    smsc.bind()
+    smsc.link.drain()
+    smsc.lose()
+    assert smsc.reactor.getDelayedCalls() == []
+
+
+def test_password_is_neither_shown_nor_logged(smsc, events):
+    smsc.accept()
+    smsc.say(CommandId.BIND_TRANSCEIVER_RESP, 1, b"", CommandStatus.ESME_RINVPASWD)
+    smsc.lose()
+    assert events
+    assert "secret" not in repr(smsc.link.settings) + repr(smsc.link.state) + repr(events)
+
+
+# Back-off alone
+
+
+def test_backoff_is_jittered_between_a_half_and_all_of_its_step():
+    assert [Backoff(2.0, 100.0, lambda: 0.0).next_s(), Backoff(2.0, 100.0, lambda: 1.0).next_s()] == [1.0, 2.0]
+
+
+# A real SMSC on a real port
+
+
+class Loopback:
+    """A simulated SMSC and a link in one reactor, which runs until the test has seen what it waits for."""
+
+    def __init__(self, smsc_settings=None, **link_settings):
+        self.reactor = SelectReactor()
+        self.receiver = Receiver()
+        self.smsc = Smsc(smsc_settings or SmscSettings(retry_after_s=0.05), self.reactor)
+        defaults = {"name": "real", "system_id": "esme", "password": "secret", "reconnect_min_s": 0.05}
+        port = self.smsc.listen()
+        self.link = SmscLink(
+            LinkSettings(hosts=(("127.0.0.1", port),), **defaults | link_settings), self.receiver, self.reactor
+        )
+
+    def run(self, *steps):
+        """Run each step once its condition holds; the last one ends the run."""
+        left = list(steps)
+        timed_out = []
+
+        def look():
+            while left and left[0][0]():
+                left.pop(0)[1]()
+            if left:
+                self.reactor.callLater(0.01, look)
+            else:
+                end()
+
+        def end():
+            if timer.active():
+                timer.cancel()
+            self.link.drain().addBoth(lambda _: self.smsc.close().addBoth(lambda _: self.reactor.stop()))
+
+        def give_up():
+            timed_out.append(self.smsc.counts)
+            left.clear()
+
+        timer = self.reactor.callLater(20.0, give_up)
+        self.reactor.callWhenRunning(self.link.startService)
+        self.reactor.callWhenRunning(look)
+        self.reactor.run(installSignalHandlers=False)
+        assert not timed_out
+
+
+def nothing():
+    pass
+
+
+def test_thousand_messages_cross_a_real_connection():
+    loopback = Loopback()
+    loopback.receiver.answer_with = 0
+    loopback.smsc.store([MO] * 1000)
+    loopback.run((lambda: loopback.smsc.waiting == 0, nothing))
+    assert loopback.smsc.counts.accepted == loopback.smsc.counts.sent == 1000
+    assert loopback.link.state.word is LinkWord.STOPPED
+
+
+def test_real_smsc_without_transceivers_is_bound_as_receiver():
+    loopback = Loopback(SmscSettings(takes_transceivers=False))
+    loopback.run((lambda: loopback.smsc.bound == 1, nothing))
+    assert (loopback.smsc.counts.binds, loopback.smsc.counts.binds_refused) == (1, 1)
+
+
+def test_message_that_was_put_off_comes_again():
+    loopback = Loopback()
+    loopback.receiver.answer_with = TEMPORARY
+    statuses = []
+    loopback.smsc.send("8613912345678", "K1:A").addCallback(statuses.append)
+    loopback.run(
+        (lambda: loopback.smsc.counts.put_off >= 2, lambda: setattr(loopback.receiver, "answer_with", 0)),
+        (lambda: statuses == [0], nothing),
+    )
+    assert loopback.smsc.counts.accepted == 1
+
+
+def test_message_that_was_not_answered_when_the_line_broke_comes_again():
+    loopback = Loopback()
+    loopback.smsc.store([MO] * 3)
+
+    def cut():
+        loopback.receiver.answer_with = 0
+        loopback.smsc.drop()
+
+    loopback.run(
+        (lambda: len(loopback.receiver.received) == 3, cut),
+        (lambda: loopback.smsc.waiting == 0, nothing),
+    )
+    assert (loopback.smsc.counts.lost, loopback.smsc.counts.accepted, loopback.smsc.counts.binds) == (3, 3, 2)
+
+
+def test_change_of_the_wall_clock_enquires_nobody():
+    monotonic = Clock()
+    smsc = Smscs()
+    smsc.link.monotonic = monotonic.seconds
+    smsc.link.startService()
+    smsc.bind()
+    smsc.reactor.advance(3600.0)
+    assert smsc.heard() == []
+    monotonic.advance(30.0)
+    smsc.reactor.advance(0.5)
+    assert smsc.heard() == [(CommandId.ENQUIRE_LINK, 0, 2)]
