@@ -32,10 +32,9 @@ class KeyText:
         """The key. Raises ValueError with a sentence that shows nothing of it."""
         as_hex = _from_hex(text)
         if self._encoding is None:
-            self._encoding = KeyEncoding.BASE64 if as_hex is None and _from_base64(text) else KeyEncoding.HEX
-            if as_hex is None and self._encoding is KeyEncoding.HEX:
-                self._encoding = None
+            if as_hex is None and _from_base64(text) is None:
                 raise ValueError("the key is neither hexadecimal nor base64")
+            self._encoding = KeyEncoding.BASE64 if as_hex is None else KeyEncoding.HEX
         if self._encoding is KeyEncoding.HEX:
             if as_hex is None:
                 raise ValueError(f"the key is not hexadecimal, two digits for each octet{self._hint()}")

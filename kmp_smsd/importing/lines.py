@@ -49,19 +49,19 @@ class Lines:
         self.digest = ""
         sha256 = hashlib.sha256()
         number, told = 0, self._done
-        while raw := self._file.readline(MOST_OCTETS + 3):  # one octet more than a line with CR LF may have
+        while raw := self._file.readline(MOST_OCTETS + 2):  # room for CR LF
             number += 1
             sha256.update(raw)
             self._done += len(raw)
-            line: bytes | None = raw.removesuffix(b"\n").removesuffix(b"\r")
-            if len(raw) > MOST_OCTETS and len(line or b"") > MOST_OCTETS:
-                line = None
+            line = raw.removesuffix(b"\n").removesuffix(b"\r")
+            fits = len(line) <= MOST_OCTETS
+            if not fits:
                 while not raw.endswith(b"\n") and (raw := self._file.readline(_CHUNK)):
                     sha256.update(raw)
                     self._done += len(raw)
                     told = self._tell(told)
             told = self._tell(told)
-            yield number, line
+            yield number, line if fits else None
         self.digest = sha256.hexdigest()
         if self._progress:
             self._progress(self._done, self._total)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Final, Self
 
@@ -14,7 +14,8 @@ _BATCH: Final = 5000
 class Repeated:
     """Remembers identifiers by their lines, then tells which are equal and which differ only in case.
 
-    Never give it a key. SQLite removes the file's name at once and its octets when it is closed.
+    Never give it a key. SQLite removes the file's name at once and its octets when it is closed. Raises OSError where
+    the temporary directory is full.
     """
 
     def __init__(self) -> None:
@@ -51,16 +52,26 @@ class Repeated:
         return self._lines("lower(text)", "text <> first_text AND line > first")
 
     def _lines(self, same: str, condition: str) -> Iterator[tuple[int, int]]:
-        self._flush()
         query = f"""
             SELECT line, first FROM (
                 SELECT line, text, first_value(line) OVER same AS first, first_value(text) OVER same AS first_text
                 FROM seen WINDOW same AS (PARTITION BY {same} ORDER BY line)
             ) WHERE {condition}
         """
-        with closing(self._database.execute(query)) as cursor:
-            yield from cursor
+        with _faults():
+            self._flush()
+            with closing(self._database.execute(query)) as cursor:
+                yield from cursor
 
     def _flush(self) -> None:
-        self._database.executemany("INSERT INTO seen VALUES (?, ?)", self._batch)
+        with _faults():
+            self._database.executemany("INSERT INTO seen VALUES (?, ?)", self._batch)
         self._batch.clear()
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise OSError(f"the temporary directory has no room to sort the file's identifiers: {error}") from error

@@ -334,3 +334,33 @@ def test_progress_is_told_as_a_file_is_read_and_ends_at_its_size(tmp_path):
     assert told == sorted(told)
     assert {total for _, total in told} == {2 * size}
     assert told[-1] == (2 * size, 2 * size)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"{HEX},8A3F\n{HEX},8A40\n",
+        f"key_id,key\n{HEX},8A3F\n{HEX},8A3F\n",
+        f"key_id,key,{HEX}\na,{HEX},1\n",
+        f"key_id,key,serial,app_id\na,{HEX},{HEX * 3},{HEX + HEX}\n",
+        f"key_id,key,algorithm,kcv,valid_from\na,{HEX},{HEX},{HEX},{HEX}\n",
+        f"key_id,key\n{HEX},{HEX}\n{HEX},{HEX}\n{HEX.upper()},{HEX}\n",
+        f'key_id,key\n"{HEX},{HEX}\n{HEX}\n{HEX},{HEX},{HEX}\n',
+    ],
+)
+def test_key_in_the_wrong_place_is_quoted_nowhere(tmp_path, content):
+    path = tmp_path / "keys.csv"
+    path.write_text(content)
+    faults, warnings = Faults("keys.csv"), Faults("keys.csv")
+    with Lines(path) as lines:
+        check_keys(lines, faults, warnings)
+    assert faults
+    told = "".join(str(fault) + repr(fault) for fault in faults.kept + warnings.kept).lower()
+    assert HEX not in told
+
+
+def test_repr_of_a_row_hides_its_key(read):
+    (row,), _, _ = read(f"key_id,key\na,{HEX}\n")
+    assert "key=" not in repr(row)
+    assert repr(KEY)[2:-1] not in repr(row)
+    assert HEX not in repr(row)
