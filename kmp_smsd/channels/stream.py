@@ -34,7 +34,7 @@ class Stream:
         self._max_line_octets = max_line_octets
         self._partial = b""
         self._last_said = ""
-        self._said = 0
+        self._logged = 0
         self._closed = False
         self._channel = transport.open_session()
         self._channel.exec_command(command)
@@ -105,10 +105,15 @@ class Stream:
             octets: bytes = self._channel.recv_stderr(READ_OCTETS)
             if not octets:
                 return
-            for line in octets.decode("utf-8", "replace").splitlines():
-                self._last_said = printable(line, keys)
-                self._said += 1
-                if self._said <= LOGGED_LINES:
-                    log.info("platform %s says: %s", self._name, self._last_said)
-                if self._said == LOGGED_LINES:
-                    log.warning("platform %s says much: its standard error is no longer logged", self._name)
+            lines = octets.decode("utf-8", "replace").splitlines()
+            # Hiding keys costs time: of what is not logged only the last line, for an error's text.
+            for line in lines[: max(1, LOGGED_LINES - self._logged)]:
+                self._log(printable(line, keys))
+            self._last_said = printable(lines[-1], keys)
+
+    def _log(self, line: str) -> None:
+        self._logged += 1
+        if self._logged <= LOGGED_LINES:
+            log.info("platform %s says: %s", self._name, line)
+        elif self._logged == LOGGED_LINES + 1:
+            log.warning("platform %s says much: its standard error is no longer logged", self._name)

@@ -17,6 +17,7 @@ PROTOCOL: Final = 1
 MAX_INTEGER: Final = 2**63 - 1
 EXCERPT_OCTETS: Final = 80
 REASON_CHARACTERS: Final = 200
+EXAMINED_CHARACTERS: Final = 2_000  # of a peer's text: what comes later is never shown
 LONGEST_RETRY_S: Final = 86_400.0
 AHEAD_MS: Final = 86_400_000  # a version is Unix milliseconds: one day ahead of our clock is absurd
 
@@ -148,6 +149,7 @@ def excerpt(line: bytes, keys: Iterable[bytes] = ()) -> str:
 
 def printable(text: str, keys: Iterable[bytes] = (), characters: int = REASON_CHARACTERS) -> str:
     """`text` of a peer made fit for a log: one line, cut, no control characters, no key in hex or base64."""
+    text = text[:EXAMINED_CHARACTERS]
     for key in keys:
         for form in (key.hex(), base64.b64encode(key).decode(), base64.urlsafe_b64encode(key).decode()):
             folded = text.casefold() if form == key.hex() else text

@@ -11,6 +11,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -176,14 +177,20 @@ def test_what_was_answered_outlives_kill_9(run: Run, store: Path) -> None:
 
 
 def test_replaced_and_withdrawn_keys_are_erased_from_the_disk(run: Run, store: Path) -> None:
+    keys = [hashlib.sha256(bytes([number])).digest() for number in range(100)]
+    binds = [BIND | {"id": at, "mdn": str(8613900000000 + at), "key": encoded(key)} for at, key in enumerate(keys)]
+
+    def left() -> int:
+        octets = b"".join(path.read_bytes() for path in store.parent.glob("keys.db*"))
+        return sum(key in octets for key in keys)
+
     receiver = run()
-    receiver.ask(BIND)
-    assert KEY in store.read_bytes()
-    receiver.ask(BIND | {"version": BIND["version"] + 1, "key_id": "NEW", "key": encoded(OTHER_KEY)})
-    files = list(store.parent.glob("keys.db*"))
-    assert not any(KEY in path.read_bytes() for path in files)
-    receiver.ask(WITHDRAW | {"version": BIND["version"] + 2})
-    assert not any(OTHER_KEY in path.read_bytes() for path in files)
+    receiver.ask(*binds)
+    assert left() == 100
+    receiver.ask(*(bind | {"version": BIND["version"] + 1, "key": encoded(OTHER_KEY)} for bind in binds[:50]))
+    assert left() == 50
+    receiver.ask(*(WITHDRAW | {"mdn": bind["mdn"]} for bind in binds[50:]))
+    assert left() == 0
 
 
 def test_store_is_for_its_owner_alone(run: Run, store: Path) -> None:
@@ -196,6 +203,42 @@ def test_two_receivers_share_one_store(run: Run) -> None:
     first.ask(BIND)
     assert second.ask(WITHDRAW)[0]["status"] == "removed"
     assert first.ask(BIND)[0]["status"] == "stale"
+
+
+def test_highest_version_wins_between_two_receivers_at_once(run: Run, store: Path) -> None:
+    receivers = [run(), run()]
+    lines = [BIND | {"id": number, "version": 1000 + number, "key_id": f"K{number}"} for number in range(1000)]
+    # Both write at once: neither waits for the other's answers.
+    for at, receiver in enumerate(receivers):
+        receiver.say(*lines[at::2])
+    answers = [receiver.hear() for receiver in receivers for _ in range(500)]
+    assert {answer["status"] for answer in answers} <= {"stored", "stale"}
+    [held] = command(store, "list", "--json").stdout.splitlines()
+    assert json.loads(held)["version"] == 1999
+
+
+def test_line_in_single_octets_is_the_same_line(run: Run) -> None:
+    receiver = run()
+    for octet in json.dumps(BIND).encode() + b"\n":
+        receiver.say(bytes([octet]))
+    assert receiver.hear()["receipt"] == "zsK3lg-CzMhj3PeymwM_Gg"
+
+
+def test_thousands_of_lines_in_one_write_are_all_answered(run: Run) -> None:
+    receiver = run()
+    lines = [BIND | {"id": number, "mdn": str(8613900000000 + number)} for number in range(5000)]
+    # Written by a thread of its own: the answers fill their pipe long before the last line is read.
+    writer = threading.Thread(target=receiver.say, args=lines)
+    writer.start()
+    answers = [receiver.hear() for _ in lines]
+    writer.join()
+    assert sorted(answer["id"] for answer in answers) == list(range(5000))
+
+
+def test_integers_beyond_a_double_come_back_unchanged(run: Run) -> None:
+    receiver = run()
+    receiver.ask(BIND | {"version": 2**63 - 1})
+    assert receiver.ask(BIND | {"id": 2**53 + 1}) == [{"id": 2**53 + 1, "status": "stale", "version": 2**63 - 1}]
 
 
 def test_receiver_that_finds_the_store_locked_waits_for_it(run: Run, store: Path) -> None:
