@@ -207,17 +207,22 @@ class Lab:
         return [json.loads(line) for line in self.command(*words, "--json").stdout.splitlines()]
 
     def start_role(self, name: str = "run") -> Role:
-        """Start a role; where it takes messages, wait until it is bound."""
+        """Start a role; where it takes messages, wait until it is bound to our SMSC."""
+        role = self.start_role_unbound(name)
+        if name != "dispatch":
+            self.wait_for(lambda: self.smsc.bound > 0 or role.process.poll() is not None, "the daemon to bind")
+        if role.process.poll() is not None:
+            raise RuntimeError(f"{name} ended with {role.process.returncode}: {''.join(role.said)}")
+        return role
+
+    def start_role_unbound(self, name: str) -> Role:
+        """Start a role and wait for nothing: its SMSC is another one, or not up."""
         process = subprocess.Popen(
             self._words(name), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, text=True
         )
         role = Role(name, process)
         threading.Thread(target=_listen, args=(role,), daemon=True).start()
         self.roles.append(role)
-        if name != "dispatch":
-            self.wait_for(lambda: self.smsc.bound > 0 or process.poll() is not None, "the daemon to bind")
-        if process.poll() is not None:
-            raise RuntimeError(f"{name} ended with {process.returncode}: {''.join(role.said)}")
         return role
 
     def wait_for(self, condition: Callable[[], bool], what: str, within_s: float = READY_WITHIN_S) -> None:

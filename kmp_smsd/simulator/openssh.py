@@ -114,11 +114,15 @@ class OpensshServer:
         """SIGKILL to every running receiver; how many there were."""
         return _kill(self.receivers())
 
-    def wait_for_log(self, text: str, within_s: float = STARTED_WITHIN_S) -> bool:
-        """Wait until the server has said `text`."""
+    def wait_for_log(self, *texts: str, within_s: float = STARTED_WITHIN_S) -> bool:
+        """Wait until the server has said one of `texts`; whether it has."""
+
+        def said() -> bool:
+            return any(text in line for line in self._log for text in texts)
+
         with self._logged:
-            self._logged.wait_for(lambda: self._ended or any(text in line for line in self._log), within_s)
-            return any(text in line for line in self._log)
+            self._logged.wait_for(lambda: self._ended or said(), within_s)
+            return said()
 
     def _listen(self, port: int) -> bool:
         sshd = find_sshd()

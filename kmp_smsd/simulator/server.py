@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
@@ -46,6 +46,7 @@ class SmscServer:
             self._reactor.callFromThread(self._close)
             self._thread.join(START_WITHIN_S)
             self._thread = None
+            self._reactor.waker.connectionLost(None)  # a reactor never closes its own pipe
 
     def __enter__(self) -> SmscServer:
         return self.start()
@@ -62,6 +63,10 @@ class SmscServer:
     def send_body(self, body: bytes) -> Future[int]:
         """Store one message given as the body of its deliver_sm; the future as for `send`."""
         return self._send(lambda smsc: smsc.send_body(body))
+
+    def store(self, bodies: Iterable[bytes]) -> None:
+        """Store many messages whose answers are only counted."""
+        self._call(lambda smsc: smsc.store(bodies))
 
     @property
     def counts(self) -> Counts:

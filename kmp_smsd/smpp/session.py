@@ -140,7 +140,6 @@ class EsmeSession:
         """Ask the SMSC to end the session. Before the bind was answered, end it at once. Twice is once."""
         if (self.state, Input.UNBIND_SENT) in TRANSITIONS:
             self._enter(Input.UNBIND_SENT)
-            self._inactivity = self._inactivity.stopped()
             self._out.append(codec.encode_empty(CommandId.UNBIND, self._window.open(CommandId.UNBIND, now)))
         elif self.state is State.OPEN:
             self._close()

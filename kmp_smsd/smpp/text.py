@@ -66,17 +66,19 @@ def read_user_data(message: Message, *, data_coding_overrides: Mapping[int, Alph
     A UCS-2 text that is not ASCII so has octets above 0x7F, and one that is no UCS-2 has some too: neither can be
     taken for an ASCII text. Raises PduError with the command_status that such a message deserves.
     """
+    alphabet = data_coding_overrides.get(message.data_coding) or DATA_CODINGS.get(message.data_coding, Alphabet.OCTETS)
+    has_header = bool(message.esm_class & EsmClass.UDHI)
+    if not has_header and not message.tlvs:  # nearly every message
+        return UserData(_without_ucs2(message.short_message, alphabet), None, None, False)
     octets = _user_data(message)
     header = UserDataHeader()
-    has_header = bool(message.esm_class & EsmClass.UDHI)
     if has_header:
         header, octets = split_udh(octets)
     in_parts = _is_part_by_tlvs(message)
     if has_header and in_parts:
         raise PduError(CommandStatus.ESME_RINVOPTPARAMVAL, "sar_ parameters beside a user data header")
-    alphabet = data_coding_overrides.get(message.data_coding) or DATA_CODINGS.get(message.data_coding)
     return UserData(
-        octets=_without_ucs2(octets, alphabet or Alphabet.OCTETS),
+        octets=_without_ucs2(octets, alphabet),
         source_port=_one("source_port", header.source_port, _integer(message, Tag.SOURCE_PORT)),
         destination_port=_one("destination_port", header.destination_port, _integer(message, Tag.DESTINATION_PORT)),
         concatenated=header.concatenated or in_parts,

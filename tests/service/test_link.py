@@ -387,6 +387,16 @@ def test_draining_a_link_that_waits_ends_at_once_for_everybody_who_asked(smsc):
     assert smsc.reactor.getDelayedCalls() == []
 
 
+def test_draining_a_link_that_connects_gives_the_try_up(smsc):
+    ended = []
+    connector = smsc.reactor.connectors[-1]
+    smsc.link.drain().addCallback(ended.append)
+    assert connector.stoppedConnecting
+    smsc.refuse_connection()
+    assert ended == [None]
+    assert smsc.reactor.getDelayedCalls() == []
+
+
 def test_stopping_the_service_drains_and_starting_it_again_connects(smsc):
     smsc.bind()
     smsc.link.stopService()

@@ -12,7 +12,7 @@ from kmp_smsd.simulator.server import SmscServer
 from kmp_smsd.simulator.smsc import Smsc, SmscSettings, send_lines
 from kmp_smsd.smpp.codec import decode_deliver_sm
 from kmp_smsd.smpp.constants import CommandId, CommandStatus, Tag
-from kmp_smsd.smpp.events import BindRefused, Bound, Closed, Messages
+from kmp_smsd.smpp.events import BindRefused, Bound, Closed, Messages, PeerUnbound
 from kmp_smsd.smpp.pdu import Bind
 from kmp_smsd.smpp.session import EsmeSession, SessionSettings
 from kmp_smsd.smpp.states import State
@@ -133,23 +133,24 @@ def test_message_without_an_answer_in_time_is_sent_again():
         assert told.result(WITHIN_S) == CommandStatus.ESME_ROK
 
 
-def test_esme_is_enquired_and_unbound():
-    with SmscServer(SmscSettings(enquire_link_s=0.05)) as server, Esme(server.port) as esme:
-        told = server.send("123", "K1:A")  # so that read has something to return
+def test_esme_that_is_unbound_answers_first_and_is_then_disconnected():
+    with SmscServer() as server, Esme(server.port) as esme:
+        told = server.send("123", "K1:A")
         (message,) = esme.messages(1)
         server.unbind()
         assert server.bound == 0
-        events = esme.read()
+        assert esme.read() == [PeerUnbound()]
         esme.answer((message, 0))
         assert told.result(WITHIN_S) == 0
         assert esme.session.state is State.CLOSED
         assert esme.socket.recv(1) == b""
-        assert not any(isinstance(event, Closed) for event in events)
 
 
 def test_enquire_links_of_the_smsc_are_counted_as_they_are_answered():
     with SmscServer(SmscSettings(enquire_link_s=0.05)) as server, Esme(server.port) as esme:
+        deadline = time.monotonic() + WITHIN_S
         while not server.counts.enquire_links_answered:
+            assert time.monotonic() < deadline
             esme.session.receive_data(esme.socket.recv(65536), 0.0)
             esme.send()
 
@@ -160,6 +161,19 @@ def test_esme_may_unbind():
         esme.send()
         assert esme.read() == [Closed("unbound by us")]
         assert server.bound == 0
+
+
+def test_stored_messages_are_delivered_in_order_and_counted():
+    with SmscServer() as server, Esme(server.port) as esme:
+        server.store(deliver_sm_body("123", str(number)) for number in range(5))
+        messages = esme.messages(5)
+        assert [message.short_message for message in messages] == [b"0", b"1", b"2", b"3", b"4"]
+        assert server.waiting == 5
+        esme.answer(*((message, 0) for message in messages))
+        deadline = time.monotonic() + WITHIN_S
+        while server.counts.accepted < 5:
+            assert time.monotonic() < deadline
+        assert server.waiting == 0
 
 
 def test_server_starts_again_on_its_port():

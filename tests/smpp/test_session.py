@@ -340,6 +340,14 @@ def test_nothing_is_enquired_before_the_bind_or_where_it_is_switched_off():
     assert sent(session) == []
 
 
+def test_nothing_is_enquired_while_unbinding():
+    session = bound(enquire_link_s=1.0, answer_within_s=60.0)
+    session.unbind(0.5)
+    session.data_to_send()
+    assert session.check_timers(50.0) == []
+    assert sent(session) == []
+
+
 def test_link_without_messages_unbinds_after_the_inactivity_timer():
     session = bound(inactivity_s=300.0, enquire_link_s=None)
     (message,) = messages_of(session.receive_data(pdu(DELIVER_SM, 9), 100.0))
