@@ -1,65 +1,16 @@
-"""A platform as a carrier would have it: OpenSSH, an authorized key, and kmp-receive as its forced command."""
-
 from __future__ import annotations
 
-import shlex
-import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from kmp_smsd.channels.options import SshOptions
+# `tests.sshd` is shared with other rooms' tests: found by `pytest` as by `python -m pytest`.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from kmp_smsd.channels.protocol import Bind
-from kmp_smsd.channels.ssh import SshChannel, open_channel
-from kmp_smsd.simulator.openssh import new_identity
-from tests.sshd import platform_server
-
-HOSTILE = Path(__file__).with_name("hostile_receiver.py")
-NOW_S = 1_732_380_000.0
-VERSION = 1_732_380_000_000
-
-
-class Platform:
-    def __init__(self, directory: Path) -> None:
-        self.store = directory / "keys.db"
-        self.identity, public = new_identity()
-        self.server = platform_server(directory / "sshd", self.store, public)
-        self.second = platform_server(directory / "sshd-2", self.store, public)
-        self.channels: list[SshChannel] = []
-
-    def options(self, **changes: Any) -> SshOptions:
-        plain = {
-            "kind": "ssh",
-            "hosts": [self.server.address],
-            "user": self.server.user,
-            "host_keys": [self.server.host_key],
-        }
-        return SshOptions.model_validate(plain | changes)
-
-    def open(self, identity: bytes | None = None, **changes: Any) -> SshChannel:
-        channel = open_channel(
-            self.options(**changes), lambda _reference: identity or self.identity, "metering", lambda: NOW_S
-        )
-        self.channels.append(channel)
-        return channel
-
-    def misbehave(self, *behaviour: str) -> None:
-        """From the next connection on, the hostile receiver answers; the second server stays honest."""
-        self.server.command(shlex.join([sys.executable, str(HOSTILE), *behaviour]))
-
-    def held(self) -> dict[tuple[str, str], tuple[int, bytes | None]]:
-        """What the platform's store holds: version and key (None: a tombstone) by MDN and app ID."""
-        if not self.store.exists():
-            return {}
-        connection = sqlite3.connect(self.store)
-        try:
-            rows = connection.execute("SELECT mdn, app_id, version, key FROM held").fetchall()
-        finally:
-            connection.close()
-        return {(mdn, app_id): (version, key) for mdn, app_id, version, key in rows}
+from tests.channels.peer import Platform, make_binds
 
 
 @pytest.fixture
@@ -76,19 +27,3 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
 @pytest.fixture
 def binds() -> list[Bind]:
     return make_binds(50)
-
-
-def make_binds(count: int, version: int = VERSION) -> list[Bind]:
-    """Deliveries with keys that differ."""
-    return [
-        Bind(
-            mdn=str(8613900000000 + number),
-            app_id="meter",
-            version=version,
-            key_id=f"K{number}",
-            algorithm="aes",
-            kcv="BE7ED6",
-            key=number.to_bytes(4, "big") * 4,
-        )
-        for number in range(count)
-    ]
