@@ -73,7 +73,8 @@ class Routes:
                    VALUES (?, ?, ?, ?, ?, ?)
                    ON CONFLICT (name) DO UPDATE SET
                      last_success_at = coalesce(excluded.last_success_at, last_success_at),
-                     last_error = excluded.last_error, last_error_at = excluded.last_error_at, next_try_at = excluded.next_try_at, paused = excluded.paused""",
+                     last_error = excluded.last_error, last_error_at = excluded.last_error_at,
+                     next_try_at = excluded.next_try_at, paused = excluded.paused""",
                 (
                     state.name,
                     state.last_success_at,
