@@ -56,9 +56,10 @@ def _bind(
     occupant = facts.bound_places.get((subscriber, app_id))
     conflicts = tuple(binding for binding in (standing, occupant) if binding is not None)
     verdict, why = OnConflict.MOVED, []
-    if request.approved_hold is None:
+    triple = (key, subscriber, app_id)
+    if request.approved_hold is None or facts.approvals.get(triple) != request.approved_hold:
         policy = facts.policy
-        ended_at = facts.superseded.get((key, subscriber, app_id))
+        ended_at = facts.superseded.get(triple)
         late = ended_at is not None and request.received_at - ended_at < policy.late_ms
         if late or any(binding.received_at > request.received_at for binding in conflicts):
             verdict = policy.on_late
@@ -70,7 +71,7 @@ def _bind(
             if occupant is not None:
                 verdict = max(verdict, policy.on_terminal_change, key=STRICTNESS.__getitem__)
                 why.append("another key is bound here")
-        if why and (key, subscriber, app_id) in facts.refusals:
+        if why and triple in facts.refusals:
             verdict = OnConflict.REFUSED
             why.append("refused before by a person")
     if not conflicts and verdict is OnConflict.MOVED:

@@ -14,6 +14,7 @@ from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.request import SyncRequest
 
 Place = tuple[int, str]  # subscriber number, app ID
+Triple = tuple[int, int, str]  # key number, subscriber number, app ID: what a hold is about
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What one request means. `supersedes` are the bindings that it ends; `why` is for the journal."""
+    """What one request means. `conflicts` are the bindings in its way; `why` is for the journal."""
 
     request: SyncRequest
     outcome: Outcome
@@ -74,8 +75,9 @@ class Facts:
     keys: dict[str, Key] = field(default_factory=dict)
     bound_keys: dict[int, Binding] = field(default_factory=dict)
     bound_places: dict[Place, Binding] = field(default_factory=dict)
-    superseded: dict[tuple[int, int, str], int] = field(default_factory=dict)  # key, place: when it ended
-    refusals: set[tuple[int, int, str]] = field(default_factory=set)  # key, place: a person refused it, and that stands
+    superseded: dict[Triple, int] = field(default_factory=dict)  # when it last was
+    refusals: dict[Triple, frozenset[int]] = field(default_factory=dict)  # a person refused it on these bindings
+    approvals: dict[Triple, int] = field(default_factory=dict)  # the hold that a person approved
     ended: list[Binding] = field(default_factory=list)  # bindings from before this batch that it ended
     made: list[Binding] = field(default_factory=list)  # bindings that it made, some of them ended again
     wanted: dict[Place, int | None] = field(default_factory=dict)  # place: key number, or nothing
@@ -93,6 +95,8 @@ class Facts:
             subscriber = self.subscribers[request.mdn]
             key = self.keys[request.key_id].number
             assert decision.app_id is not None
+            self.approvals.pop((key, subscriber, decision.app_id), None)
+            self.refusals.pop((key, subscriber, decision.app_id), None)
             for conflict in decision.conflicts:
                 self._supersede(conflict)
             binding = Binding(self.next_binding, key, subscriber, decision.app_id, request.received_at)
@@ -108,6 +112,8 @@ class Facts:
         del self.bound_keys[binding.key]
         del self.bound_places[binding.place]
         self.superseded[binding.key, binding.subscriber, binding.app_id] = self.now
+        for triple in [triple for triple, evidence in self.refusals.items() if binding.number in evidence]:
+            del self.refusals[triple]  # a refusal stands until a binding in its evidence ends
         self.wanted[binding.place] = None
         if not self.made or binding.number < self.made[0].number:
             self.ended.append(binding)

@@ -18,7 +18,7 @@ class SyncRequest:
     proof: Proof | None = None
     received_at: int  # Unix milliseconds of its first reception
     link: str
-    approved_hold: int | None = None  # the hold that a person approved: this request is that message, come again
+    approved_hold: int | None = None  # that hold's message, come again; counts while its approval stands
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kmp_smsd.domain.decide import decide
-from kmp_smsd.domain.facts import Binding, Decision, Facts, Key
+from kmp_smsd.domain.facts import Binding, Decision, Facts, Key, Triple
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.payload import Proof
 from kmp_smsd.domain.policy import SyncPolicy
@@ -18,16 +18,15 @@ from kmp_smsd.domain.request import SyncRequest, Unfit, sender_class
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.errors import StoreUnavailable
 from kmp_smsd.storage.outbox import Want, want
+from kmp_smsd.storage.strangers import Strangers
 
 log = logging.getLogger(__name__)
 
 Message = SyncRequest | Unfit
-Triple = tuple[int, int, str]  # key, subscriber, app: what a hold is about
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 REARM_AFTER_MS = HOUR_MS
-STRANGERS_AN_HOUR = 1_000  # journal entries per link for senders that are not registered here
 
 _BOUND = (Outcome.BOUND, Outcome.MOVED)
 _STANDS = (*_BOUND, Outcome.ALREADY_BOUND)
@@ -63,7 +62,7 @@ WHERE b.state = 'superseded' AND b.state <> 'bound' AND b.ended_at > ?"""
 
 # A refusal stands until a binding in its evidence ends.
 _HOLDS = """
-SELECT h.key, h.subscriber, h.app, h.id, h.state = 'refused', NOT EXISTS (
+SELECT h.key, h.subscriber, h.app, h.id, h.state = 'refused', h.marked, h.elsewhere, h.occupant, NOT EXISTS (
   SELECT 1 FROM bindings b WHERE b.id IN (h.elsewhere, h.occupant) AND b.state <> 'bound')
 FROM json_each(?) j CROSS JOIN holds h ON h.key = j.value WHERE h.state IN ('open', 'refused')"""
 
@@ -87,14 +86,13 @@ class Settling:
     def __init__(self, database: Database, policy: SyncPolicy) -> None:
         self._database = database
         self._policy = policy
-        self._strangers: dict[str, set[tuple[str, Outcome]]] = {}
-        self._strangers_hour = 0
+        self._strangers = Strangers()
 
     def settle(self, messages: Sequence[Message], now: int) -> list[Outcome]:
         """Decide and write `messages` in order, in one transaction; `now` in Unix milliseconds.
 
         A message that cannot be settled for a reason of its own ends as ERROR and takes no neighbour with it.
-        Raises StoreUnavailable when nothing was written and everything should be sent again.
+        Raises StoreUnavailable when everything should be sent again; what was written nevertheless is harmless.
         """
         try:
             return self._settle(messages, now)
@@ -112,14 +110,14 @@ class Settling:
             SyncRequest(
                 mdn=mdn,
                 key_id=key_id,
-                app_id=app if named else None,
+                app_id=app,  # what the person saw and approved, whether the message named it or not
                 proof=Proof(counter, tag) if counter is not None else None,
                 received_at=received_at,
                 link=link,
                 approved_hold=hold,
             )
-            for hold, mdn, key_id, app, named, counter, tag, received_at, link in self._database.rows(
-                """SELECT h.id, s.mdn, k.key_id, h.app, h.named_app, h.counter, h.tag, h.received_at, h.link
+            for hold, mdn, key_id, app, counter, tag, received_at, link in self._database.rows(
+                """SELECT h.id, s.mdn, k.key_id, h.app, h.counter, h.tag, h.received_at, h.link
                    FROM holds h JOIN subscribers s ON s.number = h.subscriber JOIN keys k ON k.id = h.key
                    WHERE h.marked = 1 ORDER BY h.id LIMIT ?""",
                 (limit,),
@@ -132,6 +130,7 @@ class Settling:
             facts = batch.facts
             decisions = [facts.apply(decide(one, facts)) if isinstance(one, SyncRequest) else one for one in messages]
             self._write(connection, batch, decisions)
+        self._strangers.commit()
         return [decision.outcome for decision in decisions]
 
     def _settle_faulty(self, message: Message, now: int) -> Outcome:
@@ -140,7 +139,8 @@ class Settling:
         with self._database.transaction() as connection:
             self._write(connection, self._read([faulty], now), [faulty])
             if isinstance(message, SyncRequest) and message.approved_hold is not None:
-                _answer_approvals(connection, [(message.approved_hold, Outcome.ERROR)], now)
+                _answer_approval(connection, message.approved_hold, Outcome.ERROR, now)
+        self._strangers.commit()
         return Outcome.ERROR
 
     def _read(self, messages: Sequence[Message], now: int) -> _Batch:
@@ -164,13 +164,17 @@ class Settling:
         for sql, parameter in ((_BOUND_KEYS, keys), (_BOUND_PLACES, subscribers)):
             for row in rows(sql, (parameter,)):
                 facts.know(Binding(*row))
-        for key, subscriber, app, ended_at in rows(_SUPERSEDED, (keys, now - self._policy.late_ms)):
+        oldest = min(one.received_at for one in requests)
+        for key, subscriber, app, ended_at in rows(_SUPERSEDED, (keys, oldest - self._policy.late_ms)):
             triple = (key, subscriber, app)
             facts.superseded[triple] = max(ended_at, facts.superseded.get(triple, 0))
-        for key, subscriber, app, hold, refused, stands in rows(_HOLDS, (keys,)):
-            batch.holds[key, subscriber, app] = (hold, not refused)
+        for key, subscriber, app, hold, refused, approved, elsewhere, occupant, stands in rows(_HOLDS, (keys,)):
+            triple = (key, subscriber, app)
+            batch.holds[triple] = (hold, not refused)
             if refused and stands:
-                facts.refusals.add((key, subscriber, app))
+                facts.refusals[triple] = frozenset({elsewhere, occupant} - {None})
+            elif approved:
+                facts.approvals[triple] = hold
         batch.rejected = {(row[0], row[1]) for row in rows(_REJECTED, (subscribers, now - REARM_AFTER_MS))}
         facts.next_binding = rows("SELECT coalesce(max(id), 0) + 1 FROM bindings")[0][0]
         return batch
@@ -208,7 +212,7 @@ class Settling:
                 if binding is not None and binding.place in batch.rejected:
                     facts.wanted.setdefault(binding.place, binding.key)
         want(connection, [Want(*place, key) for place, key in facts.wanted.items()], facts.now)
-        new_holds = _write_holds(connection, batch, [one for one in decisions if isinstance(one, Decision)])
+        new_holds = _write_holds(connection, batch, decisions)
         self._record(connection, facts, decisions, new_holds)
 
     def _record(
@@ -216,11 +220,9 @@ class Settling:
     ) -> None:
         """Journal what has an entry, count everything."""
         hour = facts.now // HOUR_MS
-        if hour != self._strangers_hour:
-            self._strangers, self._strangers_hour = {}, hour
+        self._strangers.begin(hour)
         tallies: Counter[tuple[str, str, str]] = Counter()
         entries: list[tuple[Any, ...]] = []
-        strangers: list[tuple[str, tuple[Any, ...]]] = []
         for position, decision in enumerate(decisions):
             outcome = decision.outcome
             if isinstance(decision, Unfit):
@@ -236,18 +238,13 @@ class Settling:
             if subscriber in facts.registrations:
                 tallies[link, outcome.value, ""] += 1
                 entries.append((subscriber, *entry))
-            elif self._journals_stranger(link, mdn, outcome):
+            elif self._strangers.is_named(link, (mdn, outcome)):
                 tallies[link, outcome.value, ""] += 1
-                strangers.append((mdn, entry))
+            elif self._strangers.name(link, (mdn, outcome)):
+                tallies[link, outcome.value, ""] += 1
+                entries.append((_hear(connection, mdn, facts.now), *entry))
             else:
                 tallies[link, outcome.value, sender_class(mdn)] += 1
-        for mdn, entry in strangers:
-            (number,) = connection.execute(
-                """INSERT INTO subscribers (mdn, last_heard) VALUES (?, ?)
-                   ON CONFLICT (mdn) DO UPDATE SET last_heard = excluded.last_heard RETURNING number""",
-                (mdn, facts.now),
-            ).fetchone()
-            entries.append((number, *entry))
         connection.executemany(
             f"""INSERT OR IGNORE INTO journal (at, hour, subscriber, outcome, link, key_id, app, why, hold)
                 VALUES ({facts.now}, {hour}, ?, ?, ?, ?, ?, ?, ?)""",
@@ -259,23 +256,24 @@ class Settling:
             [(*counted, count) for counted, count in tallies.items()],
         )
 
-    def _journals_stranger(self, link: str, mdn: str, outcome: Outcome) -> bool:
-        """Whether a sender that is not registered here gets an entry: once an hour each, and so many per link."""
-        known = self._strangers.setdefault(link, set())
-        if (mdn, outcome) in known:
-            return False
-        if len(known) >= STRANGERS_AN_HOUR:
-            return False
-        known.add((mdn, outcome))
-        return True
+
+def _hear(connection: Any, mdn: str, now: int) -> int:
+    """The number of a subscriber that may be new."""
+    (number,) = connection.execute(
+        """INSERT INTO subscribers (mdn, last_heard) VALUES (?, ?)
+           ON CONFLICT (mdn) DO UPDATE SET last_heard = excluded.last_heard RETURNING number""",
+        (mdn, now),
+    ).fetchone()
+    return int(number)
 
 
-def _write_holds(connection: Any, batch: _Batch, decisions: Sequence[Decision]) -> dict[int, int]:
+def _write_holds(connection: Any, batch: _Batch, decisions: Sequence[Decision | Unfit]) -> dict[int, int]:
     """Open, refresh and close holds; the new ones by the position of their decision."""
     facts = batch.facts
     opened: dict[int, int] = {}
-    approvals: list[tuple[int, Outcome]] = []
     for position, decision in enumerate(decisions):
+        if isinstance(decision, Unfit):
+            continue
         request = decision.request
         if decision.outcome is Outcome.HELD:
             triple = _triple(facts, decision)
@@ -285,8 +283,8 @@ def _write_holds(connection: Any, batch: _Batch, decisions: Sequence[Decision]) 
                 _close_hold(connection, hold, facts.now)
             if not is_open:
                 (hold,) = connection.execute(
-                    """INSERT INTO holds (received_at, why, elsewhere, occupant, counter, tag, named_app, link,
-                         key, subscriber, app, first_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id""",
+                    """INSERT INTO holds (received_at, why, elsewhere, occupant, counter, tag, link,
+                         key, subscriber, app, first_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id""",
                     (*evidence, *triple, request.received_at),
                 ).fetchone()
                 assert hold is not None
@@ -295,7 +293,7 @@ def _write_holds(connection: Any, batch: _Batch, decisions: Sequence[Decision]) 
             else:
                 connection.execute(
                     """UPDATE holds SET received_at = ?, why = ?, elsewhere = ?, occupant = ?, counter = ?, tag = ?,
-                         named_app = ?, link = ?, repeats = repeats + 1 WHERE id = ?""",
+                         link = ?, repeats = repeats + 1 WHERE id = ?""",
                     (*evidence, hold),
                 )
         elif decision.outcome in _BOUND:
@@ -303,21 +301,20 @@ def _write_holds(connection: Any, batch: _Batch, decisions: Sequence[Decision]) 
             if hold is not None and hold != request.approved_hold:
                 _close_hold(connection, hold, facts.now)
         if request.approved_hold is not None:
-            approvals.append((request.approved_hold, decision.outcome))
-    _answer_approvals(connection, approvals, facts.now)
+            _answer_approval(connection, request.approved_hold, decision.outcome, facts.now)
     return opened
 
 
 def _close_hold(connection: Any, hold: int, now: int) -> None:
-    connection.execute("UPDATE holds SET state = 'closed', settled_at = ? WHERE id = ?", (now, hold))
+    connection.execute("UPDATE holds SET state = 'closed', settled_at = ?, marked = 0 WHERE id = ?", (now, hold))
 
 
-def _answer_approvals(connection: Any, approvals: Iterable[tuple[int, Outcome]], now: int) -> None:
+def _answer_approval(connection: Any, hold: int, outcome: Outcome, now: int) -> None:
     """An approval that bound settles its hold; any other outcome is shown and leaves it open."""
-    connection.executemany(
-        """UPDATE holds SET marked = 0, last_outcome = ?, state = iif(? AND state = 'open', 'approved', state),
-             settled_at = iif(? AND state = 'open', ?, settled_at) WHERE id = ?""",
-        [(outcome.value, outcome in _STANDS, outcome in _STANDS, now, hold) for hold, outcome in approvals],
+    connection.execute(
+        """UPDATE holds SET marked = 0, last_outcome = ?, state = iif(?, 'approved', state),
+             settled_at = iif(?, ?, settled_at) WHERE id = ? AND marked = 1""",
+        (outcome.value, outcome in _STANDS, outcome in _STANDS, now, hold),
     )
 
 
@@ -338,6 +335,5 @@ def _evidence(decision: Decision, triple: Triple) -> tuple[Any, ...]:
         occupant,
         proof.counter if proof else None,
         proof.tag if proof else None,
-        request.app_id is not None,
         request.link,
     )

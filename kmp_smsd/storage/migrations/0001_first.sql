@@ -77,7 +77,6 @@ CREATE TABLE holds (
   key INTEGER NOT NULL REFERENCES keys (id),
   subscriber INTEGER NOT NULL REFERENCES subscribers (number),
   app TEXT NOT NULL,
-  named_app INTEGER NOT NULL,     -- whether the message named the app itself
   link TEXT NOT NULL,
   received_at INTEGER NOT NULL,   -- of the last message
   first_at INTEGER NOT NULL,
