@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -43,7 +43,7 @@ class OpensshServer:
 
     def __init__(self, directory: Path, command: str, public: str) -> None:
         self.directory = directory
-        self.user = getpass.getuser()
+        self.user = pwd.getpwuid(os.geteuid()).pw_name
         self.public = public
         private, self.host_key = new_identity()
         self.port = 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import io
 import logging
+import os
+import pwd
 import socket
 import subprocess
 import threading
@@ -29,7 +30,7 @@ class SimulatedPlatform:
     """
 
     def __init__(self, command: Sequence[str], public: str) -> None:
-        self.user = getpass.getuser()
+        self.user = pwd.getpwuid(os.geteuid()).pw_name
         private, self.host_key = new_identity()
         self._key = paramiko.Ed25519Key.from_private_key(io.StringIO(private.decode()))
         self._command = tuple(command)
