@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -227,17 +227,17 @@ class Outbox:
 
         In steps, so that intake goes on. Rows that change meanwhile have a new version anyway. Returns how many.
         """
-        renewed = 0
-        for connection, rows in self.steps():
-            wants = [
-                Want(subscriber, app, key, at) for subscriber, app, at, key in rows if at and at == (platform or at)
-            ]
-            want(connection, wants, now)
-            renewed += len(wants)
-        return renewed
 
-    def steps(self) -> Iterator[tuple[Any, list[Any]]]:
-        """Walk the whole outbox, one transaction a step: its connection and (subscriber, app, platform, key) rows."""
+        def renew(_: Any, rows: list[Any]) -> list[Want]:
+            return [Want(subscriber, app, key, at) for subscriber, app, at, key in rows if at and at == (platform or at)]
+
+        return sum(self.walk(renew, now))
+
+    def walk(self, wants_of: Callable[[Any, list[Any]], list[Want]], now: int) -> Iterator[int]:
+        """Walk the whole outbox, one transaction a step; yields how much was wanted in each, after its commit.
+
+        `wants_of` is given the transaction's connection and (subscriber, app, platform, key) rows.
+        """
         after = (0, "", "")
         while True:
             with self._database.transaction() as connection:
@@ -246,7 +246,9 @@ class Outbox:
                        ORDER BY subscriber, app, platform LIMIT ?""",
                     (*after, STEP_ROWS),
                 ).fetchall()
-                yield connection, rows
+                wants = wants_of(connection, rows)
+                want(connection, wants, now)
+            yield len(wants)
             if len(rows) < STEP_ROWS:
                 return
             after = rows[-1][:3]
@@ -263,21 +265,40 @@ class Outbox:
                 if found is not None:
                     want(connection, [Want(subscriber, app_id, found[0], platform)], now)
 
-    def listing(self, *, platform: str | None, mdn: str | None, everything: bool, limit: int) -> list[dict[str, Any]]:
-        """Rows for people: due and rejected ones, or all of them."""
+    def count(self, platform: str) -> int:
+        """How many rows `platform` has: what a resync of it wants again."""
+        return int(self._database.rows("SELECT count(*) FROM outbox WHERE platform = ?", (platform,))[0][0])
+
+    def listing(
+        self,
+        *,
+        platform: str | None,
+        mdn: str | None,
+        everything: bool,
+        after: tuple[int, str, str] = (0, "", ""),
+        limit: int,
+    ) -> list[dict[str, Any]]:
+        """Rows for people: due and rejected ones, or all of them, behind the row `after`: (subscriber, app, platform).
+
+        A row's `subscriber` is its MDN's number here, which stays where the MDN is erased.
+        """
         columns = (
             "mdn", "app_id", "platform", "key_id", "kcv", "wanted_version", "confirmed_version", "rejected_version",
-            "wanted_at", "try_at", "attempts", "error",
+            "wanted_at", "try_at", "attempts", "error", "subscriber",
         )  # fmt: skip
+        condition, parameters = "(o.subscriber, o.app, o.platform) > (?, ?, ?)", [*after]
+        if mdn is not None:
+            condition += " AND o.subscriber = (SELECT number FROM subscribers WHERE mdn = ?)"
+            parameters.append(mdn)
         return [
             dict(zip(columns, row, strict=True))
             for row in self._database.rows(
-                """SELECT s.mdn, o.app, o.platform, k.key_id, k.kcv, o.wanted_version, o.confirmed_version,
-                     o.rejected_version, o.wanted_at, o.try_at, o.attempts, o.error
+                f"""SELECT s.mdn, o.app, o.platform, k.key_id, k.kcv, o.wanted_version, o.confirmed_version,
+                     o.rejected_version, o.wanted_at, o.try_at, o.attempts, o.error, o.subscriber
                    FROM outbox o JOIN subscribers s ON s.number = o.subscriber LEFT JOIN keys k ON k.id = o.key
-                   WHERE (? OR o.wanted_version <> o.confirmed_version)
-                     AND (? IS NULL OR o.platform = ?) AND (? IS NULL OR s.mdn = ?)
+                   WHERE {condition} AND (? OR o.wanted_version <> o.confirmed_version)
+                     AND (? IS NULL OR o.platform = ?)
                    ORDER BY o.subscriber, o.app, o.platform LIMIT ?""",
-                (everything, platform, platform, mdn, mdn, limit),
+                (*parameters, everything, platform, platform, limit),
             )
         ]

@@ -71,16 +71,17 @@ class Registrations:
         return standing
 
     def listing(
-        self, *, mdn: str | None = None, app_id: str | None = None, after: str = "", limit: int
+        self, *, mdn: str | None = None, app_id: str | None = None, after: tuple[str, str] = ("", ""), limit: int
     ) -> list[dict[str, Any]]:
-        """Registrations in the order of their MDN, from `after` on."""
+        """Registrations in the order of their MDN and app, behind the place `after`."""
         return [
             dict(zip(("mdn", "app_id", "registered_at"), row, strict=True))
             for row in self._database.rows(
                 """SELECT s.mdn, r.app, r.registered_at
                    FROM subscribers s JOIN registrations r ON r.subscriber = s.number
-                   WHERE s.mdn > ? AND (? IS NULL OR s.mdn = ?) AND (? IS NULL OR r.app = ?)
+                   WHERE s.mdn >= ? AND s.mdn <= coalesce(?, '~') AND (s.mdn, r.app) > (?, ?)
+                     AND (? IS NULL OR r.app = ?)
                    ORDER BY s.mdn, r.app LIMIT ?""",
-                (after, mdn, mdn, app_id, app_id, limit),
+                (max(after[0], mdn or ""), mdn, *after, app_id, app_id, limit),
             )
         ]
