@@ -305,7 +305,7 @@ class _ConnectionFactory(ClientFactory):
         return LinkConnection(self._link, EsmeSession(self._session_settings))
 
     def clientConnectionFailed(self, _connector: object, reason: Failure) -> None:
-        self._link.not_connected(f"no connection: {reason.getErrorMessage()}")
+        self._link.not_connected(f"no connection: {reason.getErrorMessage().rstrip('.')}")
 
 
 class LinkConnection(StreamProtocol):

@@ -423,6 +423,34 @@ def test_unbinds_that_cross_are_both_settled():
     assert session.state is State.CLOSED
 
 
+# Everything at once
+
+
+@settings(max_examples=300)
+@given(st.lists(st.one_of(
+    st.tuples(st.just("receive"), stream_parts),
+    st.tuples(st.sampled_from(["answer", "unbind", "lose"]), st.none()),
+    st.tuples(st.just("wait"), st.floats(0.0, 20.0)),
+), max_size=25))  # fmt: skip
+def test_nothing_that_can_happen_raises_and_each_message_is_answered_once_or_lost(steps):
+    session = bound(enquire_link_s=5.0, answer_within_s=8.0, inactivity_s=30.0)
+    now, waiting = 0.0, []
+    for step, argument in steps:
+        if step == "receive":
+            waiting += messages_of(session.receive_data(argument, now))
+        elif step == "answer" and waiting:
+            session.answer(waiting.pop(0), ROK, now)
+        elif step == "unbind":
+            session.unbind(now)
+        elif step == "lose":
+            session.connection_lost()
+        elif step == "wait":
+            now += argument
+            session.check_timers(now)
+        assert session.unanswered == (0 if session.state is State.CLOSED else len(waiting))
+    headers(session.data_to_send())
+
+
 # The table
 
 
