@@ -38,7 +38,12 @@ def end_bindings(
             WHERE {condition} AND state IN ('open', 'refused')""",
         (now, *parameters),
     )
-    want(connection, [Want(subscriber, app, None) for subscriber, app in ended], now)
+    for subscriber, app in ended:
+        # While its app moves to another platform, the key may still be wanted at the old one.
+        wanted = connection.execute(
+            "SELECT platform FROM outbox WHERE subscriber = ? AND app = ? AND key IS NOT NULL", (subscriber, app)
+        ).fetchall()
+        want(connection, [Want(subscriber, app, None, platform) for (platform,) in wanted], now)
     return len(ended)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +43,33 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def open_database(path: Path) -> Database:
+    """Open `path` for reading and writing. Raises StoreUnusable where it is no database of ours."""
+    try:
+        return Database(path)
+    except sqlite3.OperationalError as error:
+        raise StoreUnavailable(f"{path}: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreUnusable(f"{path} is not a database of kmp-smsd: {error}") from error
+
+
 class Database:
     """One connection and its place in the queue of writers. Used by one thread at a time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.connection = connect(path)
-        self._lock = WriteLock(path)
         self._wal = path.with_name(path.name + "-wal")
-        (mode,) = self.connection.execute("PRAGMA journal_mode").fetchone()
-        if mode != "wal":  # a copy made by VACUUM INTO, put in place by hand
-            raise StoreUnusable(f"{path} is not in WAL mode: put copies in place with 'kmp-smsd db restore'")
-        self._share_files()
+        with ExitStack() as opened:
+            self.connection = opened.enter_context(closing(connect(path)))
+            self._lock = opened.enter_context(closing(WriteLock(path)))
+            (mode,) = self.connection.execute("PRAGMA journal_mode").fetchone()
+            if mode != "wal":  # a copy made by VACUUM INTO, put in place by hand
+                raise StoreUnusable(f"{path} is not in WAL mode: put copies in place with 'kmp-smsd db restore'")
+            self._share_files()
+            self._opened = opened.pop_all()
 
     def close(self) -> None:
-        self.connection.close()
-        self._lock.close()
+        self._opened.close()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

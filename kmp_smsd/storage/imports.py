@@ -40,6 +40,15 @@ class Imports:
         """Start staging; returns the import's number. One import at a time: raises StoreBusy."""
         self.close()
         self._lock = ImportLock(self._database.path)
+        try:
+            return self._begin(vendor, file_name, digest, data_key_id, sealed, fingerprint)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(
+        self, vendor: str, file_name: str, digest: str, data_key_id: str, sealed: bytes, fingerprint: str
+    ) -> int:
         self.check_master_key(fingerprint)
         for (abandoned,) in self._database.rows("SELECT id FROM imports WHERE live_at IS NULL"):
             self._delete(abandoned)

@@ -38,7 +38,7 @@ class Keys:
             key = self._set_state(connection, key_id, state, ("live", "suspended", "deactivated"), reason)
             return end_bindings(connection, f"key revoked ({state})", now, key=key)
 
-    def destroy(self, key_id: str) -> bool:
+    def destroy(self, key_id: str, now: int) -> bool:
         """Delete the wrapped key; whether the write-ahead log could be emptied as well.
 
         Only where it is bound nowhere and no platform may still hold it: every outbox row of every MDN + app that it
@@ -54,7 +54,8 @@ class Keys:
                 """SELECT s.mdn, o.app, o.platform FROM bindings b
                     JOIN outbox o ON o.subscriber = b.subscriber AND o.app = b.app
                     JOIN subscribers s ON s.number = o.subscriber
-                    WHERE b.key = ? AND b.state <> 'bound' AND o.wanted_version <> o.confirmed_version LIMIT 1""",
+                    WHERE b.key = ? AND b.state <> 'bound'
+                      AND (o.wanted_version <> o.confirmed_version OR o.key = b.key) LIMIT 1""",
                 (key,),
             ).fetchone()
             if unconfirmed:
@@ -64,6 +65,7 @@ class Keys:
                     f" {mdn} {app_id} ('kmp-smsd outbox list')"
                 )
             connection.execute("UPDATE keys SET nonce = NULL, ciphertext = NULL WHERE id = ?", (key,))
+            end_bindings(connection, "key destroyed", now, key=key)  # none is left: this closes its holds
         return self._database.erase_log()
 
     def get(self, key_id: str) -> dict[str, Any] | None:
@@ -104,15 +106,17 @@ class Keys:
 
     def _set_state(self, connection: Any, key_id: str, state: str, allowed: tuple[str, ...], reason: str | None) -> int:
         found = connection.execute(
-            """SELECT k.id, k.state FROM keys k JOIN imports i ON i.id = k.import
+            """SELECT k.id, k.state, k.reason FROM keys k JOIN imports i ON i.id = k.import
                WHERE k.key_id = ? AND i.live_at IS NOT NULL""",
             (key_id,),
         ).fetchone()
         if found is None:
             raise NotPossible(f"no key {key_id}: see 'kmp-smsd keys list'")
-        key, present = found
+        key, present, past_reason = found
         if present not in allowed or present == state:
             raise NotPossible(f"key {key_id} is {present} and cannot become {state}")
+        if state == "destroyed":
+            reason = past_reason  # why it was revoked
         connection.execute("UPDATE keys SET state = ?, reason = ? WHERE id = ?", (state, reason, key))
         return int(key)
 

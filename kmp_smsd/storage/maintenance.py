@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ def check_schema(connection: Any, path: Path) -> None:
     try:
         applied = [one.name for one in MIGRATIONS.applied(sqlite_utils.Database(connection, execute_plugins=False))]
         pending = [one.name for one in MIGRATIONS.pending(sqlite_utils.Database(connection, execute_plugins=False))]
+    except sqlite3.OperationalError as error:
+        raise StoreUnavailable(f"{path}: {error}") from error
     except sqlite3.DatabaseError as error:
         raise StoreUnusable(f"{path} is not a database of kmp-smsd: {error}") from error
     if not applied:
@@ -66,29 +68,34 @@ def migrate(path: Path) -> Migrated:
     """Create the database, or bring it to this program's schema; a snapshot is made first."""
     check_place(path)
     with _exclusively(path):
-        fresh = not path.exists() or path.stat().st_size == 0
-        if fresh:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, SHARED_MODE))
-        with closing(connect(path)) as connection:
-            database = sqlite_utils.Database(connection, execute_plugins=False)
-            try:
-                applied = MIGRATIONS.applied(database)
-                pending = tuple(one.name for one in MIGRATIONS.pending(database))
-            except sqlite3.DatabaseError as error:
-                raise StoreUnusable(f"{path} is not a database of kmp-smsd: {error}") from error
-            if len(applied) + len(pending) > len(MIGRATIONS._migrations):
-                raise StoreUnusable(f"{path} was made by a newer kmp-smsd ({applied[-1].name}): install that one")
-            if not fresh and not applied and database.table_names():
-                raise StoreUnusable(f"{path} is a database of something else: correct [storage] path")
-            snapshot = None
-            if applied and pending:
-                snapshot = _beside(path, f"before-{pending[0]}")
-                connection.execute("VACUUM INTO ?", (str(snapshot),))
-                _sync(snapshot)
-            os.chmod(path, SHARED_MODE)
-            connection.execute("PRAGMA journal_mode = WAL")
-            MIGRATIONS.apply(database)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, SHARED_MODE))
+        try:
+            with closing(connect(path)) as connection:
+                migrated = _migrate(connection, path)
+        except (sqlite3.OperationalError, OSError) as error:
+            raise StoreUnavailable(f"{path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise StoreUnusable(f"{path} is not a database of kmp-smsd: {error}") from error
         _sync(path)
+    return migrated
+
+
+def _migrate(connection: Any, path: Path) -> Migrated:
+    database = sqlite_utils.Database(connection, execute_plugins=False)
+    applied = MIGRATIONS.applied(database)
+    pending = tuple(one.name for one in MIGRATIONS.pending(database))
+    if len(applied) + len(pending) > len(MIGRATIONS._migrations):
+        raise StoreUnusable(f"{path} was made by a newer kmp-smsd ({applied[-1].name}): install that one")
+    if not applied and set(database.table_names()) - {MIGRATIONS.migrations_table}:
+        raise StoreUnusable(f"{path} is a database of something else: correct [storage] path")
+    snapshot = None
+    if applied and pending:
+        snapshot = _beside(path, f"before-{pending[0]}")
+        connection.execute("VACUUM INTO ?", (str(snapshot),))
+        _sync(snapshot)
+    os.chmod(path, SHARED_MODE)
+    connection.execute("PRAGMA journal_mode = WAL")
+    MIGRATIONS.apply(database)
     return Migrated(pending, snapshot)
 
 
@@ -97,9 +104,9 @@ def backup(path: Path, target: Path) -> int:
     if target.exists():
         raise NotPossible(f"{target} exists: name another file")
     partial = target.with_name(target.name + ".partial")
-    partial.unlink(missing_ok=True)
     try:
-        with closing(connect(path)) as connection:
+        partial.unlink(missing_ok=True)
+        with closing(SchemaLock(path, exclusive=False)), closing(connect(path)) as connection:
             check_schema(connection, path)
             os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # VACUUM INTO takes an empty file
             connection.execute("VACUUM INTO ?", (str(partial),))
@@ -108,7 +115,8 @@ def backup(path: Path, target: Path) -> int:
     except (sqlite3.OperationalError, OSError) as error:
         raise StoreUnavailable(f"{target}: {error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
     _sync(target)
     return target.stat().st_size
 
@@ -140,7 +148,12 @@ def restore(path: Path, source: Path, now: int) -> Restored:
             os.chmod(copy, SHARED_MODE)
             previous = _set_aside(path) if path.exists() else None
             _sync(copy)
-            os.replace(copy, path)
+            try:
+                os.replace(copy, path)
+            except OSError:
+                if previous is not None:
+                    previous.unlink()
+                raise
             _sync(path)
         except (sqlite3.DatabaseError, OSError) as error:
             raise StoreUnavailable(f"{source} could not be restored: {error}") from error
@@ -157,11 +170,23 @@ def _exclusively(path: Path) -> Iterator[None]:
 
 
 def _set_aside(path: Path) -> Path:
-    """Keep the present database under another name, its log folded in: a foreign log beside a database destroys it."""
-    with closing(connect(path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.execute("PRAGMA journal_mode = DELETE")
+    """Keep the present database under another name, its log folded in: a foreign log beside a database destroys it.
+
+    Exclusive locking proves that nobody reads it either (a backup, a shell); closing it then removes log and index.
+    """
     previous = _beside(path, "before-restore")
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)) as last:
+            last.execute("PRAGMA locking_mode = EXCLUSIVE")
+            last.execute("BEGIN EXCLUSIVE")
+            last.execute("COMMIT")
+            last.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:  # damaged: that is why it is replaced
+        for suffix in ("-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.replace(path.with_name(path.name + suffix), previous.with_name(previous.name + suffix))
     os.link(path, previous)
     return previous
 

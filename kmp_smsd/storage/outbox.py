@@ -229,7 +229,9 @@ class Outbox:
         """
 
         def renew(_: Any, rows: list[Any]) -> list[Want]:
-            return [Want(subscriber, app, key, at) for subscriber, app, at, key in rows if at and at == (platform or at)]
+            return [
+                Want(subscriber, app, key, at) for subscriber, app, at, key in rows if at and at == (platform or at)
+            ]
 
         return sum(self.walk(renew, now))
 

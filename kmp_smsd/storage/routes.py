@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kmp_smsd.storage.database import Database
-from kmp_smsd.storage.outbox import DUE, Outbox, Want, want
+from kmp_smsd.storage.outbox import DUE, Outbox, Want
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Routes:
         return dict(self._database.rows("SELECT app, platform FROM routes"))
 
     def move(self, now: int) -> Iterator[int]:
-        """Let the rows of moved apps follow, step by step; yields how many moved in each.
+        """Let the rows of moved apps follow, step by step; yields how many wants that took in each.
 
         At the old platform nothing is wanted from now on, at the new one what is bound. May be stopped and begun again
         at any row.
@@ -54,14 +54,16 @@ class Routes:
         moving = dict(self._database.rows("SELECT app, platform FROM routes WHERE moving = 1"))
         if not moving:
             return
-        for connection, rows in Outbox(self._database).steps():
+
+        def follow(connection: Any, rows: list[Any]) -> list[Want]:
             wants: list[Want] = []
             for subscriber, app, platform, key in rows:
                 if app in moving and platform != moving[app] and key is not None:
                     wants.append(Want(subscriber, app, None, platform))
                     wants += _bound_here(connection, subscriber, app, moving[app])
-            want(connection, wants, now)
-            yield len(wants)
+            return wants
+
+        yield from Outbox(self._database).walk(follow, now)
         with self._database.transaction() as connection:
             connection.executemany("UPDATE routes SET moving = 0 WHERE app = ? AND platform = ?", list(moving.items()))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,7 +13,7 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.storage.bindings import Bindings
-from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.database import open_database
 from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.holds import Holds
 from kmp_smsd.storage.imports import Imports
@@ -34,13 +35,11 @@ class Store:
             raise StoreUnusable(
                 f"no database at {path}: is its volume mounted? For a new one run 'kmp-smsd db migrate'"
             )
-        self._schema = SchemaLock(path, exclusive=False)
-        try:
-            self._database = Database(path)
+        with ExitStack() as opened:
+            opened.enter_context(closing(SchemaLock(path, exclusive=False)))
+            self._database = opened.enter_context(closing(open_database(path)))
             check_schema(self._database.connection, path)
-        except BaseException:
-            self._schema.close()
-            raise
+            self._opened = opened.pop_all()
         self._settling = Settling(self._database, policy)
         self.bindings = Bindings(self._database)
         self.holds = Holds(self._database)
@@ -60,8 +59,7 @@ class Store:
 
     def close(self) -> None:
         self.imports.close()
-        self._database.close()
-        self._schema.close()
+        self._opened.close()
 
     def settle(self, messages: Sequence[SyncRequest | Unfit], now: int) -> list[Outcome]:
         """Decide and write a batch in one transaction; see Settling.settle. Raises StoreUnavailable."""
