@@ -11,7 +11,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 
 from kmp_smsd.channels.options import SecretRef
-from kmp_smsd.channels.protocol import Channel
+from kmp_smsd.channels.protocol import Channel, ChannelDown
 from kmp_smsd.channels.ssh import open_channel
 from kmp_smsd.config.load import Config
 from kmp_smsd.config.models import Link, Platform
@@ -66,11 +66,15 @@ class DispatchRole(MultiService):
         return ensureDeferred(self.dispatcher.finish())
 
 
+class NothingToDo(Exception):
+    """The configuration names no SMSC, so intake would run and never hear anything (exit 78)."""
+
+
 def make_service(config: Config, roles: Collection[Role], reactor: Any) -> MultiService:
     """Wire the roles of one process.
 
     Raises StoreError where the database is not to be used, SecretUnavailable, MasterKeyFileFault or WrongMasterKey
-    where a secret is not.
+    where a secret is not, and NothingToDo.
     """
     service = MultiService()  # type: ignore[no-untyped-call]
     if Role.INTAKE in roles:
@@ -81,6 +85,8 @@ def make_service(config: Config, roles: Collection[Role], reactor: Any) -> Multi
 
 
 def _intake(config: Config, reactor: Any) -> IntakeRole:
+    if not config.smsc:
+        raise NothingToDo(f"{config.path}: no [smsc.NAME] section is enabled: intake has nothing to bind to")
     settings = {name: link_settings(name, link, read_password(link)) for name, link in config.smsc.items()}
     store = open_store(config.storage.path, config.sync.policy)
     intake = Intake(store, config.sync, config.numbering, config.smsc, reactor)
@@ -118,7 +124,10 @@ def _deliverer(config: Config, name: str, platform: Platform, data_keys: DataKey
         return read_secret(ref)
 
     def channel() -> Channel:
-        return open_channel(platform.channel, credentials, name)
+        try:
+            return open_channel(platform.channel, credentials, name)
+        except SecretUnavailable as error:  # to be mended while we run; until then this platform waits
+            raise ChannelDown(str(error)) from None
 
     return Deliverer(
         name,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -144,7 +145,7 @@ class Lab:
         store = self.directory / f"{name}.held"
         command = [sys.executable, str(receiver_path()), "--store", str(store)]
         server = (
-            OpensshServer(self.directory / f"{name}.sshd", " ".join(command), public)
+            OpensshServer(self.directory / f"{name}.sshd", shlex.join(command), public)
             if self.openssh
             else SimulatedPlatform(command, public)
         )
