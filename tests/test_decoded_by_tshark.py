@@ -1,0 +1,102 @@
+"""What we send is what Wireshark's authors understand by SMPP, too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from struct import pack, unpack_from
+
+import pytest
+
+from kmp_smsd.smpp.constants import RESPONSE, CommandId, CommandStatus
+from kmp_smsd.smpp.pdu import Bind
+from kmp_smsd.smpp.session import EsmeSession, SessionSettings
+from tests.recording import SENT, Stream
+from tests.tshark import Seen, dissect, require_tshark
+
+HEADER_OCTETS = 16
+DELIVER_SM = bytes.fromhex("00 0101 383633313331 00 0001 3130363930303030 00 00 00 00 00 00 00 00 00 00 04 4b313a41")
+DATA_SM = bytes.fromhex("00 0101 383633313331 00 0001 3130363930303030 00 00 00 00 0424 0004 4b313a41")
+OURS = {  # with other responses we only refuse
+    "bind_receiver",
+    "bind_transceiver",
+    "deliver_sm_resp",
+    "data_sm_resp",
+    "enquire_link",
+    "enquire_link_resp",
+    "unbind",
+    "unbind_resp",
+    "generic_nack",
+}
+
+
+def pdu(command_id, number, body=b"", status=0):
+    return pack(">IIII", HEADER_OCTETS + len(body), command_id, status, number) + body
+
+
+def say_everything(bind):
+    """Sessions that hear every kind of request, and end in each of three ways."""
+    bind_resp = pdu(bind.command_id | RESPONSE, 1, b"smsc\0")
+    unfit = b"".join(pdu(command, 100) for command in (0x15, 0x4, 0x21, 0xB, 0x10200, 0x5, 0x103))
+    fit = pdu(CommandId.DELIVER_SM, 0x7FFFFFFF, DELIVER_SM) + pdu(CommandId.DATA_SM, 0x80000000, DATA_SM)
+    for end in (
+        lambda session: session.unbind(41.0),
+        lambda session: session.receive_data(pdu(CommandId.UNBIND, 0xFFFFFFFF), 41.0),
+        lambda session: session.receive_data(b"HTTP/1.1 400 Bad Request", 41.0),
+    ):
+        session = EsmeSession(SessionSettings(bind=bind, enquire_link_s=30.0))
+        session.connection_made(0.0)
+        events = session.receive_data(bind_resp + unfit + fit, 1.0)
+        deliver_sm, data_sm = events[-1].messages
+        session.answer(data_sm, CommandStatus.ESME_ROK, 2.0)
+        session.answer(deliver_sm, CommandStatus.ESME_RX_T_APPN, 3.0)
+        session.check_timers(40.0)
+        end(session)
+        session.data_to_send()
+
+
+def sent(streams: Iterable[Stream]) -> list[Seen]:
+    """The PDUs as our own words would have it."""
+    found = []
+    for number, stream in enumerate(streams):
+        octets = bytes(stream)
+        at = 0
+        while at + HEADER_OCTETS <= len(octets):
+            length, command_id, status, sequence_number = unpack_from(">IIII", octets, at)
+            if at + length > len(octets):
+                break
+            at += length
+            command = CommandId(command_id).name.lower()
+            found.append(Seen(number, length, command, status, sequence_number))
+        assert at == len(octets) or stream.heard, f"a PDU that is not whole: {octets[at:].hex()}"
+    return found
+
+
+@pytest.mark.last
+def test_every_pdu_that_we_sent_in_this_run_is_decoded_by_tshark(tmp_path):
+    require_tshark()
+    for mode in (CommandId.BIND_RECEIVER, CommandId.BIND_TRANSCEIVER):
+        say_everything(Bind(command_id=mode, system_id="kmp", password="secret", address_range="^1069"))
+    streams = SENT.streams()
+    expected = sent(streams)
+    assert {seen.command for seen in expected} >= OURS
+    seen, faults = dissect((stream.writes for stream in streams), tmp_path / "sent.pcap")
+    assert not faults
+    assert seen == expected
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda bind: bind[:-1] + b"x", id="no final NUL"),
+        pytest.param(lambda bind: bind[:3] + bytes((bind[3] - 4,)) + bind[4:], id="command_length too small"),
+        pytest.param(lambda bind: pack(">I", len(bind) - 3) + bind[4:-3], id="body cut"),
+    ],
+)
+def test_damaged_pdu_is_found_out_by_tshark(damage, tmp_path):
+    require_tshark()
+    session = EsmeSession(SessionSettings(bind=Bind(command_id=CommandId.BIND_RECEIVER, system_id="kmp")))
+    session.connection_made(0.0)
+    whole = session.data_to_send()
+    assert dissect([[whole]], tmp_path / "whole.pcap") == (sent([Stream([whole])]), [])
+    _, faults = dissect([[damage(whole) + pdu(CommandId.ENQUIRE_LINK, 2)]], tmp_path / "damaged.pcap")
+    assert faults
