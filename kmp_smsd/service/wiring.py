@@ -166,4 +166,5 @@ def link_settings(name: str, link: Link, password: str) -> LinkSettings:
         drain_within_s=link.unbind_timeout_s,
         temporary_status=link.temporary_status,
         max_pdu_octets=link.max_pdu_octets,
+        max_unanswered=2 * link.in_flight_max,  # intake refuses long before: a paused link could not be enquired
     )

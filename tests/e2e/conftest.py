@@ -6,6 +6,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,8 @@ def hold_answers(gate: Path) -> None:
 def release_answers(gate: Path) -> None:
     """Let held answers pass, if anybody still waits for them."""
     fifo = gate / "hold"
-    try:
+    with suppress(OSError):  # nobody waits
         os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
-    except OSError:
-        pass  # nobody waits
     fifo.unlink()
 
 

@@ -1,0 +1,64 @@
+"""kill -9 of either role and of the receivers at random moments under load: what was answered ROK is never lost."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+
+from kmp_smsd.simulator.openssh import OpensshServer
+from kmp_smsd.smpp.constants import CommandStatus
+from kmp_smsd.storage import open_store
+from tests.e2e.conftest import Carrier
+
+ROUNDS = int(os.environ.get("KMP_KILL_ROUNDS", "21"))
+EACH_ROUND = 300
+
+
+def test_nothing_answered_ok_is_lost_whoever_is_killed(tmp_path):
+    chance = random.Random(os.environ.get("KMP_KILL_SEED", "1"))
+    with Carrier(tmp_path, link={"answer_within_s": 5.0}) as carrier:
+        terminals = [(f"861377{number:07d}", f"K-{number:06d}") for number in range(ROUNDS * EACH_ROUND)]
+        carrier.import_keys([(key, "") for _, key in terminals])
+        register(carrier, [mdn for mdn, _ in terminals])
+        carrier.start_role("dispatch")
+        carrier.start_role("intake")
+        answers = {}
+        killed: Counter[str] = Counter()
+        for number in range(ROUNDS):
+            batch = terminals[number * EACH_ROUND : (number + 1) * EACH_ROUND]
+            for mdn, key in batch:
+                answers[mdn] = carrier.smsc.send(mdn, f"K1:{key}")
+            victim = ("intake", "dispatch", "receiver")[number % 3]
+            # Let a random share of the round be answered, then kill; the SMSC keeps what had no answer.
+            enough = chance.randrange(EACH_ROUND)
+            carrier.wait_for(lambda: sum(answers[mdn].done() for mdn, _ in batch) >= enough, "answers", 60)  # noqa: B023
+            killed[victim] += kill(carrier, victim)
+        for answer in answers.values():
+            assert answer.result(120) == CommandStatus.ESME_ROK
+        carrier.wait_for(carrier.nothing_due, "every delivery to be confirmed", within_s=120)
+        carrier.settled()
+        assert set(carrier.bindings().items()) == {((mdn, "meter"), key) for mdn, key in terminals}
+        with open_store(carrier.database) as store:
+            counted = Counter({row["outcome"]: row["count"] for row in store.tallies()})
+        assert counted["bound"] == len(terminals)  # what was sent again after a lost answer is already_bound
+        assert counted.keys() <= {"bound", "already_bound"}
+        assert min(killed["intake"], killed["dispatch"]) >= ROUNDS // 3
+
+
+def register(carrier: Carrier, mdns: list[str]) -> None:
+    file = carrier.directory / "registrations.csv"
+    file.write_text("mdn,app_id\n" + "".join(f"{mdn},meter\n" for mdn in mdns))
+    carrier.command("registrations", "import", str(file))
+
+
+def kill(carrier: Carrier, victim: str) -> int:
+    """kill -9 and, as systemd would, start again; how many processes died."""
+    if victim == "receiver":
+        server = carrier.platforms["metering"].server
+        assert isinstance(server, OpensshServer)
+        return server.kill_receivers()
+    role = next(one for one in reversed(carrier.roles) if one.name == victim)
+    role.kill()
+    carrier.start_role(victim)
+    return 1

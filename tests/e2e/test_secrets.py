@@ -1,0 +1,123 @@
+"""After a whole run no key and no password is anywhere that it must not be, in any spelling."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from kmp_smsd.simulator.lab import SMPP_PASSWORD
+from kmp_smsd.smpp.constants import CommandStatus
+from tests.e2e.conftest import Carrier, hold_answers, release_answers
+
+WHERE_THEY_BELONG = {"smsc-password", "ssh-identity", "master.key"}
+
+
+def spellings(secret: bytes) -> Iterator[bytes]:
+    """The secret in clear, hex and base64, also where it begins in the middle of a base64 group."""
+    yield secret
+    yield secret.hex().encode()
+    yield secret.hex().upper().encode()
+    for shift in range(3):
+        inner = base64.b64encode(b"\0" * shift + secret)[4 if shift else 0 :]
+        stable = inner.rstrip(b"=")[:-2]
+        yield stable
+        yield stable.translate(bytes.maketrans(b"+/", b"-_"))
+
+
+def test_no_secret_is_in_any_file_or_log(tmp_path, monkeypatch):
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with Carrier(tmp_path / "carrier") as carrier:
+        said = []
+        carrier.start_role_unbound("dispatch")
+        carrier.start_role("intake")
+        terminals = [carrier.terminal("meter") for _ in range(4)]
+        for mdn, key in terminals:
+            assert carrier.say(mdn, f"K1:{key}") == CommandStatus.ESME_ROK
+        carrier.say(terminals[0][0], f"K1:{terminals[1][1]}")  # held
+        carrier.settled()
+        faulty = carrier.directory / "faulty.csv"
+        leaked = carrier.keys[terminals[0][1]]
+        faulty.write_text(
+            f"key_id,key,kcv\nX1,{leaked.hex()},000000\n{leaked.hex()},{leaked.hex()},\nX2,{leaked.hex()}0\n"
+        )
+        refused = carrier.command("keys", "import", str(faulty), "--vendor", "Acme", "--plaintext", check=False)
+        assert refused.returncode != 0
+        said.append(refused.stdout + refused.stderr)
+        faulty.unlink()
+        gate = carrier.gate("metering")  # an echoing, dying platform
+        hold_answers(gate)
+        mdn, key = carrier.terminal("meter")
+        carrier.say(mdn, f"K1:{key}")
+        carrier.wait_for((gate / "held").exists, "the platform to have the key")
+        release_answers(gate)
+        carrier.platforms["metering"].server.command(
+            f"{sys.executable} -c 'import sys; print(sys.stdin.readline() * 2)'"
+        )
+        carrier.platforms["metering"].server.kill_sessions()
+        mdn, key = carrier.terminal("meter")
+        carrier.say(mdn, f"K1:{key}")
+        carrier.wait_for(
+            lambda: any(
+                "metering" in line and "error" in line
+                for line in [carrier.command("platforms", "list", "--json").stdout]
+            ),
+            "the platform's fault to be told",
+        )
+        carrier.command("keys", "revoke", terminals[3][1])
+        for words in (
+            ("keys", "list"),
+            ("bindings", "list"),
+            ("holds", "list"),
+            ("outbox", "list", "--all"),
+            ("journal", "list"),
+        ):
+            said += [carrier.command(*words).stdout, carrier.command(*words, "--json").stdout]
+        for role in carrier.roles:
+            assert role.stop() == 0
+        said += ["".join(role.said) for role in carrier.roles]
+        secrets = {f"key {key_id}": key for key_id, key in carrier.keys.items()}
+        secrets["SMPP password"] = SMPP_PASSWORD.encode()
+        secrets["SSH identity"] = (carrier.directory / "ssh-identity").read_bytes().splitlines()[2]
+        secrets["master key"] = (carrier.directory / "master.key").read_bytes().split()[2][10:60]
+        platforms = [str(platform.store) for platform in carrier.platforms.values()]
+    texts = {f"log {number}": text.encode() for number, text in enumerate(said)}
+    for path in [*tmp_path.rglob("*")]:
+        belongs = path.name in WHERE_THEY_BELONG or any(str(path).startswith(store) for store in platforms)
+        if path.is_file() and not belongs and ".sshd" not in str(path):
+            texts[str(path)] = path.read_bytes()
+    assert len(texts) > 15
+    found = [
+        (name, where)
+        for name, secret in secrets.items()
+        for spelling in spellings(secret)
+        for where, text in texts.items()
+        if spelling in text
+    ]
+    assert found == []
+
+
+def test_the_search_itself_finds_a_secret():
+    secret = bytes(range(16))
+    for text in (
+        secret,
+        secret.hex().encode(),
+        base64.b64encode(b"a" + secret),
+        base64.urlsafe_b64encode(b"ab" + secret),
+    ):
+        assert any(spelling in text for spelling in spellings(secret))
+
+
+def test_the_platforms_hold_what_the_search_leaves_out(tmp_path):
+    """Keys are where they belong: the search above would find them there."""
+    with Carrier(tmp_path) as carrier:
+        carrier.start_role("run")
+        mdn, key = carrier.terminal("meter")
+        carrier.say(mdn, f"K1:{key}")
+        carrier.settled()
+        store = Path(carrier.platforms["metering"].store)
+        octets = b"".join(path.read_bytes() for path in store.parent.glob(store.name + "*"))
+        assert any(spelling in octets for spelling in spellings(carrier.keys[key]))
