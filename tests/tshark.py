@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import count
 from pathlib import Path
 from struct import pack
@@ -61,10 +62,10 @@ def dissect(streams: Iterable[Iterable[bytes]], capture: Path) -> tuple[list[See
     names = command_names()
     seen: list[Seen] = []
     faults: list[str] = []
-    for number, line in enumerate(done.stdout.splitlines(), 1):
+    for line in done.stdout.splitlines():
         stream, lengths, ids, statuses, numbers, malformed, expert = line.split("\t")
         if malformed or expert:
-            faults.append(f"packet {number}, stream {stream}: {malformed} {expert}")
+            faults.append(f"connection {stream}: {malformed} {expert}")
         status_of_response = iter(_numbers(statuses))  # a request has none
         for length, command_id, sequence_number in zip(*map(_numbers, (lengths, ids, numbers)), strict=True):
             status = next(status_of_response) if command_id & RESPONSE else 0
@@ -72,6 +73,7 @@ def dissect(streams: Iterable[Iterable[bytes]], capture: Path) -> tuple[list[See
     return seen, faults
 
 
+@cache
 def command_names() -> dict[int, str]:
     """The names that tshark itself has for values of command_id."""
     values = subprocess.run(["tshark", "-G", "values"], capture_output=True, timeout=60, check=True).stdout
