@@ -1,0 +1,79 @@
+"""Arguments that mean something here, checked before a command sees them, and options that many commands have."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from kmp_smsd.cli.failures import Failed
+from kmp_smsd.cli.settings import Settings
+from kmp_smsd.domain.identifiers import is_app_id, is_key_id
+
+
+class MdnType(click.ParamType):  # type: ignore[type-arg]
+    """An MDN as people write it, made canonical by the configured numbering plan."""
+
+    name = "MDN"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        assert ctx is not None
+        try:
+            return ctx.ensure_object(Settings).config.numbering.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class KeyIdType(click.ParamType):  # type: ignore[type-arg]
+    """A key ID."""
+
+    name = "KEY_ID"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return (
+            value if is_key_id(value) else self.fail(f"{value!r}: a key ID is 1 to 64 of A-Z a-z 0-9 . -", param, ctx)
+        )
+
+
+class AppIdType(click.ParamType):  # type: ignore[type-arg]
+    """An app ID."""
+
+    name = "APP"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return (
+            value if is_app_id(value) else self.fail(f"{value!r}: an app ID is 1 to 32 of A-Z a-z 0-9 . -", param, ctx)
+        )
+
+
+MDN, KEY_ID, APP_ID = MdnType(), KeyIdType(), AppIdType()
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Go on only where a person agrees, or has agreed beforehand with --yes."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} Say --yes to do it", click.get_current_context())
+    if not click.confirm(question, err=True):
+        raise Failed("nothing was changed")
+
+
+def each(ids: tuple[Any, ...], action: Any) -> None:
+    """Do `action` for each of several; what is not possible is told and spoils the exit code, not the others."""
+    from kmp_smsd.storage.errors import NotPossible
+
+    refused = 0
+    for one in dict.fromkeys(ids):
+        try:
+            action(one)
+        except NotPossible as error:
+            click.echo(f"kmp-smsd: {error}", err=True)
+            refused += 1
+    if refused:
+        raise click.exceptions.Exit(1)

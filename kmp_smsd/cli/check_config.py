@@ -1,0 +1,25 @@
+"""``kmp-smsd check-config``."""
+
+from __future__ import annotations
+
+import click
+
+from kmp_smsd.cli.output import count
+from kmp_smsd.cli.settings import Settings
+
+
+@click.command()
+@click.pass_obj
+def check_config(settings: Settings) -> None:
+    """Tell everything that is wrong with the configuration.
+
+    Exits 0, or 78 after every fault of every file, each with its line. No secret is read.
+    """
+    config = settings.config
+    click.echo(
+        f"{config.path}: good; {count(len(config.smsc), 'link')} to SMSCs, {count(len(config.platforms), 'platform')}"
+    )
+    if not config.smsc:
+        click.echo("kmp-smsd: no link to an SMSC is enabled: intake will hear nothing", err=True)
+    if not config.platforms:
+        click.echo("kmp-smsd: no platform is enabled: what is bound waits in the outbox", err=True)

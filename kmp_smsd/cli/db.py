@@ -1,0 +1,80 @@
+"""``kmp-smsd db``: the database as a whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kmp_smsd.cli.arguments import confirm, yes_option
+from kmp_smsd.cli.output import count, local_time
+from kmp_smsd.cli.settings import Settings, now_ms
+
+
+@click.group()
+def db() -> None:
+    """Create, migrate, back up and restore the database."""
+
+
+@db.command()
+@click.pass_obj
+def migrate(settings: Settings) -> None:
+    """Create the database, or bring it to this version's schema; a snapshot is made first. Stop the daemon before."""
+    from kmp_smsd.storage import maintenance
+
+    path = settings.config.storage.path
+    done = maintenance.migrate(path)
+    if not done.applied:
+        click.echo(f"{path}: up to date")
+        return
+    click.echo(f"{path}: applied {', '.join(done.applied)}")
+    if done.snapshot is not None:
+        click.echo(f"the database as it was: {done.snapshot}")
+
+
+@db.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.pass_obj
+def backup(settings: Settings, file: Path) -> None:
+    """Write a copy of the database to FILE, which must not exist, while everything goes on."""
+    from kmp_smsd.storage import maintenance
+
+    path = settings.config.storage.path
+    with settings.store() as store:
+        octets = maintenance.backup(path, file)
+        fingerprint = store.master_key()
+    click.echo(f"{file}: {count(octets, 'octet')}")
+    if fingerprint is not None:
+        click.echo(
+            f"kmp-smsd: its keys are encrypted; who restores it needs the private half of master key {fingerprint}",
+            err=True,
+        )
+
+
+@db.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@yes_option
+@click.pass_obj
+def restore(settings: Settings, file: Path, yes: bool) -> None:
+    """Put the backup FILE in the place of the database, and deliver everything again. Stop the daemon first.
+
+    What was imported, registered and bound since the backup is lost; the present database is kept beside the new one.
+    """
+    from kmp_smsd.storage import maintenance
+
+    path = settings.config.storage.path
+    written = local_time(int(file.stat().st_mtime * 1000))
+    if path.exists():
+        lost = f"{path} will be replaced by {file}, written {written}; everything since that backup is lost."
+    else:
+        lost = f"{path}, which is missing, will be made of {file}, written {written}."
+    confirm(lost, yes=yes)
+    done = maintenance.restore(path, file, now_ms())
+    click.echo(f"{path}: restored from {file}; {count(done.wanted_again, 'row')} wanted again at the platforms")
+    if done.previous is not None:
+        click.echo(f"the database as it was: {done.previous}")
+    click.echo(
+        "kmp-smsd: import, register and revoke again what was done since the backup; SMSCs may send again what they"
+        " still have",
+        err=True,
+    )

@@ -1,0 +1,61 @@
+"""Exit codes (sysexits, whose names systemd prints) and the sentences of what can go wrong."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+REFUSED = 1
+USAGE = 64
+UNAVAILABLE = 69  # a peer, or a role of ours, does not answer
+BUG = 70
+TEMPORARY = 75
+NO_PERMISSION = 77  # or a secret
+CONFIGURATION = 78
+INTERRUPTED = 130  # as the shell counts SIGINT
+
+
+class Failed(click.ClickException):
+    """The command did not do what was asked; the sentence says why and what to do."""
+
+    def __init__(self, sentence: str, exit_code: int = REFUSED) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code  # type: ignore[misc]
+
+
+def explain(error: Exception) -> tuple[int, str] | None:
+    """The exit code and the sentence for an error of the rooms below; None where it is a bug.
+
+    What was never imported cannot have been raised, so nothing is imported for it.
+    """
+    if (config := sys.modules.get("kmp_smsd.config.faults")) and isinstance(error, config.ConfigFaults):
+        return CONFIGURATION, str(error)
+    if (config := sys.modules.get("kmp_smsd.config.secrets")) and isinstance(error, config.SecretUnavailable):
+        return NO_PERMISSION, str(error)
+    if (vault := sys.modules.get("kmp_smsd.vault.master_key")) and isinstance(
+        error, vault.WrongMasterKey | vault.MasterKeyFileFault
+    ):
+        return NO_PERMISSION, str(error)
+    if (storage := sys.modules.get("kmp_smsd.storage.errors")) and isinstance(error, storage.StoreError):
+        if isinstance(error, storage.NotPossible):
+            return REFUSED, str(error)
+        if isinstance(error, storage.StoreUnusable):
+            return CONFIGURATION, str(error)
+        if isinstance(error.__cause__, PermissionError):
+            return _forbidden(error.__cause__)
+        return TEMPORARY, str(error)
+    if (sqlite := sys.modules.get("pysqlite3.dbapi2")) and isinstance(error, sqlite.DatabaseError):
+        passing = isinstance(error, sqlite.OperationalError)
+        return TEMPORARY if passing else CONFIGURATION, f"the database cannot be used: {error}: see [storage] path"
+    if isinstance(error, PermissionError):
+        return _forbidden(error)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return TEMPORARY, f"{where}{error.strerror or error}"
+    return None
+
+
+def _forbidden(error: PermissionError) -> tuple[int, str]:
+    where = f"{error.filename}: " if error.filename else ""
+    return NO_PERMISSION, f"{where}permission denied: run this as root, or as a member of the service's group"

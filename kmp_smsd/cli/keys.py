@@ -1,0 +1,191 @@
+"""``kmp-smsd keys``: terminals' keys, from the vendor's file to their destruction. None is ever printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kmp_smsd.cli.arguments import KEY_ID, confirm, dry_run_option, each, json_option, yes_option
+from kmp_smsd.cli.failures import Failed
+from kmp_smsd.cli.output import PAGE, count, listing, pages, record
+from kmp_smsd.cli.progress import progress
+from kmp_smsd.cli.settings import Settings, now_ms
+
+COLUMNS = {
+    "key": "key_id",
+    "vendor": "vendor",
+    "serial": "serial",
+    "reserved for": "app_id",
+    "algorithm": "algorithm",
+    "KCV": "kcv",
+    "state": "state",
+    "bound at": "mdn",
+    "app": "bound_app_id",
+}
+
+
+@click.group()
+def keys() -> None:
+    """Import terminals' keys, show them, end them."""
+
+
+@keys.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--vendor", required=True, help="Whose terminals these are.")
+@click.option("--plaintext", is_flag=True, help="The keys in FILE are in clear, and that is all right.")
+@click.option(
+    "--encoding", type=click.Choice(["hex", "base64"]), help="How FILE writes keys; else the first key tells."
+)
+@dry_run_option
+@click.pass_obj
+def import_(settings: Settings, file: Path, vendor: str, plaintext: bool, encoding: str | None, dry_run: bool) -> None:
+    """Import the keys of a CSV FILE: all of them or, where anything is wrong with it, none.
+
+    The first line names the columns: key_id,key[,serial][,app_id][,algorithm][,kcv][,valid_from][,valid_until]. A key
+    ID that exists already is a fault.
+    """
+    from kmp_smsd.importing.import_keys import ImportRefused, import_keys
+    from kmp_smsd.importing.key_text import KeyEncoding
+    from kmp_smsd.vault.master_key import PublicKey
+
+    public_path = settings.config.secrets.public_key
+    try:
+        public_key = PublicKey.load(public_path)
+    except FileNotFoundError:
+        raise Failed(f"no {public_path}: make the master key with 'kmp-smsd master-key create'", 77) from None
+    with settings.store() as store, progress(file.name) as told:
+        try:
+            report = import_keys(
+                store.imports,
+                file,
+                vendor,
+                public_key,
+                plaintext=plaintext,
+                dry_run=dry_run,
+                encoding=KeyEncoding(encoding) if encoding else None,
+                progress=told,
+            )
+        except ImportRefused as error:
+            raise click.UsageError(str(error), click.get_current_context()) from None
+    for fault in report.faults:
+        click.echo(fault, err=True)
+    for warning in report.warnings:
+        click.echo(f"{warning} (warning)", err=True)
+    if report.fault_count:
+        more = report.fault_count - len(report.faults)
+        shown = f"{count(report.fault_count, 'fault')}{f' ({more:,} more not shown)' if more else ''}"
+        raise Failed(f"{shown} in {file}: nothing was imported")
+    if dry_run:
+        click.echo(f"{file}: {count(report.keys, 'key')}, nothing wrong; a dry run, nothing was imported")
+    else:
+        click.echo(f"{file}: {count(report.keys, 'key')} of {vendor} imported, import {report.import_id}")
+        click.echo(f"kmp-smsd: the keys are in clear in {file}: erase it, and every copy of it", err=True)
+
+
+@keys.command("list")
+@click.option("--vendor", help="Only keys of this vendor.")
+@click.option("--serial", help="Only keys of the terminal with this serial number.")
+@json_option
+@click.pass_obj
+def list_(settings: Settings, vendor: str | None, serial: str | None, as_json: bool) -> None:
+    """List keys in the order of their IDs."""
+    with settings.store() as store:
+        listing(
+            pages(
+                lambda after: store.keys.listing(vendor=vendor, serial=serial, after=after, limit=PAGE),
+                "",
+                lambda row: str(row["key_id"]),
+            ),
+            COLUMNS,
+            as_json=as_json,
+            nothing="no keys",
+        )
+
+
+@keys.command()
+@click.argument("key_id", type=KEY_ID)
+@json_option
+@click.pass_obj
+def show(settings: Settings, key_id: str, as_json: bool) -> None:
+    """Show a key by its check value (KCV)."""
+    with settings.store() as store:
+        found = store.keys.get(key_id)
+    if found is None:
+        raise Failed(f"no key {key_id}: see 'kmp-smsd keys list'")
+    record(found, as_json=as_json)
+
+
+@keys.command()
+@click.argument("key_ids", metavar="KEY_ID...", type=KEY_ID, nargs=-1, required=True)
+@click.option("--reason", help="For others to read.")
+@click.pass_obj
+def suspend(settings: Settings, key_ids: tuple[str, ...], reason: str | None) -> None:
+    """Let nothing new be bound to a key until it is resumed. What is bound stays so."""
+    with settings.store() as store:
+
+        def one(key_id: str) -> None:
+            store.keys.suspend(key_id, reason)
+            click.echo(f"key {key_id} is suspended")
+
+        each(key_ids, one)
+
+
+@keys.command()
+@click.argument("key_ids", metavar="KEY_ID...", type=KEY_ID, nargs=-1, required=True)
+@click.pass_obj
+def resume(settings: Settings, key_ids: tuple[str, ...]) -> None:
+    """End a suspension; deliveries that waited for it leave at once."""
+    with settings.store() as store:
+
+        def one(key_id: str) -> None:
+            store.keys.resume(key_id, now_ms())
+            click.echo(f"key {key_id} may be bound again")
+
+        each(key_ids, one)
+
+
+@keys.command()
+@click.argument("key_ids", metavar="KEY_ID...", type=KEY_ID, nargs=-1, required=True)
+@click.option("--reason", help="For others to read.")
+@click.option("--compromised", is_flag=True, help="Somebody else may know the key.")
+@yes_option
+@click.pass_obj
+def revoke(settings: Settings, key_ids: tuple[str, ...], reason: str | None, compromised: bool, yes: bool) -> None:
+    """End a key for good, and withdraw it where it is bound."""
+    with settings.store() as store:
+        confirm(f"{_named(key_ids)} will never be bound again, and platforms give up what they hold of it.", yes=yes)
+
+        def one(key_id: str) -> None:
+            before = store.keys.get(key_id)
+            ended = store.keys.revoke(key_id, reason, now_ms(), compromised=compromised)
+            was = f", withdrawn from {before['mdn']} {before['bound_app_id']}" if before and ended else ""
+            click.echo(f"key {key_id} is {'compromised' if compromised else 'deactivated'}{was}")
+
+        each(key_ids, one)
+
+
+@keys.command()
+@click.argument("key_ids", metavar="KEY_ID...", type=KEY_ID, nargs=-1, required=True)
+@yes_option
+@click.pass_obj
+def destroy(settings: Settings, key_ids: tuple[str, ...], yes: bool) -> None:
+    """Delete a key that is bound nowhere and that no platform may still hold. Backups keep what they have."""
+    with settings.store() as store:
+        confirm(f"{_named(key_ids)} will be deleted for good.", yes=yes)
+
+        def one(key_id: str) -> None:
+            erased = store.keys.destroy(key_id, now_ms())
+            click.echo(f"key {key_id} is destroyed")
+            if not erased:
+                click.echo(
+                    f"kmp-smsd: the encrypted form of key {key_id} is still in the database's log, because the"
+                    " database is being read; it goes when the log is next emptied",
+                    err=True,
+                )
+
+        each(key_ids, one)
+
+
+def _named(key_ids: tuple[str, ...]) -> str:
+    return f"Key {key_ids[0]}" if len(key_ids) == 1 else f"Each of {len(key_ids)} keys"

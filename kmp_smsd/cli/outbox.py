@@ -1,0 +1,74 @@
+"""``kmp-smsd outbox``: what platforms are to hold and have not confirmed."""
+
+from __future__ import annotations
+
+import click
+
+from kmp_smsd.cli.arguments import MDN, json_option
+from kmp_smsd.cli.output import PAGE, Columns, Row, delivery, listing, pages, platform
+from kmp_smsd.cli.platforms import check_name
+from kmp_smsd.cli.settings import Settings, now_ms
+
+
+def _wanted(row: Row) -> str:
+    return "nothing" if row["key_id"] is None else str(row["key_id"])
+
+
+COLUMNS: Columns = {
+    "MDN": "mdn",
+    "app": "app_id",
+    "platform": platform,
+    "wanted": _wanted,
+    "KCV": "kcv",
+    "delivery": delivery,
+    "since": "wanted_at",
+    "next try": "try_at",
+    "tries": "attempts",
+    "error": "error",
+}
+
+_platform = click.option("--platform", "name", metavar="NAME", help="Only what goes to this platform.")
+_mdn = click.option("--mdn", type=MDN, help="Only what concerns this number.")
+
+
+@click.group()
+def outbox() -> None:
+    """Show and hurry what is to be delivered."""
+
+
+@outbox.command("list")
+@_platform
+@_mdn
+@click.option("--all", "everything", is_flag=True, help="Also what is confirmed.")
+@json_option
+@click.pass_obj
+def list_(settings: Settings, name: str | None, mdn: str | None, everything: bool, as_json: bool) -> None:
+    """List what waits for a platform's receipt, and what platforms rejected."""
+    with settings.store() as store:
+        if name is not None:
+            check_name(settings, store, name)
+        listing(
+            pages(
+                lambda after: store.outbox.listing(
+                    platform=name, mdn=mdn, everything=everything, after=after, limit=PAGE
+                ),
+                (0, "", ""),
+                lambda row: (int(row["subscriber"]), str(row["app_id"]), str(row["platform"])),
+            ),
+            COLUMNS,
+            as_json=as_json,
+            nothing="nothing waits for a platform",
+        )
+
+
+@outbox.command()
+@_platform
+@_mdn
+@click.pass_obj
+def retry(settings: Settings, name: str | None, mdn: str | None) -> None:
+    """Try waiting deliveries now, and rejected ones once more."""
+    with settings.store() as store:
+        if name is not None:
+            check_name(settings, store, name)
+        retried = store.outbox.retry(now_ms(), platform=name, mdn=mdn)
+    click.echo(f"{retried:,} {'delivery is' if retried == 1 else 'deliveries are'} tried now")

@@ -1,0 +1,119 @@
+"""Rows for people and rows for programs. Listings go out page by page, so that their length does not matter."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import click
+
+PAGE = 1000
+
+Row = Mapping[str, Any]
+Cursor = TypeVar("Cursor")
+# Header -> the row's field, or what makes a text of the row.
+Columns = Mapping[str, str | Callable[[Row], str]]
+
+_FLAGS = frozenset({"paused", "deciding"})  # SQLite has no booleans
+_TIMES = frozenset({"at", "valid_from", "valid_until", "key_bound_since", "here_bound_since"})
+
+
+def pages(
+    fetch: Callable[[Cursor], list[dict[str, Any]]], start: Cursor, place: Callable[[Row], Cursor]
+) -> Iterator[Sequence[Row]]:
+    """All pages of a listing; `fetch` returns at most PAGE rows behind a place, `place` is that of a row."""
+    after = start
+    while rows := fetch(after):
+        yield rows
+        if len(rows) < PAGE:
+            return
+        after = place(rows[-1])
+
+
+def listing(pages: Iterable[Sequence[Row]], columns: Columns, *, as_json: bool, nothing: str) -> None:
+    """Print a table, or the rows in JSON. `nothing` is told to people where there are no rows."""
+    widths = [0] * len(columns)
+    header = True
+    for page in pages:
+        if as_json:
+            sys.stdout.write("".join(_json(row) for row in page))
+            continue
+        cells = [[_cell(row, column) for column in columns.values()] for row in page]
+        sys.stdout.write(_table(list(columns) if header else [], cells, widths))
+        header = False
+    if header and not as_json:
+        click.echo(f"kmp-smsd: {nothing}", err=True)
+
+
+def record(row: Row, *, as_json: bool) -> None:
+    """Print one thing with all its fields."""
+    if as_json:
+        sys.stdout.write(_json(row))
+    else:
+        cells = [[name.replace("_", " "), _cell(row, name)] for name in row]
+        sys.stdout.write(_table([], cells, [0, 0]))
+
+
+def local_time(milliseconds: int | None) -> str:
+    """ISO 8601 in this machine's zone, to the second."""
+    if milliseconds is None:
+        return "-"
+    return datetime.fromtimestamp(milliseconds / 1000).astimezone().isoformat(timespec="seconds")
+
+
+def count(number: int, thing: str) -> str:
+    """``1 key``, ``2 keys``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def delivery(row: Row) -> str:
+    """What became of what is wanted at the platform."""
+    wanted = row["wanted_version"]
+    if wanted is None:
+        return "-"
+    if wanted == row["confirmed_version"]:
+        return "confirmed"
+    return "rejected" if wanted == row["rejected_version"] else "waiting"
+
+
+def platform(row: Row) -> str:
+    """The platform's name; deliveries whose app is in no platform's file wait without one."""
+    return "-" if row["platform"] is None else row["platform"] or "(none yet)"
+
+
+def _json(row: Row) -> str:
+    return json.dumps({name: bool(value) if name in _FLAGS else value for name, value in row.items()}) + "\n"
+
+
+def _cell(row: Row, column: str | Callable[[Row], str]) -> str:
+    if callable(column):
+        return printable(column(row))
+    value = row[column]
+    if value is None or value == "":
+        return "-"
+    if column in _FLAGS:
+        return "yes" if value else "no"
+    if column in _TIMES or column.endswith("_at"):
+        return local_time(value)
+    return printable(", ".join(value) if isinstance(value, list) else str(value))
+
+
+def printable(text: str) -> str:
+    """`text` without what could move a terminal's cursor: others wrote some of it."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _table(headers: list[str], cells: list[list[str]], widths: list[int]) -> str:
+    """A page as wide as the pages before it; `widths` is kept up to date."""
+    from tabulate import tabulate
+
+    for column in range(len(widths)):
+        widths[column] = max(widths[column], *(len(row[column]) for row in cells), *map(len, headers[column:][:1]))
+        cells[0][column] = cells[0][column].ljust(widths[column])
+    lines = tabulate(cells, headers, tablefmt="plain", disable_numparse=True, preserve_whitespace=True)
+    return "".join(f"{line.rstrip()}\n" for line in lines.splitlines())

@@ -1,0 +1,247 @@
+"""``kmp-smsd platforms``: who receives keys, and whether they can be reached."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kmp_smsd.cli.arguments import confirm, dry_run_option, json_option, yes_option
+from kmp_smsd.cli.failures import CONFIGURATION, NO_PERMISSION, UNAVAILABLE, Failed
+from kmp_smsd.cli.output import Columns, Row, count, listing, platform
+from kmp_smsd.cli.settings import Settings, now_ms
+
+if TYPE_CHECKING:
+    from kmp_smsd.channels.options import Host, SecretRef
+    from kmp_smsd.storage import Store
+
+SECRET_OCTETS_MAX = 65_536
+
+
+def _state(row: Row) -> str:
+    if not row["configured"]:
+        return "in no file"
+    return (
+        "paused" if row["paused"] else "failing" if row["last_error"] else "good" if row["last_success_at"] else "new"
+    )
+
+
+COLUMNS: Columns = {
+    "platform": platform,
+    "state": _state,
+    "apps": "apps",
+    "due": "due",
+    "oldest": "oldest_due_at",
+    "rejected": "rejected",
+    "last success": "last_success_at",
+    "next try": "next_try_at",
+    "last error": "last_error",
+}
+
+TESTED: Columns = {
+    "host": "host",
+    "result": lambda row: "good" if row["ok"] else "failed",
+    "receiver": "receiver",
+    "window": "window",
+    "host key": "fingerprint",
+    "seconds": lambda row: f"{row['took_s']:.2f}",
+    "error": "error",
+}
+
+SHOWN: Columns = {
+    "host": "host",
+    "key": "algorithm",
+    "fingerprint": "fingerprint",
+    "in the file": "pinned",
+    "error": "error",
+}
+
+
+@click.group()
+def platforms() -> None:
+    """Show, test and trust platforms, and deliver all to one again."""
+
+
+@platforms.command("list")
+@json_option
+@click.pass_obj
+def list_(settings: Settings, as_json: bool) -> None:
+    """List platforms: what waits for each, and what happened there last."""
+    config = settings.config
+    with settings.store() as store:
+        seen = {row["platform"]: row for row in store.routes.platforms()}
+    if "" in seen and not seen[""]["due"]:
+        del seen[""]  # nothing waits for a platform that is in no file yet
+    new = {
+        "due": 0, "oldest_due_at": None, "rejected": 0, "last_success_at": None, "last_error": None,
+        "last_error_at": None, "next_try_at": None, "paused": 0,
+    }  # fmt: skip
+    rows = []
+    for name in sorted(seen.keys() | config.platforms.keys()):
+        row = {"platform": name, "apps": [], **new, **seen.get(name, {}), "configured": name in config.platforms}
+        if name in config.platforms:
+            row["apps"] = list(config.platforms[name].apps)
+        rows.append(row)
+    listing([rows] if rows else [], COLUMNS, as_json=as_json, nothing="no platforms: see platforms.d")
+
+
+@platforms.command()
+@click.argument("name")
+@click.option(
+    "--identity",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The SSH private key to log in with, where the daemon's own is a credential of its unit.",
+)
+@json_option
+@click.pass_obj
+def test(settings: Settings, name: str, identity: Path | None, as_json: bool) -> None:
+    """Connect to every host of a platform and exchange hellos. No key is sent. Exits 69 where one host fails."""
+    from kmp_smsd.channels.protocol import ChannelDown
+    from kmp_smsd.channels.ssh import probe
+    from kmp_smsd.config.secrets import SecretUnavailable, read_secret
+
+    config = settings.config
+    if name not in config.platforms:
+        raise _unknown(name, config.platforms.keys())
+
+    def credentials(ref: SecretRef | None) -> bytes:
+        if identity is not None:
+            with open(identity, "rb") as file:
+                return file.read(SECRET_OCTETS_MAX)
+        ref = ref or config.secrets.ssh_identity
+        if ref is None:
+            raise SecretUnavailable("[secrets] ssh_identity is missing")
+        try:
+            return read_secret(ref)
+        except SecretUnavailable as error:
+            if ref.credential is None:
+                raise
+            raise SecretUnavailable(f"{error}; here, name it with --identity") from None
+
+    try:
+        findings = probe(config.platforms[name].channel, credentials, name)
+    except ChannelDown as down:  # before any host was tried: the identity is none
+        raise Failed(str(down), NO_PERMISSION) from None
+    rows = [
+        {
+            "host": str(one.host),
+            "ok": one.hello is not None,
+            "receiver": one.hello.receiver if one.hello else None,
+            "window": one.hello.window if one.hello else None,
+            "fingerprint": one.fingerprint or None,
+            "took_s": round(one.took_s, 3),
+            "error": one.fault or None,
+        }
+        for one in findings
+    ]
+    listing([rows], TESTED, as_json=as_json, nothing="no hosts")
+    if not all(row["ok"] for row in rows):
+        raise click.exceptions.Exit(UNAVAILABLE)
+
+
+@platforms.command()
+@click.argument("name")
+@json_option
+@click.pass_obj
+def trust(settings: Settings, name: str, as_json: bool) -> None:
+    """Show the keys of a platform's hosts and the line that pins them in its file. Nothing is written.
+
+    Compare the fingerprints with those that the platform's administrator reads out before you pin them. Only `hosts`
+    need to be in the file. Exits 69 where a host does not answer.
+    """
+    from kmp_smsd.channels.host_keys import fetch_host_keys
+
+    path, hosts, pinned = _hosts_in_file(settings, name)
+    rows: list[dict[str, Any]] = []
+    lines = []
+    for shown in fetch_host_keys(hosts):
+        common = {"host": str(shown.host), "error": shown.fault or None}
+        if shown.fault:
+            rows.append({**common, "algorithm": None, "fingerprint": None, "host_key": None, "pinned": None})
+        for key, (algorithm, fingerprint, text) in zip(shown.keys, shown.describe(), strict=True):
+            known = any(one.blob == key.blob and one.is_for(shown.host) for one in pinned)
+            rows.append(
+                {
+                    **common,
+                    "algorithm": algorithm,
+                    "fingerprint": fingerprint,
+                    "host_key": text,
+                    "pinned": "yes" if known else "no",
+                }
+            )
+            lines.append(text)
+    if as_json:
+        for row in rows:
+            row["pinned"] = None if row["pinned"] is None else row["pinned"] == "yes"
+    listing([rows], SHOWN, as_json=as_json, nothing="no hosts")
+    if lines and not as_json:
+        click.echo(f"\nkmp-smsd: once the fingerprints are compared, put this into [channel] of {path}:", err=True)
+        click.echo("host_keys = [\n" + "".join(f'    "{line}",\n' for line in lines) + "]")
+    if any(row["error"] for row in rows):
+        raise click.exceptions.Exit(UNAVAILABLE)
+
+
+@platforms.command()
+@click.argument("name")
+@dry_run_option
+@yes_option
+@click.pass_obj
+def resync(settings: Settings, name: str, dry_run: bool, yes: bool) -> None:
+    """Deliver everything to a platform again, at new versions: it was restored, or lost what it held."""
+    with settings.store() as store:
+        check_name(settings, store, name)
+        rows = store.outbox.count(name)
+        question = f"{count(rows, 'row')} of {name} will be delivered again."
+        if dry_run:
+            click.echo(question)
+            return
+        confirm(question, yes=yes)
+        wanted = store.outbox.want_again(now_ms(), platform=name)
+    click.echo(f"{count(wanted, 'row')} of {name}: wanted again")
+
+
+def check_name(settings: Settings, store: Store, name: str) -> None:
+    """Fail where no file and no row of the database knows the platform `name`."""
+    known = settings.config.platforms.keys() | {row["platform"] for row in store.routes.platforms()}
+    if name not in known:
+        raise _unknown(name, known)
+
+
+def _unknown(name: str, known: Any) -> Failed:
+    close = difflib.get_close_matches(name, [one for one in known if one], n=1)
+    hint = f" (did you mean '{close[0]}'?)" if close else ""
+    return Failed(f"no enabled platform {name}{hint}: see 'kmp-smsd platforms list'")
+
+
+def _hosts_in_file(settings: Settings, name: str) -> tuple[Path, list[Host], list[Any]]:
+    """The hosts and the pinned keys in a platform's file, which need not be good otherwise: keys are missing yet."""
+    from kmp_smsd.channels.options import Host, HostKey
+    from kmp_smsd.config.load import PLATFORMS
+    from kmp_smsd.config.models import is_platform_name
+
+    directory = settings.path.parent / PLATFORMS
+    path = directory / f"{name}.toml"
+    if not is_platform_name(name) or not path.is_file():
+        raise _unknown_file(name, directory)
+    try:
+        with open(path, "rb") as file:
+            channel = tomllib.load(file).get("channel", {})
+        hosts = [Host.parse(text) for text in channel["hosts"]]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise Failed(f'{path}: hosts = ["HOST:PORT"] is needed in [channel]: see check-config', CONFIGURATION) from None
+    pinned = []
+    for text in channel.get("host_keys", ()):
+        try:
+            pinned.append(HostKey.parse(text))
+        except (ValueError, AttributeError):
+            continue  # check-config tells what is wrong with it
+    return path, hosts, pinned
+
+
+def _unknown_file(name: str, directory: Path) -> Failed:
+    close = difflib.get_close_matches(name, [path.stem for path in directory.glob("*.toml")], n=1)
+    hint = f" (did you mean '{close[0]}'?)" if close else ""
+    return Failed(f"no {directory}/{name}.toml{hint}")

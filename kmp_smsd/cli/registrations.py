@@ -1,0 +1,136 @@
+"""``kmp-smsd registrations``: which MDN may be bound to which app."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kmp_smsd.cli.arguments import APP_ID, MDN, dry_run_option, json_option
+from kmp_smsd.cli.failures import Failed
+from kmp_smsd.cli.output import PAGE, count, listing, pages
+from kmp_smsd.cli.progress import progress
+from kmp_smsd.cli.settings import Settings, now_ms
+
+if TYPE_CHECKING:
+    from kmp_smsd.importing.faults import Faults
+    from kmp_smsd.importing.lines import Lines
+    from kmp_smsd.storage.subscribers import Registration
+
+COLUMNS = {"MDN": "mdn", "app": "app_id", "registered": "registered_at"}
+STEP_ROWS = 5000
+
+
+@click.group()
+def registrations() -> None:
+    """Say which MDN may be bound to which app."""
+
+
+@registrations.command()
+@click.argument("mdn", type=MDN)
+@click.argument("app_ids", metavar="APP...", type=APP_ID, nargs=-1, required=True)
+@click.pass_obj
+def add(settings: Settings, mdn: str, app_ids: tuple[str, ...]) -> None:
+    """Register MDN for apps. What is registered already stays as it is."""
+    from kmp_smsd.storage.subscribers import Registration
+
+    wanted = [Registration(mdn, app_id) for app_id in dict.fromkeys(app_ids)]
+    with settings.store() as store:
+        standing = store.registrations.existing(wanted)
+        store.registrations.add(wanted, now_ms())
+    routed = {app_id for platform in settings.config.platforms.values() for app_id in platform.apps}
+    for one in wanted:
+        click.echo(f"{mdn} {one.app_id}: {'was registered already' if one in standing else 'registered'}")
+        if one.app_id not in routed:
+            click.echo(
+                f"kmp-smsd: no enabled platform has {one.app_id} among its apps: its keys wait until one has", err=True
+            )
+
+
+@registrations.command()
+@click.argument("mdn", type=MDN)
+@click.argument("app_ids", metavar="APP...", type=APP_ID, nargs=-1, required=True)
+@click.pass_obj
+def remove(settings: Settings, mdn: str, app_ids: tuple[str, ...]) -> None:
+    """Remove MDN's registrations for apps; their bindings end and the platforms give up the keys."""
+    wanted = list(dict.fromkeys(app_ids))
+    with settings.store() as store:
+        bound = {row["app_id"]: row["key_id"] for row in store.bindings.of(mdn) if row["state"] == "bound"}
+        removed = store.registrations.remove(mdn, wanted, now_ms())
+    for app_id in removed:
+        ended = f", key {bound[app_id]} is withdrawn" if app_id in bound else ""
+        click.echo(f"{mdn} {app_id}: removed{ended}")
+    if missing := [app_id for app_id in wanted if app_id not in removed]:
+        raise Failed(f"{mdn} is not registered for {', '.join(missing)}: see 'kmp-smsd registrations list --mdn {mdn}'")
+
+
+@registrations.command("list")
+@click.option("--mdn", type=MDN, help="Only those of this number.")
+@click.option("--app", "app_id", type=APP_ID, help="Only those for this app.")
+@json_option
+@click.pass_obj
+def list_(settings: Settings, mdn: str | None, app_id: str | None, as_json: bool) -> None:
+    """List registrations in the order of their MDNs."""
+    with settings.store() as store:
+        listing(
+            pages(
+                lambda after: store.registrations.listing(mdn=mdn, app_id=app_id, after=after, limit=PAGE),
+                ("", ""),
+                lambda row: (str(row["mdn"]), str(row["app_id"])),
+            ),
+            COLUMNS,
+            as_json=as_json,
+            nothing="no registrations",
+        )
+
+
+@registrations.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@dry_run_option
+@click.pass_obj
+def import_(settings: Settings, file: Path, dry_run: bool) -> None:
+    """Register what a CSV FILE has: mdn,app_id on each line. Where anything is wrong with it, nothing is registered."""
+    from kmp_smsd.importing.csv_registrations import check_registrations
+    from kmp_smsd.importing.faults import Faults
+    from kmp_smsd.importing.lines import Lines
+
+    canonical = settings.config.numbering.parse
+    faults, warnings = Faults(str(file)), Faults(str(file))
+    with settings.store() as store, progress(file.name) as told:
+        try:
+            lines = Lines(file, passes=1 if dry_run else 2, progress=told)
+        except ValueError as error:
+            raise click.UsageError(str(error), click.get_current_context()) from None
+        new = 0
+        with lines:
+            rows = check_registrations(lines, faults, warnings, canonical)
+            digest = lines.digest
+            if not faults and not dry_run:
+                for step in _steps(lines, settings, changed := Faults(str(file))):
+                    new += store.registrations.add(step, now_ms())
+                if changed or lines.digest != digest:
+                    raise Failed(f"{file} changed while it was read, {new:,} are registered: import it again")
+    for fault in faults.by_line():
+        click.echo(fault, err=True)
+    for warning in warnings.by_line():
+        click.echo(f"{warning} (warning)", err=True)
+    if faults:
+        more = faults.count - len(faults.kept)
+        shown = f"{count(faults.count, 'fault')}{f' ({more:,} more not shown)' if more else ''}"
+        raise Failed(f"{shown} in {file}: nothing was registered")
+    if dry_run:
+        click.echo(f"{file}: {count(rows, 'registration')}, nothing wrong; a dry run, nothing was registered")
+    else:
+        click.echo(f"{file}: {count(rows, 'registration')}, {new:,} of them new")
+
+
+def _steps(lines: Lines, settings: Settings, faults: Faults) -> Iterator[list[Registration]]:
+    from kmp_smsd.importing.csv_registrations import read_registrations
+    from kmp_smsd.storage.subscribers import Registration
+
+    rows = read_registrations(lines, faults, settings.config.numbering.parse)
+    while step := [Registration(row.mdn, row.app_id) for row in islice(rows, STEP_ROWS)]:
+        yield step

@@ -1,0 +1,41 @@
+"""What every command gets: the configuration and the store, each opened when it is needed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kmp_smsd.config.load import Config
+    from kmp_smsd.storage import Store
+
+DEFAULT_CONFIG = Path("/etc/kmp-smsd/kmp-smsd.toml")
+
+
+@dataclass
+class Settings:
+    """The global options."""
+
+    path: Path = DEFAULT_CONFIG
+    debug: bool = False
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration. Raises ConfigFaults."""
+        from kmp_smsd.config.load import load
+
+        return load(self.path)
+
+    def store(self) -> Store:
+        """Open the database of the configuration, for a `with` statement. Raises StoreError and ConfigFaults."""
+        from kmp_smsd.storage import open_store
+
+        return open_store(self.config.storage.path)
+
+
+def now_ms() -> int:
+    """Unix milliseconds."""
+    return int(time.time() * 1000)
