@@ -51,14 +51,14 @@ class LabPlatform:
     enabled: bool = True
 
     def holds(self) -> list[dict[str, Any]]:
-        """What the platform says that it holds, by kmp-receive itself: no keys, but their check values."""
+        """What the platform says that it holds, by kmp-receive itself: no keys but their check values, no tombstones."""
         if not self.store.exists():
             return []
         listing = subprocess.run(
             [sys.executable, str(receiver_path()), "--store", str(self.store), "list", "--json"],
             check=True, capture_output=True, text=True,
         )  # fmt: skip
-        return [json.loads(line) for line in listing.stdout.splitlines()]
+        return [row for line in listing.stdout.splitlines() if (row := json.loads(line))["key_id"]]
 
 
 @dataclass(slots=True)
@@ -96,9 +96,13 @@ class Lab:
         sync: Mapping[str, Any] | None = None,
         link: Mapping[str, Any] | None = None,
         channel: Mapping[str, Any] | None = None,
+        numbering: Mapping[str, Any] | None = None,
         openssh: bool | None = None,
     ) -> None:
-        """`sync`, `link` and `channel` are further options of those sections; `openssh` None: where installed."""
+        """`sync`, `link`, `channel` and `numbering` are further options of those sections.
+
+        `openssh` None: where installed.
+        """
         self.directory = directory
         self.config = directory / "kmp-smsd.toml"
         self.database = directory / "kmp-smsd.db"
@@ -107,6 +111,7 @@ class Lab:
         self.platforms: dict[str, LabPlatform] = {}
         self.roles: list[Role] = []
         self._sync, self._link, self._channel = dict(sync or {}), dict(link or {}), dict(channel or {})
+        self._numbering = dict(numbering or {})
         self._apps = {name: tuple(apps) for name, apps in platforms.items()}
 
     def __enter__(self) -> Lab:
@@ -162,7 +167,11 @@ class Lab:
                 "master_key": {"file": str(self.directory / "master.key")},
                 "ssh_identity": {"file": str(self.directory / "ssh-identity")},
             },
-            "numbering": {"country_code": "86", "ranges": [{"prefix": "8613", "digits": 13, "name": "mobile"}]},
+            "numbering": {
+                "country_code": "86",
+                "ranges": [{"prefix": "8613", "digits": 13, "name": "mobile"}],
+                **self._numbering,
+            },
             "sync": {"short_codes": [SHORT_CODE], **self._sync},
             "smsc": {
                 "lab": {
