@@ -259,8 +259,9 @@ class Lab:
 
 def _listen(role: Role) -> None:
     assert role.process.stderr is not None
-    for line in role.process.stderr:
-        role.said.append(line)
+    with role.process.stderr as lines:
+        for line in lines:
+            role.said.append(line)
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
