@@ -1,0 +1,294 @@
+"""SMSCs that others wrote, as processes of their own, and a tap on the wire between them and the daemon."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from struct import unpack_from
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.recording import SENT
+
+HERE = Path(__file__).parent
+NODE_MODULE = HERE.parents[1] / ".peers" / "node_modules" / "smpp"
+DRIVE_SMPP = Path("/usr/lib/kannel/test/drive_smpp")
+BEARERBOX_PORT = 13001  # drive_smpp knows no other
+WITHIN_S = 20.0
+OCTETS = 65_536
+
+
+class Pdu(NamedTuple):
+    """A PDU as it was on the wire."""
+
+    command_id: int
+    command_status: int
+    sequence_number: int
+    body: bytes
+
+
+def pdus(octets: bytes) -> list[Pdu]:
+    """Cut octets into PDUs; what is not whole at the end is left."""
+    found = []
+    while len(octets) >= 16:
+        length, *header = unpack_from(">IIII", octets)
+        if not 16 <= length <= len(octets):
+            break
+        found.append(Pdu(*header, octets[16:length]))
+        octets = octets[length:]
+    return found
+
+
+class Watched:
+    """Something that threads of its own change, and that a test waits for."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+
+    def wait_for(self, what: str, condition: Callable[[], Any]) -> Any:
+        """Return what `condition` gives once it is true. Raises TimeoutError that names `what`."""
+        with self._changed:
+            result = self._changed.wait_for(condition, WITHIN_S)
+        if not result:
+            raise TimeoutError(f"waited {WITHIN_S:g} s for {what}: {self}")
+        return result
+
+
+class Wire:
+    """One connection between the daemon and an SMSC, and all that went over it."""
+
+    def __init__(self) -> None:
+        self.from_daemon = bytearray()
+        self.from_smsc = bytearray()
+        self.open = True
+
+
+class Tap(Watched):
+    """A loopback port before an SMSC that keeps all that passes. Closed at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wires: list[Wire] = []
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._listening: socket.socket | None = None
+        with socket.socket() as first:
+            first.bind(("127.0.0.1", 0))
+            self.port: int = first.getsockname()[1]
+
+    def __repr__(self) -> str:
+        return f"{len(self.wires)} connections, said to the SMSC: {[pdus(wire.from_daemon) for wire in self.wires]}"
+
+    def open(self, smsc_port: int) -> None:
+        """Lead new connections to the SMSC on `smsc_port`."""
+        self._listening = socket.create_server(("127.0.0.1", self.port))
+        self._start(self._accept, self._listening, smsc_port)
+
+    def shut(self) -> None:
+        """Refuse new connections; those that are open stay."""
+        if self._listening is not None:
+            self._listening.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept, which closes it
+            self._listening = None
+
+    def close(self) -> None:
+        """End it all."""
+        self.shut()
+        for each in self._sockets:
+            _hang_up(each)
+        for thread in self._threads:
+            thread.join(WITHIN_S)
+
+    def _start(self, call: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=call, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self, listening: socket.socket, smsc_port: int) -> None:
+        with listening:
+            while True:
+                try:
+                    daemon, _ = listening.accept()
+                except OSError:  # shut
+                    return
+                try:
+                    smsc = socket.create_connection(("127.0.0.1", smsc_port))
+                except OSError:
+                    daemon.close()
+                    continue
+                self._sockets += [daemon, smsc]
+                self._start(self._carry, Wire(), daemon, smsc)
+
+    def _carry(self, wire: Wire, daemon: socket.socket, smsc: socket.socket) -> None:
+        with self._changed:
+            self.wires.append(wire)
+        with daemon, smsc:
+            back = threading.Thread(target=self._pass_on, args=(wire, smsc, daemon, wire.from_smsc), daemon=True)
+            back.start()
+            self._pass_on(wire, daemon, smsc, wire.from_daemon)
+            back.join()
+        with self._changed:
+            wire.open = False
+            self._changed.notify_all()
+
+    def _pass_on(self, wire: Wire, one: socket.socket, other: socket.socket, kept: bytearray) -> None:
+        data = b"-"
+        while data:
+            try:
+                data = one.recv(OCTETS)
+                if kept is wire.from_daemon:
+                    SENT.add(wire, data, heard=True)
+                with self._changed:
+                    kept += data
+                    self._changed.notify_all()
+                other.sendall(data)
+            except OSError:
+                data = b""
+        _hang_up(one)
+        _hang_up(other)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with suppress(OSError):  # closed already
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+class Peer(Watched):
+    """An SMSC of ours on a library of others: it does what it is told and tells what it hears, in JSON lines."""
+
+    def __init__(self, words: list[str], **behave: Any) -> None:
+        super().__init__()
+        self._words, self._behave = words, {"port": 0, **behave}
+        self.port = 0
+        self.start()
+
+    def __repr__(self) -> str:
+        return f"{self._words}: {self.told}"
+
+    def start(self) -> None:
+        """Start, or start again on the same port."""
+        self.told: list[dict[str, Any]] = []
+        self._process = subprocess.Popen(
+            [*self._words, json.dumps({**self._behave, "port": self.port})],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=HERE,
+        )  # fmt: skip
+        self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
+        self._listener.start()
+        self.port = self.wait_for("the SMSC to listen", lambda: self.told)[0]["port"]
+
+    def kill(self) -> None:
+        """kill -9."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
+        self._listener.join(WITHIN_S)
+
+    def order(self, *orders: dict[str, Any]) -> None:
+        """Have it send PDUs, or octets."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("".join(json.dumps(order) + "\n" for order in orders))
+        self._process.stdin.flush()
+
+    def heard(self, *command_ids: int) -> list[dict[str, Any]]:
+        """The PDUs that it received, of these kinds."""
+        return [told for told in list(self.told) if told.get("command_id") in command_ids]
+
+    def bound(self, times: int = 1) -> dict[str, Any]:
+        """Wait for the daemon to have sent so many binds; the last one."""
+        binds = self.wait_for("the daemon to bind", lambda: self.heard(1, 9)[times - 1 :])
+        return dict(binds[-1])
+
+    def answers(self, *sequence_numbers: int, command_id: int = 0x80000005) -> list[int]:
+        """Wait for the answer to each; their command_status."""
+
+        def answered() -> dict[int, int] | None:
+            found = {told["sequence_number"]: told["command_status"] for told in self.heard(command_id)}
+            return found if found.keys() >= set(sequence_numbers) else None
+
+        found = self.wait_for("answers", answered)
+        return [found[number] for number in sequence_numbers]
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                with self._changed:
+                    self.told.append(json.loads(line))
+                    self._changed.notify_all()
+
+
+def _missing(what: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(f"CI must have {what}: scripts/install-peers")
+    pytest.skip(f"no {what} on this machine: run scripts/install-peers")
+
+
+def net_smpp(**behave: Any) -> Peer:
+    """Perl's Net::SMPP."""
+    perl = shutil.which("perl")
+    if perl is None or subprocess.run([perl, "-MNet::SMPP", "-e", "1"], capture_output=True, check=False).returncode:
+        _missing("Net::SMPP")
+    return Peer(["perl", "net_smpp.pl"], **behave)
+
+
+def node_smpp(**behave: Any) -> Peer:
+    """npm's smpp."""
+    if shutil.which("node") is None or not NODE_MODULE.exists():
+        _missing("npm's smpp")
+    return Peer(["node", "node_smpp.js"], **behave)
+
+
+class DriveSmpp:
+    """Kannel's drive_smpp: sends `messages` messages to the first that binds as a receiver, and ends with the link.
+
+    It listens on all interfaces, since it cannot be told otherwise.
+    """
+
+    def __init__(self, messages: int) -> None:
+        with socket.socket() as free:
+            free.bind(("", 0))
+            self.port: int = free.getsockname()[1]
+        self.process = subprocess.Popen(
+            [DRIVE_SMPP, "-v", "1", "-p", str(self.port), "-m", str(messages)],
+            stdin=subprocess.DEVNULL, stdout=sys.stderr, stderr=sys.stderr, start_new_session=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> DriveSmpp:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextmanager
+def bearerbox() -> Iterator[None]:
+    """What drive_smpp wants to find on port 13001: somebody who listens. One test at a time, on the whole machine."""
+    if not DRIVE_SMPP.exists():
+        _missing("Kannel's drive_smpp")
+    with (Path(tempfile.gettempdir()) / f"kmp-smsd-{BEARERBOX_PORT}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            listening = socket.create_server(("127.0.0.1", BEARERBOX_PORT))
+        except OSError as error:
+            pytest.fail(f"port {BEARERBOX_PORT}, which drive_smpp needs, is taken (a Kannel that runs?): {error}")
+        with listening:
+            yield
