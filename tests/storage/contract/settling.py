@@ -1,0 +1,373 @@
+"""One batch of messages: outcomes, journal, tallies."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.policy import OnConflict, SyncPolicy
+from kmp_smsd.domain.request import SyncRequest, Unfit
+from kmp_smsd.storage import Store
+from kmp_smsd.storage import settling as settling_module
+from tests.storage.stock import (
+    HOUR,
+    MOVING,
+    NOW,
+    A,
+    B,
+    C,
+    bound,
+    confirm_all,
+    content,
+    counted,
+    import_keys,
+    journalled,
+    open_holds,
+    register,
+    reject_all,
+    row_at,
+    settle,
+    staged,
+    sync,
+    wanted,
+)
+
+
+def test_bound_message_is_binding_outbox_and_journal(store: Store) -> None:
+    store.routes.set({"meter": "metering"})
+    import_keys(store, "k1")
+    register(store, A, "meter")
+    assert settle(store, sync(A, "k1", received_at=NOW - 5)) == [Outcome.BOUND]
+    assert bound(store) == {(A, "meter"): "k1"}
+    assert wanted(store) == {(A, "meter", "metering"): "k1"}
+    (entry,) = store.journal(limit=10)
+    assert (entry["mdn"], entry["outcome"], entry["key_id"], entry["app_id"], entry["at"], entry["link"]) == (
+        A, "bound", "k1", "meter", NOW, "north",
+    )  # fmt: skip
+    assert store.keys.get("k1")["state"] == "active"  # type: ignore[index]
+
+
+def test_every_outcome_that_binds_nothing_leaves_no_trace_but_journal_and_tallies(store: Store) -> None:
+    import_keys(store, "free", "suspended", staged("reserved", app_id="tracker"), staged("one", serial="7"))
+    import_keys(store, staged("two", serial="7"))
+    store.keys.suspend("suspended", None)
+    register(store, A, "meter")
+    register(store, B, "meter", "tracker")
+    asked = {
+        sync(C, "free"): Outcome.NOT_REGISTERED,
+        sync(A, "nobody"): Outcome.UNKNOWN_KEY,
+        sync(A, "suspended"): Outcome.KEY_NOT_USABLE,
+        sync(A, "reserved"): Outcome.APP_NOT_REGISTERED,
+        sync(B, "free"): Outcome.APP_REQUIRED,
+        sync(A, "one"): Outcome.APP_REQUIRED,
+    }
+    assert settle(store, *asked) == list(asked.values())
+    assert bound(store) == {}
+    assert wanted(store) == {}
+    assert open_holds(store) == []
+    assert set(journalled(store)) == {(request.mdn, outcome) for request, outcome in asked.items()}
+    assert counted(store) == {"not_registered": 1, "unknown_key": 1, "key_not_usable": 1, "app_not_registered": 1,
+                              "app_required": 2}  # fmt: skip
+
+
+def test_same_serial_of_another_vendor_is_another_terminal(store: Store) -> None:
+    import_keys(store, staged("one", serial="7"), vendor="acme")
+    import_keys(store, staged("two", serial="7"), vendor="other")
+    register(store, A, "meter")
+    assert settle(store, sync(A, "one")) == [Outcome.BOUND]
+
+
+@pytest.mark.parametrize(("state", "outcome"), [("suspended", Outcome.APP_REQUIRED), ("revoked", Outcome.BOUND)])
+def test_terminal_s_suspended_keys_count_and_its_revoked_ones_do_not(
+    store: Store, state: str, outcome: Outcome
+) -> None:
+    import_keys(store, staged("one", serial="7"), staged("two", serial="7"))
+    if state == "suspended":
+        store.keys.suspend("two", None)
+    else:
+        store.keys.revoke("two", None, NOW, compromised=False)
+    register(store, A, "meter")
+    assert settle(store, sync(A, "one")) == [outcome]
+
+
+def test_moved_supersedes_what_stood_and_wants_nothing_there(open_store: Any) -> None:
+    store = open_store(MOVING)
+    store.routes.set({"meter": "metering"})
+    import_keys(store, "k1", "k2")
+    register(store, A, "meter")
+    register(store, B, "meter")
+    settle(store, sync(A, "k1"), sync(B, "k2"))
+    assert settle(store, sync(B, "k1"), now=NOW + 1) == [Outcome.MOVED]
+    assert bound(store) == {(B, "meter"): "k1"}
+    assert wanted(store) == {(A, "meter", "metering"): None, (B, "meter", "metering"): "k1"}
+    assert [row["state"] for row in store.bindings.of(A)] == ["superseded"]
+    assert [row["state"] for row in store.bindings.of(B)] == ["bound", "superseded"]
+
+
+def test_message_whose_answer_was_lost_is_already_bound_when_it_comes_again(store: Store) -> None:
+    import_keys(store, "k1")
+    register(store, A, "meter")
+    assert settle(store, sync(A, "k1")) == [Outcome.BOUND]
+    before = wanted(store), row_at(store, A)
+    assert settle(store, sync(A, "k1"), now=NOW + 10) == [Outcome.ALREADY_BOUND]
+    assert (wanted(store), row_at(store, A)) == before
+
+
+def test_rejected_delivery_is_armed_again_by_its_terminal_once_an_hour(store: Store) -> None:
+    store.routes.set({"meter": "metering"})
+    import_keys(store, "k1")
+    register(store, A, "meter")
+    settle(store, sync(A, "k1"))
+    reject_all(store)
+    first = row_at(store, A)["wanted_version"]
+    settle(store, sync(A, "k1"), now=NOW + HOUR - 1)
+    assert row_at(store, A)["wanted_version"] == first
+    settle(store, sync(A, "k1"), sync(A, "k1"), now=NOW + HOUR)
+    again = row_at(store, A)["wanted_version"]
+    assert again > first
+    reject_all(store, now=NOW + HOUR)
+    settle(store, sync(A, "k1"), now=NOW + HOUR + 1)
+    assert row_at(store, A)["wanted_version"] == again
+    confirm_all(store, now=NOW + 2 * HOUR)
+    settle(store, sync(A, "k1"), now=NOW + 5 * HOUR)
+    assert row_at(store, A)["wanted_version"] > again
+
+
+def test_late_message_is_judged_by_when_it_was_received(open_store: Any) -> None:
+    """The key left this place 73 hours ago, the message came two hours after that and was not settled until now."""
+    store = open_store(MOVING)
+    import_keys(store, "k1")
+    register(store, A, "meter")
+    register(store, B, "meter")
+    settle(store, sync(A, "k1"))
+    settle(store, sync(B, "k1", received_at=NOW + 1), now=NOW + 1)
+    store.bindings.withdraw(B, "meter", NOW + 2)
+    assert settle(store, sync(A, "k1", received_at=NOW + 2 * HOUR), now=NOW + 73 * HOUR) == [Outcome.HELD]
+
+
+# Journal and tallies
+
+
+def test_repeats_have_one_entry_an_hour_and_are_all_counted(store: Store) -> None:
+    import_keys(store, "k1")
+    register(store, A, "meter")
+    hour = NOW - NOW % HOUR
+    for now in (hour, hour + 1, hour + HOUR - 1, hour + HOUR):
+        settle(store, sync(A, "nobody"), sync(A, "nobody"), now=now)
+    assert journalled(store) == [(A, "unknown_key")] * 2
+    assert counted(store) == {"unknown_key": 8}
+    assert sum(row["count"] for row in store.tallies(since_hour=hour // HOUR + 1)) == 2
+
+
+def test_every_binding_and_every_new_hold_has_its_entry(open_store: Any) -> None:
+    store = open_store(SyncPolicy(on_sim_change=OnConflict.MOVED, late_hours=0))
+    import_keys(store, "k1", "k2", "k3", "k4")
+    for mdn in (A, B):
+        register(store, mdn, "meter")
+    asked = [sync(A, "k1"), sync(B, "k1"), sync(A, "k1"), sync(A, "k2"), sync(A, "k3"), sync(A, "k3")]
+    assert settle(store, *asked) == [Outcome.BOUND, *[Outcome.MOVED] * 2, *[Outcome.HELD] * 3]
+    entries = store.journal(limit=100)
+    assert [(row["outcome"], row["key_id"]) for row in entries] == [
+        ("bound", "k1"), ("moved", "k1"), ("moved", "k1"), ("held", "k2"), ("held", "k3"), ("held", "k3"),
+    ]  # fmt: skip
+    assert [row["hold"] for row in entries[3:]] == [*[row["hold"] for row in open_holds(store)], None]
+
+
+def test_entry_of_a_new_hold_is_its_own_although_unfit_messages_stood_before_it(store: Store) -> None:
+    import_keys(store, "k1", "k2")
+    register(store, A, "meter")
+    settle(store, sync(A, "k1"))
+    unfit = Unfit(outcome=Outcome.MALFORMED, mdn=A, received_at=NOW, link="north")
+    assert store.settle([unfit, unfit, sync(A, "k1"), sync(A, "k2")], NOW)[-1] is Outcome.HELD
+    (hold,) = open_holds(store)
+    assert {(row["outcome"], row["key_id"]): row["hold"] for row in store.journal(limit=9)}["held", "k2"] == hold[
+        "hold"
+    ]
+
+
+def test_sender_without_a_legal_mdn_is_counted_by_what_it_looks_like(store: Store) -> None:
+    unfit = [
+        Unfit(outcome=Outcome.INVALID_MDN, sender=sender, received_at=NOW, link="north")
+        for sender in ("11234/11", "11234/11", "KEYSY/7")
+    ]
+    assert store.settle(unfit, NOW) == [Outcome.INVALID_MDN] * 3
+    assert journalled(store) == []
+    assert counted(store) == {"invalid_mdn": 3}
+
+
+def test_strangers_get_a_thousand_entries_an_hour_and_link(store: Store) -> None:
+    import_keys(store, "k1")
+    register(store, A, "meter")
+    flood = [sync(f"86138{number:08}", "k1") for number in range(1_500)]
+    for start in range(0, 1_500, 400):
+        settle(store, *flood[start : start + 400])
+    assert len(journalled(store)) == 1_000
+    settle(store, *flood)
+    assert len(journalled(store)) == 1_000
+    assert counted(store) == {"not_registered": 3_000}
+    settle(store, sync("8613812345678", "k1", link="south"), sync(A, "nobody"))
+    assert journalled(store)[1_000:] == [("8613812345678", "not_registered"), (A, "unknown_key")]
+    settle(store, sync("8613812345679", "k1"), now=NOW + HOUR)
+    assert journalled(store)[1_002:] == [("8613812345679", "not_registered")]
+
+
+def test_stranger_whose_entry_was_not_committed_gets_it_when_it_comes_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_keys(store, "k1")
+
+    record = settling_module.Settling._record
+
+    def broken(*given: Any) -> None:
+        record(*given)
+        raise OSError("disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(settling_module.Settling, "_record", broken)
+        with pytest.raises(settling_module.StoreUnavailable):
+            settle(store, sync(C, "k1"))
+    settle(store, sync(C, "k1"))
+    assert journalled(store) == [(C, "not_registered")]
+
+
+# Own faults
+
+
+def poisoned(monkeypatch: pytest.MonkeyPatch, *key_ids: str) -> None:
+    right = settling_module.decide
+
+    def decide(request: SyncRequest, facts: Any) -> Any:
+        if request.key_id in key_ids:
+            raise ZeroDivisionError("poison")
+        return right(request, facts)
+
+    monkeypatch.setattr(settling_module, "decide", decide)
+
+
+@pytest.mark.parametrize("position", [0, 1, 7, 12, 24])
+def test_poison_message_ends_as_error_and_takes_no_neighbour_with_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch, position: int
+) -> None:
+    keys = [f"k{number}" for number in range(25)]
+    mdns = [f"86139000001{number:02}" for number in range(25)]
+    import_keys(store, *keys)
+    for mdn in mdns:
+        register(store, mdn, "meter")
+    poisoned(monkeypatch, keys[position])
+    outcomes = settle(store, *map(sync, mdns, keys))
+    assert outcomes == [Outcome.ERROR if at == position else Outcome.BOUND for at in range(25)]
+    assert len(bound(store)) == 24
+    assert (mdns[position], "error") in journalled(store)
+    assert counted(store) == {"bound": 24, "error": 1}
+
+
+def test_poison_from_end_to_end_ends_all_as_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    import_keys(store, "k1")
+    register(store, A, "meter")
+    poisoned(monkeypatch, "k1")
+    assert settle(store, *[sync(A, "k1")] * 9) == [Outcome.ERROR] * 9
+    assert counted(store) == {"error": 9}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), settling_module.StoreUnavailable("lock")])
+def test_fault_of_the_store_is_nobody_s_error(store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    import_keys(store, "k1", "k2")
+    register(store, A, "meter")
+    before = content(store, (A,))
+
+    def broken(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(settling_module, "_write_holds", broken)
+        with pytest.raises(settling_module.StoreUnavailable):
+            settle(store, sync(A, "k1"), sync(A, "k2"))
+    assert content(store, (A,)) == before
+    assert settle(store, sync(A, "k1")) == [Outcome.BOUND]
+
+
+# However messages are cut into batches
+
+MDNS = (A, B, C, "8613900000009")
+APPS = ("meter", "tracker")
+names = itertools.count()
+
+messages = st.one_of(
+    st.builds(
+        sync,
+        st.sampled_from(MDNS),
+        st.sampled_from(["k1", "k2", "k3", "reserved", "s1", "s2", "nobody"]),
+        st.sampled_from([None, *APPS]),
+        received_at=st.sampled_from([NOW - 100 * HOUR, NOW - HOUR, NOW]),
+    ),
+    st.builds(
+        Unfit,
+        outcome=st.just(Outcome.MALFORMED),
+        mdn=st.sampled_from(MDNS),
+        received_at=st.just(NOW),
+        link=st.just("north"),
+    ),
+)
+policies = st.builds(
+    SyncPolicy,
+    on_sim_change=st.sampled_from(OnConflict),
+    on_terminal_change=st.sampled_from(OnConflict),
+    on_late=st.sampled_from([OnConflict.HELD, OnConflict.REFUSED]),
+    late_hours=st.sampled_from([0, 72]),
+)
+
+
+def prepared(open_store: Any, policy: SyncPolicy, before: list[SyncRequest], wishes: list[str]) -> Store:
+    """A store with a past: bindings, rejected deliveries, and holds, some refused and some approved."""
+    store: Store = open_store(policy, name=f"cut-{next(names)}")
+    store.routes.set({"meter": "metering"})
+    import_keys(store, "k1", "k2", "k3", staged("reserved", app_id="tracker"), staged("s1", serial="7"))
+    import_keys(store, staged("s2", serial="7"))
+    register(store, A, *APPS, now=NOW - 200 * HOUR)
+    register(store, B, "meter", now=NOW - 200 * HOUR)
+    register(store, C, "tracker", now=NOW - 200 * HOUR)
+    settle(store, *before, now=NOW - 150 * HOUR)
+    reject_all(store)
+    for hold, wish in zip(open_holds(store), wishes, strict=False):
+        if wish == "refuse":
+            store.holds.refuse(hold["hold"], "eve", NOW - 140 * HOUR)
+        elif wish == "approve":
+            store.holds.approve(hold["hold"], "adam")
+    return store
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    policies,
+    st.lists(messages.filter(lambda one: isinstance(one, SyncRequest)), max_size=8),
+    st.lists(st.sampled_from(["refuse", "approve", "leave"]), min_size=8, max_size=8),
+    st.lists(messages, min_size=1, max_size=12),
+    st.lists(st.integers(1, 11), max_size=4),
+)
+def test_cutting_messages_into_batches_changes_nothing(
+    open_store: Any,
+    policy: SyncPolicy,
+    before: list[SyncRequest],
+    wishes: list[str],
+    asked: list[SyncRequest | Unfit],
+    cuts: list[int],
+) -> None:
+    found = []
+    for cut in (None, cuts, range(100)):
+        store = prepared(open_store, policy, before, wishes)
+        together = [*asked[:1], *store.approved(), *asked[1:]]
+        edges = sorted({0, len(together), *(edge for edge in cut or () if edge < len(together))})
+        outcomes = []
+        for start, end in itertools.pairwise(edges):
+            outcomes += store.settle(together[start:end], NOW)
+        rows = content(store, MDNS)
+        for key in rows["keys"]:
+            key.pop("imported_at")
+        found.append((outcomes, rows))
+        store.close()
+    assert found[0] == found[1] == found[2]
