@@ -73,6 +73,7 @@ class Wire:
     def __init__(self) -> None:
         self.from_daemon = bytearray()
         self.from_smsc = bytearray()
+        self.first_segment = b""  # from the SMSC
         self.open = True
 
 
@@ -151,6 +152,8 @@ class Tap(Watched):
                 if kept is wire.from_daemon:
                     SENT.add(wire, data, heard=True)
                 with self._changed:
+                    if kept is wire.from_smsc and not kept:
+                        wire.first_segment = data
                     kept += data
                     self._changed.notify_all()
                 other.sendall(data)
