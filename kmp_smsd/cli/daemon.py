@@ -59,8 +59,6 @@ def _serve(settings: Settings, names: tuple[str, ...], log_level: str) -> None:
     from kmp_smsd.service.wiring import Role, make_service
 
     service = make_service(config, [Role(name) for name in names], reactor)
-    if "intake" in names and not config.smsc:
-        log.warning("no [smsc.NAME] section is enabled: no message will come")
     if "dispatch" in names and not config.platforms:
         log.warning("no platform is enabled: what is bound waits in the outbox")
     running = _Running(service, reactor, " and ".join(names))
@@ -87,7 +85,7 @@ class _Running:
     def _start(self) -> None:
         signal.signal(signal.SIGTERM, self._signalled)
         signal.signal(signal.SIGINT, self._signalled)
-        log.info("kmp-smsd %s: %s starts", __version__, self._name)
+        log.info("kmp-smsd %s starts: %s", __version__, self._name)
         self._guarded(self._service.startService)
 
     def _signalled(self, number: int, _frame: Any) -> None:
@@ -100,7 +98,7 @@ class _Running:
         self._reactor.callFromThread(self._stop)
 
     def _stop(self) -> None:
-        log.info("%s stops", self._name)
+        log.info("stopping: %s", self._name)
         self._guarded(lambda: self._service.stopService().addCallbacks(self._stopped, self._not_stopped))
 
     def _stopped(self, results: list[tuple[bool, Any]]) -> None:
@@ -108,18 +106,18 @@ class _Running:
             if not succeeded:
                 self._not_stopped(failure)
                 return
-        log.info("%s has stopped", self._name)
+        log.info("stopped: %s", self._name)
         self._reactor.stop()
 
     def _not_stopped(self, failure: Any) -> None:
-        log.error("%s did not stop in good order: %s", self._name, failure.getErrorMessage())
+        log.error("not stopped in good order: %s: %s", self._name, failure.getErrorMessage())
         self._end_broken()
 
     def _guarded(self, step: Callable[[], Any]) -> None:
         try:
             step()
         except Exception:
-            log.exception("%s cannot go on", self._name)
+            log.exception("cannot go on: %s", self._name)
             self._end_broken()
 
     def _end_broken(self) -> None:

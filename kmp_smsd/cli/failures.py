@@ -48,6 +48,8 @@ def explain(error: Exception) -> tuple[int, str] | None:
     if (sqlite := sys.modules.get("pysqlite3.dbapi2")) and isinstance(error, sqlite.DatabaseError):
         passing = isinstance(error, sqlite.OperationalError)
         return TEMPORARY if passing else CONFIGURATION, f"the database cannot be used: {error}: see [storage] path"
+    if (wiring := sys.modules.get("kmp_smsd.service.wiring")) and isinstance(error, wiring.NothingToDo):
+        return CONFIGURATION, str(error)
     if isinstance(error, PermissionError):
         return _forbidden(error)
     if isinstance(error, OSError):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 import traceback
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -16,9 +16,8 @@ class OneLine(logging.Formatter):
     """Time in this machine's zone, level, origin, text; a traceback stands on the same line, the call last."""
 
     def format(self, record: logging.LogRecord) -> str:
-        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(record.created))
-        zone = time.strftime("%z", time.localtime(record.created))
-        text = f"{when}.{int(record.msecs):03}{zone} {record.levelname.lower()} {record.name}: {record.getMessage()}"
+        when = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
+        text = f"{when} {record.levelname.lower()} {record.name}: {record.getMessage()}"
         if record.exc_info and record.exc_info[1] is not None:
             text += " | " + " | ".join(traceback.format_exception(record.exc_info[1]))
         return "".join(char if char.isprintable() else _visible(char) for char in text.rstrip("\n"))

@@ -36,6 +36,10 @@ COMMANDS = {
 }
 
 
+class _ReaderGone(Exception):
+    """Whoever read our output has seen enough."""
+
+
 class Program(click.Group):
     """Every mistake is one sentence on standard error and an exit code of sysexits; no traceback without --debug."""
 
@@ -53,14 +57,21 @@ class Program(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise _ReaderGone from None  # click would call it a failure
+        return result
+
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:
         settings = Settings()
         try:
             code = super().main(args, prog_name or "kmp-smsd", **extra | {"standalone_mode": False, "obj": settings})
-            sys.stdout.flush()
-        except BrokenPipeError:  # whoever read our output has seen enough
+        except _ReaderGone:
             _forget_stdout()
             code = 0
         except (KeyboardInterrupt, click.Abort):
@@ -86,7 +97,7 @@ class Program(click.Group):
         raise SystemExit(code if isinstance(code, int) else 0)
 
 
-@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("kmp-smsd", cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="kmp-smsd", message="%(prog)s %(version)s")
 @click.option(
     "--config",

@@ -1,0 +1,340 @@
+"""What an operator does with one installation, from its first key to the last one's end."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+
+import pytest
+
+from tests.cli.site import FIRST, SECOND, THIRD, Site, until
+
+
+@pytest.fixture
+def intake(site: Site):
+    """A running intake whose SMSC is away: it decides what commands wish."""
+
+    def start() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as closed_soon:
+            site.link(closed_soon.getsockname()[1])
+        process = site.process("intake")
+        running.append(process)
+        for line in process.stderr:
+            if " starts: intake" in line:
+                break
+        drain = threading.Thread(target=process.stderr.read, daemon=True)
+        drain.start()
+        drains.append(drain)
+
+    running: list = []
+    drains: list[threading.Thread] = []
+    yield start
+    for process in running:
+        process.terminate()
+        assert process.wait(20) == 0
+        drains.pop().join()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def test_a_key_lives_from_its_import_to_its_destruction(site):
+    assert "private half: " in site.ok("master-key", "create")
+    assert (site.directory / "master.key").stat().st_mode & 0o777 == 0o600
+    assert "applied 0001_first" in site.ok("db", "migrate")
+    assert "up to date" in site.ok("db", "migrate")
+
+    keys = site.keys("K1", "K2")
+    dry = site.ok("keys", "import", str(keys), "--vendor", "Acme", "--plaintext", "--dry-run")
+    assert dry == f"{keys}: 2 keys, nothing wrong; a dry run, nothing was imported\n"
+    assert site.rows("keys", "list") == []
+    assert "2 keys of Acme imported, import 1" in site.ok(
+        "keys", "import", str(keys), "--vendor", "Acme", "--plaintext"
+    )
+    assert [(row["key_id"], row["state"]) for row in site.rows("keys", "list")] == [
+        ("K1", "pre-active"),
+        ("K2", "pre-active"),
+    ]
+
+    site.ok("registrations", "add", "+86 138 0000 0001", "meter")
+    assert site.message(FIRST, "K1") == "bound"
+    (binding,) = site.rows("bindings", "list")
+    assert (binding["mdn"], binding["app_id"], binding["key_id"], binding["platform"]) == (FIRST, "meter", "K1", "")
+    assert "(none yet)" in site.ok("bindings", "list")
+    assert site.rows("platforms", "list")[0]["due"] == 1
+
+    assert site.deliver("metering") == 1
+    (binding,) = site.rows("bindings", "list")
+    assert binding["platform"] == "metering"
+    assert binding["wanted_version"] == binding["confirmed_version"]
+    assert "confirmed" in site.ok("bindings", "show", FIRST)
+
+    told = site.ok("bindings", "withdraw", FIRST, "meter")
+    assert told.startswith(f"{FIRST} meter: key K1 is withdrawn\n")
+    assert "next message binds it again" in told
+    assert "keys suspend K1" in told
+    assert site.refused("bindings", "withdraw", FIRST, "meter")[0] == 1
+    assert site.message(FIRST, "K1", at=1_500_000) == "bound"
+
+    assert site.refused("keys", "destroy", "K1", "--yes") == (
+        1,
+        "key K1 is bound: revoke it first ('kmp-smsd keys revoke K1')",
+    )
+    told = site.ok("keys", "revoke", "K1", "--compromised", "--reason", "stolen", "--yes")
+    assert told == f"key K1 is compromised, withdrawn from {FIRST} meter\n"
+    assert site.rows("keys", "show", "K1")[0]["reason"] == "stolen"
+    code, sentence = site.refused("keys", "destroy", "K1", "--yes")
+    assert code == 1
+    assert "may still be held: platform metering has not confirmed" in sentence
+    site.deliver("metering")
+    assert site.ok("keys", "destroy", "K1", "--yes") == "key K1 is destroyed\n"
+    assert site.rows("keys", "show", "K1")[0]["state"] == "destroyed"
+
+    outcomes = [row["outcome"] for row in site.rows("journal", "list", "--mdn", FIRST)]
+    assert outcomes == ["bound", "bound"]
+    assert site.rows("journal", "list", "--mdn", SECOND) == []
+    assert "1970-01-01T" in site.ok("journal", "list")
+
+
+def test_a_file_with_faults_imports_nothing_and_names_each_line(site):
+    site.ready()
+    keys = site.write("bad.csv", "key_id,key\nK1,00112233445566778899aabbccddeeff\nK 2,zz\nK1,00\n")
+    done = site.run("keys", "import", str(keys), "--vendor", "Acme", "--plaintext")
+    assert (done.exit_code, done.stdout) == (1, "")
+    *faults, count = done.stderr.splitlines()
+    assert len(faults) == 3
+    assert all(line.startswith((f"{keys}:3: ", f"{keys}:4: ")) for line in faults)
+    assert count == f"kmp-smsd: 3 faults in {keys}: nothing was imported"
+    assert site.rows("keys", "list") == []
+
+
+def test_a_key_that_exists_makes_the_whole_file_a_conflict(site):
+    site.ready("K1")
+    keys = site.keys("K0", "K1")
+    for more in ((), ("--dry-run",)):
+        done = site.run("keys", "import", str(keys), "--vendor", "Acme", "--plaintext", *more)
+        assert done.exit_code == 1
+        assert f'{keys}:3: column 1 "key_id": key ID K1 exists already' in done.stderr
+    assert [row["key_id"] for row in site.rows("keys", "list")] == ["K1"]
+
+
+def test_only_the_first_faults_are_shown_and_all_are_counted(site):
+    site.ready()
+    keys = site.write("bad.csv", "key_id,key\n" + "K 1,00\n" * 300)
+    done = site.run("keys", "import", str(keys), "--vendor", "Acme", "--plaintext")
+    assert len(done.stderr.splitlines()) == 101
+    assert done.stderr.endswith(f"600 faults (500 more not shown) in {keys}: nothing was imported\n")
+
+
+def test_suspended_keys_are_bound_again_after_a_resume(site):
+    site.ready("K1", "K2")
+    assert site.ok("keys", "suspend", "K1", "K2", "--reason", "recall") == (
+        "key K1 is suspended\nkey K2 is suspended\n"
+    )
+    assert site.message(FIRST, "K1") == "key_not_usable"
+    site.ok("keys", "resume", "K1")
+    assert site.message(FIRST, "K1") == "bound"
+
+
+def test_one_impossible_wish_of_several_spoils_the_exit_code_only(site):
+    site.ready("K1", "K2")
+    done = site.run("keys", "suspend", "K1", "NONE", "K2")
+    assert done.exit_code == 1
+    assert done.stdout == "key K1 is suspended\nkey K2 is suspended\n"
+    assert done.stderr == "kmp-smsd: no key NONE: see 'kmp-smsd keys list'\n"
+
+
+def test_keys_are_listed_by_vendor_and_by_terminal(site):
+    site.ready("K1")
+    more = site.write("more.csv", "key_id,key,serial\nM1,00112233445566778899aabbccddeeff,T-9\n")
+    site.ok("keys", "import", str(more), "--vendor", "Meters", "--plaintext")
+    assert [row["key_id"] for row in site.rows("keys", "list", "--vendor", "Meters")] == ["M1"]
+    assert [row["key_id"] for row in site.rows("keys", "list", "--serial", "T-9")] == ["M1"]
+    assert site.rows("keys", "list", "--serial", "T-8") == []
+
+
+def test_registrations_are_added_listed_and_removed(site):
+    site.ready("K1", mdns=())
+    told = site.ok("registrations", "add", FIRST, "meter", "alarm", "meter")
+    assert told.startswith(f"{FIRST} meter: registered\n{FIRST} alarm: registered\n")
+    assert "no enabled platform has alarm among its apps: its keys wait until one has" in told
+    assert f"{FIRST} meter: was registered already" in site.ok("registrations", "add", "13800000001", "meter")
+    assert [(row["mdn"], row["app_id"]) for row in site.rows("registrations", "list")] == [
+        (FIRST, "alarm"),
+        (FIRST, "meter"),
+    ]
+    assert len(site.rows("registrations", "list", "--app", "alarm")) == 1
+    assert site.rows("registrations", "list", "--mdn", SECOND) == []
+    site.message(FIRST, "K1", app_id="meter")
+    assert site.ok("registrations", "remove", FIRST, "meter") == f"{FIRST} meter: removed, key K1 is withdrawn\n"
+    done = site.run("registrations", "remove", FIRST, "meter", "alarm")
+    assert (done.exit_code, done.stdout) == (1, f"{FIRST} alarm: removed\n")
+    assert f"{FIRST} is not registered for meter" in done.stderr
+    assert site.rows("bindings", "list") == []
+
+
+def test_registrations_come_from_a_file_whole_or_not_at_all(site):
+    site.ready()
+    good = site.write("good.csv", f"mdn,app_id\n{FIRST},meter\n{SECOND},meter\n{THIRD},tracker\n")
+    assert "nothing wrong; a dry run" in site.ok("registrations", "import", str(good), "--dry-run")
+    assert len(site.rows("registrations", "list")) == 1
+    assert site.ok("registrations", "import", str(good)) == f"{good}: 3 registrations, 2 of them new\n"
+    assert len(site.rows("registrations", "list")) == 3
+    bad = site.write("bad.csv", f"mdn,app_id\n8613800000009,meter\n{SECOND}0,meter\n{THIRD},no app\n")
+    done = site.run("registrations", "import", str(bad))
+    assert done.exit_code == 1
+    *faults, count = done.stderr.splitlines()
+    assert [fault.split(" ")[0] for fault in faults] == [f"{bad}:3:", f"{bad}:4:"]
+    assert "2 faults" in count
+    assert len(site.rows("registrations", "list")) == 3
+
+
+def test_a_page_may_end_between_two_apps_of_one_number(site, monkeypatch):
+    monkeypatch.setattr("kmp_smsd.cli.registrations.PAGE", 3)
+    monkeypatch.setattr("kmp_smsd.cli.output.PAGE", 3)
+    site.ready(apps=("meter", "tracker"), mdns=(FIRST, SECOND, THIRD))
+    rows = [(row["mdn"], row["app_id"]) for row in site.rows("registrations", "list")]
+    assert rows == [(mdn, app) for mdn in (FIRST, SECOND, THIRD) for app in ("meter", "tracker")]
+    table = site.ok("registrations", "list").splitlines()
+    assert len(table) == 7
+    assert len({line.index("1970" if "1970" in line else "20") for line in table[1:]}) == 1
+
+
+def test_the_outbox_is_listed_page_by_page_and_retried(site, monkeypatch):
+    monkeypatch.setattr("kmp_smsd.cli.outbox.PAGE", 2)
+    monkeypatch.setattr("kmp_smsd.cli.output.PAGE", 2)
+    site.ready("K1", "K2", "K3", mdns=(FIRST, SECOND, THIRD))
+    for mdn, key_id in ((FIRST, "K1"), (SECOND, "K2"), (THIRD, "K3")):
+        site.message(mdn, key_id)
+    with site.store() as store:
+        store.routes.set({"meter": "metering"})
+        list(store.routes.move(2_000_000))
+    assert [row["mdn"] for row in site.rows("outbox", "list", "--platform", "metering")] == [FIRST, SECOND, THIRD]
+    assert [row["key_id"] for row in site.rows("outbox", "list", "--mdn", SECOND)] == ["K2"]
+    assert site.ok("outbox", "retry", "--mdn", FIRST).endswith("tried now\n")
+    assert site.deliver("metering") == 3
+    assert site.rows("outbox", "list") == []
+    assert "nothing waits for a platform" in site.ok("outbox", "list")
+    assert len(site.rows("outbox", "list", "--all", "--platform", "metering")) == 3
+    assert site.ok("outbox", "retry") == "0 deliveries are tried now\n"
+
+
+def test_a_resync_wants_all_rows_of_a_platform_again(site):
+    site.ready("K1")
+    site.message(FIRST, "K1")
+    site.deliver("metering")
+    assert site.ok("platforms", "resync", "metering", "--dry-run") == "1 row of metering will be delivered again.\n"
+    assert site.rows("outbox", "list") == []
+    code, sentence = site.refused("platforms", "resync", "metering")
+    assert code == 64
+    assert "1 row of metering will be delivered again. Say --yes to do it" in sentence
+    assert site.ok("platforms", "resync", "metering", "--yes") == "1 row of metering: wanted again\n"
+    assert len(site.rows("outbox", "list")) == 1
+    assert site.refused("platforms", "resync", "meterin", "--yes")[1].startswith(
+        "no enabled platform meterin (did you mean 'metering'?)"
+    )
+
+
+def test_an_approved_hold_is_moved_by_intake_and_a_refused_one_is_not(site, intake):
+    site.ready("K1", "K2", mdns=(FIRST, SECOND))
+    site.message(FIRST, "K1")
+    assert site.message(FIRST, "K2", at=1_000_001) == "held"
+    assert site.message(SECOND, "K1", at=1_000_002) == "held"
+    first, second = site.rows("holds", "list")
+    assert (first["here_bound_key_id"], second["key_bound_at_mdn"], first["deciding"]) == ("K1", FIRST, False)
+    assert f"{FIRST} meter since 1970-" in site.ok("holds", "list")
+    intake()
+    told = site.ok("holds", "approve", str(first["hold"]), "--by", "eve")
+    assert told == f"hold {first['hold']}: moved: key K2 is bound to {FIRST} meter\n"
+    assert site.run("holds", "refuse", str(second["hold"]), SUDO_USER="adam", USER="root").exit_code == 0
+    everything = {row["hold"]: row for row in site.rows("holds", "list", "--all")}
+    assert (everything[first["hold"]]["state"], everything[first["hold"]]["by"]) == ("approved", "eve")
+    assert site.rows("holds", "list") == []
+
+
+def test_whoever_used_sudo_is_named_in_a_refusal(site):
+    site.ready("K1", mdns=(FIRST, SECOND))
+    site.message(FIRST, "K1")
+    site.message(SECOND, "K1", at=1_000_002)
+    done = site.run("holds", "refuse", "1", SUDO_USER="adam", USER="root")
+    assert (done.exit_code, done.stdout) == (0, "hold 1: refused\n")
+    assert site.rows("holds", "list", "--all")[0]["by"] == "adam"
+    assert site.refused("holds", "refuse", "1")[0] == 1
+    assert site.message(SECOND, "K1", at=1_000_003) == "refused"
+
+
+def test_a_wish_is_kept_where_no_intake_runs_and_decided_when_one_does(site, intake):
+    site.ready("K1", "K2")
+    site.message(FIRST, "K1")
+    site.message(FIRST, "K2", at=1_000_001)
+    code, sentence = site.refused("holds", "approve", "1", "--wait", "0")
+    assert code == 69
+    assert sentence.startswith("intake has not decided hold 1 within 0 s; the wish is kept")
+    assert "approved, not decided yet" in site.ok("holds", "list")
+    intake()
+    until(lambda: site.rows("bindings", "list")[0]["key_id"] == "K2")
+
+
+def test_an_approval_that_binds_nothing_says_why_and_leaves_the_hold_open(site, intake):
+    site.ready("K1", "K2")
+    site.message(FIRST, "K1")
+    site.message(FIRST, "K2", at=1_000_001)
+    site.ok("keys", "suspend", "K2")
+    intake()
+    done = site.run("holds", "approve", "1")
+    assert (done.exit_code, done.stdout) == (1, "hold 1: key_not_usable: nothing was bound, the hold stays open\n")
+    assert "open, last key_not_usable" in site.ok("holds", "list")
+
+
+def test_a_backup_is_restored_and_everything_delivered_again(site):
+    site.ready("K1")
+    site.message(FIRST, "K1")
+    site.deliver("metering")
+    copy = site.directory / "copy.db"
+    told = site.ok("db", "backup", str(copy))
+    assert "needs the private half of master key " in told
+    assert site.refused("db", "backup", str(copy)) == (1, "copy.db exists: name another file")
+    site.ok("registrations", "remove", FIRST, "meter")
+    code, sentence = site.refused("db", "restore", str(copy))
+    assert code == 64
+    assert "kmp.db will be replaced by copy.db" in sentence
+    assert "everything since that backup is lost" in sentence
+    assert len(site.rows("registrations", "list")) == 0
+    told = site.ok("db", "restore", str(copy), "--yes")
+    assert "1 row wanted again" in told
+    assert "the database as it was: " in told
+    assert len(site.rows("registrations", "list")) == 1
+    assert len(site.rows("outbox", "list")) == 1
+
+
+def test_a_restore_waits_for_nobody(site):
+    site.ready("K1")
+    copy = site.directory / "copy.db"
+    site.ok("db", "backup", str(copy))
+    with site.store():
+        code, sentence = site.refused("db", "restore", str(copy), "--yes")
+    assert (code, "is in use: stop kmp-smsd" in sentence) == (75, True)
+
+
+def test_a_second_master_key_is_never_made_beside_keys_of_the_first(site):
+    site.ready("K1")
+    assert site.refused("master-key", "create", "--private", str(site.directory / "other.key"))[0] == 1
+    (site.directory / "master.pub").unlink()
+    code, sentence = site.refused("master-key", "create", "--private", str(site.directory / "other.key"))
+    assert code == 1
+    assert "a new one could not open them" in sentence
+    assert not (site.directory / "other.key").exists()
+
+
+def test_no_listing_and_no_message_ever_shows_a_key(site):
+    secret = "00112233445566778899aabbccddeeff"
+    site.ready()
+    keys = site.write("keys.csv", f"key_id,key\nK1,{secret}\nK2,{secret}0\n")
+    said = site.run("keys", "import", str(keys), "--vendor", "Acme", "--plaintext").output
+    keys.write_text(f"key_id,key\nK1,{secret}\n")
+    said += site.ok("keys", "import", str(keys), "--vendor", "Acme", "--plaintext")
+    site.message(FIRST, "K1")
+    for words in (("keys", "list"), ("keys", "show", "K1"), ("bindings", "list"), ("outbox", "list")):
+        said += site.ok(*words) + json.dumps(site.rows(*words))
+    assert secret not in said
+    assert "K1" in said

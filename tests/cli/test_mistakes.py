@@ -1,0 +1,205 @@
+"""Every mistake is one sentence with its remedy, and an exit code that says whose it is."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from kmp_smsd.cli import failures
+from kmp_smsd.cli.failures import explain
+from kmp_smsd.cli.program import program
+from kmp_smsd.storage import StoreUnavailable
+from tests.cli.site import FIRST, SECOND, Site
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("keyz",), "No such command 'keyz'"),
+        (("keys", "show"), "Missing argument 'KEY_ID' (see 'kmp-smsd keys show --help')"),
+        (("keys", "show", "K 1"), "'K 1': a key ID is 1 to 64 of A-Z a-z 0-9 . -"),
+        (("keys", "list", "--vendr", "x"), "No such option '--vendr'. Did you mean '--vendor'?"),
+        (("registrations", "add", "12345", "meter"), "+12345 is in no range of the numbering plan"),
+        (("registrations", "add", "861380000000", "meter"), "+861380000000 has 12 digits"),
+        (("registrations", "add", "abc", "meter"), "'abc' is not a number"),
+        (("registrations", "add", FIRST, "a_b"), "'a_b': an app ID is 1 to 32 of A-Z a-z 0-9 . -"),
+        (("holds", "approve", "x"), "'x' is not a valid integer"),
+        (("keys", "import", "none.csv", "--vendor", "Acme"), "File 'none.csv' does not exist"),
+        (("keys", "revoke", "K1"), "Key K1 will never be bound again, and platforms give up what they hold of it. Say"),
+        (("keys", "destroy", "K1"), "Key K1 will be deleted for good. Say --yes to do it"),
+        (("run", "--log-level", "loud"), "'loud' is not one of 'debug', 'info', 'warning', 'error'"),
+    ],
+)
+def test_wrong_arguments_are_told_in_one_sentence(site, words, sentence):
+    site.ready("K1")
+    code, told = site.refused(*words)
+    assert code == 64
+    assert sentence in told
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("keys", "show", "NONE"), "no key NONE: see 'kmp-smsd keys list'"),
+        (("keys", "resume", "K1"), "key K1 is live and cannot become live"),
+        (("holds", "refuse", "7"), "hold 7 does not exist: see 'kmp-smsd holds list'"),
+        (("bindings", "withdraw", FIRST, "meter"), f"{FIRST} has no binding for meter: see"),
+        (("registrations", "remove", SECOND, "meter"), f"{SECOND} is not registered for meter: see"),
+        (("platforms", "test", "meterng"), "no enabled platform meterng (did you mean 'metering'?)"),
+        (("platforms", "trust", "meterng"), "no platforms.d/meterng.toml (did you mean 'metering'?)"),
+        (("platforms", "trust", "../x"), "no platforms.d/../x.toml"),
+        (("outbox", "list", "--platform", "meterng"), "no enabled platform meterng (did you mean 'metering'?)"),
+        (("master-key", "create"), "are sealed to master key"),
+    ],
+)
+def test_what_is_not_possible_exits_1_and_names_the_way_on(site, words, sentence):
+    site.ready("K1")
+    code, told = site.refused(*words)
+    assert code == 1
+    assert sentence in told
+
+
+def test_clear_text_is_imported_only_where_somebody_says_so(site):
+    site.ready()
+    code, told = site.refused("keys", "import", str(site.keys("K1")), "--vendor", "Acme")
+    assert code == 64
+    assert "say --plaintext" in told
+
+
+def test_all_faults_of_a_configuration_are_told_with_their_lines(site):
+    site.write("kmp-smsd.toml", '[storag]\n[secrets]\npublic_key = 1\n[numbering]\ncountry_code = "86"\n')
+    done = site.run("check-config")
+    assert (done.exit_code, done.stdout) == (78, "")
+    *faults, count = done.stderr.splitlines()
+    assert count == f"{len(faults)} faults, nothing was changed"
+    assert any(":1: " in fault and "did you mean 'storage'?" in fault for fault in faults)
+    assert any(":3: [secrets] public_key" in fault for fault in faults)
+    for words in (("keys", "list"), ("intake",), ("registrations", "add", FIRST, "meter")):
+        assert site.run(*words).exit_code == 78
+
+
+def test_a_good_configuration_is_summed_up(site):
+    told = site.ok("check-config")
+    assert told.startswith(f"{site.config}: good; 0 links to SMSCs, 1 platform\n")
+    assert "no link to an SMSC is enabled" in told
+
+
+def test_a_missing_configuration_is_named(tmp_path):
+    site = Site(tmp_path)
+    site.config.unlink()
+    done = site.run("keys", "list")
+    assert done.exit_code == 78
+    assert f"{site.config}: cannot be read: No such file or directory" in done.stderr
+
+
+def test_the_configuration_may_be_named_by_the_environment(site):
+    done = CliRunner(env={"KMP_SMSD_CONFIG": str(site.config)}).invoke(program, ["check-config"])
+    assert done.exit_code == 0
+
+
+@pytest.mark.parametrize("words", [("keys", "list"), ("db", "backup", "copy.db"), ("registrations", "list")])
+def test_a_missing_database_is_never_made_by_the_way(site, words):
+    code, told = site.refused(*words)
+    assert code == 78
+    assert "no database at kmp.db: is its volume mounted? For a new one run 'kmp-smsd db migrate'" in told
+    assert not site.database.exists()
+
+
+def test_a_file_of_something_else_is_no_database(site):
+    site.ready()
+    site.database.write_text("this is a letter, not a database\n" * 100)
+    for words in (("keys", "list"), ("db", "migrate")):
+        code, told = site.refused(*words)
+        assert code == 78
+        assert "not a database" in told
+
+
+def test_a_missing_volume_is_named(site):
+    text = site.config.read_text().replace('"kmp.db"', '"volume/kmp.db"')
+    site.write("kmp-smsd.toml", text)
+    code, told = site.refused("db", "migrate")
+    assert code == 78
+    assert "no directory volume: is its volume mounted?" in told
+
+
+def test_keys_cannot_be_imported_without_a_master_key(site):
+    site.ok("db", "migrate")
+    keys = str(site.keys("K1"))
+    assert site.refused("keys", "import", keys, "--vendor", "Acme", "--plaintext") == (
+        77,
+        "no master.pub: make the master key with 'kmp-smsd master-key create'",
+    )
+    site.ok("master-key", "create")
+    shutil.copy(site.directory / "master.key", site.directory / "master.pub")
+    code, told = site.refused("keys", "import", keys, "--vendor", "Acme", "--plaintext")
+    assert code == 77
+    assert "this is the private half of a master key; the public half is needed here" in told
+
+
+def test_a_master_key_is_never_overwritten_nor_half_made(site):
+    (site.directory / "master.pub").write_text("precious")
+    assert site.refused("master-key", "create") == (1, "master.pub exists: a master key is never overwritten")
+    assert not (site.directory / "master.key").exists()
+    (site.directory / "master.pub").unlink()
+    nowhere = str(site.directory / "nowhere" / "master.key")
+    code, told = site.refused("master-key", "create", "--private", nowhere)
+    assert (code, "create it first" in told) == (1, True)
+    assert not (site.directory / "master.pub").exists()
+
+
+def test_a_credential_of_the_unit_lies_in_credentials_beside_the_configuration(site):
+    text = site.config.read_text().replace(
+        f'master_key = {{file = "{site.directory}/master.key"}}', 'master_key = {credential = "kmp-master"}'
+    )
+    site.write("kmp-smsd.toml", text)
+    assert site.refused("master-key", "create")[1].startswith("no directory credentials: create it first")
+    (site.directory / "credentials").mkdir()
+    site.ok("master-key", "create")
+    assert (site.directory / "credentials" / "kmp-master").exists()
+
+
+def test_a_busy_database_is_tried_again_later(site):
+    site.ready()
+    with site.store():
+        code, told = site.refused("db", "migrate")
+    assert code == 75
+    assert "kmp.db is in use: stop kmp-smsd and wait for running commands, then try again" in told
+
+
+def test_a_permission_that_is_missing_is_not_told_as_a_passing_fault():
+    error = PermissionError(13, "Permission denied", "/var/lib/kmp-smsd/kmp.db.schema")
+    hidden = StoreUnavailable("the write lock cannot be taken")
+    hidden.__cause__ = error
+    for one in (error, hidden):
+        code, told = explain(one)
+        assert code == failures.NO_PERMISSION
+        assert told.startswith("/var/lib/kmp-smsd/kmp.db.schema: permission denied: run this as root, or as a member")
+
+
+def test_a_bug_is_called_one_and_shows_its_traceback_only_on_demand(site, monkeypatch):
+    def broken(*_args, **_kwargs):
+        raise RuntimeError("secret-value")
+
+    site.ready()
+    monkeypatch.setattr("kmp_smsd.storage.keys.Keys.listing", broken)
+    code, told = site.refused("keys", "list")
+    assert code == 70
+    assert told.startswith("this is a bug in kmp-smsd")
+    assert "secret-value" not in told
+    done = CliRunner().invoke(program, ["--debug", "--config", str(site.config), "keys", "list"])
+    assert done.exit_code == 70
+    assert "Traceback (most recent call last)" in done.stderr
+
+
+def test_what_others_wrote_cannot_paint_the_terminal(site):
+    site.ready("K1")
+    site.message(FIRST, "K1")
+    with site.store() as store:
+        store.routes.set({"meter": "metering"})
+        list(store.routes.move(2_000_000))
+        store._database.connection.execute("UPDATE outbox SET error = 'red \x1b[31m\nline'")
+    told = site.ok("outbox", "list")
+    assert r"red \x1b[31m\nline" in told
+    assert "\x1b" not in told

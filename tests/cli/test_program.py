@@ -1,0 +1,143 @@
+"""The program as a process: what it imports, where it writes, how it ends."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from kmp_smsd import __version__
+from kmp_smsd.cli.program import COMMANDS, program
+from tests.cli.site import FIRST
+
+IMPORTED = """
+import sys
+from kmp_smsd.cli import main
+sys.argv = ["kmp-smsd", *sys.argv[1:]]
+try:
+    main()
+finally:
+    heavy = {"twisted", "paramiko"} & set(sys.modules)
+    if heavy:
+        print("imported", *heavy, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--version",),
+        ("--help",),
+        ("keys", "import", "--help"),
+        ("run", "--help"),
+        ("check-config",),
+        ("keys", "list"),
+        ("registrations", "list"),
+        ("bindings", "show", FIRST),
+        ("holds", "list"),
+        ("outbox", "list"),
+        ("platforms", "list"),
+        ("journal", "list"),
+    ],
+)
+def test_quick_commands_import_neither_twisted_nor_paramiko(site, words):
+    site.ready()
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED, "--config", str(site.config), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "imported" not in done.stderr
+
+
+def test_version_and_help_import_not_even_the_configuration():
+    code = IMPORTED.replace('{"twisted", "paramiko"}', '{"pydantic", "sqlite_utils", "cryptography", "tabulate"}')
+    done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == (f"kmp-smsd {__version__}\n", "")
+
+
+def test_every_command_is_there_and_its_line_is_its_own():
+    for name, (_, _, line) in COMMANDS.items():
+        command = program.get_command(None, name)
+        assert command.name == name
+        first = command.help.split("\n")[0]
+        assert line.rstrip(".").split(",")[0].split(":")[0] in first, name
+
+
+def test_a_reader_who_has_seen_enough_ends_a_listing_in_silence(site):
+    site.ready()
+    rows = "".join(f"86138{number:08d},meter\n" for number in range(6000))
+    site.ok("registrations", "import", str(site.write("many.csv", f"mdn,app_id\n{rows}")))
+    process = site.process("registrations", "list", "--json")
+    assert process.stdout.readline().startswith('{"mdn": "8613800000000"')
+    process.stdout.close()
+    assert process.wait(20) == 0
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+def test_a_progress_bar_is_for_people_only(site):
+    site.ready()
+    keys = str(site.keys("K1", "K2"))
+    words = ("keys", "import", keys, "--vendor", "Acme", "--plaintext", "--dry-run")
+
+    def on_terminal(**env: str) -> str:
+        ours, theirs = pty.openpty()
+        plain = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        process = site.process(*words, stderr=theirs, env={**plain, **env})
+        os.close(theirs)
+        said = b""
+        while True:
+            try:
+                octets = os.read(ours, 4096)
+            except OSError:  # Linux's way to say that the other end is closed
+                break
+            said += octets
+        os.close(ours)
+        assert process.wait(20) == 0
+        process.stdout.close()
+        return said.decode()
+
+    assert "keys.csv" in on_terminal(TERM="xterm")
+    assert on_terminal(TERM="dumb") == ""
+    assert on_terminal(TERM="xterm", NO_COLOR="1") == ""
+
+
+def test_a_question_is_asked_on_a_terminal_and_no_is_heard(site):
+    site.ready("K1")
+    for answer, code in ((b"n\n", 1), (b"y\n", 0)):
+        ours, theirs = pty.openpty()
+        process = site.process("keys", "revoke", "K1", stdin=theirs)
+        os.write(ours, answer)
+        said, told = process.communicate(timeout=20)
+        os.close(theirs)
+        os.close(ours)
+        assert process.returncode == code
+        assert "[y/N]" in told
+        assert ("nothing was changed" in told) is (code == 1)
+        assert ("deactivated" in said) is (code == 0)
+
+
+def test_a_full_output_device_is_told(site):
+    site.ready("K1")
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        process = site.process("keys", "list", stdout=full)
+        assert process.wait(20) == 75
+    assert process.stderr.read() == "kmp-smsd: No space left on device\n"
+    process.stderr.close()
+
+
+def test_an_old_locale_shows_names_all_the_same(site):
+    site.ready()
+    keys = site.write("keys.csv", "key_id,key,serial\nK1,00112233445566778899aabbccddeeff,\u7535\u8868\n")
+    site.ok("keys", "import", str(keys), "--vendor", "Acme", "--plaintext")
+    env = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    process = site.process("keys", "list", env=env)
+    said, told = process.communicate(timeout=20)
+    assert (process.returncode, told) == (0, "")
+    assert r"\u7535\u8868" in said
