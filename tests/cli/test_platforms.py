@@ -1,0 +1,105 @@
+"""Platforms on the command line, against a real SSH server that runs kmp-receive."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import pytest
+
+from kmp_smsd.simulator.openssh import new_identity
+from kmp_smsd.simulator.platform import SimulatedPlatform
+from tests.cli.site import FIRST, HOST_KEY
+from tests.sshd import RECEIVER
+
+
+@pytest.fixture
+def platform(site):
+    """A platform that lets in the holder of the site's SSH identity; its own key is pinned nowhere yet."""
+    private, public = new_identity()
+    identity = site.directory / "ssh-identity"
+    identity.touch(mode=0o600)
+    identity.write_bytes(private)
+    server = SimulatedPlatform([sys.executable, str(RECEIVER), "--store", str(site.directory / "held.db")], public)
+    server.start()
+    site.platform("metering", server.address)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def dead_address():
+    with socket.create_server(("127.0.0.1", 0)) as closed_soon:
+        port = closed_soon.getsockname()[1]
+    return f"127.0.0.1:{port}"
+
+
+def test_a_platform_is_trusted_by_the_line_that_trust_shows(site, platform):
+    done = site.run("platforms", "test", "metering")
+    assert done.exit_code == 69
+    assert "the host key is not one of host_keys" in done.stdout
+
+    file = site.directory / "platforms.d" / "metering.toml"
+    before = file.read_text()
+    done = site.run("platforms", "trust", "metering")
+    assert done.exit_code == 0
+    assert "SHA256:" in done.stdout
+    assert file.read_text() == before
+    line = done.stdout[done.stdout.index("host_keys = [") :]
+    site.write("platforms.d/metering.toml", before[: before.index("host_keys")] + line)
+
+    (row,) = site.rows("platforms", "trust", "metering")
+    assert row["pinned"] is True
+    assert row["host_key"] == f"{platform.address} {platform.host_key}"
+    (row,) = site.rows("platforms", "test", "metering")
+    assert (row["ok"], row["receiver"], row["error"]) == (True, "kmp-receive 1", None)
+    assert row["fingerprint"].startswith("SHA256:")
+    assert "good" in site.ok("platforms", "test", "metering")
+
+
+def test_keys_can_be_shown_before_the_file_is_complete(site, platform):
+    site.write("platforms.d/metering.toml", f'[channel]\nhosts = ["{platform.address}"]\n')
+    assert site.run("check-config").exit_code == 78
+    (row,) = site.rows("platforms", "trust", "metering")
+    assert row["pinned"] is False
+    site.write("platforms.d/metering.toml", "[channel]\nhost = 1\n")
+    code, told = site.refused("platforms", "trust", "metering")
+    assert code == 78
+    assert 'hosts = ["HOST:PORT"] is needed in [channel]' in told
+
+
+def test_one_dead_host_of_two_is_told_and_spoils_the_exit_code(site, platform, dead_address):
+    text = site.platform("metering", f'{platform.address}", "{dead_address}', platform.host_key).read_text()
+    assert text.count("127.0.0.1") == 2
+    done = site.run("platforms", "test", "metering", "--json")
+    assert done.exit_code == 69
+    assert [line.count('"ok": true') for line in done.stdout.splitlines()] == [1, 0]
+    assert "Connection refused" in done.stdout.splitlines()[1]
+    assert site.run("platforms", "trust", "metering").exit_code == 69
+
+
+def test_an_identity_that_only_the_unit_has_is_named_by_hand(site, platform):
+    site.platform("metering", platform.address, platform.host_key)
+    text = site.config.read_text()
+    site.write("kmp-smsd.toml", text.replace(f'{{file = "{site.directory}/ssh-identity"}}', '{credential = "ssh"}'))
+    code, told = site.refused("platforms", "test", "metering")
+    assert code == 77
+    assert "credential ssh: $CREDENTIALS_DIRECTORY is not set" in told
+    assert told.endswith("here, name it with --identity")
+    assert "good" in site.ok("platforms", "test", "metering", "--identity", str(site.directory / "ssh-identity"))
+    code, told = site.refused("platforms", "test", "metering", "--identity", str(site.config))
+    assert (code, "is not a private key" in told) == (77, True)
+
+
+def test_platforms_are_listed_whether_dispatch_has_seen_them_or_not(site):
+    site.ready("K1", apps=("alarm",))
+    (new,) = site.rows("platforms", "list")
+    assert (new["platform"], new["configured"], new["due"], new["paused"]) == ("metering", True, 0, False)
+    site.message(FIRST, "K1")
+    waiting, _ = site.rows("platforms", "list")
+    assert (waiting["platform"], waiting["due"], waiting["configured"]) == ("", 1, False)
+    with site.store() as store:
+        store.routes.set({"alarm": "gone"})
+    assert "in no file" in site.ok("platforms", "list")
+    site.platform("metering", "keys.example", HOST_KEY).unlink()
+    assert [row["configured"] for row in site.rows("platforms", "list")].count(True) == 0

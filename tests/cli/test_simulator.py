@@ -1,0 +1,80 @@
+"""The counterparts that a lab starts by hand, with the daemon between them."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+
+import pytest
+
+from kmp_smsd.simulator.openssh import new_identity
+from tests.cli.site import FIRST, SECOND, until
+
+
+@pytest.fixture
+def processes():
+    running: list[subprocess.Popen[str]] = []
+    yield running
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def test_messages_typed_at_the_simulated_smsc_reach_the_simulated_platform(site, processes):
+    site.ready("K1")
+    private, public = new_identity()
+    identity = site.directory / "ssh-identity"
+    identity.touch(mode=0o600)
+    identity.write_bytes(private)
+    public_file = site.write("ssh.pub", public + "\n")
+    platform = site.process("simulator", "platform", str(public_file), "--store", str(site.directory / "held.db"))
+    processes.append(platform)
+    channel = "".join(platform.stdout.readline() for _ in range(5))
+    site.write("platforms.d/metering.toml", f'apps = ["meter"]\n{channel}')
+
+    smsc = site.process("simulator", "smsc", "--port", "0", stdin=subprocess.PIPE)
+    processes.append(smsc)
+    site.link(int(smsc.stderr.readline().rpartition(":")[2]))
+    daemon = site.process("run", stderr=subprocess.DEVNULL)
+    processes.append(daemon)
+    smsc.stdin.write(f"# a terminal powers on\n{FIRST} K1:K1\n\n{SECOND} nonsense\n")
+    smsc.stdin.close()
+    said = sorted(smsc.stdout.read().splitlines())
+    assert said == [f"ESME_ROK (0x00) {FIRST} K1:K1", f"ESME_RX_R_APPN (0x66) {SECOND} nonsense"]
+    assert smsc.wait(20) == 0
+
+    def confirmed() -> bool:
+        (row,) = site.rows("bindings", "list")
+        return row["confirmed_version"] == row["wanted_version"]
+
+    until(confirmed)
+    daemon.terminate()
+    assert daemon.wait(20) == 0
+    platform.send_signal(signal.SIGTERM)
+    assert platform.wait(20) == 0
+
+
+def test_a_line_without_a_text_is_refused_with_its_number(site, processes):
+    smsc = site.process("simulator", "smsc", "--port", "0", stdin=subprocess.PIPE)
+    processes.append(smsc)
+    _, told = smsc.communicate(f"# nothing\n{FIRST}\n", timeout=20)
+    assert smsc.returncode == 1
+    assert told.endswith("kmp-smsd: line 2: write MDN TEXT, as in 8613912345678 K1:KEY-1\n")
+
+
+def test_an_smsc_that_stays_ends_with_its_signal(site, processes):
+    smsc = site.process("simulator", "smsc", "--port", "0", "--stay")
+    processes.append(smsc)
+    assert "an SMSC listens on 127.0.0.1:" in smsc.stderr.readline()
+    smsc.terminate()
+    assert smsc.wait(20) in (0, -signal.SIGTERM)  # the signal may come before it waits for one
+
+
+def test_a_file_that_is_no_public_key_is_refused(site):
+    code, told = site.refused("simulator", "platform", str(site.write("x.pub", "\n")))
+    assert code == 1
+    assert "x.pub is no SSH public key" in told
