@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from itertools import islice, tee
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +15,60 @@ from kmp_smsd.storage import open_store
 from tests.peers.peers import Peer, Tap, net_smpp, node_smpp
 
 SHORT_CODE = "10690000"
+TERMINALS = 400
 
 
 class ForeignLab(Lab):
-    """An installation whose SMSC somebody else wrote, behind a tap."""
+    """An installation whose SMSC somebody else wrote, behind a tap; it has terminals that report to it."""
 
-    def __init__(self, directory: Path, platforms: dict[str, tuple[str, ...]], link: dict[str, Any], **options: Any):
+    def __init__(self, directory: Path, *, link: dict[str, Any] | None = None, **options: Any) -> None:
         self.tap = Tap()
-        link = {"hosts": [f"127.0.0.1:{self.tap.port}"], "enquire_after_s": 0, **link}
-        super().__init__(directory, platforms, link=link, **{"sync": {"mdn_burst": 1000}, **options})
+        first = {"hosts": [f"127.0.0.1:{self.tap.port}"], "enquire_after_s": 0, "reconnect_max_s": 0.2}
+        super().__init__(
+            directory, {"metering": ("meter",)}, link=first | (link or {}), **{"sync": {"mdn_burst": 1000}} | options
+        )
+        self._terminals = iter([(f"8613{number:09d}", f"KEY-{number:04d}") for number in range(1, TERMINALS + 1)])
+        self._counted_before: Counter[str] = Counter()
+
+    def start(self) -> None:
+        super().start()
+        keys, registrations = self.directory / "keys.csv", self.directory / "registrations.csv"
+        terminals, self._terminals = tee(self._terminals)
+        with keys.open("w") as key_file, registrations.open("w") as registration_file:
+            print("key_id,key", file=key_file)
+            print("mdn,app_id", file=registration_file)
+            for mdn, key_id in terminals:
+                print(f"{key_id},{secrets.token_hex(16)}", file=key_file)
+                print(f"{mdn},meter", file=registration_file)
+        self.command("keys", "import", str(keys), "--vendor", "Acme", "--plaintext")
+        self.command("registrations", "import", str(registrations))
 
     def close(self) -> None:
         super().close()
         self.tap.close()
 
-    def terminals(self, count: int) -> list[tuple[str, str]]:
-        """MDNs that are registered for the app meter, each with the ID of a key of its own."""
-        made = [(f"8613{number:09d}", f"KEY-{number:04d}") for number in range(1, count + 1)]
-        keys, registrations = self.directory / "keys.csv", self.directory / "registrations.csv"
-        keys.write_text("key_id,key\n" + "".join(f"{key},{secrets.token_hex(16)}\n" for _, key in made))
-        registrations.write_text("mdn,app_id\n" + "".join(f"{mdn},meter\n" for mdn, _ in made))
-        self.command("keys", "import", str(keys), "--vendor", "Acme", "--plaintext")
-        self.command("registrations", "import", str(registrations))
-        return made
+    def attach(self, smsc_port: int) -> None:
+        """Give the daemon an SMSC; connections and outcomes are counted from here on."""
+        self.tap.wires.clear()
+        self._counted_before = self._counted()
+        self.tap.open(smsc_port)
 
-    def bindings(self) -> dict[str, str]:
-        """What is bound on disk: the key ID by MDN."""
+    def terminals(self, count: int) -> list[tuple[str, str]]:
+        """MDNs that have not reported yet, each registered for an app and with the ID of a key of its own."""
+        return list(islice(self._terminals, count))
+
+    def bindings(self, terminals: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """What is bound on disk for these terminals: the key ID by MDN."""
         with open_store(self.database) as store:
-            return {row["mdn"]: row["key_id"] for row in store.bindings.active(limit=10_000)}
+            return {row["mdn"]: row["key_id"] for mdn, _ in terminals for row in store.bindings.of(mdn)}
 
     def counted(self) -> dict[str, int]:
-        """How many messages had which outcome, on disk."""
+        """How many messages had which outcome, on disk, since the SMSC was attached."""
+        return dict(self._counted() - self._counted_before)
+
+    def _counted(self) -> Counter[str]:
         with open_store(self.database) as store:
-            return {row["outcome"]: row["count"] for row in store.tallies()}
+            return Counter({row["outcome"]: row["count"] for row in store.tallies()})
 
 
 def mo(number: int, source_addr: str, text: str, **fields: Any) -> dict[str, Any]:
@@ -55,32 +79,38 @@ def mo(number: int, source_addr: str, text: str, **fields: Any) -> dict[str, Any
     }  # fmt: skip
 
 
+@pytest.fixture(scope="package")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForeignLab]:
+    """An installation for many tests, its daemon running."""
+    with ForeignLab(tmp_path_factory.mktemp("lab")) as one:
+        one.start_role_unbound("run")
+        yield one
+        assert one.roles[0].stop() == 0
+
+
 @pytest.fixture
-def start_lab(tmp_path: Path) -> Iterator[Callable[..., ForeignLab]]:
-    """Make an installation; afterwards its daemon is stopped in good order."""
-    labs: list[ForeignLab] = []
+def lab_with(tmp_path: Path) -> Iterator[Callable[..., ForeignLab]]:
+    """Make an installation with options of its own, its daemon running."""
+    with ExitStack() as stack:
 
-    def start(*, meter: bool = False, **options: Any) -> ForeignLab:
-        link = options.pop("link", {})
-        lab = ForeignLab(tmp_path / str(len(labs)), {"metering": ("meter",)} if meter else {}, link, **options)
-        labs.append(lab)
-        lab.start()
-        return lab
+        def make(**options: Any) -> ForeignLab:
+            one = stack.enter_context(ForeignLab(tmp_path, **options))
+            one.start_role_unbound("run")
+            return one
 
-    yield start
-    for lab in labs:
-        lab.close()
+        yield make
 
 
 @pytest.fixture(params=[net_smpp, node_smpp])
 def start_peer(request: pytest.FixtureRequest) -> Iterator[Callable[..., Peer]]:
-    """Make an SMSC, with each library in turn."""
-    peers: list[Peer] = []
+    """Start an SMSC, with each library in turn, and attach an installation to it."""
+    with ExitStack() as stack:
 
-    def start(**behave: Any) -> Peer:
-        peers.append(request.param(**behave))
-        return peers[-1]
+        def start(lab: ForeignLab, **behave: Any) -> Peer:
+            peer: Peer = request.param(**behave)
+            stack.callback(peer.kill)
+            lab.attach(peer.port)
+            stack.callback(lab.tap.shut)
+            return peer
 
-    yield start
-    for peer in peers:
-        peer.kill()
+        yield start
