@@ -93,6 +93,10 @@ class Tap(Watched):
     def __repr__(self) -> str:
         return f"{len(self.wires)} connections, said to the SMSC: {[pdus(wire.from_daemon) for wire in self.wires]}"
 
+    def said(self, command_id: int) -> list[Pdu]:
+        """The PDUs of one kind that the daemon sent, on all connections."""
+        return [pdu for wire in self.wires for pdu in pdus(wire.from_daemon) if pdu.command_id == command_id]
+
     def open(self, smsc_port: int) -> None:
         """Lead new connections to the SMSC on `smsc_port`."""
         self._listening = socket.create_server(("127.0.0.1", self.port))
