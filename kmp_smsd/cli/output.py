@@ -36,15 +36,17 @@ def pages(
 def listing(pages: Iterable[Sequence[Row]], columns: Columns, *, as_json: bool, nothing: str) -> None:
     """Print a table, or the rows in JSON. `nothing` is told to people where there are no rows."""
     widths = [0] * len(columns)
-    header = True
+    first = True
     for page in pages:
         if as_json:
             sys.stdout.write("".join(_json(row) for row in page))
             continue
         cells = [[_cell(row, column) for column in columns.values()] for row in page]
-        sys.stdout.write(_table(list(columns) if header else [], cells, widths))
-        header = False
-    if header and not as_json:
+        table = _table(list(columns), cells, widths)
+        # The headers count in the width of every page, but stand on the first one only.
+        sys.stdout.write(table if first else table.partition("\n")[2])
+        first = False
+    if first and not as_json:
         click.echo(f"kmp-smsd: {nothing}", err=True)
 
 
@@ -109,11 +111,11 @@ def printable(text: str) -> str:
 
 
 def _table(headers: list[str], cells: list[list[str]], widths: list[int]) -> str:
-    """A page as wide as the pages before it; `widths` is kept up to date."""
+    """A table as wide as those before it; `widths` is kept up to date."""
     from tabulate import tabulate
 
     for column in range(len(widths)):
-        widths[column] = max(widths[column], *(len(row[column]) for row in cells), *map(len, headers[column:][:1]))
+        widths[column] = max(widths[column], *(len(row[column]) for row in cells))
         cells[0][column] = cells[0][column].ljust(widths[column])
     lines = tabulate(cells, headers, tablefmt="plain", disable_numparse=True, preserve_whitespace=True)
     return "".join(f"{line.rstrip()}\n" for line in lines.splitlines())

@@ -77,6 +77,9 @@ class Program(click.Group):
         except (KeyboardInterrupt, click.Abort):
             _complain("interrupted")
             code = INTERRUPTED
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            code = USAGE
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "kmp-smsd"
             _complain(f"{_sentence(error.format_message())} (see '{path} --help')")

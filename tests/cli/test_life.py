@@ -197,7 +197,17 @@ def test_a_page_may_end_between_two_apps_of_one_number(site, monkeypatch):
     assert rows == [(mdn, app) for mdn in (FIRST, SECOND, THIRD) for app in ("meter", "tracker")]
     table = site.ok("registrations", "list").splitlines()
     assert len(table) == 7
-    assert len({line.index("1970" if "1970" in line else "20") for line in table[1:]}) == 1
+    assert len({line.rindex(" ") for line in table[1:]}) == 1
+
+
+def test_all_pages_of_a_table_have_their_columns_below_the_headers(site, monkeypatch):
+    monkeypatch.setattr("kmp_smsd.cli.keys.PAGE", 2)
+    monkeypatch.setattr("kmp_smsd.cli.output.PAGE", 2)
+    site.ready("K1", "K2-LONGER", "K3", "K4", "K5")
+    header, *rows = site.ok("keys", "list").splitlines()
+    assert len(rows) == 5
+    assert {row.index("Acme") for row in rows} == {header.index("vendor")}
+    assert {row.index("aes") for row in rows} == {header.index("algorithm")}
 
 
 def test_the_outbox_is_listed_page_by_page_and_retried(site, monkeypatch):

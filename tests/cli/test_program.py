@@ -61,6 +61,14 @@ def test_version_and_help_import_not_even_the_configuration():
     assert (done.stdout, done.stderr) == (f"kmp-smsd {__version__}\n", "")
 
 
+@pytest.mark.parametrize("words", [("keys",), ("db",)])
+def test_a_command_without_its_verb_shows_its_help_as_a_message(site, words):
+    done = site.run(*words)
+    assert (done.exit_code, done.stdout) == (64, "")
+    assert done.stderr.startswith("Usage: kmp-smsd")
+    assert "\nCommands:\n" in done.stderr
+
+
 def test_every_command_is_there_and_its_line_is_its_own():
     for name, (_, _, line) in COMMANDS.items():
         command = program.get_command(None, name)
