@@ -114,8 +114,9 @@ class Imports:
         self.close()
 
     def discard(self, import_id: int) -> None:
-        """Delete what was staged."""
-        self._delete(import_id)
+        """Delete what was staged; a published import stays."""
+        if self._database.rows("SELECT 1 FROM imports WHERE id = ? AND live_at IS NULL", (import_id,)):
+            self._delete(import_id)
         self.close()
 
     def listing(self) -> list[dict[str, Any]]:

@@ -154,7 +154,7 @@ class Outbox:
             place = (row.subscriber, row.app_id, platform)
             match settlement:
                 case Confirm():
-                    confirmed.append((row.version, row.version, row.version, *place))
+                    confirmed.append((row.version, row.version, row.version, row.version, *place))
                 case Postpone():
                     postponed.append((settlement.try_at, settlement.reason, *place, row.version))
                 case Reject():
@@ -164,6 +164,7 @@ class Outbox:
         with self._database.transaction() as connection:
             connection.executemany(
                 """UPDATE outbox SET confirmed_version = max(confirmed_version, ?),
+                     rejected_version = iif(rejected_version = ?, 0, rejected_version),
                      attempts = iif(wanted_version = ?, 0, attempts), error = iif(wanted_version = ?, NULL, error)
                    WHERE subscriber = ? AND app = ? AND platform = ?""",
                 confirmed,
@@ -175,7 +176,8 @@ class Outbox:
             )
             connection.executemany(
                 """UPDATE outbox SET rejected_version = ?, error = ?, attempts = attempts + 1
-                   WHERE subscriber = ? AND app = ? AND platform = ? AND wanted_version = ?""",
+                   WHERE subscriber = ? AND app = ? AND platform = ? AND wanted_version = ?
+                     AND wanted_version <> confirmed_version""",
                 rejected,
             )
             for settlement, place in outbid:

@@ -10,12 +10,10 @@ from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.storage import Store, open_store
 from kmp_smsd.storage.maintenance import migrate
 
-pytest.register_assert_rewrite("tests.storage.contract", "tests.storage.stock")
-
 OpenStore = Callable[..., Store]
 
 
-@pytest.fixture(name="open_store")
+@pytest.fixture(name="open_store", params=["sqlite"])
 def _open_store(tmp_path: Path) -> Iterator[OpenStore]:
     """Opens stores on databases by name, each created when first named; all are closed in the end."""
     with ExitStack() as stores:

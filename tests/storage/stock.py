@@ -132,14 +132,17 @@ def journalled(store: Store) -> list[tuple[str, str]]:
 def content(store: Store, mdns: tuple[str, ...]) -> dict[str, Any]:
     """Everything that people can see, without the numbers that depend on how messages were cut into batches."""
     return {
-        "bindings": [row for mdn in mdns for row in _without(store.bindings.of(mdn), "wanted_version")],
+        "bindings": [row for mdn in mdns for row in _unversioned(store.bindings.of(mdn))],
         "holds": store.holds.listing(everything=True, limit=10_000),
-        "outbox": _without(outbox(store), "wanted_version"),
+        "outbox": _unversioned(outbox(store)),
         "journal": store.journal(limit=10_000),
         "tallies": store.tallies(),
         "keys": store.keys.listing(limit=10_000),
     }
 
 
-def _without(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
-    return [{name: value for name, value in row.items() if name != column} for row in rows]
+def _unversioned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {name: value == row["wanted_version"] if name.endswith("_version") else value for name, value in row.items()}
+        for row in rows
+    ]

@@ -1,4 +1,5 @@
-"""What every store must keep, whatever lies below it: test_sqlite.py holds SQLite to it.
+"""What every store must keep, whatever lies below it.
 
-The tests use two fixtures: `open_store(policy, name=...)` and `store`, a fresh one with the default policy.
+The tests see a store through its own interface only, and get it from the fixture `open_store`, which has a parameter
+for each back end (tests/storage/conftest.py).
 """

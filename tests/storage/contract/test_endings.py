@@ -1,0 +1,197 @@
+"""What ends a binding without a message, and what destroys a key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.storage import Store
+from kmp_smsd.storage.errors import NotPossible
+from kmp_smsd.storage.outbox import Confirm, Postpone
+from tests.storage.stock import (
+    NOW,
+    A,
+    B,
+    bound,
+    confirm_all,
+    due,
+    import_keys,
+    open_holds,
+    register,
+    reject_all,
+    row_at,
+    settle,
+    sync,
+    wanted,
+)
+
+ENDINGS: dict[str, Callable[[Store], object]] = {
+    "registration removed": lambda store: store.registrations.remove(A, ["meter"], NOW + 10),
+    "key deactivated": lambda store: store.keys.revoke("k1", "old", NOW + 10, compromised=False),
+    "key compromised": lambda store: store.keys.revoke("k1", "stolen", NOW + 10, compromised=True),
+    "withdrawn": lambda store: store.bindings.withdraw(A, "meter", NOW + 10),
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_bound(store: Store) -> None:
+    store.routes.set({"meter": "metering"})
+    import_keys(store, "k1", "k2")
+    register(store, A, "meter", "tracker")
+    assert settle(store, sync(A, "k1", "meter")) == [Outcome.BOUND]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_ending_withdraws_the_binding_and_wants_nothing(store: Store, ending: str) -> None:
+    confirm_all(store)
+    before = row_at(store, A)["wanted_version"]
+    ENDINGS[ending](store)
+    assert bound(store) == {}
+    assert wanted(store) == {(A, "meter", "metering"): None}
+    assert row_at(store, A)["wanted_version"] > before
+    (binding,) = store.bindings.of(A)
+    assert (binding["state"], binding["ended_at"]) == ("withdrawn", NOW + 10)
+    (row,) = due(store, now=NOW + 10)
+    assert row.key is None
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_ending_wants_nothing_at_the_old_platform_of_an_app_that_moves(store: Store, ending: str) -> None:
+    store.routes.set({"meter": "elsewhere"})
+    ENDINGS[ending](store)
+    assert set(wanted(store).values()) == {None}
+    assert sum(store.routes.move(NOW + 20)) == 0
+
+
+@pytest.mark.parametrize("ending", ["registration removed", "withdrawn"])
+def test_ending_at_a_place_closes_its_holds(store: Store, ending: str) -> None:
+    assert settle(store, sync(A, "k2", "meter")) == [Outcome.HELD]
+    ENDINGS[ending](store)
+    assert open_holds(store) == []
+
+
+def test_revoking_a_key_closes_its_holds(store: Store) -> None:
+    register(store, B, "meter")
+    assert settle(store, sync(B, "k1")) == [Outcome.HELD]
+    store.keys.revoke("k1", None, NOW, compromised=False)
+    assert open_holds(store) == []
+
+
+def test_withdrawn_terminal_binds_again_with_its_next_message(store: Store) -> None:
+    store.bindings.withdraw(A, "meter", NOW + 10)
+    assert settle(store, sync(A, "k1", "meter"), now=NOW + 20) == [Outcome.BOUND]
+    with pytest.raises(NotPossible, match="has no binding for tracker"):
+        store.bindings.withdraw(A, "tracker", NOW)
+
+
+def test_removing_one_registration_leaves_the_other(store: Store) -> None:
+    assert settle(store, sync(A, "k2", "tracker")) == [Outcome.BOUND]
+    assert store.registrations.remove(A, ["meter", "alarm"], NOW + 10) == ["meter"]
+    assert bound(store) == {(A, "tracker"): "k2"}
+    assert store.registrations.remove(B, ["meter"], NOW + 10) == []
+
+
+def test_suspended_key_stays_bound_but_binds_nothing_new(store: Store) -> None:
+    store.keys.suspend("k1", "audit")
+    assert bound(store) == {(A, "meter"): "k1"}
+    assert settle(store, sync(A, "k1", "tracker")) == [Outcome.KEY_NOT_USABLE]
+    store.keys.resume("k1", NOW)
+    assert settle(store, sync(A, "k1", "meter")) == [Outcome.ALREADY_BOUND]
+
+
+def test_resumed_key_s_delivery_is_tried_at_once(store: Store) -> None:
+    store.keys.suspend("k1", "audit")
+    (row,) = due(store)
+    store.outbox.settle("metering", [Postpone(row, NOW + 3_600_000, "suspended")], NOW)
+    assert due(store) == []
+    store.keys.resume("k1", NOW)
+    assert [one.attempts for one in due(store)] == [0]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "present"),
+    [
+        (["resume"], "live"),
+        (["suspend", "suspend"], "suspended"),
+        (["compromise", "revoke"], "compromised"),
+        (["revoke", "revoke"], "deactivated"),
+        (["revoke", "suspend"], "deactivated"),
+        (["revoke", "resume"], "deactivated"),
+        (["destroy", "resume"], "destroyed"),
+        (["destroy", "compromise"], "destroyed"),
+        (["destroy", "destroy"], "destroyed"),
+    ],
+)
+def test_key_s_state_goes_one_way(store: Store, wishes: list[str], present: str) -> None:
+    wish: dict[str, Callable[[], object]] = {
+        "suspend": lambda: store.keys.suspend("k2", None),
+        "resume": lambda: store.keys.resume("k2", NOW),
+        "revoke": lambda: store.keys.revoke("k2", None, NOW, compromised=False),
+        "compromise": lambda: store.keys.revoke("k2", None, NOW, compromised=True),
+        "destroy": lambda: store.keys.destroy("k2", NOW),
+    }
+    for one in wishes[:-1]:
+        wish[one]()
+    with pytest.raises(NotPossible, match=f"key k2 is {present} and cannot become"):
+        wish[wishes[-1]]()
+
+
+def test_deactivated_key_may_turn_out_to_be_compromised(store: Store) -> None:
+    store.keys.revoke("k1", "old", NOW, compromised=False)
+    assert store.keys.revoke("k1", "stolen", NOW, compromised=True) == 0
+    assert store.keys.get("k1")["state"] == "compromised"  # type: ignore[index]
+
+
+def test_nobody_s_key_cannot_be_changed(store: Store) -> None:
+    with pytest.raises(NotPossible, match="no key nobody"):
+        store.keys.suspend("nobody", None)
+
+
+# Destroying
+
+
+def test_bound_key_cannot_be_destroyed(store: Store) -> None:
+    with pytest.raises(NotPossible, match="is bound"):
+        store.keys.destroy("k1", NOW)
+    assert store.keys.get("k1")["state"] == "active"  # type: ignore[index]
+
+
+def test_key_that_a_platform_may_hold_cannot_be_destroyed(store: Store) -> None:
+    """Delivered and confirmed, then revoked: the platform has not confirmed that it holds nothing."""
+    confirm_all(store)
+    store.keys.revoke("k1", "stolen", NOW + 10, compromised=True)
+    with pytest.raises(NotPossible, match=f"platform metering has not confirmed {A} meter"):
+        store.keys.destroy("k1", NOW)
+    reject_all(store, now=NOW + 10)
+    with pytest.raises(NotPossible, match="has not confirmed"):
+        store.keys.destroy("k1", NOW)
+    store.outbox.retry(NOW + 20)
+    confirm_all(store, now=NOW + 20)
+    assert store.keys.destroy("k1", NOW) is True
+    key = store.keys.get("k1")
+    assert key is not None
+    assert (key["state"], key["reason"]) == ("destroyed", "stolen")
+
+
+def test_key_that_only_an_old_confirmation_says_is_gone_cannot_be_destroyed(store: Store) -> None:
+    (bind,) = due(store)
+    store.keys.revoke("k1", None, NOW + 10, compromised=False)
+    store.outbox.settle("metering", [Confirm(bind)], NOW + 11)  # the bind was under way
+    with pytest.raises(NotPossible, match="has not confirmed"):
+        store.keys.destroy("k1", NOW)
+
+
+def test_key_left_at_the_old_platform_of_an_app_that_moves_cannot_be_destroyed(store: Store) -> None:
+    confirm_all(store)
+    store.routes.set({"meter": "elsewhere"})
+    store.keys.revoke("k1", None, NOW + 10, compromised=False)
+    confirm_all(store, "elsewhere", NOW + 10)
+    with pytest.raises(NotPossible, match="platform metering has not confirmed"):
+        store.keys.destroy("k1", NOW)
+
+
+def test_destroyed_key_is_known_and_never_bound_again(store: Store) -> None:
+    assert store.keys.destroy("k2", NOW) is True
+    assert settle(store, sync(A, "k2", "tracker")) == [Outcome.KEY_NOT_USABLE]

@@ -1,0 +1,213 @@
+"""The outbox: desired state, versions, and what dispatch tells of its deliveries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kmp_smsd.storage import Store
+from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject
+from tests.storage.stock import (
+    HOUR,
+    MOVING,
+    NOW,
+    A,
+    B,
+    bound,
+    confirm_all,
+    due,
+    import_keys,
+    outbox,
+    register,
+    reject_all,
+    row_at,
+    settle,
+    sync,
+    versions,
+    wanted,
+)
+
+DAY = 24 * HOUR
+
+
+@pytest.fixture(name="row")
+def _row(store: Store) -> OutboxRow:
+    store.routes.set({"meter": "metering"})
+    import_keys(store, "k1", "k2")
+    register(store, A, "meter")
+    register(store, B, "meter")
+    settle(store, sync(A, "k1"))
+    (row,) = due(store)
+    return row
+
+
+def test_due_row_has_all_that_a_delivery_needs(row: OutboxRow) -> None:
+    assert (row.mdn, row.app_id, row.version, row.attempts) == (A, "meter", NOW, 0)
+    assert row.key is not None
+    assert (row.key.key_id, row.key.algorithm, row.key.kcv, row.key.app_id, row.key.state) == (
+        "k1", "aes", "BE7ED6", None, "live",
+    )  # fmt: skip
+    assert (row.key.nonce, row.key.ciphertext) == (b"n" * 12, b"sealed k1")
+    assert "sealed" not in repr(row)
+
+
+def test_rows_come_due_in_the_order_of_their_time(store: Store, row: OutboxRow) -> None:
+    settle(store, sync(B, "k2"), now=NOW + 1)
+    store.outbox.settle("metering", [Postpone(row, NOW + 10, "busy")], NOW + 1)
+    assert [one.mdn for one in due(store, now=NOW + 9)] == [B]
+    assert [one.mdn for one in due(store, now=NOW + 10)] == [B, A]
+    assert [one.mdn for one in store.outbox.due("metering", NOW + 10, 1)] == [B]
+    assert store.outbox.next_try("metering") == NOW + 1
+    assert due(store, "other", NOW + 10) == []
+    assert store.outbox.next_try("other") is None
+
+
+def test_confirmed_row_is_not_due_any_more(store: Store, row: OutboxRow) -> None:
+    store.outbox.settle("metering", [Postpone(row, NOW, "busy")], NOW)
+    store.outbox.settle("metering", [Confirm(row)], NOW)
+    assert due(store, now=NOW + DAY) == []
+    after = row_at(store, A)
+    assert (after["confirmed_version"], after["attempts"], after["error"]) == (row.version, 0, None)
+
+
+def test_postponed_row_counts_its_attempts_and_says_why(store: Store, row: OutboxRow) -> None:
+    for attempt in range(1, 4):
+        store.outbox.settle("metering", [Postpone(row, NOW + attempt, "no space")], NOW)
+        after = row_at(store, A)
+        assert (after["attempts"], after["error"], after["try_at"]) == (attempt, "no space", NOW + attempt)
+
+
+def test_rejected_row_rests(store: Store, row: OutboxRow) -> None:
+    store.outbox.settle("metering", [Reject(row, "who?")], NOW)
+    assert due(store, now=NOW + DAY) == []
+    assert store.outbox.next_try("metering") is None
+    (shown,) = store.outbox.listing(platform=None, mdn=None, everything=False, limit=10)
+    assert (shown["rejected_version"], shown["error"]) == (row.version, "who?")
+
+
+def test_old_confirmation_leaves_the_new_wish_due(store: Store, row: OutboxRow) -> None:
+    store.bindings.withdraw(A, "meter", NOW + 1)
+    store.outbox.settle("metering", [Confirm(row)], NOW + 2)
+    (withdraw,) = due(store, now=NOW + 2)
+    assert withdraw.key is None
+    assert row_at(store, A)["confirmed_version"] == row.version < withdraw.version
+
+
+def test_confirmations_in_the_wrong_order_never_go_back(store: Store, row: OutboxRow) -> None:
+    store.bindings.withdraw(A, "meter", NOW + 1)
+    (withdraw,) = due(store, now=NOW + 2)
+    store.outbox.settle("metering", [Confirm(withdraw)], NOW + 2)
+    store.outbox.settle("metering", [Confirm(row)], NOW + 3)
+    assert row_at(store, A)["confirmed_version"] == withdraw.version
+    assert due(store, now=NOW + 3) == []
+
+
+def test_old_rejection_and_old_postponement_are_ignored(store: Store, row: OutboxRow) -> None:
+    store.bindings.withdraw(A, "meter", NOW + 1)
+    before = row_at(store, A)
+    store.outbox.settle("metering", [Reject(row, "who?"), Postpone(row, NOW + DAY, "busy")], NOW + 2)
+    assert row_at(store, A) == before
+
+
+def test_version_is_confirmed_or_rejected_and_never_both(store: Store, row: OutboxRow) -> None:
+    """Delivered twice, because the first answer was lost: the answers may differ."""
+    store.outbox.settle("metering", [Reject(row, "who?")], NOW)
+    store.outbox.settle("metering", [Confirm(row)], NOW)
+    store.outbox.settle("metering", [Reject(row, "who?")], NOW)
+    (platform,) = [one for one in store.routes.platforms() if one["platform"] == "metering"]
+    assert (platform["due"], platform["rejected"]) == (0, 0)
+    assert store.outbox.retry(NOW + 1) == 0
+
+
+def test_outbid_row_is_wanted_above_what_the_platform_holds(store: Store, row: OutboxRow) -> None:
+    store.outbox.settle("metering", [Outbid(row, NOW + 5 * HOUR)], NOW + 1)
+    (again,) = due(store, now=NOW + 1)
+    assert again.version == NOW + 5 * HOUR + 1
+    assert again.key == row.key
+    store.bindings.withdraw(A, "meter", NOW + 2)
+    (withdraw,) = due(store, now=NOW + 2)
+    assert withdraw.version == NOW + 5 * HOUR + 2
+
+
+def test_outbid_row_that_changed_meanwhile_is_left_alone(store: Store, row: OutboxRow) -> None:
+    store.bindings.withdraw(A, "meter", NOW + 1)
+    before = row_at(store, A)
+    store.outbox.settle("metering", [Outbid(row, NOW + 5 * HOUR)], NOW + 2)
+    assert row_at(store, A) == before
+
+
+def test_retry_makes_waiting_rows_due_and_rejected_ones_wanted_again(store: Store, row: OutboxRow) -> None:
+    settle(store, sync(B, "k2"))
+    (other,) = [one for one in due(store) if one.mdn == B]
+    store.outbox.settle("metering", [Reject(row, "who?"), Postpone(other, NOW + DAY, "busy")], NOW)
+    assert due(store, now=NOW + 1) == []
+    assert store.outbox.retry(NOW + 1, platform="other") == 0
+    assert store.outbox.retry(NOW + 1, mdn=B) == 1
+    assert [(one.mdn, one.version) for one in due(store, now=NOW + 1)] == [(B, other.version)]
+    assert store.outbox.retry(NOW + 1) == 1
+    assert {(one.mdn, one.version) for one in due(store, now=NOW + 1)} == {(B, other.version), (A, NOW + 1)}
+
+
+@pytest.mark.usefixtures("row")
+def test_again_wants_the_rejected_rows_of_a_run(store: Store) -> None:
+    settle(store, sync(B, "k2"))
+    places = [(one.subscriber, one.app_id) for one in due(store)]
+    reject_all(store)
+    store.outbox.again(places[:1], "metering", NOW + 1)
+    store.outbox.again(places[:1], "other", NOW + 1)
+    assert [one.mdn for one in due(store, now=NOW + 1)] == [A]
+
+
+@pytest.mark.usefixtures("row")
+def test_want_again_wants_everything_of_a_platform_at_new_versions(store: Store) -> None:
+    register(store, A, "tracker")
+    settle(store, sync(A, "k2", "tracker"))  # no platform serves it: it waits
+    confirm_all(store)
+    before = wanted(store)
+    assert store.outbox.want_again(NOW + 1, platform="other") == 0
+    assert store.outbox.want_again(NOW + 1, platform="metering") == store.outbox.want_again(NOW + 2) == 1
+    assert wanted(store) == before
+    assert [(one.mdn, one.version) for one in due(store, now=NOW + 2)] == [(A, NOW + 2)]
+
+
+def test_versions_only_grow_although_the_clock_goes_back(open_store: Any) -> None:
+    store = open_store(MOVING)
+    store.routes.set({"meter": "metering"})
+    import_keys(store, "k1", "k2")
+    register(store, A, "meter")
+    seen = [0]
+    for step, now in enumerate([NOW, NOW - DAY, NOW - 2 * DAY, NOW + 1, NOW - 3 * DAY]):
+        settle(store, sync(A, ("k1", "k2")[step % 2], received_at=now), now=now)
+        store.routes.set({"meter": f"platform{step}"})
+        sum(store.routes.move(now))
+        if bound(store):
+            store.bindings.withdraw(A, "meter", now)
+        seen.append(versions(store)[A, "meter"])
+    assert seen == sorted(set(seen))
+
+
+def test_moved_key_s_withdrawal_and_binding_both_leave(open_store: Any) -> None:
+    store = open_store(MOVING)
+    store.routes.set({"meter": "metering"})
+    import_keys(store, "k1")
+    for mdn in (A, B):
+        register(store, mdn, "meter")
+    settle(store, sync(A, "k1"))
+    confirm_all(store)
+    settle(store, sync(B, "k1"), now=NOW + 1)
+    assert {(one.mdn, one.key.key_id if one.key else None) for one in due(store, now=NOW + 1)} == {(A, None), (B, "k1")}
+
+
+@pytest.mark.usefixtures("row")
+def test_rows_are_listed_in_pages(store: Store) -> None:
+    register(store, A, *[f"app{number}" for number in range(5)])
+    import_keys(store, *[f"key{number}" for number in range(5)])
+    settle(store, *[sync(A, f"key{number}", f"app{number}") for number in range(5)])
+    apps: list[str] = []
+    after = (0, "", "")
+    while page := store.outbox.listing(platform=None, mdn=A, everything=True, after=after, limit=2):
+        apps += [one["app_id"] for one in page]
+        after = page[-1]["subscriber"], page[-1]["app_id"], page[-1]["platform"]
+    assert apps == ["app0", "app1", "app2", "app3", "app4", "meter"]
+    assert len(outbox(store)) == 6
