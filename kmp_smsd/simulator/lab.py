@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -238,11 +239,11 @@ class Lab:
     def wait_for(self, condition: Callable[[], bool], what: str, within_s: float = READY_WITHIN_S) -> None:
         """Wait until `condition` holds; raises TimeoutError that names `what`."""
         pause = threading.Event()
-        for _ in range(int(within_s / POLL_S)):
-            if condition():
-                return
+        deadline = time.monotonic() + within_s
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"waited {within_s:g} s for {what}")
             pause.wait(POLL_S)
-        raise TimeoutError(f"waited {within_s:g} s for {what}")
 
     def nothing_due(self) -> bool:
         """Whether every delivery that has a platform is confirmed or rejected."""

@@ -119,13 +119,13 @@ def test_key_revoked_in_mid_delivery(carrier):
     (gate / "held").unlink(missing_ok=True)
     carrier.say(mdn, f"K1:{key}")
     carrier.wait_for((gate / "held").exists, "the platform to have stored the key")
-    carrier.command("keys", "revoke", key, "--compromised", "--reason", "read out in a laboratory")
+    carrier.command("keys", "revoke", key, "--yes", "--compromised", "--reason", "read out in a laboratory")
     release_answers(gate)
     carrier.settled()
     assert mdn not in held_at(carrier, "metering")
     carrier.say(mdn, f"K1:{key}")
     assert (mdn, "meter") not in carrier.bindings()
-    carrier.command("keys", "destroy", key)
+    carrier.command("keys", "destroy", key, "--yes")
 
 
 def test_withdraw_overtakes_its_bind(carrier):
@@ -158,7 +158,7 @@ def test_hold_approved_after_the_key_was_revoked(carrier):
     carrier.say(old, f"K1:{key}")
     carrier.say(new, f"K1:{key}")
     hold = open_hold(carrier, new)
-    carrier.command("keys", "revoke", key)
+    carrier.command("keys", "revoke", key, "--yes")
     refused = carrier.command("holds", "approve", hold, check=False)
     assert refused.returncode != 0
     assert "closed" in refused.stderr

@@ -67,7 +67,7 @@ def test_no_secret_is_in_any_file_or_log(tmp_path, monkeypatch):
             ),
             "the platform's fault to be told",
         )
-        carrier.command("keys", "revoke", terminals[3][1])
+        carrier.command("keys", "revoke", terminals[3][1], "--yes")
         for words in (
             ("keys", "list"),
             ("bindings", "list"),
