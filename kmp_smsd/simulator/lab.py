@@ -162,7 +162,7 @@ class Lab:
     def write_config(self) -> None:
         """Write kmp-smsd.toml and platforms.d as they are now."""
         main = {
-            "storage": {"path": self.database.name},
+            "storage": {"path": str(self.database)},
             "secrets": {
                 "public_key": "master.pub",
                 "master_key": {"file": str(self.directory / "master.key")},
