@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +49,8 @@ def check_place(path: Path) -> None:
         raise StoreUnusable(f"{path.parent} is a network file system ({kind}): put the database on a local disk")
 
 
-def check_schema(connection: Any, path: Path) -> None:
-    """Raise StoreUnusable unless the database has exactly the schema that this program knows."""
+def check_schema(connection: Any, path: Path, *, older: bool = False) -> None:
+    """Raise StoreUnusable unless the database has the schema that this program knows, or an `older` one."""
     try:
         applied = [one.name for one in MIGRATIONS.applied(sqlite_utils.Database(connection, execute_plugins=False))]
         pending = [one.name for one in MIGRATIONS.pending(sqlite_utils.Database(connection, execute_plugins=False))]
@@ -60,7 +62,7 @@ def check_schema(connection: Any, path: Path) -> None:
         raise StoreUnusable(f"{path} is not a database of kmp-smsd: for a new one run 'kmp-smsd db migrate'")
     if len(applied) + len(pending) > len(MIGRATIONS._migrations):
         raise StoreUnusable(f"{path} was made by a newer kmp-smsd ({applied[-1]}): install that, or restore a backup")
-    if pending:
+    if pending and not older:
         raise StoreUnusable(f"{path} has an older schema ({applied[-1]}): run 'kmp-smsd db migrate'")
 
 
@@ -135,13 +137,14 @@ def restore(path: Path, source: Path, now: int) -> Restored:
             copy.with_name(copy.name + suffix).unlink(missing_ok=True)
         try:
             with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as original:
-                check_schema(original, source)
+                check_schema(original, source, older=True)
                 (verdict,) = original.execute("PRAGMA integrity_check(1)").fetchone()
                 if verdict != "ok":
                     raise NotPossible(f"{source} is damaged: {verdict}")
                 original.execute("VACUUM INTO ?", (str(copy),))
             with closing(connect(copy)) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
+                MIGRATIONS.apply(sqlite_utils.Database(connection, execute_plugins=False))
             with closing(Database(copy)) as database:
                 wanted_again = Outbox(database).want_again(now)
                 database.erase_log()
@@ -176,7 +179,9 @@ def _set_aside(path: Path) -> Path:
     """
     previous = _beside(path, "before-restore")
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)) as last:
+        with closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=0)
+        ) as last:
             last.execute("PRAGMA locking_mode = EXCLUSIVE")
             last.execute("BEGIN EXCLUSIVE")
             last.execute("COMMIT")
@@ -192,7 +197,10 @@ def _set_aside(path: Path) -> Path:
 
 
 def _beside(path: Path, what: str) -> Path:
-    return path.with_name(f"{path.name}.{what}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    """A name for a copy, by the second; one that is not taken."""
+    stem = f"{path.name}.{what}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    names = chain([stem], (f"{stem}.{number}" for number in count(2)))
+    return next(one for one in map(path.with_name, names) if not one.exists())
 
 
 def _sync(path: Path) -> None:
@@ -208,13 +216,16 @@ def _sync(path: Path) -> None:
 def _file_system(directory: Path) -> str:
     """The type of the file system that `directory` lies on, as the kernel names it; '' where it does not say."""
     best, kind = "", ""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    for line in mounts.splitlines():
+    for line in _mounts().splitlines():
         fields, _, rest = line.partition(" - ")
-        mount_point = fields.split()[4].encode().decode("unicode_escape")
+        mount_point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields.split()[4])
         if len(mount_point) >= len(best) and directory.is_relative_to(mount_point):
             best, kind = mount_point, rest.split()[0]
     return kind
+
+
+def _mounts() -> str:
+    try:
+        return Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import sqlite_utils
+from pysqlite3 import dbapi2 as sqlite3
+
+from kmp_smsd.storage import Store, StoreBusy, StoreUnavailable, StoreUnusable, maintenance, open_store
+from kmp_smsd.storage.locks import SchemaLock
+from kmp_smsd.storage.maintenance import migrate
+from kmp_smsd.storage.migrations import MIGRATIONS
+from tests.storage.stock import A, import_keys, register, settle, sync
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "kmp.db"
+
+
+def test_new_database_is_made_by_migrating_and_only_so(path: Path) -> None:
+    with pytest.raises(StoreUnusable, match=r"no database at .*: is its volume mounted"):
+        open_store(path)
+    assert not path.exists()
+    assert migrate(path).applied == ("0001_first",)
+    open_store(path).close()
+    again = migrate(path)
+    assert (again.applied, again.snapshot) == ((), None)
+
+
+def test_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    for call in (open_store, migrate):
+        with pytest.raises(StoreUnusable, match=r"no directory .*: is its volume mounted"):
+            call(tmp_path / "missing" / "kmp.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+FOREIGN = {
+    "noise": b"\x8f" * 9_000,
+    "text": b"not a database at all, but long enough to be mistaken for one " * 20,
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_file_that_is_no_database_is_refused_and_left_as_it_is(path: Path, kind: str) -> None:
+    path.write_bytes(FOREIGN[kind])
+    for call in (open_store, migrate):
+        with pytest.raises(StoreUnusable, match="not a database"):
+            call(path)
+    assert path.read_bytes() == FOREIGN[kind]
+
+
+def test_database_of_something_else_is_refused_and_left_as_it_is(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE cats (name TEXT)")
+    before = path.read_bytes()
+    for call in (open_store, migrate):
+        with pytest.raises(StoreUnusable):
+            call(path)
+    assert path.read_bytes() == before
+
+
+def test_empty_file_is_no_store_but_may_become_one(path: Path) -> None:
+    path.touch()
+    with pytest.raises(StoreUnusable):
+        open_store(path)
+    migrate(path)
+    open_store(path).close()
+
+
+def test_database_of_a_newer_program_is_refused(path: Path) -> None:
+    migrate(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as newer:
+        newer.execute(
+            "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('kmp-smsd', '9999_later', 'now')"
+        )
+    for call in (open_store, migrate):
+        with pytest.raises(StoreUnusable, match=r"made by a newer kmp-smsd .*9999_later"):
+            call(path)
+
+
+@pytest.fixture(name="next_version")
+def _next_version() -> Iterator[None]:
+    """This program as its next version will be: one migration more."""
+
+    @MIGRATIONS(name="0002_second")
+    def second(database: sqlite_utils.Database) -> None:
+        database.execute("ALTER TABLE keys ADD COLUMN colour TEXT")
+
+    yield
+    MIGRATIONS._migrations.pop()
+
+
+def test_database_of_an_older_program_is_migrated_after_a_snapshot(path: Path, request: pytest.FixtureRequest) -> None:
+    migrate(path)
+    with open_store(path) as store:
+        import_keys(store, "k1")
+    request.getfixturevalue("next_version")
+    with pytest.raises(StoreUnusable, match=r"older schema \(0001_first\): run 'kmp-smsd db migrate'"):
+        open_store(path)
+    migrated = migrate(path)
+    assert migrated.applied == ("0002_second",)
+    assert migrated.snapshot is not None
+    with closing(sqlite3.connect(migrated.snapshot)) as snapshot:
+        assert snapshot.execute("SELECT * FROM keys").fetchone()[1] == "k1"
+        assert "colour" not in [row[1] for row in snapshot.execute("PRAGMA table_info(keys)")]
+    with open_store(path) as store:
+        assert store.keys.get("k1") is not None
+
+
+def test_backup_of_an_older_program_is_migrated_as_it_is_restored(path: Path, request: pytest.FixtureRequest) -> None:
+    migrate(path)
+    with open_store(path) as store:
+        import_keys(store, "k1")
+    maintenance.backup(path, path.with_name("backup"))
+    request.getfixturevalue("next_version")
+    maintenance.restore(path, path.with_name("backup"), 1)
+    with open_store(path) as store:
+        assert store.keys.get("k1") is not None
+
+
+def test_failed_migration_changes_nothing(path: Path) -> None:
+    migrate(path)
+
+    @MIGRATIONS(name="0002_broken")
+    def broken(database: sqlite_utils.Database) -> None:
+        database.execute("ALTER TABLE keys ADD COLUMN colour TEXT")
+        database.execute("ALTER TABLE nonsense ADD COLUMN colour TEXT")
+
+    try:
+        with pytest.raises(StoreUnavailable, match="no such table"):
+            migrate(path)
+    finally:
+        MIGRATIONS._migrations.pop()
+    open_store(path).close()
+
+
+def test_open_store_keeps_others_from_migrating_and_the_other_way_round(path: Path) -> None:
+    migrate(path)
+    with open_store(path), open_store(path):
+        with pytest.raises(StoreBusy, match="stop kmp-smsd"):
+            migrate(path)
+    with closing(SchemaLock(path, exclusive=True)):
+        with pytest.raises(StoreBusy, match="being migrated or restored"):
+            open_store(path)
+    migrate(path)
+
+
+MOUNTS = r"""22 1 8:1 / / rw - ext4 /dev/sda1 rw
+30 22 0:25 / /srv rw shared:1 - {kind} server:/export rw
+31 30 0:26 / /srv/a\040disk\134here rw - ext4 /dev/sdb rw
+32 22 0:27 / /srvlocal rw - xfs /dev/sdc rw
+33 30 0:28 / /srv/Zähler rw - nfs4 server:/zaehler rw
+34 22 0:29 / /over rw - nfs4 server:/over rw
+35 34 0:30 / /over rw - ext4 /dev/sdd rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("directory", "kind", "refused"),
+    [
+        ("/srv", "nfs4", True),
+        ("/srv/deeper/down", "cifs", True),
+        ("/srv", "fuse.sshfs", True),
+        ("/srv", "btrfs", False),
+        (r"/srv/a disk\here", "nfs4", False),
+        ("/srvlocal", "nfs4", False),
+        ("/srv/Zähler", "ext4", True),
+        ("/over", "nfs4", False),
+        ("/elsewhere", "nfs4", False),
+    ],
+)
+def test_network_file_system_is_refused(
+    monkeypatch: pytest.MonkeyPatch, directory: str, kind: str, refused: bool
+) -> None:
+    monkeypatch.setattr(maintenance, "_mounts", lambda: MOUNTS.replace("{kind}", kind))
+    monkeypatch.setattr(Path, "is_dir", lambda _: True)
+    monkeypatch.setattr(Path, "resolve", lambda path: path)
+    if refused:
+        with pytest.raises(StoreUnusable, match="network file system"):
+            maintenance.check_place(Path(directory) / "kmp.db")
+    else:
+        maintenance.check_place(Path(directory) / "kmp.db")
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
+def test_files_are_the_group_s_whatever_the_umask(path: Path, umask: int) -> None:
+    script = """
+import os, sys
+from pathlib import Path
+os.umask(int(sys.argv[2]))
+from kmp_smsd.storage import open_store
+from kmp_smsd.storage.maintenance import migrate
+from tests.storage.stock import begin_import, register, A
+path = Path(sys.argv[1])
+migrate(path)
+with open_store(path) as store:
+    begin_import(store)
+    register(store, A, "meter")
+    for file in sorted(path.parent.iterdir()):
+        print(file.name, oct(file.stat().st_mode & 0o7777))
+"""
+    shown = subprocess.run(
+        [sys.executable, "-c", script, str(path), str(umask)], check=True, capture_output=True, text=True
+    ).stdout
+    names = ["kmp.db", "kmp.db-shm", "kmp.db-wal", "kmp.db.import", "kmp.db.next", "kmp.db.schema", "kmp.db.write"]
+    assert shown.splitlines() == [f"{name} 0o660" for name in names]
+
+
+def test_copy_that_was_put_in_place_by_hand_is_refused_with_advice(path: Path) -> None:
+    migrate(path)
+    maintenance.backup(path, path.with_name("copy"))
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    os.replace(path.with_name("copy"), path)
+    with pytest.raises(StoreUnusable, match="put copies in place with 'kmp-smsd db restore'"):
+        open_store(path)
+
+
+def test_log_stays_small_while_intake_writes_on(open_store: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kmp_smsd.storage import database
+
+    monkeypatch.setattr(database, "CHECKPOINT_OCTETS", 200_000)
+    store: Store = open_store()  # type: ignore[operator]
+    keys = [f"k{number}" for number in range(600)]
+    import_keys(store, *keys)
+    for number, key in enumerate(keys):
+        mdn = str(int(A) + number)
+        register(store, mdn, "meter")
+        settle(store, sync(mdn, key))
+    assert store._database._wal.stat().st_size < 1_000_000

@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from pysqlite3 import dbapi2 as sqlite3
+
+from kmp_smsd.storage import StoreBusy, StoreUnavailable, StoreUnusable, maintenance, open_store
+from kmp_smsd.storage.errors import NotPossible
+from kmp_smsd.storage.maintenance import backup, migrate, restore
+from tests.storage.stock import (
+    NOW,
+    A,
+    B,
+    bound,
+    confirm_all,
+    due,
+    import_keys,
+    register,
+    row_at,
+    settle,
+    sync,
+    versions,
+    wanted,
+)
+
+DAY = 86_400_000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A database with k1 bound at A."""
+    path = tmp_path / "kmp.db"
+    migrate(path)
+    with open_store(path) as store:
+        store.routes.set({"meter": "metering"})
+        import_keys(store, "k1", "k2")
+        register(store, A, "meter")
+        register(store, B, "meter")
+        settle(store, sync(A, "k1"))
+        confirm_all(store)
+    return path
+
+
+@pytest.fixture
+def saved(path: Path) -> Path:
+    """Its backup; the database went on afterwards: k1 was withdrawn from A, k2 bound at A."""
+    saved = path.with_name("saved.db")
+    backup(path, saved)
+    with open_store(path) as store:
+        store.bindings.withdraw(A, "meter", NOW + 1)
+        settle(store, sync(A, "k2", received_at=NOW + 2), now=NOW + 2)
+        confirm_all(store, now=NOW + 3)
+    return saved
+
+
+def is_whole(path: Path) -> bool:
+    with closing(sqlite3.connect(path)) as connection:
+        return bool(connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok")
+
+
+def test_restored_store_wants_everything_again_above_all_that_was_ever_wanted(path: Path, saved: Path) -> None:
+    with open_store(path) as store:
+        before = versions(store)[A, "meter"]
+    restored = restore(path, saved, NOW + DAY)
+    assert restored.wanted_again == 1
+    with open_store(path) as store:
+        assert bound(store) == {(A, "meter"): "k1"}
+        (row,) = due(store, now=NOW + DAY)
+        assert row.key is not None
+        assert row.key.key_id == "k1"
+        assert row.version > before
+    assert restored.previous is not None
+    assert is_whole(restored.previous)
+
+
+def test_replaced_database_is_kept_and_can_be_restored_itself(path: Path, saved: Path) -> None:
+    previous = restore(path, saved, NOW + DAY).previous
+    assert previous is not None
+    restore(path, previous, NOW + 2 * DAY)
+    with open_store(path) as store:
+        assert bound(store) == {(A, "meter"): "k2"}
+
+
+def test_restored_and_backed_up_files_are_shared_and_private(path: Path, saved: Path) -> None:
+    assert saved.stat().st_mode & 0o777 == 0o600
+    restore(path, saved, NOW)
+    assert path.stat().st_mode & 0o777 == 0o660
+    assert [file.name for file in path.parent.iterdir() if "restoring" in file.name or "partial" in file.name] == []
+
+
+def test_database_that_was_lost_is_restored(path: Path, saved: Path) -> None:
+    for file in path.parent.glob("kmp.db*"):
+        file.unlink()
+    assert restore(path, saved, NOW).previous is None
+    with open_store(path) as store:
+        assert bound(store) == {(A, "meter"): "k1"}
+
+
+@pytest.mark.parametrize("damage", ["noise", "half", "empty"])
+def test_damaged_database_is_replaced(path: Path, saved: Path, damage: str) -> None:
+    octets = path.read_bytes()
+    path.write_bytes({"noise": b"\x8f" * 20_000, "half": octets[: len(octets) // 2], "empty": b""}[damage])
+    restore(path, saved, NOW)
+    with open_store(path) as store:
+        assert bound(store) == {(A, "meter"): "k1"}
+
+
+@pytest.mark.parametrize("damage", ["noise", "half", "middle"])
+def test_damaged_backup_changes_nothing(path: Path, saved: Path, damage: str) -> None:
+    octets = saved.read_bytes()
+    middle = octets[:8_192] + b"\x8f" * 4_096 + octets[12_288:]
+    saved.write_bytes({"noise": b"\x8f" * 20_000, "half": octets[: len(octets) // 2], "middle": middle}[damage])
+    with pytest.raises((NotPossible, StoreUnusable, StoreUnavailable)):
+        restore(path, saved, NOW)
+    with open_store(path) as store:
+        assert bound(store) == {(A, "meter"): "k2"}
+    assert list(path.parent.glob("*restor*")) == []
+
+
+def test_restore_waits_for_nobody(path: Path, saved: Path) -> None:
+    with open_store(path), pytest.raises(StoreBusy):
+        restore(path, saved, NOW)
+    with closing(sqlite3.connect(path, isolation_level=None)) as shell:
+        shell.execute("BEGIN")
+        shell.execute("SELECT count(*) FROM keys").fetchone()
+        with pytest.raises(StoreUnavailable, match="locked"):
+            restore(path, saved, NOW)
+    with open_store(path) as store:
+        assert bound(store) == {(A, "meter"): "k2"}
+
+
+def test_backup_is_never_written_over_a_file(path: Path, saved: Path) -> None:
+    before = saved.read_bytes()
+    with pytest.raises(NotPossible, match="name another file"):
+        backup(path, saved)
+    assert saved.read_bytes() == before
+    with pytest.raises(NotPossible, match="no backup"):
+        restore(path, path.with_name("missing"), NOW)
+    with pytest.raises(StoreUnavailable):
+        backup(path, path.parent / "missing" / "saved.db")
+
+
+WRITERS = 3
+
+
+def test_backup_under_writers_ends_and_is_one_moment(path: Path) -> None:
+    """Each writer binds and withdraws in one breath, so a moment between two transactions shows as a difference."""
+    stop = threading.Event()
+    started = threading.Barrier(WRITERS + 1)
+    failed: list[BaseException] = []
+    with open_store(path) as store:
+        import_keys(store, *[f"w{writer}" for writer in range(WRITERS)])
+        for writer in range(WRITERS):
+            register(store, f"861380000000{writer}", "meter")
+
+    def write(writer: int) -> None:
+        try:
+            with open_store(path) as store:
+                started.wait(10)
+                now = NOW
+                while not stop.is_set():
+                    now += 10
+                    settle(store, sync(f"861380000000{writer}", f"w{writer}", received_at=now), now=now)
+                    store.bindings.withdraw(f"861380000000{writer}", "meter", now)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(WRITERS)]
+    for thread in threads:
+        thread.start()
+    started.wait(10)
+    try:
+        saved = [path.with_name(f"saved{number}.db") for number in range(5)]
+        for one in saved:
+            backup(path, one)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(10)
+    assert failed == []
+    for one in saved:
+        assert is_whole(one)
+        restore(path, one, NOW + DAY)
+        with open_store(path) as store:
+            for (mdn, app_id), key_id in bound(store).items():
+                assert wanted(store)[mdn, app_id, "metering"] == key_id
+            assert {place[0] for place, key in wanted(store).items() if key} == {mdn for mdn, _ in bound(store)}
+
+
+# Killed at every step
+
+
+STEPS = ("migrate", "_migrate", "restore", "_set_aside")
+
+
+def run_until(step: int, call: Callable[[], object]) -> int | None:
+    """Call in a process that is killed at line `step` of what it does; how many lines a whole run has."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        lines = 0
+
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            nonlocal lines
+            if frame.f_code.co_filename != maintenance.__file__ or frame.f_code.co_name not in STEPS:
+                return None
+            if event == "line":
+                lines += 1
+                if lines == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return trace
+
+        try:
+            sys.settrace(trace)
+            call()
+            sys.settrace(None)
+            os.write(writer, str(lines).encode())
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        if os.WIFSIGNALED(status):
+            return None
+        return int(told.read())
+
+
+@pytest.fixture
+def copies(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    def copied(number: int, what: tuple[Path, ...]) -> list[Path]:
+        directory = tmp_path_factory.mktemp(f"killed{number}")
+        return [Path(shutil.copy(one, directory / one.name)) for one in what]
+
+    yield copied
+    assert is_whole(path)
+
+
+def test_restore_killed_at_any_step_leaves_the_old_or_the_new_database_whole(
+    path: Path, saved: Path, copies: Any
+) -> None:
+    seen = []
+    target, source = copies(0, (path, saved))
+    steps = run_until(0, lambda: restore(target, source, NOW + DAY))
+    assert steps is not None
+    for step in range(1, steps + 1):
+        target, source = copies(step, (path, saved))
+        assert run_until(step, partial(restore, target, source, NOW + DAY)) is None
+        with open_store(target) as store:
+            assert wanted(store)[A, "meter", "metering"] == bound(store)[A, "meter"]
+            seen.append(bound(store)[A, "meter"])
+            if seen[-1] == "k1":  # the new one: everything is wanted again
+                assert row_at(store, A)["wanted_version"] >= NOW + DAY
+        restore(target, source, NOW + 2 * DAY)  # what was left behind is in nobody's way
+        assert is_whole(target)
+    assert set(seen) == {"k1", "k2"}
+    assert seen == sorted(seen, reverse=True)
+
+
+def test_migration_killed_at_any_step_is_taken_up_again(tmp_path: Path) -> None:
+    steps = run_until(0, lambda: migrate(tmp_path / "whole.db"))
+    assert steps is not None
+    for step in range(1, steps + 1):
+        path = tmp_path / f"killed{step}.db"
+        assert run_until(step, partial(migrate, path)) is None
+        migrate(path)
+        open_store(path).close()
+
+
+def test_failure_to_replace_leaves_no_second_name_of_the_database(
+    path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", broken)
+        with pytest.raises(StoreUnavailable, match="could not be restored"):
+            restore(path, saved, NOW)
+    assert sorted(file.name for file in path.parent.glob("*restor*")) == []
+    with open_store(path) as store:
+        assert bound(store) == {(A, "meter"): "k2"}
