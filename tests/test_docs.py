@@ -259,3 +259,15 @@ def test_a_page_names_no_file_that_users_do_not_have() -> None:
     for path in PAGES:
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"/work\b|/root\b|\.\./shared|[A-Z]{4,}\.md\b", text), path.name
+
+
+def test_pages_that_the_code_refers_to_exist() -> None:
+    sources = [path for part in ("kmp_smsd", "scripts", "conf", "tests") for path in (ROOT / part).rglob("*")]
+    named = {
+        name
+        for path in sources
+        if path.is_file() and path.suffix in ("", ".py", ".sql", ".toml", ".conf")
+        for name in re.findall(r"\bdocs/[\w-]+\.rst\b", path.read_text(encoding="utf-8"))
+    }
+    assert "docs/rules.rst" in named
+    assert [name for name in named if not (ROOT / name).is_file()] == []
