@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from kmp_smsd.simulator.lab import Lab
+from kmp_smsd.simulator.server import SmscServer
 from kmp_smsd.simulator.smsc import SmscSession
 from kmp_smsd.smpp.session import EsmeSession
 
@@ -54,13 +55,13 @@ SENT = Recording()
 
 def record(patch: pytest.MonkeyPatch) -> None:
     """Record what sessions in this process send, and what the SMSC of a Lab hears from a daemon of its own."""
-    labs: weakref.WeakSet[Any] = weakref.WeakSet()
+    smscs_of_labs: weakref.WeakSet[SmscServer] = weakref.WeakSet()
     start, data_to_send, received = Lab.start, EsmeSession.data_to_send, SmscSession.dataReceived
 
     @functools.wraps(start)
-    def start_and_know(lab: Lab) -> None:
+    def know_and_start(lab: Lab) -> None:
+        smscs_of_labs.add(lab.smsc)
         start(lab)
-        labs.add(lab.smsc._smsc)
 
     @functools.wraps(data_to_send)
     def send_and_record(session: EsmeSession) -> bytes:
@@ -70,11 +71,11 @@ def record(patch: pytest.MonkeyPatch) -> None:
 
     @functools.wraps(received)
     def record_and_receive(session: SmscSession, data: bytes) -> None:
-        if session.smsc in labs:
+        if any(server._smsc is session.smsc for server in smscs_of_labs):
             SENT.add(session, data, heard=True)
         received(session, data)
 
-    patch.setattr(Lab, "start", start_and_know)
+    patch.setattr(Lab, "start", know_and_start)
     patch.setattr(EsmeSession, "data_to_send", send_and_record)
     patch.setattr(SmscSession, "dataReceived", record_and_receive)
 
