@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import errno
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from pysqlite3 import dbapi2 as sqlite3
+
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.storage import Store, StoreUnavailable, open_store
+from kmp_smsd.storage.maintenance import backup, migrate
+from kmp_smsd.storage.subscribers import Registration
+from tests.storage.stock import A, bound, content, counted, import_keys, settle, staged, sync
+
+MDNS = [str(int(A) + number) for number in range(400)]
+KEYS = [f"k{number}" for number in range(400)]
+
+
+def filled(store: Store) -> None:
+    import_keys(store, *KEYS)
+    store.registrations.add([Registration(mdn, "meter") for mdn in MDNS], 1)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB, of its own."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def fill(place: Path) -> Path:
+    ballast = place / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * 4_096)
+        except OSError as full:
+            if full.errno != errno.ENOSPC:
+                raise
+    return ballast
+
+
+def test_full_disk_loses_nothing_and_is_recovered_from(small_disk: Path) -> None:
+    path = small_disk / "kmp.db"
+    migrate(path)
+    with open_store(path) as store:
+        filled(store)
+        settle(store, sync(MDNS[0], KEYS[0]))
+        ballast = fill(small_disk)
+        before = content(store, tuple(MDNS))
+        for mdn, key in zip(MDNS[1:], KEYS[1:], strict=True):  # the log may have room for some
+            try:
+                assert settle(store, sync(mdn, key)) == [Outcome.BOUND]
+            except StoreUnavailable:
+                break
+            before = content(store, tuple(MDNS))
+        else:
+            pytest.fail("the disk never was full")
+        assert content(store, tuple(MDNS)) == before
+        done = counted(store)["bound"]
+        assert len(bound(store)) == done
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable, match="full"):
+                settle(store, *map(sync, MDNS, KEYS))
+        assert content(store, tuple(MDNS)) == before
+        with pytest.raises(StoreUnavailable):
+            backup(path, small_disk / "saved.db")
+        assert not list(small_disk.glob("saved*"))
+        ballast.unlink()
+        assert set(settle(store, *map(sync, MDNS, KEYS))) == {Outcome.BOUND, Outcome.ALREADY_BOUND}
+        assert len(bound(store)) == 400
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_disk_too_full_to_open_on_is_unavailable_and_not_unusable(small_disk: Path) -> None:
+    path = small_disk / "kmp.db"
+    migrate(path)
+    for lock in small_disk.glob("kmp.db.*"):
+        lock.unlink()
+    fill(small_disk)
+    with pytest.raises(StoreUnavailable):
+        open_store(path)
+
+
+def test_database_that_may_not_grow_is_as_full(store: Store) -> None:
+    filled(store)
+    connection = store._database.connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages + 2}").fetchall()
+    before = content(store, tuple(MDNS))
+    with pytest.raises(StoreUnavailable, match="full"):
+        settle(store, *map(sync, MDNS, KEYS))
+    assert content(store, tuple(MDNS)) == before
+    connection.execute(f"PRAGMA max_page_count = {pages + 2_000}").fetchall()
+    assert settle(store, *map(sync, MDNS, KEYS)) == [Outcome.BOUND] * 400
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        sqlite3.OperationalError("disk I/O error"),
+        sqlite3.OperationalError("database is locked"),
+        sqlite3.DatabaseError("database disk image is malformed"),
+        OSError(5, "Input/output error"),
+    ],
+)
+def test_fault_below_is_for_the_whole_batch(store: Store, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+    filled(store)
+    calls = []
+
+    def broken(*_: object) -> None:
+        calls.append(1)
+        raise fault
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kmp_smsd.storage.settling.want", broken)
+        with pytest.raises(StoreUnavailable):
+            settle(store, *map(sync, MDNS, KEYS))
+    assert calls == [1]  # nothing was halved
+    assert bound(store) == {}
+    assert settle(store, sync(A, KEYS[0])) == [Outcome.BOUND]
+
+
+def test_violated_constraint_is_its_own_message_s_fault(store: Store) -> None:
+    filled(store)
+    store._database.connection.execute(
+        """CREATE TEMP TRIGGER poison BEFORE INSERT ON main.bindings WHEN new.app = 'meter'
+             AND new.key = (SELECT id FROM keys WHERE key_id = 'k7')
+           BEGIN SELECT RAISE(ABORT, 'no'); END"""
+    )
+    outcomes = settle(store, *map(sync, MDNS[:20], KEYS[:20]))
+    assert outcomes == [Outcome.ERROR if number == 7 else Outcome.BOUND for number in range(20)]
+
+
+def test_octets_of_a_destroyed_key_are_in_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "kmp.db"
+    migrate(path)
+    octets = b"0f 1e 2d 3c 4b 5a"
+    with open_store(path) as store, open_store(path) as other:
+        import_keys(store, staged("secret", ciphertext=octets), *KEYS)
+        assert other.keys.get("secret") is not None
+        assert any(octets in file.read_bytes() for file in tmp_path.iterdir())
+        assert store.keys.destroy("secret", 1)
+        assert not [file.name for file in tmp_path.iterdir() if octets in file.read_bytes()]
+    assert not [file.name for file in tmp_path.iterdir() if octets in file.read_bytes()]
+
+
+def test_destroying_says_when_a_reader_kept_the_log_from_being_emptied(tmp_path: Path) -> None:
+    path = tmp_path / "kmp.db"
+    migrate(path)
+    with open_store(path) as store, closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        import_keys(store, "k1", "k2")
+        store._database.connection.execute("PRAGMA busy_timeout = 0")
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM keys").fetchone()
+        assert store.keys.destroy("k1", 1) is False
+        assert store.keys.get("k1")["state"] == "destroyed"  # type: ignore[index]
+        reader.execute("COMMIT")
+        assert store.keys.destroy("k2", 1) is True

@@ -1,0 +1,109 @@
+"""How SQLite finds what the hot path, dispatch and `status` ask for: never by walking a large table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from pysqlite3 import dbapi2 as sqlite3
+
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.request import Unfit
+from kmp_smsd.storage import Store, open_store
+from kmp_smsd.storage.maintenance import migrate
+from kmp_smsd.storage.outbox import Confirm, Outbid, Postpone, Reject
+from kmp_smsd.storage.routes import PlatformState
+from tests.storage.stock import NOW, A, B, C, due, import_keys, open_holds, register, settle, staged, sync
+
+#: Indexes that hold nothing but what is asked for: few rows however large the table.
+SMALL = re.compile(r"USING (COVERING )?INDEX (outbox_rejected|open_holds|marked_holds)$")
+
+
+def large_scans(connection: sqlite3.Connection, statement: str) -> list[str]:
+    """The steps of the plan of `statement` that walk a table or an index from end to end."""
+    if not re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b", statement):
+        return []
+    aliases = {alias: table for table, alias in re.findall(r"(?:FROM|JOIN) (\w+) ([a-z]{1,2})\b", statement)}
+    walked = []
+    for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {statement}"):
+        found = re.match(r"SCAN (\w+)", step)
+        if found and not SMALL.search(step) and aliases.get(found[1], found[1]) in (
+            "keys", "subscribers", "bindings", "outbox", "journal", "registrations", "holds",
+        ):  # fmt: skip
+            walked.append(f"{step}: {statement}")
+    return walked
+
+
+def intake(store: Store) -> None:
+    unfit = Unfit(outcome=Outcome.MALFORMED, mdn=C, received_at=NOW, link="north")
+    asked = [sync(A, "k1"), sync(B, "k1"), sync(A, "k2"), sync(C, "k3"), sync(A, "s1"), unfit]
+    store.settle(asked, NOW)
+    store.holds.approve(open_holds(store)[0]["hold"], "adam")
+    store.settle(store.approved(), NOW + 1)
+
+
+def dispatch(store: Store) -> None:
+    settle(store, sync(A, "k1"), sync(B, "k2"))
+    store.routes.move(NOW)
+    store.outbox.next_try("metering")
+    first, second = due(store)
+    store.outbox.settle("metering", [Outbid(first, NOW + 5), Postpone(second, NOW + 1, "busy")], NOW)
+    (first, second) = due(store, now=NOW + 1)
+    store.outbox.settle("metering", [Confirm(first), Reject(second, "no")], NOW)
+    store.outbox.again([(second.subscriber, second.app_id)], "metering", NOW + 2)
+    store.sealed_data_keys(["one"])
+    store.routes.report(PlatformState("metering"))
+
+
+def status(store: Store) -> None:
+    store.routes.platforms()
+    open_holds(store)
+    store.tallies(since_hour=1)
+    store.journal(after=5, limit=10)
+
+
+def endings(store: Store) -> None:
+    settle(store, sync(A, "k1"), sync(B, "k2"))
+    store.keys.suspend("k1", None)
+    store.keys.resume("k1", NOW)
+    store.bindings.withdraw(A, "meter", NOW)
+    store.bindings.of(A)
+    store.keys.revoke("k2", None, NOW, compromised=True)
+    store.registrations.remove(B, ["meter"], NOW)
+    store.registrations.listing(mdn=A, limit=10)
+    store.keys.destroy("k3", NOW)
+    store.keys.get("k1")
+    store.keys.listing(serial="7", limit=10)
+
+
+def importing(store: Store) -> None:
+    import_keys(store, "new1", "new2")
+
+
+@pytest.mark.parametrize("work", [intake, dispatch, status, endings, importing])
+def test_no_statement_walks_a_large_table(tmp_path: Path, work: Callable[[Store], None]) -> None:
+    path = tmp_path / "kmp.db"
+    migrate(path)
+    statements: list[str] = []
+    with open_store(path) as store, closing(sqlite3.connect(path)) as asking:
+        store.routes.set({"meter": "metering"})
+        import_keys(store, "k1", "k2", "k3", staged("s1", serial="7"), staged("s2", serial="7"))
+        register(store, A, "meter")
+        register(store, B, "meter")
+        store._database.connection.set_trace_callback(statements.append)
+        work(store)
+        store._database.connection.set_trace_callback(None)
+        walked = [step for statement in dict.fromkeys(statements) for step in large_scans(asking, statement)]
+    assert len(statements) > 3
+    assert walked == []
+
+
+def test_walk_of_a_large_table_is_noticed(store: Store) -> None:
+    connection = store._database.connection
+    assert large_scans(connection, "SELECT count(*) FROM outbox")
+    assert large_scans(connection, "SELECT h.key FROM holds h WHERE h.why = 'x'")
+    assert large_scans(connection, "SELECT 1 FROM json_each('[]') j JOIN keys k ON k.kcv = j.value")
+    assert not large_scans(connection, "SELECT 1 FROM json_each('[]') j CROSS JOIN keys k ON k.key_id = j.value")
