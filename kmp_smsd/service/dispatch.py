@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,14 +62,15 @@ class Dispatcher(Service):
         self._watch = LoopingCall(self._look)
         self._watch.clock = reactor
         self._data_version: int | None = None
+        self._moving: Iterator[int] | None = None  # deliveries that follow their apps, until they all have
         self._stopping = False
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
         self._watcher.start()
         self._pool.start()
-        moved = deferToThreadPool(self._reactor, self._watcher, self._route)
-        moved.addErrback(self._not_looked)
+        routed = deferToThreadPool(self._reactor, self._watcher, self._route)
+        routed.addErrback(self._not_looked)
         self._watch.start(WATCH_EVERY_S)
 
     async def finish(self) -> None:
@@ -100,10 +101,11 @@ class Dispatcher(Service):
             worker.deliverer.abort()
 
     def _route(self) -> None:
-        """In the watching thread, once: point each app at its platform, and let waiting deliveries follow."""
-        if self._store.routes.set(self._routes):
-            moved = sum(self._store.routes.move(int(self._wall() * 1000)))
-            self.log.info("routes changed, {count} deliveries follow", count=moved)
+        """In the watching thread, once: point each app at its platform."""
+        moving = self._store.routes.set(self._routes)
+        if moving:
+            self.log.info("routes changed, deliveries follow: {apps}", apps=", ".join(sorted(moving)))
+            self._moving = self._store.routes.move(int(self._wall() * 1000))
 
     def _look(self) -> Deferred[Any]:
         """See where something is due, and put workers on it. The next look waits for this one."""
@@ -112,7 +114,12 @@ class Dispatcher(Service):
         return looked
 
     def _due(self) -> dict[str, int | None]:
-        """In the watching thread: when each platform's next delivery comes due, where that may have changed."""
+        """In the watching thread: when each platform's next delivery comes due, where that may have changed.
+
+        Deliveries whose app has moved follow in steps, one a look, so that nobody else waits for them.
+        """
+        if self._moving is not None and next(self._moving, None) is None:
+            self._moving = None
         version = self._store.data_version()
         changed = version != self._data_version
         self._data_version = version
