@@ -1,0 +1,393 @@
+"""A store's life at random, beside a model of dictionaries that was written from docs/rules.rst, not from the code."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from kmp_smsd.domain.policy import OnConflict, SyncPolicy
+from kmp_smsd.storage import maintenance, open_store, outbox
+from kmp_smsd.storage.errors import NotPossible
+from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject
+from tests.storage.stock import HOUR, NOW, import_keys, open_holds, register, staged, sync
+from tests.storage.stock import bound as bound_in
+from tests.storage.stock import outbox as outbox_of
+
+MDNS = ("8613900000001", "8613900000002", "8613900000003")
+KEYS = ("k1", "k2", "k3", "reserved", "s1", "s2")
+APPS = ("meter", "tracker")
+PLATFORMS = ("one", "two")
+
+mdns, keys, apps = st.sampled_from(MDNS), st.sampled_from(KEYS), st.sampled_from(APPS)
+ages = st.sampled_from([0, 0, 0, 1, HOUR, 80 * HOUR])
+reports = st.tuples(mdns, keys, st.none() | apps, ages)
+
+
+class Model:
+    """What ought to be: (key, MDN, app) triples and what became of them."""
+
+    def __init__(self, policy: SyncPolicy) -> None:
+        self.policy = policy
+        self.keys: dict[str, dict[str, Any]] = {}
+        self.registered: set[tuple[str, str]] = set()
+        self.bound: dict[str, dict[str, Any]] = {}  # by key
+        self.superseded: dict[tuple[str, str, str], int] = {}
+        self.holds: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.counts: Counter[str] = Counter()
+        self.bindings = 0
+
+    def message(self, key: str, mdn: str, named: str | None, received_at: int, now: int, approval: bool = False) -> str:
+        outcome, triple = self._row_5_to_10(key, mdn, named)
+        if outcome is None:
+            assert triple is not None
+            outcome = self._row_11_to_13(
+                triple, received_at, now, approval and self.holds.get(triple, {}).get("approved")
+            )
+        self.counts[outcome] += 1
+        return outcome
+
+    def _row_5_to_10(self, key: str, mdn: str, named: str | None) -> tuple[str | None, Any]:
+        candidates = {app for number, app in self.registered if number == mdn}
+        if not candidates:
+            return "not_registered", None
+        if key not in self.keys:
+            return "unknown_key", None
+        known, stands = self.keys[key], self.bound.get(key)
+        if known["state"] != "live":
+            return "key_not_usable", None
+        here = stands is not None and stands["mdn"] == mdn
+        if named is not None:
+            candidates &= {named}
+        if known["app"] is not None:
+            candidates &= {known["app"]}
+        if named is None and here:
+            candidates &= {stands["app"]}  # type: ignore[index]
+        if not candidates:
+            return "app_not_registered", None
+        terminal = [
+            one
+            for one in self.keys.values()
+            if one["serial"] is not None and one["serial"] == known["serial"] and one["state"] in ("live", "suspended")
+        ]
+        if len(candidates) > 1 or (named is None and known["app"] is None and not here and len(terminal) > 1):
+            return "app_required", None
+        (app,) = candidates
+        if here and stands["app"] == app:  # type: ignore[index]
+            return "already_bound", None
+        return None, (key, mdn, app)
+
+    def _row_11_to_13(self, triple: tuple[str, str, str], received_at: int, now: int, approved: bool) -> str:
+        key, mdn, app = triple
+        elsewhere = self.bound.get(key)
+        occupant = next((one for one in self.bound.values() if (one["mdn"], one["app"]) == (mdn, app)), None)
+        in_the_way = [one for one in (elsewhere, occupant) if one is not None]
+        asked: list[OnConflict] = []
+        gone = self.superseded.get(triple)
+        if approved:
+            pass
+        elif (gone is not None and received_at < gone + self.policy.late_hours * HOUR) or any(
+            one["received_at"] > received_at for one in in_the_way
+        ):
+            asked = [self.policy.on_late]
+        else:
+            asked += [self.policy.on_sim_change] if elsewhere else []
+            asked += [self.policy.on_terminal_change] if occupant else []
+        hold = self.holds.get(triple)
+        if asked and hold is not None and hold["state"] == "refused" and hold["evidence"] <= self._standing():
+            return "refused"
+        for verdict in (OnConflict.REFUSED, OnConflict.HELD):
+            if verdict in asked:
+                if verdict is OnConflict.HELD:
+                    kept = hold["approved"] if hold is not None and hold["state"] == "open" else False
+                    evidence = {one["number"] for one in in_the_way}
+                    self.holds[triple] = {"state": "open", "approved": kept, "evidence": evidence}
+                return str(verdict)
+        for one in in_the_way:
+            self.superseded[one["key"], one["mdn"], one["app"]] = now
+            self.bound.pop(one["key"], None)
+        self.bindings += 1
+        self.bound[key] = {"key": key, "mdn": mdn, "app": app, "received_at": received_at, "number": self.bindings}
+        self.holds.pop(triple, None)
+        return "moved" if in_the_way else "bound"
+
+    def _standing(self) -> set[int]:
+        return {one["number"] for one in self.bound.values()}
+
+    def end(self, *, key: str | None = None, place: tuple[str, str] | None = None) -> None:
+        for one in list(self.bound.values()):
+            if one["key"] == key or (one["mdn"], one["app"]) == place:
+                del self.bound[one["key"]]
+        for triple in list(self.holds):
+            if triple[0] == key or triple[1:] == place:
+                del self.holds[triple]
+
+
+class Life(RuleBasedStateMachine):
+    @initialize(
+        sim=st.sampled_from(OnConflict),
+        terminal=st.sampled_from(OnConflict),
+        late=st.sampled_from([OnConflict.HELD, OnConflict.REFUSED]),
+    )
+    def begin(self, sim: OnConflict, terminal: OnConflict, late: OnConflict) -> None:
+        self.steps, outbox.STEP_ROWS = outbox.STEP_ROWS, 2
+        self.directory = Path(tempfile.mkdtemp(dir="/dev/shm"))
+        self.path = self.directory / "kmp.db"
+        maintenance.migrate(self.path)
+        self.policy = SyncPolicy(on_sim_change=sim, on_terminal_change=terminal, on_late=late)
+        self.store = open_store(self.path, self.policy)
+        self.model = Model(self.policy)
+        self.now = NOW
+        self.flying: list[tuple[str, OutboxRow]] = []
+        self.platforms: dict[str, dict[tuple[str, str], tuple[int, str | None]]] = {name: {} for name in PLATFORMS}
+        self.highest: dict[tuple[str, str], int] = {}
+        self.saved: tuple[Path, Model] | None = None
+        self.restored = False
+
+    @rule(hours=st.sampled_from([0, 0, 1, 20, 80]))
+    def time_goes_by(self, hours: int) -> None:
+        self.now += hours * HOUR + 1
+
+    @rule(key=keys)
+    def import_key(self, key: str) -> None:
+        if key not in self.model.keys:
+            app = "tracker" if key == "reserved" else None
+            serial = "7" if key in ("s1", "s2") else None
+            import_keys(self.store, staged(key, app_id=app, serial=serial))
+            self.model.keys[key] = {"state": "live", "app": app, "serial": serial}
+
+    @rule(mdn=mdns, app=apps)
+    def add_registration(self, mdn: str, app: str) -> None:
+        register(self.store, mdn, app, now=self.now)
+        self.model.registered.add((mdn, app))
+
+    @rule(mdn=mdns, app=apps)
+    def remove_registration(self, mdn: str, app: str) -> None:
+        removed = self.store.registrations.remove(mdn, [app], self.now)
+        assert removed == ([app] if (mdn, app) in self.model.registered else [])
+        if removed:
+            self.model.registered.discard((mdn, app))
+            self.model.end(place=(mdn, app))
+
+    @rule(batch=st.lists(reports, min_size=1, max_size=6))
+    def messages_arrive(self, batch: list[tuple[str, str, str | None, int]]) -> None:
+        self.now += 1
+        asked = [sync(mdn, key, app, received_at=self.now - age) for mdn, key, app, age in batch]
+        expected = [self.model.message(key, mdn, app, self.now - age, self.now) for mdn, key, app, age in batch]
+        assert self.store.settle(asked, self.now) == expected
+
+    @precondition(lambda self: self.model.holds)
+    @rule(data=st.data(), approve=st.booleans())
+    def person_decides_a_hold(self, data: st.DataObject, approve: bool) -> None:
+        found = open_holds(self.store)
+        if found:
+            hold = data.draw(st.sampled_from(found))
+            triple = hold["key_id"], hold["mdn"], hold["app_id"]
+            if approve:
+                self.store.holds.approve(hold["hold"], "adam")
+                self.model.holds[triple]["approved"] = True
+            else:
+                self.store.holds.refuse(hold["hold"], "eve", self.now)
+                self.model.holds[triple].update(state="refused", approved=False)
+
+    @rule()
+    def intake_feeds_approvals(self) -> None:
+        self.now += 1
+        approved = self.store.approved()
+        expected = []
+        for request in approved:
+            assert request.app_id is not None
+            triple = request.key_id, request.mdn, request.app_id
+            expected.append(self.model.message(*triple, request.received_at, self.now, approval=True))
+            if triple in self.model.holds:
+                self.model.holds[triple]["approved"] = False
+        assert self.store.settle(approved, self.now) == expected
+
+    @rule(key=keys, wish=st.sampled_from(["suspend", "resume", "deactivate", "compromise", "destroy"]))
+    def person_changes_a_key(self, key: str, wish: str) -> None:
+        now = self.now
+        known = self.model.keys.get(key, {"state": "none"})
+        may, becomes = {
+            "suspend": (["live"], "suspended"),
+            "resume": (["suspended"], "live"),
+            "deactivate": (["live", "suspended"], "deactivated"),
+            "compromise": (["live", "suspended", "deactivated"], "compromised"),
+            "destroy": (["live", "suspended", "deactivated", "compromised"], "destroyed"),
+        }[wish]
+        try:
+            if wish == "suspend":
+                self.store.keys.suspend(key, None)
+            elif wish == "resume":
+                self.store.keys.resume(key, now)
+            elif wish == "destroy":
+                self.store.keys.destroy(key, now)
+                assert key not in self.model.bound
+                if not self.restored:
+                    assert key not in [held for held_at in self.platforms.values() for _, held in held_at.values()]
+            else:
+                self.store.keys.revoke(key, None, now, compromised=wish == "compromise")
+        except NotPossible:
+            assert known["state"] not in may or wish == "destroy"
+            return
+        assert known["state"] in may
+        known["state"] = becomes
+        if wish in ("deactivate", "compromise", "destroy"):
+            self.model.end(key=key)
+
+    @rule(mdn=mdns, app=apps)
+    def person_withdraws(self, mdn: str, app: str) -> None:
+        try:
+            self.store.bindings.withdraw(mdn, app, self.now)
+        except NotPossible:
+            assert (mdn, app) not in self.places()
+        else:
+            assert (mdn, app) in self.places()
+            self.model.end(place=(mdn, app))
+
+    @rule(app=apps, platform=st.sampled_from(PLATFORMS), steps=st.none() | st.integers(0, 4))
+    def app_changes_platform(self, app: str, platform: str, steps: int | None) -> None:
+        self.store.routes.set({app: platform})
+        moving = self.store.routes.move(self.now)
+        for _ in moving if steps is None else zip(range(steps), moving, strict=False):
+            pass
+        moving.close()
+
+    @rule(platform=st.sampled_from(PLATFORMS), limit=st.integers(1, 4))
+    def dispatch_takes_rows(self, platform: str, limit: int) -> None:
+        self.flying += [(platform, row) for row in self.store.outbox.due(platform, self.now, limit)]
+
+    @precondition(lambda self: self.flying)
+    @rule(
+        data=st.data(), what=st.sampled_from(["deliver", "deliver", "deliver", "lose the answer", "postpone", "reject"])
+    )
+    def delivery_ends(self, data: st.DataObject, what: str) -> None:
+        """In any order and however late."""
+        platform, row = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
+        settlement: Any
+        if what == "postpone":
+            settlement = Postpone(row, self.now + HOUR, "busy")
+        elif what == "reject":
+            settlement = Reject(row, "no")
+        else:
+            settlement = self.deliver(platform, row)
+        if what != "lose the answer":
+            self.store.outbox.settle(platform, [settlement], self.now)
+
+    def deliver(self, platform: str, row: OutboxRow) -> Confirm | Outbid:
+        """What an honest platform does (docs/platform-protocol.rst)."""
+        place, key = (row.mdn, row.app_id), row.key.key_id if row.key is not None else None
+        version, held = self.platforms[platform].get(place, (0, None))
+        if row.version < version:
+            return Outbid(row, version)
+        assert row.version > version or key == held, "one version with two contents"
+        self.platforms[platform][place] = row.version, key
+        return Confirm(row)
+
+    @rule()
+    def person_retries(self) -> None:
+        self.store.outbox.retry(self.now)
+
+    @rule(platform=st.sampled_from(PLATFORMS))
+    def platform_is_synchronised_again(self, platform: str) -> None:
+        self.store.outbox.want_again(self.now, platform=platform)
+
+    @rule()
+    def person_backs_up(self) -> None:
+        path = self.directory / f"saved-{len(list(self.directory.iterdir()))}"
+        maintenance.backup(self.path, path)
+        self.saved = path, copy.deepcopy(self.model)
+
+    @precondition(lambda self: self.saved is not None)
+    @rule()
+    def person_restores(self) -> None:
+        assert self.saved is not None
+        self.now += HOUR
+        self.store.close()
+        maintenance.restore(self.path, self.saved[0], self.now)
+        self.store = open_store(self.path, self.policy)
+        self.model = copy.deepcopy(self.saved[1])
+        self.flying.clear()
+        self.restored = True
+
+    def places(self) -> dict[tuple[str, str], str]:
+        return {(one["mdn"], one["app"]): key for key, one in self.model.bound.items()}
+
+    @invariant()
+    def what_is_bound_is_what_ought_to_be(self) -> None:
+        active = self.store.bindings.active(limit=1_000)
+        assert bound_in(self.store) == self.places()
+        assert len(active) >= len(self.places())
+        assert len({one["id"] for one in active}) == len({one["key_id"] for one in active}) == len(self.places())
+
+    @invariant()
+    def holds_are_what_they_ought_to_be(self) -> None:
+        found = {(one["key_id"], one["mdn"], one["app_id"]): bool(one["deciding"]) for one in open_holds(self.store)}
+        expected = {triple: one["approved"] for triple, one in self.model.holds.items() if one["state"] == "open"}
+        assert found == expected
+
+    @invariant()
+    def every_answered_message_is_counted(self) -> None:
+        counted: Counter[str] = Counter()
+        for row in self.store.tallies():
+            counted[row["outcome"]] += row["count"]
+        assert counted == self.model.counts
+        journalled = Counter(row["outcome"] for row in self.store.journal(limit=100_000))
+        assert all(journalled[outcome] <= counted[outcome] for outcome in journalled)
+        assert (journalled["bound"], journalled["moved"]) == (counted["bound"], counted["moved"])
+        assert set(journalled) == {outcome for outcome in counted if counted[outcome]}
+
+    @invariant()
+    def outbox_wants_exactly_what_is_bound(self) -> None:
+        routes = self.store.routes.all()
+        moving = set(self.store.routes.set({}))
+        wanted: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for row in outbox_of(self.store):
+            place = row["mdn"], row["app_id"]
+            assert row["confirmed_version"] <= row["wanted_version"] >= row["rejected_version"]
+            self.highest[place] = max(row["wanted_version"], self.highest.get(place, 0))
+            if row["key_id"] is not None and row["app_id"] not in moving:
+                wanted.setdefault(place, []).append((row["platform"], row["key_id"]))
+        expected = {
+            place: [(routes.get(place[1], ""), key)] for place, key in self.places().items() if place[1] not in moving
+        }
+        assert wanted == expected
+
+    @invariant()
+    def versions_only_grow(self) -> None:
+        now: dict[tuple[str, str], int] = {}
+        for row in outbox_of(self.store):
+            place = row["mdn"], row["app_id"]
+            now[place] = max(row["wanted_version"], now.get(place, 0))
+        assert all(version >= self.highest.get(place, 0) for place, version in now.items())
+
+    def teardown(self) -> None:
+        """In the end every platform holds exactly what is wanted there."""
+        if not hasattr(self, "store"):
+            return
+        try:
+            sum(self.store.routes.move(self.now))
+            self.store.outbox.retry(self.now)
+            for _ in range(3):
+                for platform in PLATFORMS:
+                    rows = self.store.outbox.due(platform, self.now, 1_000)
+                    self.store.outbox.settle(platform, [self.deliver(platform, row) for row in rows], self.now)
+            for row in outbox_of(self.store):
+                if row["platform"]:
+                    held = self.platforms[row["platform"]][row["mdn"], row["app_id"]]
+                    assert held == (row["wanted_version"], row["key_id"])
+                    assert row["confirmed_version"] == row["wanted_version"]
+        finally:
+            self.store.close()
+            shutil.rmtree(self.directory)
+            outbox.STEP_ROWS = self.steps
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
