@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ NODE_MODULE = HERE.parents[1] / ".peers" / "node_modules" / "smpp"
 DRIVE_SMPP = Path("/usr/lib/kannel/test/drive_smpp")
 BEARERBOX_PORT = 13001  # drive_smpp knows no other
 WITHIN_S = 20.0
+POLL_S = 0.02
 OCTETS = 65_536
 
 
@@ -40,15 +40,15 @@ class Pdu(NamedTuple):
     body: bytes
 
 
-def pdus(octets: bytes) -> list[Pdu]:
+def pdus(octets: bytes | bytearray) -> list[Pdu]:
     """Cut octets into PDUs; what is not whole at the end is left."""
-    found = []
-    while len(octets) >= 16:
-        length, *header = unpack_from(">IIII", octets)
-        if not 16 <= length <= len(octets):
+    found, at = [], 0
+    while len(octets) - at >= 16:
+        length, *header = unpack_from(">IIII", octets, at)
+        if not 16 <= length <= len(octets) - at:
             break
-        found.append(Pdu(*header, octets[16:length]))
-        octets = octets[length:]
+        found.append(Pdu(*header, bytes(octets[at + 16 : at + length])))
+        at += length
     return found
 
 
@@ -85,6 +85,7 @@ class Tap(Watched):
         self.wires: list[Wire] = []
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
+        self._closing = threading.Event()
         self._listening: socket.socket | None = None
         with socket.socket() as first:
             first.bind(("127.0.0.1", 0))
@@ -110,6 +111,7 @@ class Tap(Watched):
 
     def close(self) -> None:
         """End it all."""
+        self._closing.set()
         self.shut()
         for each in self._sockets:
             _hang_up(each)
@@ -128,13 +130,21 @@ class Tap(Watched):
                     daemon, _ = listening.accept()
                 except OSError:  # shut
                     return
-                try:
-                    smsc = socket.create_connection(("127.0.0.1", smsc_port))
-                except OSError:
+                smsc = self._connect(smsc_port)
+                if smsc is None:
                     daemon.close()
-                    continue
+                    return
                 self._sockets += [daemon, smsc]
                 self._start(self._carry, Wire(), daemon, smsc)
+
+    def _connect(self, smsc_port: int) -> socket.socket | None:
+        """A process that has just started may not listen yet, and the daemon must not see that."""
+        for _ in range(int(WITHIN_S / POLL_S)):
+            with suppress(ConnectionRefusedError):
+                return socket.create_connection(("127.0.0.1", smsc_port))
+            if self._closing.wait(POLL_S):
+                break
+        return None
 
     def _carry(self, wire: Wire, daemon: socket.socket, smsc: socket.socket) -> None:
         with self._changed:
@@ -272,7 +282,7 @@ class DriveSmpp:
             self.port: int = free.getsockname()[1]
         self.process = subprocess.Popen(
             [DRIVE_SMPP, "-v", "1", "-p", str(self.port), "-m", str(messages)],
-            stdin=subprocess.DEVNULL, stdout=sys.stderr, stderr=sys.stderr, start_new_session=True,
+            stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
 
     def __enter__(self) -> DriveSmpp:

@@ -14,7 +14,7 @@ RECEIPTED_MESSAGE_ID = b"\x00\x1e\x00\x15receipted_message_id\x00"
 
 
 def test_each_message_of_drive_smpp_is_answered_and_none_is_taken_for_a_receipt(lab_with):
-    lab = lab_with(link={"bind": "receiver"}, numbering=PLAN, sync=SYNC)
+    lab = lab_with(link={"bind": "receiver", "enquire_after_s": 0.2}, numbering=PLAN, sync=SYNC)
     tap = lab.tap
     with bearerbox(), DriveSmpp(MESSAGES) as smsc:
         lab.attach(smsc.port)
@@ -29,6 +29,8 @@ def test_each_message_of_drive_smpp_is_answered_and_none_is_taken_for_a_receipt(
         enquired = [each.sequence_number for each in asked if each.command_id == CommandId.ENQUIRE_LINK]
         assert [each.sequence_number for each in tap.said(CommandId.ENQUIRE_LINK_RESP)] == enquired
         assert lab.counted() == {"malformed": MESSAGES}
+        tap.wait_for("us to enquire twice", lambda: len(tap.said(CommandId.ENQUIRE_LINK)) == 2)
+        assert len(tap.wires) == 1
         assert lab.roles[0].stop() == 0
         assert [each.command_id for each in pdus(wire.from_daemon)][-1] == CommandId.UNBIND
         assert pdus(wire.from_smsc)[-1].command_id == CommandId.UNBIND_RESP
