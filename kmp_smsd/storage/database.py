@@ -87,6 +87,15 @@ class Database:
             self._checkpoint_when_large()
 
     @contextmanager
+    def unreferenced(self) -> Iterator[None]:
+        """Around a transaction that deletes rows to which nothing refers: for each, SQLite would search all tables."""
+        self.connection.execute("PRAGMA foreign_keys = OFF")
+        try:
+            yield
+        finally:
+            self.connection.execute("PRAGMA foreign_keys = ON")
+
+    @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
         """Several reads of one moment. Never held over anything that waits."""
         with self._faults():

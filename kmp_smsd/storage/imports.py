@@ -131,7 +131,7 @@ class Imports:
     def _delete(self, import_id: int) -> None:
         deleted = STEP_ROWS
         while deleted == STEP_ROWS:
-            with self._database.transaction() as connection:
+            with self._database.unreferenced(), self._database.transaction() as connection:
                 deleted = connection.execute(
                     "DELETE FROM keys WHERE id IN (SELECT id FROM keys WHERE import = ? LIMIT ?)",
                     (import_id, STEP_ROWS),

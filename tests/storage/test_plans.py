@@ -16,7 +16,8 @@ from kmp_smsd.storage import Store, open_store
 from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.storage.outbox import Confirm, Outbid, Postpone, Reject
 from kmp_smsd.storage.routes import PlatformState
-from tests.storage.stock import NOW, A, B, C, due, import_keys, open_holds, register, settle, staged, sync
+from kmp_smsd.storage.subscribers import Registration
+from tests.storage.stock import NOW, A, B, C, begin_import, due, import_keys, open_holds, register, settle, staged, sync
 
 #: Indexes that hold nothing but what is asked for: few rows however large the table.
 SMALL = re.compile(r"USING (COVERING )?INDEX (outbox_rejected|open_holds|marked_holds)$")
@@ -107,3 +108,19 @@ def test_walk_of_a_large_table_is_noticed(store: Store) -> None:
     assert large_scans(connection, "SELECT h.key FROM holds h WHERE h.why = 'x'")
     assert large_scans(connection, "SELECT 1 FROM json_each('[]') j JOIN keys k ON k.kcv = j.value")
     assert not large_scans(connection, "SELECT 1 FROM json_each('[]') j CROSS JOIN keys k ON k.key_id = j.value")
+
+
+def test_discarding_staged_keys_searches_no_other_table(store: Store) -> None:
+    """SQLite looks for references to each deleted row, through the whole of every table without a full index."""
+    numbers = range(1_500)
+    import_keys(store, *[f"k{number}" for number in numbers])
+    store.registrations.add([Registration(f"86139{number:08}", "meter") for number in numbers], NOW)
+    settle(store, *[sync(f"86139{number:08}", f"k{number}") for number in numbers])
+    import_number = begin_import(store)
+    store.imports.stage(import_number, [staged(f"s{number}") for number in range(300)])
+    thousands: list[int] = []
+    store._database.connection.set_progress_handler(lambda: thousands.append(1), 1_000)
+    store.imports.discard(import_number)
+    store._database.connection.set_progress_handler(None, 0)
+    assert len(thousands) < 100
+    assert store._database.connection.execute("PRAGMA foreign_keys").fetchone() == (1,)
