@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -17,8 +18,10 @@ from kmp_smsd.storage.locks import SHARED_MODE, WriteLock
 STEP_ROWS = 5_000
 CHECKPOINT_OCTETS = 16 * 1024 * 1024
 PAGE_OCTETS = 4_096
+BUSY_TIMEOUT_MS = 5_000
+ERASE_WAITS_S = (0.1,) * 50
 
-_PRAGMAS = """
+_PRAGMAS = f"""
 PRAGMA synchronous = FULL;
 PRAGMA foreign_keys = ON;
 PRAGMA secure_delete = ON;
@@ -26,7 +29,7 @@ PRAGMA wal_autocheckpoint = 0;
 PRAGMA journal_size_limit = 67108864;
 PRAGMA temp_store = MEMORY;
 PRAGMA cache_size = -65536;
-PRAGMA busy_timeout = 5000;
+PRAGMA busy_timeout = {BUSY_TIMEOUT_MS};
 """
 
 
@@ -115,9 +118,19 @@ class Database:
         return int(self.rows("PRAGMA data_version")[0][0])
 
     def erase_log(self) -> bool:
-        """Empty the write-ahead log, so that what was erased is in no file; False where a reader prevented it."""
-        with self._lock:
-            return bool(self.rows("PRAGMA wal_checkpoint(TRUNCATE)")[0][0] == 0)
+        """Empty the write-ahead log, so that what was erased is in no file; False where readers prevented it.
+
+        Waits for readers without the write lock: intake goes on meanwhile.
+        """
+        for wait_s in (*ERASE_WAITS_S, 0.0):
+            with self._lock, self._faults():
+                self.connection.execute("PRAGMA busy_timeout = 0")
+                (busy, _, _) = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                self.connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            if not busy:
+                return True
+            time.sleep(wait_s)
+        return False
 
     @contextmanager
     def _faults(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ import pytest
 from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.domain.outcome import Outcome
-from kmp_smsd.storage import Store, StoreUnavailable, open_store
+from kmp_smsd.storage import Store, StoreUnavailable, database, open_store
 from kmp_smsd.storage.maintenance import backup, migrate
 from kmp_smsd.storage.subscribers import Registration
 from tests.storage.stock import A, bound, content, counted, import_keys, settle, staged, sync
@@ -154,12 +154,14 @@ def test_octets_of_a_destroyed_key_are_in_no_file(tmp_path: Path) -> None:
     assert not [file.name for file in tmp_path.iterdir() if octets in file.read_bytes()]
 
 
-def test_destroying_says_when_a_reader_kept_the_log_from_being_emptied(tmp_path: Path) -> None:
+def test_destroying_says_when_a_reader_kept_the_log_from_being_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "kmp.db"
     migrate(path)
     with open_store(path) as store, closing(sqlite3.connect(path, isolation_level=None)) as reader:
         import_keys(store, "k1", "k2")
-        store._database.connection.execute("PRAGMA busy_timeout = 0")
+        monkeypatch.setattr(database, "ERASE_WAITS_S", (0.0,))
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM keys").fetchone()
         assert store.keys.destroy("k1", 1) is False
