@@ -231,9 +231,7 @@ class Outbox:
         """
 
         def renew(_: Any, rows: list[Any]) -> list[Want]:
-            return [
-                Want(subscriber, app, key, at) for subscriber, app, at, key in rows if at and at == (platform or at)
-            ]
+            return [Want(subscriber, app, key, at) for subscriber, app, at, key in rows if platform in (None, at)]
 
         return sum(self.walk(renew, now))
 

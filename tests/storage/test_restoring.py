@@ -84,6 +84,20 @@ def test_restored_store_wants_everything_again_above_all_that_was_ever_wanted(pa
     assert is_whole(restored.previous)
 
 
+def test_version_of_what_waits_for_a_platform_does_not_go_back_either(path: Path) -> None:
+    """It may have left after the backup: its app found a platform then."""
+    with open_store(path) as store:
+        register(store, B, "tracker")
+        settle(store, sync(B, "k2", "tracker"))
+    backup(path, path.with_name("waiting.db"))
+    with open_store(path) as store:
+        store.bindings.withdraw(B, "tracker", NOW + 1)
+        before = versions(store)[B, "tracker"]
+    restore(path, path.with_name("waiting.db"), NOW + DAY)
+    with open_store(path) as store:
+        assert versions(store)[B, "tracker"] > before
+
+
 def test_replaced_database_is_kept_and_can_be_restored_itself(path: Path, saved: Path) -> None:
     previous = restore(path, saved, NOW + DAY).previous
     assert previous is not None

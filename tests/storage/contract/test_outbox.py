@@ -166,8 +166,10 @@ def test_want_again_wants_everything_of_a_platform_at_new_versions(store: Store)
     confirm_all(store)
     before = wanted(store)
     assert store.outbox.want_again(NOW + 1, platform="other") == 0
-    assert store.outbox.want_again(NOW + 1, platform="metering") == store.outbox.want_again(NOW + 2) == 1
+    assert store.outbox.want_again(NOW + 1, platform="metering") == 1
+    assert store.outbox.want_again(NOW + 2) == 2
     assert wanted(store) == before
+    assert set(versions(store).values()) == {NOW + 2}
     assert [(one.mdn, one.version) for one in due(store, now=NOW + 2)] == [(A, NOW + 2)]
 
 
