@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from kmp_smsd.storage import Store
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.outbox import Confirm, Postpone
 from tests.storage.stock import (
+    MOVING,
     NOW,
     A,
     B,
@@ -190,6 +192,20 @@ def test_key_left_at_the_old_platform_of_an_app_that_moves_cannot_be_destroyed(s
     confirm_all(store, "elsewhere", NOW + 10)
     with pytest.raises(NotPossible, match="platform metering has not confirmed"):
         store.keys.destroy("k1", NOW)
+
+
+def test_superseded_key_left_at_the_old_platform_cannot_be_destroyed(open_store: Any) -> None:
+    """Its place has another key now, confirmed by the new platform; the old one has not been told yet."""
+    store = open_store(MOVING)
+    confirm_all(store)
+    store.routes.set({"meter": "elsewhere"})
+    assert settle(store, sync(A, "k2", "meter"), now=NOW + 1) == [Outcome.MOVED]
+    confirm_all(store, "elsewhere", NOW + 1)
+    with pytest.raises(NotPossible, match="platform metering has not confirmed"):
+        store.keys.destroy("k1", NOW + 2)
+    sum(store.routes.move(NOW + 2))
+    confirm_all(store, "metering", NOW + 2)
+    assert store.keys.destroy("k1", NOW + 3)
 
 
 def test_destroyed_key_is_known_and_never_bound_again(store: Store) -> None:
