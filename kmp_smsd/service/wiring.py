@@ -88,7 +88,7 @@ def _intake(config: Config, reactor: Any) -> IntakeRole:
     if not config.smsc:
         raise NothingToDo(f"{config.path}: no [smsc.NAME] section is enabled: intake has nothing to bind to")
     settings = {name: link_settings(name, link, read_password(link)) for name, link in config.smsc.items()}
-    store = open_store(config.storage.path, config.sync.policy)
+    store = open_store(config.storage.path, config.sync.policy, checkpoint_aside=True)
     intake = Intake(store, config.sync, config.numbering, config.smsc, reactor)
     return IntakeRole(intake, [SmscLink(one, intake, reactor) for one in settings.values()])
 

@@ -11,13 +11,16 @@ from typing import Any
 
 from pysqlite3 import dbapi2 as sqlite3
 
+from kmp_smsd.storage.checkpoint import PASSIVE, Checkpointer
 from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.locks import SHARED_MODE, WriteLock
 
 #: No transaction touches more rows than this: others wait for it.
 STEP_ROWS = 5_000
-CHECKPOINT_OCTETS = 16 * 1024 * 1024
 PAGE_OCTETS = 4_096
+CHECKPOINT_PAGES = 16 * 1024 * 1024 // PAGE_OCTETS  # of log, from which on it is moved into the database
+FINISH_PAGES = CHECKPOINT_PAGES // 16  # so few are moved while the writers wait; then the log begins anew
+LOG_PAGES_MAX = 8 * CHECKPOINT_PAGES  # from here on the writers wait for all of it
 BUSY_TIMEOUT_MS = 5_000
 ERASE_WAITS_S = (0.1,) * 50
 
@@ -26,7 +29,7 @@ PRAGMA synchronous = FULL;
 PRAGMA foreign_keys = ON;
 PRAGMA secure_delete = ON;
 PRAGMA wal_autocheckpoint = 0;
-PRAGMA journal_size_limit = 67108864;
+PRAGMA journal_size_limit = 134217728;
 PRAGMA temp_store = MEMORY;
 PRAGMA cache_size = -65536;
 PRAGMA busy_timeout = {BUSY_TIMEOUT_MS};
@@ -46,10 +49,13 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def open_database(path: Path) -> Database:
-    """Open `path` for reading and writing. Raises StoreUnusable where it is no database of ours."""
+def open_database(path: Path, *, checkpoint_aside: bool = False) -> Database:
+    """Open `path` for reading and writing. Raises StoreUnusable where it is no database of ours.
+
+    `checkpoint_aside` moves a large log in a thread beside the writers; without it they do it when it is very large.
+    """
     try:
-        return Database(path)
+        return Database(path, checkpoint_aside=checkpoint_aside)
     except sqlite3.OperationalError as error:
         raise StoreUnavailable(f"{path}: {error}") from error
     except sqlite3.DatabaseError as error:
@@ -59,7 +65,7 @@ def open_database(path: Path) -> Database:
 class Database:
     """One connection and its place in the queue of writers. Used by one thread at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, checkpoint_aside: bool = False) -> None:
         self.path = path
         self._wal = path.with_name(path.name + "-wal")
         with ExitStack() as opened:
@@ -69,6 +75,9 @@ class Database:
             if mode != "wal":  # a copy made by VACUUM INTO, put in place by hand
                 raise StoreUnusable(f"{path} is not in WAL mode: put copies in place with 'kmp-smsd db restore'")
             self._share_files()
+            self._checkpointer: Checkpointer | None = None
+            if checkpoint_aside:
+                self._checkpointer = opened.enter_context(closing(Checkpointer(connect(path))))
             self._opened = opened.pop_all()
 
     def close(self) -> None:
@@ -142,13 +151,17 @@ class Database:
             raise StoreUnavailable(f"{self.path}: {error}") from error
 
     def _checkpoint_when_large(self) -> None:
-        """Move the log into the database while we hold the lock anyway; the file's size only says how far it grew."""
+        """Have the log moved into the database; the last of it while we hold the lock, so that the log begins anew."""
         with suppress(OSError, sqlite3.Error):  # the commit stands; the next writer finds the log as large
-            if self._wal.stat().st_size < CHECKPOINT_OCTETS:
+            if self._wal.stat().st_size < CHECKPOINT_PAGES * PAGE_OCTETS:  # the file says how far it ever grew
                 return
             _, pages, moved = self.connection.execute("PRAGMA wal_checkpoint(NOOP)").fetchone()
-            if (pages - moved) * PAGE_OCTETS >= CHECKPOINT_OCTETS:
-                self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if pages < CHECKPOINT_PAGES:
+                return
+            if pages - moved <= FINISH_PAGES or pages >= LOG_PAGES_MAX:
+                self.connection.execute(PASSIVE).fetchone()
+            elif self._checkpointer is not None:
+                self._checkpointer.wake()
 
     def _share_files(self) -> None:
         """Database, log and index are 0660: two users write them, whatever their umasks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,13 +15,10 @@ DUE = "wanted_version <> confirmed_version AND wanted_version <> rejected_versio
 # Where no platform is configured nothing was ever delivered, so wanting nothing there is confirmed at once.
 _WANT = """
 INSERT INTO outbox (subscriber, app, platform, key, wanted_version, confirmed_version, wanted_at, try_at)
-SELECT subscriber, app, platform, key, version, iif(key IS NULL AND platform = '', version, 0), now, now
+SELECT ?1, ?2, ?3, ?4, version, iif(?4 IS NULL AND ?3 = '', version, 0), ?6, ?6
 FROM (
-  SELECT :subscriber AS subscriber, :app AS app, :key AS key, :now AS now,
-    coalesce(:platform, (SELECT platform FROM routes WHERE app = :app), '') AS platform,
-    max(:now, :above + 1, 1 + coalesce((
-      SELECT max(max(wanted_version, confirmed_version)) FROM outbox WHERE subscriber = :subscriber AND app = :app), 0)
-    ) AS version)
+  SELECT max(?6, ?5 + 1, 1 + coalesce(
+    (SELECT max(max(wanted_version, confirmed_version)) FROM outbox WHERE subscriber = ?1 AND app = ?2), 0)) AS version)
 WHERE true
 ON CONFLICT (subscriber, app, platform) DO UPDATE SET
   key = excluded.key, wanted_version = excluded.wanted_version, wanted_at = excluded.wanted_at,
@@ -45,17 +43,20 @@ class Want:
 
 def want(connection: Any, wants: Iterable[Want], now: int) -> None:
     """Write `wants` inside the caller's transaction, each at a new version."""
+    wants = list(wants)
+    apps = json.dumps(list({one.app_id for one in wants}))
+    routes = dict(connection.execute("SELECT app, platform FROM routes JOIN json_each(?) ON app = value", (apps,)))
     connection.executemany(
         _WANT,
         [
-            {
-                "subscriber": one.subscriber,
-                "app": one.app_id,
-                "key": one.key,
-                "platform": one.platform,
-                "above": one.above,
-                "now": now,
-            }
+            (
+                one.subscriber,
+                one.app_id,
+                routes.get(one.app_id, "") if one.platform is None else one.platform,
+                one.key,
+                one.above,
+                now,
+            )
             for one in wants
         ],
     )

@@ -237,23 +237,23 @@ class Settling:
             subscriber = facts.subscribers.get(mdn)
             if subscriber in facts.registrations:
                 tallies[link, outcome.value, ""] += 1
-                entries.append((subscriber, *entry))
+                entries.append((facts.now, hour, subscriber, *entry))
             elif self._strangers.is_named(link, (mdn, outcome)):
                 tallies[link, outcome.value, ""] += 1
             elif self._strangers.name(link, (mdn, outcome)):
                 tallies[link, outcome.value, ""] += 1
-                entries.append((_hear(connection, mdn, facts.now), *entry))
+                entries.append((facts.now, hour, _hear(connection, mdn, facts.now), *entry))
             else:
                 tallies[link, outcome.value, sender_class(mdn)] += 1
         connection.executemany(
-            f"""INSERT OR IGNORE INTO journal (at, hour, subscriber, outcome, link, key_id, app, why, hold)
-                VALUES ({facts.now}, {hour}, ?, ?, ?, ?, ?, ?, ?)""",
+            """INSERT OR IGNORE INTO journal (at, hour, subscriber, outcome, link, key_id, app, why, hold)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
             entries,
         )
         connection.executemany(
-            f"""INSERT INTO tallies (hour, link, outcome, sender, count) VALUES ({hour}, ?, ?, ?, ?)
-                ON CONFLICT DO UPDATE SET count = count + excluded.count""",
-            [(*counted, count) for counted, count in tallies.items()],
+            """INSERT INTO tallies (hour, link, outcome, sender, count) VALUES (?, ?, ?, ?, ?)
+               ON CONFLICT DO UPDATE SET count = count + excluded.count""",
+            [(hour, *counted, count) for counted, count in tallies.items()],
         )
 
 

@@ -29,7 +29,7 @@ from kmp_smsd.storage.subscribers import Registrations
 class Store:
     """An open database. Belongs to one thread at a time; several stores may be open on one file."""
 
-    def __init__(self, path: Path, policy: SyncPolicy) -> None:
+    def __init__(self, path: Path, policy: SyncPolicy, *, checkpoint_aside: bool = False) -> None:
         check_place(path)
         if not path.exists():
             raise StoreUnusable(
@@ -37,7 +37,7 @@ class Store:
             )
         with ExitStack() as opened:
             opened.enter_context(closing(SchemaLock(path, exclusive=False)))
-            self._database = opened.enter_context(closing(open_database(path)))
+            self._database = opened.enter_context(closing(open_database(path, checkpoint_aside=checkpoint_aside)))
             check_schema(self._database.connection, path)
             self._opened = opened.pop_all()
         self._settling = Settling(self._database, policy)
@@ -110,13 +110,13 @@ class Store:
         ]
 
 
-def open_store(path: Path, policy: SyncPolicy | None = None) -> Store:
-    """Open the database at `path`.
+def open_store(path: Path, policy: SyncPolicy | None = None, *, checkpoint_aside: bool = False) -> Store:
+    """Open the database at `path`; `checkpoint_aside` is for the one who writes most and must not wait.
 
     Raises StoreUnusable where there is none, or one of another schema; StoreBusy while somebody replaces it;
     StoreUnavailable where it cannot be read.
     """
     try:
-        return Store(path, policy or SyncPolicy())
+        return Store(path, policy or SyncPolicy(), checkpoint_aside=checkpoint_aside)
     except OSError as error:
         raise StoreUnavailable(f"{path}: {error.strerror or error}") from error

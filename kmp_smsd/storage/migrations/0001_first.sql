@@ -39,7 +39,7 @@ CREATE TABLE keys (
   state TEXT NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'suspended', 'deactivated', 'compromised', 'destroyed')),
   reason TEXT
 ) STRICT;
-CREATE INDEX keys_of_terminal ON keys (serial) WHERE serial IS NOT NULL;
+CREATE INDEX keys_of_terminal ON keys (serial, state, import) WHERE serial IS NOT NULL;
 CREATE INDEX keys_of_import ON keys (import);
 
 CREATE TABLE subscribers (
