@@ -52,7 +52,7 @@ class LabPlatform:
     enabled: bool = True
 
     def holds(self) -> list[dict[str, Any]]:
-        """What the platform says that it holds, by kmp-receive itself: no keys but their check values, no tombstones."""
+        """What the platform says that it holds, by kmp-receive itself: KCVs instead of keys, no tombstones."""
         if not self.store.exists():
             return []
         listing = subprocess.run(
