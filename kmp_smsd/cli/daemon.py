@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -53,6 +54,7 @@ def dispatch(settings: Settings, log_level: str) -> None:
 
 def _serve(settings: Settings, names: tuple[str, ...], log_level: str) -> None:
     config = settings.config
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold keys
     start_logging(log_level)
     from twisted.internet import reactor
 

@@ -54,9 +54,11 @@ def _bind(
 ) -> Decision:
     """Rows 11 to 13: the key is usable and the app is clear; what stands in the way?"""
     occupant = facts.bound_places.get((subscriber, app_id))
+    triple = (key, subscriber, app_id)
+    if standing is None and occupant is None and triple not in facts.superseded:
+        return Decision(request, Outcome.BOUND, app_id)  # most messages
     conflicts = tuple(binding for binding in (standing, occupant) if binding is not None)
     verdict, why = OnConflict.MOVED, []
-    triple = (key, subscriber, app_id)
     if request.approved_hold is None or facts.approvals.get(triple) != request.approved_hold:
         policy = facts.policy
         ended_at = facts.superseded.get(triple)

@@ -30,6 +30,7 @@ class _Worker:
     deliverer: Deliverer
     running: Deferred[None] | None = None
     not_before: int = 0  # Unix milliseconds
+    hurried_at: int = 0  # Unix milliseconds: the last wish of a person that was heeded
     due_at: int | None = 0  # Unix milliseconds; None: nothing is due
     idle_since: float = 0.0  # monotonic seconds
 
@@ -113,8 +114,8 @@ class Dispatcher(Service):
         looked.addCallbacks(self._assign, self._not_looked)
         return looked
 
-    def _due(self) -> dict[str, int | None]:
-        """In the watching thread: when each platform's next delivery comes due, where that may have changed.
+    def _due(self) -> tuple[dict[str, int | None], dict[str, int]]:
+        """In the watching thread: when each platform's next delivery comes due, and whom a person hurries.
 
         Deliveries whose app has moved follow in steps, one a look, so that nobody else waits for them.
         """
@@ -122,16 +123,24 @@ class Dispatcher(Service):
             self._moving = None
         version = self._store.data_version()
         changed = version != self._data_version
+        if changed:
+            self._store.finish_erasing()
         self._data_version = version
-        return {
+        due = {
             name: self._store.outbox.next_try(name)
             for name, worker in list(self._workers.items())
             if changed or (worker.due_at is not None and worker.due_at <= self._wall() * 1000)
         }
+        return due, self._store.routes.hurried() if changed else {}
 
-    def _assign(self, due: dict[str, int | None]) -> None:
+    def _assign(self, found: tuple[dict[str, int | None], dict[str, int]]) -> None:
+        due, hurried = found
         for name, due_at in due.items():
             self._workers[name].due_at = due_at
+        for name, hurried_at in hurried.items():
+            worker = self._workers.get(name)
+            if worker is not None and hurried_at > worker.hurried_at:
+                worker.hurried_at, worker.not_before = hurried_at, 0
         now = int(self._wall() * 1000)
         waiting = sorted(
             (worker for worker in self._workers.values() if self._has_work(worker, now)),

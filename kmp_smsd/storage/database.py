@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ PRAGMA secure_delete = ON;
 PRAGMA wal_autocheckpoint = 0;
 PRAGMA journal_size_limit = 134217728;
 PRAGMA temp_store = MEMORY;
-PRAGMA cache_size = -65536;
+PRAGMA cache_size = -16384;
 PRAGMA busy_timeout = {BUSY_TIMEOUT_MS};
 """
 
@@ -126,17 +126,20 @@ class Database:
         """A number that changes whenever another connection commits; the connection must be idle otherwise."""
         return int(self.rows("PRAGMA data_version")[0][0])
 
-    def erase_log(self) -> bool:
+    def erase_log(self, *, waits_s: Sequence[float] = ERASE_WAITS_S) -> bool:
         """Empty the write-ahead log, so that what was erased is in no file; False where readers prevented it.
 
-        Waits for readers without the write lock: intake goes on meanwhile.
+        Waits for readers without the write lock: intake goes on meanwhile. Whoever erases sets `store.erase_log` in
+        the same transaction; it stands until this has succeeded.
         """
-        for wait_s in (*ERASE_WAITS_S, 0.0):
+        for wait_s in (*waits_s, 0.0):
             with self._lock, self._faults():
                 self.connection.execute("PRAGMA busy_timeout = 0")
                 (busy, _, _) = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 self.connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
             if not busy:
+                with self.transaction() as connection:
+                    connection.execute("UPDATE store SET erase_log = 0 WHERE erase_log = 1")
                 return True
             time.sleep(wait_s)
         return False

@@ -65,6 +65,7 @@ class Keys:
                     f" {mdn} {app_id} ('kmp-smsd outbox list')"
                 )
             connection.execute("UPDATE keys SET nonce = NULL, ciphertext = NULL WHERE id = ?", (key,))
+            connection.execute("UPDATE store SET erase_log = 1")
             end_bindings(connection, "key destroyed", now, key=key)  # none is left: this closes its holds
         return self._database.erase_log()
 

@@ -198,12 +198,30 @@ class Outbox:
         if mdn is not None:
             condition += " AND subscriber = (SELECT number FROM subscribers WHERE mdn = ?)"
             parameters.append(mdn)
+        self._hurry(now, platform, mdn)
         retried = 0
         while step := self._retry_waiting(condition, parameters, now):
             retried += step
         while step := self._retry_rejected(condition, parameters, now):
             retried += step
         return retried
+
+    def _hurry(self, now: int, platform: str | None, mdn: str | None) -> None:
+        """Wish that dispatch does not wait before it tries these platforms again."""
+        if platform is not None:
+            names, parameters = "SELECT ?", [platform]
+        elif mdn is not None:
+            names = """SELECT platform FROM outbox
+                       WHERE platform <> '' AND subscriber = (SELECT number FROM subscribers WHERE mdn = ?)"""
+            parameters = [mdn]
+        else:
+            names, parameters = "SELECT platform FROM routes", []
+        with self._database.transaction() as connection:
+            connection.execute(
+                f"""INSERT INTO platforms (name, hurried_at) SELECT DISTINCT *, ? FROM ({names}) WHERE true
+                    ON CONFLICT (name) DO UPDATE SET hurried_at = excluded.hurried_at""",
+                (now, *parameters),
+            )
 
     def _retry_waiting(self, condition: str, parameters: Sequence[Any], now: int) -> int:
         with self._database.transaction() as connection:

@@ -87,6 +87,10 @@ class Routes:
                 ),
             )
 
+    def hurried(self) -> dict[str, int]:
+        """When a person last wished that a platform is tried at once, in Unix milliseconds."""
+        return dict(self._database.rows("SELECT name, hurried_at FROM platforms WHERE hurried_at IS NOT NULL"))
+
     def platforms(self) -> list[dict[str, Any]]:
         """Each platform that is routed to or was ever seen: what is due there, and what happened last."""
         names = [

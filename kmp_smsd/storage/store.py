@@ -73,6 +73,11 @@ class Store:
         """Changes whenever somebody else commits. Cheap: poll it."""
         return self._database.data_version()
 
+    def finish_erasing(self) -> None:
+        """Empty the write-ahead log where an erasure could not because somebody was reading."""
+        if self._database.rows("SELECT erase_log FROM store")[0][0]:
+            self._database.erase_log(waits_s=())
+
     def sealed_data_keys(self, data_key_ids: Sequence[str]) -> dict[str, bytes]:
         """The sealed form of data keys, by their IDs."""
         return dict(

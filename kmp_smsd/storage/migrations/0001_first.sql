@@ -3,7 +3,8 @@
 
 CREATE TABLE store (              -- one row: what this database belongs to
   one INTEGER PRIMARY KEY CHECK (one = 1),
-  master_key TEXT                 -- fingerprint of the public half to which every data key is sealed
+  master_key TEXT,                -- fingerprint of the public half to which every data key is sealed
+  erase_log INTEGER NOT NULL DEFAULT 0          -- 1: something was erased that the write-ahead log may still hold
 ) STRICT;
 INSERT INTO store (one) VALUES (1);
 
@@ -103,13 +104,14 @@ CREATE TABLE routes (             -- written by dispatch alone
   moving INTEGER NOT NULL DEFAULT 0             -- 1 until every row of the app has followed
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE platforms (          -- what dispatch last saw of each; written by dispatch alone
+CREATE TABLE platforms (          -- what dispatch last saw of each
   name TEXT PRIMARY KEY,
   last_success_at INTEGER,
   last_error TEXT,
   last_error_at INTEGER,
   next_try_at INTEGER,
-  paused INTEGER NOT NULL DEFAULT 0
+  paused INTEGER NOT NULL DEFAULT 0,
+  hurried_at INTEGER              -- a person's wish: do not wait for next_try_at
 ) STRICT, WITHOUT ROWID;
 
 -- Desired state: what each platform is to hold for an MDN + app. Due while wanted differs from confirmed and rejected.
