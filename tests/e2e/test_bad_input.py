@@ -8,7 +8,7 @@ import pytest
 
 from kmp_smsd.simulator.deliver import deliver_sm_body
 from kmp_smsd.smpp.constants import CommandStatus
-from tests.e2e.conftest import Carrier
+from tests.e2e.carrier import Carrier
 
 NEVER = CommandStatus.ESME_RX_R_APPN
 

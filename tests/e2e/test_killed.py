@@ -9,7 +9,7 @@ from collections import Counter
 from kmp_smsd.simulator.openssh import OpensshServer
 from kmp_smsd.smpp.constants import CommandStatus
 from kmp_smsd.storage import open_store
-from tests.e2e.conftest import Carrier
+from tests.e2e.carrier import Carrier
 
 ROUNDS = int(os.environ.get("KMP_KILL_ROUNDS", "21"))
 EACH_ROUND = 300

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kmp_smsd.simulator.lab import SMPP_PASSWORD
 from kmp_smsd.smpp.constants import CommandStatus
-from tests.e2e.conftest import Carrier, hold_answers, release_answers
+from tests.e2e.carrier import Carrier, hold_answers, release_answers
 
 WHERE_THEY_BELONG = {"smsc-password", "ssh-identity", "master.key"}
 

@@ -11,7 +11,7 @@ import pytest
 
 from kmp_smsd.simulator.openssh import OpensshServer
 from kmp_smsd.smpp.constants import CommandStatus
-from tests.e2e.conftest import Carrier, hold_answers, release_answers
+from tests.e2e.carrier import Carrier, hold_answers, release_answers
 
 ROK = CommandStatus.ESME_ROK
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kmp_smsd.smpp.constants import CommandStatus
-from tests.e2e.conftest import Carrier
+from tests.e2e.carrier import Carrier
 
 
 @pytest.fixture
