@@ -262,6 +262,8 @@ class Intake(Service):
 
     def _decide_wishes(self, found: tuple[int, list[SyncRequest]]) -> None:
         self._looking = False
+        if not self._watch.running:
+            return  # the store is being closed: what is wished waits for the next start
         version, requests = found
         self._data_version = None if requests else version
         if requests and all(chunk.connection is not None for chunk in (*self._pending, *(self._batch or ()))):

@@ -1,0 +1,647 @@
+from __future__ import annotations
+
+import functools
+
+import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.logger import LogLevel, globalLogPublisher
+from twisted.python.failure import Failure
+
+from kmp_smsd.config.models import Sync
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.service import intake as intake_module
+from kmp_smsd.service.intake import WATCH_EVERY_S, Intake
+from kmp_smsd.service.link import LinkSettings, SmscLink
+from kmp_smsd.simulator.deliver import deliver_sm_body, with_header
+from kmp_smsd.smpp.codec import HEADER
+from kmp_smsd.smpp.constants import RESPONSE, CommandId
+from kmp_smsd.storage import StoreUnavailable, open_store
+from kmp_smsd.storage.maintenance import migrate
+from tests.service.by_hand import MDN, PLAN, PoolByHand, ReactorByHand, SmscByHand, finished, link, mo
+from tests.storage.stock import bound, counted, import_keys, journalled, open_holds, register
+
+OK, TEMPORARY, NEVER = 0, 0x64, 0x66
+OTHER = "8613900000002"
+NOW_S = 1_732_380_000.0
+
+
+class At:
+    """An intake with a real store, whose thread and clock the test moves. `store` is what others see of it."""
+
+    def __init__(self, path, patch, *, sync=None, **links):
+        patch.setattr(intake_module, "ThreadPool", PoolByHand)
+        self.reactor = ReactorByHand()
+        self.store = open_store(path)
+        self.mine = open_store(path)
+        self.intake = Intake(
+            self.mine,
+            Sync(**{"mdn_burst": 10_000, **(sync or {})}),
+            PLAN,
+            links or {"north": link()},
+            self.reactor,
+            monotonic=self.reactor.seconds,
+            wall=lambda: NOW_S + self.reactor.seconds(),
+        )
+        self.pool = self.intake._pool
+        self.batches = []
+        self.fails = []  # what the next batches raise
+        real = self.mine.settle
+
+        @functools.wraps(real)
+        def settle(requests, now):
+            self.batches.append(list(requests))
+            if self.fails:
+                raise self.fails.pop(0)
+            return real(requests, now)
+
+        self.mine.settle = settle
+        self.intake.startService()
+        self.pool.run()
+
+    def settle_one(self):
+        """Let the store's thread do one batch, and nothing else."""
+        self.pool.run_one(self.mine.settle)
+
+    def poll(self):
+        """Let it see what people wish, and do it."""
+        self.reactor.advance(WATCH_EVERY_S)
+        self.pool.run()
+
+    def hold(self):
+        """The number of a new hold: the key of MDN reports from another SIM."""
+        import_keys(self.store, "KEY-1")
+        register(self.store, MDN, "meter")
+        register(self.store, OTHER, "meter")
+        smsc = SmscByHand()
+        self.intake.messages(smsc, (mo(1), mo(2, source_addr=OTHER)))
+        self.pool.run()
+        (hold,) = open_holds(self.store)
+        return hold["hold"]
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    opened = []
+
+    def started(**options):
+        path = tmp_path / "kmp.db"
+        migrate(path)
+        opened.append(At(path, monkeypatch, **options))
+        return opened[-1]
+
+    yield started
+    for at in opened:
+        at.store.close()
+        at.mine.close()
+
+
+@pytest.fixture
+def at(start):
+    return start()
+
+
+@pytest.fixture
+def events():
+    found = []
+    globalLogPublisher.addObserver(found.append)
+    yield found
+    globalLogPublisher.removeObserver(found.append)
+
+
+def alarms(events):
+    return [event["log_format"] for event in events if event["log_level"] is LogLevel.critical]
+
+
+# Answers, and what they promise
+
+
+def test_nothing_is_answered_before_the_commit(at):
+    smsc = SmscByHand()
+    import_keys(at.store, "KEY-1")
+    register(at.store, MDN, "meter")
+    at.intake.messages(smsc, (mo(),))
+    at.reactor.pass_time(1.9)
+    assert smsc.writes == []
+    seen = []
+    smsc.answer = lambda pairs: seen.append((bound(at.store), [status for _, status in pairs]))
+    at.pool.run()
+    assert seen == [({(MDN, "meter"): "KEY-1"}, [OK])]
+
+
+@pytest.mark.parametrize(
+    ("message", "outcome", "status"),
+    [
+        (mo(esm_class=4), Outcome.RECEIPT, OK),
+        (mo(destination_addr="1"), Outcome.NOT_FOR_US, NEVER),
+        (mo(source_addr="bank"), Outcome.INVALID_MDN, NEVER),
+        (mo(text="hello"), Outcome.MALFORMED, NEVER),
+        (mo(source_addr=OTHER), Outcome.NOT_REGISTERED, OK),
+        (mo(text="K1:UNKNOWN"), Outcome.UNKNOWN_KEY, OK),
+        (mo(text="K1:KEY-1:alarm"), Outcome.APP_NOT_REGISTERED, OK),
+        (mo(), Outcome.BOUND, OK),
+    ],
+)
+def test_status_fits_the_outcome(start, message, outcome, status):
+    at = start(sync={"short_codes": ("10690001",)}, north=link(), quiet=link(never_status=0))
+    import_keys(at.store, "KEY-1")
+    register(at.store, MDN, "meter")
+    north, quiet = SmscByHand("north"), SmscByHand("quiet")
+    at.intake.messages(north, (message,))
+    at.pool.run()
+    assert counted(at.store) == {outcome: 1}
+    at.intake.messages(quiet, (message,))
+    at.pool.run()
+    assert (north.statuses(), quiet.statuses()) == ([(1, status)], [(1, OK)])
+
+
+def test_message_whose_own_fault_it_is_never_comes_back(at, monkeypatch, events):
+    """Reading chokes on one of three: the others are read, bound and answered as if it were not there."""
+    reader = at.intake._terms["north"].reader
+    read = reader.read
+
+    def choke(message, received_at):
+        if message.sequence_number == 2:
+            raise ValueError("a fault of ours")
+        return read(message, received_at)
+
+    monkeypatch.setattr(reader, "read", choke)
+    smsc = SmscByHand()
+    at.intake.messages(smsc, (mo(1), mo(2), mo(3)))
+    at.pool.run()
+    assert smsc.statuses() == [(1, OK), (2, NEVER), (3, OK)]
+    assert counted(at.store) == {"not_registered": 2, "error": 1}
+    assert len(alarms(events)) == 1
+    assert "KEY-1" not in str(alarms(events))
+
+
+def test_answers_for_one_connection_leave_in_one_write(at):
+    one, two = SmscByHand(), SmscByHand()
+    at.intake.messages(one, (mo(1),))
+    at.intake.messages(one, (mo(2), mo(3)))
+    at.intake.messages(two, (mo(4),))
+    at.intake.messages(one, (mo(5),))
+    at.settle_one()
+    assert [len(write) for write in one.writes] == [1]
+    at.settle_one()
+    assert [len(write) for write in one.writes] == [1, 3]
+    assert one.statuses() == [(1, OK), (2, OK), (3, OK), (5, OK)]
+    assert two.statuses() == [(4, OK)]
+
+
+def test_request_knows_when_and_by_which_link_it_came(start):
+    at = start(north=link(), south=link())
+    at.reactor.advance(5)
+    at.intake.messages(SmscByHand("south"), (mo(),))
+    at.reactor.advance(1)
+    at.pool.run()
+    (request,) = at.batches[0]
+    assert (request.link, request.received_at) == ("south", int(NOW_S * 1000) + 5000)
+    assert at.store.journal(limit=1)[0]["at"] == int(NOW_S * 1000) + 5000  # when the batch began
+
+
+# Group commit
+
+
+def test_what_arrives_while_a_batch_is_committed_is_the_next_batch(at):
+    smsc = SmscByHand()
+    for number in range(1, 5):
+        at.intake.messages(smsc, (mo(number),))
+    at.settle_one()
+    at.intake.messages(smsc, (mo(5),))
+    at.pool.run()
+    assert [len(batch) for batch in at.batches] == [1, 3, 1]
+    assert [number for number, _ in smsc.statuses()] == [1, 2, 3, 4, 5]
+
+
+def test_batch_has_at_most_so_many_messages(start):
+    at = start(sync={"batch_max": 3})
+    smsc = SmscByHand()
+    at.intake.messages(smsc, tuple(mo(number) for number in range(8)))
+    at.intake.messages(smsc, (mo(8),))
+    at.intake.messages(smsc, (mo(9), mo(10)))
+    at.pool.run()
+    assert [len(batch) for batch in at.batches] == [3, 3, 3, 2]  # the third: two, and the one that fits
+    assert sorted(smsc.statuses()) == [(number, OK) for number in range(11)]
+
+
+def test_one_batch_at_a_time(at):
+    for number in range(3):
+        at.intake.messages(SmscByHand(), (mo(number),))
+    assert at.pool.waiting().count(at.mine.settle) == 1
+    assert (at.pool.minthreads, at.pool.maxthreads) == (1, 1)
+
+
+# A store that is slow
+
+
+def test_messages_that_the_store_does_not_take_in_time_are_left_with_the_smsc_once(start):
+    at = start(north=link(answer_within_s=2.0))
+    smsc = SmscByHand()
+    at.intake.messages(smsc, (mo(1),))
+    at.reactor.pass_time(1)
+    at.intake.messages(smsc, (mo(2),))  # waits behind the first
+    at.reactor.pass_time(0.9)
+    assert smsc.statuses() == []
+    at.reactor.pass_time(0.2)
+    assert smsc.statuses() == [(1, TEMPORARY)]
+    at.reactor.pass_time(1)
+    assert smsc.statuses() == [(1, TEMPORARY), (2, TEMPORARY)]
+    at.reactor.pass_time(10)
+    at.pool.run()
+    assert smsc.statuses() == [(1, TEMPORARY), (2, TEMPORARY)]
+    assert counted(at.store) == {"not_registered": 1}  # the late commit is harmless: 2 was never given to the store
+
+
+def test_repeat_of_a_message_that_was_committed_late_is_answered(at):
+    import_keys(at.store, "KEY-1")
+    register(at.store, MDN, "meter")
+    smsc = SmscByHand()
+    at.intake.messages(smsc, (mo(1),))
+    at.reactor.pass_time(3)
+    at.pool.run()
+    at.intake.messages(smsc, (mo(2),))
+    at.pool.run()
+    assert smsc.statuses() == [(1, TEMPORARY), (2, OK)]
+    assert [outcome for _, outcome in journalled(at.store)] == ["bound", "already_bound"]
+
+
+def test_each_link_has_its_own_patience_and_status(start):
+    at = start(north=link(answer_within_s=1.0, temporary_status=0x58), south=link(answer_within_s=3.0))
+    north, south = SmscByHand("north"), SmscByHand("south")
+    for smsc in (north, south, north, south):
+        at.intake.messages(smsc, (mo(1),))
+    at.reactor.pass_time(1.1)
+    assert (north.statuses(), south.statuses()) == ([(1, 0x58)] * 2, [])
+    at.reactor.pass_time(2)
+    assert (north.statuses(), south.statuses()) == ([(1, 0x58)] * 2, [(1, TEMPORARY)] * 2)
+
+
+class LinkByHand:
+    def __init__(self, name):
+        self.settings = LinkSettings(name=name, hosts=(), system_id="kmp", password="")
+        self.backed_off = 0
+
+    def back_off(self):
+        self.backed_off += 1
+
+
+def test_link_backs_off_after_several_failures_in_a_row(start):
+    at = start(north=link(failures_before_unbind=3), south=link(failures_before_unbind=3))
+    north, south = LinkByHand("north"), LinkByHand("south")
+    at.intake.attach(north)
+    at.intake.attach(south)
+    smsc = SmscByHand()
+
+    def fail(*numbers):
+        at.fails = [StoreUnavailable("disk full")]
+        at.intake.messages(smsc, tuple(mo(number) for number in numbers))
+        at.pool.run()
+
+    fail(1, 2)
+    assert north.backed_off == 0
+    at.intake.messages(smsc, (mo(3),))
+    at.pool.run()  # one success: it begins anew
+    fail(4, 5)
+    assert north.backed_off == 0
+    fail(6)
+    assert north.backed_off == 1
+    fail(7, 8)
+    assert north.backed_off == 1  # the count begins anew as well
+    fail(9)
+    assert (north.backed_off, south.backed_off) == (2, 0)
+
+
+def test_late_commit_does_not_count_as_a_success(start):
+    at = start(north=link(failures_before_unbind=2, answer_within_s=1.0))
+    at.intake.attach(north := LinkByHand("north"))
+    for _ in range(2):
+        at.intake.messages(SmscByHand(), (mo(),))
+        at.reactor.pass_time(1.1)
+        at.pool.run()
+    assert north.backed_off == 1
+
+
+# A store that fails
+
+
+def test_whole_batch_is_left_with_the_smsc_while_the_store_is_unavailable(at, events):
+    at.fails = [StoreUnavailable("database or disk is full")]
+    smsc = SmscByHand()
+    at.intake.messages(smsc, (mo(1), mo(2, text="hello")))
+    at.intake.messages(smsc, (mo(3),))
+    at.pool.run()
+    assert smsc.statuses() == [(1, TEMPORARY), (2, TEMPORARY), (3, OK)]
+    assert counted(at.store) == {"not_registered": 1}
+    assert not alarms(events)
+    assert any("disk is full" in str(event.get("reason")) for event in events)
+
+
+def test_fault_of_ours_in_settling_is_an_alarm_and_the_next_batch_works(at, events):
+    at.fails = [RuntimeError("a fault of ours")]
+    smsc = SmscByHand()
+    at.intake.messages(smsc, (mo(1),))
+    at.intake.messages(smsc, (mo(2),))
+    at.pool.run()
+    assert smsc.statuses() == [(1, TEMPORARY), (2, OK)]
+    assert alarms(events) == ["a batch could not be settled"]
+
+
+def test_batch_that_fails_after_it_was_answered_is_not_answered_again(at):
+    at.fails = [StoreUnavailable("stalled")]
+    smsc = SmscByHand()
+    at.intake.messages(smsc, (mo(1),))
+    at.reactor.pass_time(3)
+    at.pool.run()
+    assert smsc.statuses() == [(1, TEMPORARY)]
+
+
+# Limits
+
+
+def test_more_than_may_be_in_work_is_left_with_the_smsc_at_once(start):
+    at = start(north=link(in_flight_max=3), south=link(in_flight_max=3))
+    north, south = SmscByHand("north"), SmscByHand("south")
+    at.intake.messages(north, (mo(1), mo(2)))
+    at.intake.messages(north, (mo(3), mo(4)))
+    assert north.statuses() == [(4, TEMPORARY)]
+    at.intake.messages(south, (mo(1),))
+    assert south.statuses() == []
+    at.pool.run()
+    assert north.statuses() == [(4, TEMPORARY), (1, OK), (2, OK), (3, OK)]
+    at.intake.messages(north, (mo(5), mo(6), mo(7)))
+    at.pool.run()
+    assert north.statuses()[4:] == [(5, OK), (6, OK), (7, OK)]
+
+
+@pytest.mark.parametrize("ends", ["settled", "failed", "overdue", "overdue in the queue"])
+def test_messages_are_no_longer_in_work_however_they_end(start, ends):
+    at = start(north=link(in_flight_max=1, failures_before_unbind=100), south=link(answer_within_s=60))
+    if ends == "overdue in the queue":
+        at.intake.messages(SmscByHand("south"), (mo(1),))
+    at.fails = [StoreUnavailable("disk full")] if ends == "failed" else []
+    at.intake.messages(SmscByHand(), (mo(2),))
+    if ends.startswith("overdue"):
+        at.reactor.pass_time(3)
+    if ends != "overdue in the queue":
+        at.pool.run()
+    smsc = SmscByHand()
+    at.intake.messages(smsc, (mo(3),))
+    at.pool.run()
+    assert smsc.statuses() == [(3, OK)]
+
+
+def test_message_that_the_store_still_has_is_in_work_though_it_was_answered(start):
+    """A stalled store must not be given ever more: its batch counts until it ends."""
+    at = start(north=link(in_flight_max=1))
+    smsc = SmscByHand()
+    at.intake.messages(smsc, (mo(1),))
+    at.reactor.pass_time(3)
+    at.intake.messages(smsc, (mo(2),))
+    assert smsc.statuses() == [(1, TEMPORARY), (2, TEMPORARY)]
+
+
+def test_rate_of_a_link(start):
+    at = start(north=link(rate_per_s=2), south=link())
+    north, south = SmscByHand("north"), SmscByHand("south")
+    at.intake.messages(north, tuple(mo(number) for number in range(4)))
+    at.intake.messages(south, tuple(mo(number) for number in range(4)))
+    at.pool.run()
+    assert sorted(north.statuses()) == [(0, OK), (1, OK), (2, TEMPORARY), (3, TEMPORARY)]
+    assert south.statuses() == [(number, OK) for number in range(4)]
+    at.reactor.advance(0.5)
+    at.intake.messages(north, (mo(5), mo(6)))
+    at.pool.run()
+    assert sorted(north.statuses()[4:]) == [(5, OK), (6, TEMPORARY)]
+
+
+def test_rate_of_a_sender_over_all_links(start):
+    at = start(sync={"mdn_burst": 2, "mdn_per_minute": 6.0}, north=link(), south=link())
+    north, south = SmscByHand("north"), SmscByHand("south")
+    at.intake.messages(north, (mo(1), mo(2, text="hello"), mo(3), mo(4, source_addr=OTHER)))
+    at.intake.messages(south, (mo(5),))
+    at.pool.run()
+    assert sorted(north.statuses()) == [(1, OK), (2, NEVER), (3, TEMPORARY), (4, OK)]
+    assert south.statuses() == [(5, TEMPORARY)]
+    at.reactor.pass_time(9.5)
+    at.intake.messages(south, (mo(6),))
+    at.reactor.pass_time(0.6)
+    at.intake.messages(south, (mo(7), mo(8)))
+    at.pool.run()
+    assert sorted(south.statuses()[1:]) == [(6, TEMPORARY), (7, OK), (8, TEMPORARY)]
+
+
+def test_messages_refused_for_the_rate_are_no_failures_of_the_store(start):
+    at = start(north=link(rate_per_s=1, failures_before_unbind=2))
+    at.intake.attach(north := LinkByHand("north"))
+    at.intake.messages(SmscByHand(), tuple(mo(number) for number in range(10)))
+    assert north.backed_off == 0
+
+
+# Wishes
+
+
+def test_approved_hold_is_decided_within_one_poll(at):
+    hold = at.hold()
+    at.poll()
+    assert bound(at.store) == {(MDN, "meter"): "KEY-1"}
+    at.store.holds.approve(hold, "somebody")
+    at.poll()
+    assert bound(at.store) == {(OTHER, "meter"): "KEY-1"}
+    assert open_holds(at.store) == []
+    batches = len(at.batches)
+    at.reactor.pass_time(1)
+    at.pool.run()
+    assert len(at.batches) == batches
+
+
+def test_wish_written_while_nobody_looked_is_found_at_the_start(start):
+    first = start()
+    first.store.holds.approve(first.hold(), "somebody")
+    second = At(first.mine._database.path, pytest.MonkeyPatch())
+    assert bound(second.store) == {(OTHER, "meter"): "KEY-1"}
+    second.store.close()
+    second.mine.close()
+
+
+def test_wishes_are_decided_under_continuous_load(at):
+    hold = at.hold()
+    smsc = SmscByHand()
+    at.store.holds.approve(hold, "somebody")
+    for number in range(5):
+        at.intake.messages(smsc, (mo(number),))
+        at.intake.messages(smsc, (mo(number + 100),))
+        if number == 0:
+            at.reactor.advance(WATCH_EVERY_S)
+        at.pool.run_one()
+    assert at.pool.jobs
+    assert bound(at.store) == {(OTHER, "meter"): "KEY-1"}
+
+
+def test_wishes_are_decided_though_the_store_fails_once(at):
+    at.store.holds.approve(at.hold(), "somebody")
+    at.fails = [StoreUnavailable("disk full")]
+    at.poll()
+    assert bound(at.store) == {(MDN, "meter"): "KEY-1"}
+    at.poll()
+    assert bound(at.store) == {(OTHER, "meter"): "KEY-1"}
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("locked"), RuntimeError("a fault of ours")])
+def test_wishes_are_seen_though_looking_fails_once(at, monkeypatch, events, error):
+    at.store.holds.approve(at.hold(), "somebody")
+    with monkeypatch.context() as patch:
+        patch.setattr(at.mine, "approved", lambda: (_ for _ in ()).throw(error))
+        at.poll()
+    assert bound(at.store) == {(MDN, "meter"): "KEY-1"}
+    at.poll()
+    assert bound(at.store) == {(OTHER, "meter"): "KEY-1"}
+    assert len(alarms(events)) == isinstance(error, RuntimeError)
+
+
+def test_wish_is_in_one_batch_only(at):
+    at.store.holds.approve(at.hold(), "somebody")
+    at.batches.clear()
+    at.intake.messages(SmscByHand(), (mo(1),))
+    for _ in range(5):
+        at.reactor.advance(WATCH_EVERY_S)
+        if at.mine.settle not in at.pool.waiting()[:1]:
+            at.pool.run_one()
+    at.pool.run()
+    assert [sum(one.approved_hold is not None for one in batch) for batch in at.batches] == [0, 1]
+
+
+def test_store_is_not_asked_again_before_it_has_answered(at):
+    for _ in range(10):
+        at.reactor.advance(WATCH_EVERY_S)
+    assert len(at.pool.jobs) == 1
+
+
+def test_wishes_fit_into_a_batch(start):
+    at = start(sync={"batch_max": 2})
+    requests = [at.intake._read(at.intake._terms["north"].reader, mo(), 0, "north") for _ in range(5)]
+    at.intake._decide_wishes((1, requests))
+    at.pool.run()
+    assert [len(batch) for batch in at.batches] == [2]
+
+
+def test_wishes_are_not_read_while_nothing_changes(at, monkeypatch):
+    at.poll()
+    monkeypatch.setattr(at.mine, "approved", lambda: pytest.fail("nobody has written anything"))
+    at.poll()
+
+
+# Ending
+
+
+def test_finishing_settles_what_is_in_hand_and_closes_the_store(at):
+    smsc = SmscByHand()
+    at.intake.messages(smsc, (mo(1),))
+    at.intake.messages(smsc, (mo(2),))
+    ended = []
+    finished(at.intake.finish(), at.pool).addCallback(ended.append)
+    assert ended == [None]
+    assert smsc.statuses() == [(1, OK), (2, OK)]
+    assert at.pool.stopped
+    assert counted(at.store) == {"not_registered": 2}
+    with pytest.raises(Exception, match="closed"):
+        at.mine.tallies()
+    assert not at.reactor.getDelayedCalls()
+
+
+def test_finishing_waits_for_the_batch_under_way(at):
+    at.intake.messages(SmscByHand(), (mo(1),))
+    ended = []
+    finished(at.intake.finish()).addCallback(ended.append)
+    at.reactor.pass_time(1)
+    assert ended == []
+    assert at.mine.tallies() == []  # the store is still open
+    at.pool.run()
+    assert ended == [None]
+
+
+def test_idle_intake_finishes_at_once(at):
+    ended = []
+    finished(at.intake.finish(), at.pool).addCallback(ended.append)
+    assert ended == [None]
+
+
+def test_wish_that_is_seen_when_all_is_over_waits_for_the_next_start(at, events):
+    at.store.holds.approve(at.hold(), "somebody")
+    at.batches.clear()
+    at.reactor.advance(WATCH_EVERY_S)
+    ended = []
+    finished(at.intake.finish(), at.pool).addCallback(ended.append)
+    assert ended == [None]
+    assert at.batches == []  # its store is closed
+    assert [event for event in events if event["log_level"] >= LogLevel.warn] == []
+    assert [hold["deciding"] for hold in open_holds(at.store)] == [1]
+
+
+# With a real link
+
+
+class Linked:
+    """An intake, a real link and its connection in memory."""
+
+    def __init__(self, at):
+        self.at = at
+        settings = LinkSettings(name="north", hosts=(("192.0.2.1", 2775),), system_id="kmp", password="")
+        self.link = SmscLink(settings, at.intake, at.reactor, monotonic=at.reactor.seconds, jitter=lambda: 1.0)
+        at.intake.attach(self.link)
+        self.link.startService()
+        self.transport = StringTransport()
+        self.transport.setTcpNoDelay = lambda _: None
+        self.protocol = at.reactor.tcpClients[-1][2].buildProtocol(None)
+        self.protocol.makeConnection(self.transport)
+        self.say(CommandId.BIND_TRANSCEIVER | RESPONSE, 1, b"smsc\0")
+        self.heard()
+
+    def say(self, command_id, number, body=b""):
+        self.protocol.dataReceived(with_header(command_id, number, body, 0))
+
+    def heard(self):
+        octets, found = self.transport.value(), []
+        self.transport.clear()
+        while octets:
+            length, *header = HEADER.unpack_from(octets)
+            found.append(tuple(header))
+            octets = octets[length:]
+        return found
+
+
+MO_BODY = deliver_sm_body(MDN, "K1:KEY-1")
+
+
+def test_link_is_alive_while_the_store_hangs(at):
+    linked = Linked(at)
+    linked.say(CommandId.DELIVER_SM, 5, MO_BODY)
+    at.reactor.pass_time(1)
+    linked.say(CommandId.ENQUIRE_LINK, 6)
+    assert linked.heard() == [(CommandId.ENQUIRE_LINK_RESP, 0, 6)]
+    at.pool.run()
+    assert linked.heard() == [(CommandId.DELIVER_SM_RESP, OK, 5)]
+
+
+def test_connection_that_is_gone_gets_nothing(at):
+    linked = Linked(at)
+    linked.say(CommandId.DELIVER_SM, 5, MO_BODY)
+    linked.protocol.connectionLost(Failure(ConnectionDone()))
+    at.reactor.pass_time(3)
+    at.pool.run()
+    assert linked.heard() == []
+    smsc = SmscByHand()
+    at.intake.messages(smsc, (mo(1),))
+    at.pool.run()
+    assert smsc.statuses() == [(1, OK)]
+
+
+def test_link_unbinds_when_the_store_keeps_failing(at):
+    linked = Linked(at)
+    at.fails = [StoreUnavailable("disk full")]
+    for number in range(5, 10):
+        linked.say(CommandId.DELIVER_SM, number, MO_BODY)
+    at.reactor.pass_time(3)
+    *answers, unbind = linked.heard()
+    assert answers == [(CommandId.DELIVER_SM_RESP, TEMPORARY, number) for number in range(5, 10)]
+    assert unbind == (CommandId.UNBIND, 0, 2)

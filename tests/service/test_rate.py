@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from kmp_smsd.service.rate import Bucket, Buckets
+
+
+def taken(bucket, tries, now):
+    return sum(bucket.take(now) for _ in range(tries))
+
+
+def test_burst_is_taken_at_once_and_no_more():
+    assert taken(Bucket(5, 1.0, 0.0), 10, 0.0) == 5
+
+
+def test_bucket_fills_with_time():
+    bucket = Bucket(5, 0.5, 100.0)
+    taken(bucket, 5, 100.0)
+    assert not bucket.take(101.9)
+    assert bucket.take(102.0)
+    assert not bucket.take(102.0)
+    assert taken(bucket, 10, 108.0) == 3
+
+
+def test_refused_tries_cost_nothing():
+    bucket = Bucket(1, 1.0, 0.0)
+    bucket.take(0.0)
+    for tenth in range(1, 10):
+        assert not bucket.take(tenth / 10)
+    assert bucket.take(1.01)
+
+
+def test_long_silence_saves_up_no_more_than_a_burst():
+    bucket = Bucket(3, 1.0, 0.0)
+    taken(bucket, 3, 0.0)
+    assert taken(bucket, 10, 86_400.0) == 3
+
+
+def test_burst_below_one_never_gives():
+    assert taken(Bucket(0.5, 1.0, 0.0), 3, 100.0) == 0
+
+
+def test_each_name_has_a_bucket_of_its_own():
+    buckets = Buckets(2, 1.0)
+    assert [buckets.take("a", 0.0) for _ in range(3)] == [True, True, False]
+    assert buckets.take("b", 0.0)
+
+
+def test_bucket_is_full_when_its_name_is_first_heard():
+    buckets = Buckets(2, 0.001)
+    assert [buckets.take("late", 1_000.0) for _ in range(3)] == [True, True, False]
+
+
+def test_memory_is_bounded_and_the_first_is_forgotten_first():
+    buckets = Buckets(1, 0.001, limit=3)
+    for name in "abcd":
+        assert buckets.take(name, 0.0)
+    assert len(buckets) == 3
+    assert [buckets.take(name, 0.0) for name in "bcd"] == [False, False, False]
+    assert buckets.take("a", 0.0)  # forgotten, so it begins full again
+    assert len(buckets) == 3
+    assert buckets.take("b", 0.0)  # the first of those that were left
+
+
+def test_by_default_a_hundred_thousand_names_are_remembered():
+    buckets = Buckets(1, 1.0)
+    for number in range(100_500):
+        buckets.take(str(number), 0.0)
+    assert len(buckets) == 100_000
