@@ -37,6 +37,10 @@ class Patience:
         wait_s = min(self.retry_max_s, self.retry_min_s * 2 ** min(attempts, 30))
         return int(wait_s * 1000 * (0.5 + self.jitter() / 2))
 
+    def asked_ms(self, retry_after_s: float) -> int:
+        """What a platform asks for, within our own bounds: one that says 0 would be asked without a pause."""
+        return int(min(self.retry_max_s, max(self.retry_min_s, retry_after_s)) * 1000)  # NaN is the shortest
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -59,6 +63,7 @@ class Deliverer:
         open_store: Callable[[], Store],
         patience: Patience,
         *,
+        monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.platform = platform
@@ -66,7 +71,7 @@ class Deliverer:
         self._open_channel = open_channel
         self._open_store = open_store
         self._patience = patience
-        self._wall = wall
+        self._monotonic, self._wall = monotonic, wall
         self._channel: Channel | None = None
         self._store: Store | None = None
         self._stopping = threading.Event()
@@ -87,6 +92,7 @@ class Deliverer:
 
     def run(self) -> Ended:
         """Deliver until nothing is due, the platform fails, or `stop` is called."""
+        self._unanswered = {}
         try:
             if self._store is None:
                 self._store = self._open_store()
@@ -102,6 +108,10 @@ class Deliverer:
                 "platform {platform}: store unavailable: {reason}", platform=self.platform, reason=str(error)
             )
             return Ended(str(error), self._now() + self._patience.wait_ms(0))
+        except Exception:
+            self.close_channel()
+            self._failures += 1
+            raise
 
     def stop(self) -> None:
         """End a run soon; from any thread."""
@@ -134,10 +144,13 @@ class Deliverer:
             if not rows:
                 break
             sendable = self._prepare(store, rows)
-            if sendable:
-                if self._channel is None:
-                    self._channel = self._open_channel()
-                self._deliver(store, self._channel, sendable)
+            if not sendable:
+                continue
+            if self._channel is None:
+                self._channel = self._open_channel()
+            if self._stopping.is_set():  # meanwhile: `abort` had no connection to close
+                break
+            self._deliver(store, self._channel, sendable)
             if self._paused:
                 return Ended("paused after many rejections", self._now() + PAUSED_TRY_MS)
         return Ended(None)
@@ -165,15 +178,15 @@ class Deliverer:
         self, store: Store, channel: Channel, sendable: dict[tuple[str, str], tuple[OutboxRow, Delivery]]
     ) -> None:
         settlements: list[Settlement] = []
-        settled_at = time.monotonic()
+        settled_at = self._monotonic()
         self._unanswered = {place: row for place, (row, _) in sendable.items()}
         try:
             for result in channel.deliver([delivery for _, delivery in sendable.values()]):
                 row = self._unanswered.pop((result.delivery.mdn, result.delivery.app_id))
                 settlements.append(self._judge(store, row, result))
-                if time.monotonic() - settled_at >= SETTLE_EVERY_S:
+                if self._monotonic() - settled_at >= SETTLE_EVERY_S:
                     self._settle(store, settlements)
-                    settlements, settled_at = [], time.monotonic()
+                    settlements, settled_at = [], self._monotonic()
         finally:  # what was answered before the platform went down is settled all the same
             self._settle(store, settlements)
 
@@ -196,9 +209,8 @@ class Deliverer:
             case TryLater(held_version=int(held)):
                 return Outbid(row, held)
             case TryLater(reason=reason, retry_after_s=retry_after_s):
-                wait_ms = self._patience.wait_ms(row.attempts)
-                if retry_after_s is not None:
-                    wait_ms = min(int(retry_after_s * 1000), int(self._patience.retry_max_s * 1000))
+                patience = self._patience
+                wait_ms = patience.wait_ms(row.attempts) if retry_after_s is None else patience.asked_ms(retry_after_s)
                 return Postpone(row, now + wait_ms, reason)
             case Rejected(reason=reason, alarm=alarm):
                 (self.log.critical if alarm else self.log.warn)(
@@ -230,15 +242,15 @@ class Deliverer:
     def _confirmed(self, store: Store) -> None:
         """The first confirmation lifts the pause and the rejections of its run: it was the platform, not the rows."""
         if self._paused:
+            store.outbox.again(self._rejected_run, self.platform, self._now())
             self._paused = False
             self.log.info("platform {platform}: pause lifted", platform=self.platform)
-            store.outbox.again(self._rejected_run, self.platform, self._now())
         self._rejected_run.clear()
 
     def _failed(self, store: Store, reason: str) -> Ended:
         next_try_at = self._now() + self._patience.wait_ms(self._failures)
         self._failures += 1
-        suspects, self._unanswered = list(self._unanswered.values()), {}
+        suspects = list(self._unanswered.values())
         if not self._stopping.is_set():
             self.log.warn("platform {platform}: {reason}", platform=self.platform, reason=reason)
             state = PlatformState(

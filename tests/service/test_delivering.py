@@ -1,0 +1,676 @@
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+
+import pytest
+from pysqlite3 import dbapi2 as sqlite3
+from twisted.logger import LogLevel, globalLogPublisher
+
+from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed, Rejected, TryLater, Withdraw
+from kmp_smsd.service.delivering import Deliverer, Ended, Patience
+from kmp_smsd.service.preparing import Preparer
+from kmp_smsd.storage import StoreUnavailable, open_store
+from kmp_smsd.storage.maintenance import migrate
+from tests.service.vendor import Vendor, clear, make_due, mdn
+from tests.storage.stock import NOW, row_at
+
+HOUR_MS, TEN_MINUTES_MS = 3_600_000, 600_000
+TERMINALS = range(1, 41)
+
+
+class ChannelByHand:
+    """An open road to a platform that answers as `at.answer` says."""
+
+    def __init__(self, at):
+        self.at = at
+        self.closed = False
+
+    def deliver(self, batch):
+        assert not self.closed
+        self.at.batches.append([delivery.mdn for delivery in batch])
+        for delivery in batch:
+            self.at.deliveries.append(delivery)
+            result = self.at.answer(delivery)
+            if isinstance(result, Exception):
+                raise result
+            if self.closed:
+                raise ChannelDown("closed under it")
+            yield result
+
+    def close(self):
+        self.closed = True
+
+
+class At:
+    """A deliverer with a real store; `store` is what others see of it."""
+
+    def __init__(self, path, vendor):
+        self.path = path
+        self.now = NOW
+        self.elapsed_s = 0.0
+        self.store = open_store(path)
+        self.store.routes.set({"meter": "metering", "alarm": "metering"})
+        vendor.import_into(
+            self.store, *[(f"KEY-{number}", None) for number in TERMINALS], ("KEY-99", "meter"), ("KEY-98", "alarm")
+        )
+        self.answer = Confirmed
+        self.unreachable = None
+        self.channels, self.batches, self.deliveries = [], [], []
+        self.mine = None
+        self.deliverer = Deliverer(
+            "metering",
+            Preparer("metering", ("meter",), vendor.data_keys()),
+            self._open_channel,
+            self._open_store,
+            Patience(retry_min_s=5.0, retry_max_s=900.0, jitter=lambda: 1.0),
+            monotonic=lambda: self.elapsed_s,
+            wall=lambda: self.now / 1000,
+        )
+
+    def _open_channel(self):
+        if self.unreachable is not None:
+            raise self.unreachable
+        self.channels.append(ChannelByHand(self))
+        return self.channels[-1]
+
+    def _open_store(self):
+        self.mine = open_store(self.path)
+        return self.mine
+
+    def run(self, after_ms=0):
+        self.now += after_ms
+        self.batches.clear()
+        self.deliveries.clear()
+        return self.deliverer.run()
+
+    def row(self, number, app_id="meter"):
+        return row_at(self.store, mdn(number), app_id)
+
+    def confirmed(self, *numbers):
+        return all(self.row(number)["confirmed_version"] == self.row(number)["wanted_version"] for number in numbers)
+
+    def rejected(self, *numbers):
+        return all(self.row(number)["rejected_version"] == self.row(number)["wanted_version"] for number in numbers)
+
+    def platform(self):
+        return next(row for row in self.store.routes.platforms() if row["platform"] == "metering")
+
+    def tamper(self, sql):
+        """What somebody can do who stole intake."""
+        with closing(sqlite3.connect(str(self.path), isolation_level=None)) as connection:
+            connection.execute(sql)
+
+
+@pytest.fixture(scope="module")
+def vendor():
+    return Vendor()
+
+
+@pytest.fixture
+def at(tmp_path, vendor):
+    path = tmp_path / "kmp.db"
+    migrate(path)
+    one = At(path, vendor)
+    yield one
+    one.deliverer.close()
+    one.store.close()
+
+
+@pytest.fixture
+def events():
+    found = []
+    globalLogPublisher.addObserver(found.append)
+    yield found
+    globalLogPublisher.removeObserver(found.append)
+
+
+def alarms(events):
+    return [event["log_format"] for event in events if event["log_level"] is LogLevel.critical]
+
+
+def answering(default=Confirmed, **by_number):
+    """`default` for all but the numbers that are named: n3=..."""
+    named = {mdn(int(name[1:])): result for name, result in by_number.items()}
+    return lambda delivery: named.get(delivery.mdn, default)(delivery)
+
+
+# Results
+
+
+def test_confirmed_delivery_is_settled(at):
+    make_due(at.store, 1)
+    assert at.run() == Ended(None)
+    (delivery,) = at.deliveries
+    assert (delivery.mdn, delivery.app_id, delivery.key) == (mdn(1), "meter", clear("KEY-1"))
+    assert at.row(1)["confirmed_version"] == delivery.version == at.row(1)["wanted_version"]
+    assert at.run() == Ended(None)
+    assert at.batches == []
+
+
+def test_withdraw_is_delivered_and_settled(at):
+    make_due(at.store, 1)
+    at.run()
+    at.store.bindings.withdraw(mdn(1), "meter", at.now)
+    at.run()
+    assert [type(delivery) for delivery in at.deliveries] == [Withdraw]
+    assert at.confirmed(1)
+
+
+def test_what_is_due_first_goes_first_and_what_is_not_due_does_not_go(at):
+    make_due(at.store, 2, now=NOW + 20)
+    make_due(at.store, 1, now=NOW + 30)
+    make_due(at.store, 3, now=NOW + 10)
+    make_due(at.store, 4, now=NOW + 500)
+    at.run(after_ms=100)
+    assert at.batches == [[mdn(3), mdn(2), mdn(1)]]
+
+
+def test_what_comes_due_meanwhile_goes_out_in_the_same_run(at):
+    make_due(at.store, 1)
+
+    def answer(delivery):
+        if delivery.mdn == mdn(1):
+            make_due(at.store, 2)
+        return Confirmed(delivery)
+
+    at.answer = answer
+    assert at.run() == Ended(None)
+    assert at.batches == [[mdn(1)], [mdn(2)]]
+    assert len(at.channels) == 1
+
+
+def test_wanted_meanwhile_is_delivered_too(at):
+    make_due(at.store, 1)
+
+    def answer(delivery):
+        if isinstance(delivery, Bind):
+            at.store.bindings.withdraw(mdn(1), "meter", at.now)
+        return Confirmed(delivery)
+
+    at.answer = answer
+    at.run()
+    assert [type(delivery) for delivery in at.deliveries] == [Bind, Withdraw]
+    assert at.confirmed(1)
+
+
+def test_delivery_that_is_put_off_waits_longer_each_time(at):
+    make_due(at.store, 1)
+    at.answer = lambda delivery: TryLater(delivery, "no room")
+    waits = []
+    for _ in range(10):
+        assert at.run() == Ended(None)
+        assert (at.row(1)["error"], len(at.deliveries)) == ("no room", 1)
+        waits.append((at.row(1)["try_at"] - at.now) / 1000)
+        at.now = at.row(1)["try_at"]
+    assert waits == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "wait_s"),
+    [(30, 30), (5, 5), (900, 900), (1e300, 900), (float("inf"), 900), (0, 5), (-60, 5), (float("nan"), 5)],
+)
+def test_platform_may_say_how_long_to_wait_within_our_bounds(at, asked_s, wait_s):
+    make_due(at.store, 1)
+    at.answer = lambda delivery: TryLater(delivery, "busy", retry_after_s=asked_s)
+    assert at.run() == Ended(None)
+    assert len(at.deliveries) == 1
+    assert at.row(1)["try_at"] - at.now == wait_s * 1000
+
+
+def test_put_off_row_keeps_nobody_waiting(at):
+    make_due(at.store, 1, 2, 3)
+    at.answer = answering(n1=lambda delivery: TryLater(delivery, "busy"))
+    at.run()
+    assert at.confirmed(2, 3)
+    assert not at.confirmed(1)
+
+
+def test_outbid_delivery_is_wanted_above_what_the_platform_holds(at):
+    make_due(at.store, 1)
+    held = at.now + 1000
+
+    def answer(delivery):
+        return Confirmed(delivery) if delivery.version > held else TryLater(delivery, "stale", held_version=held)
+
+    at.answer = answer
+    at.run()
+    assert [delivery.version for delivery in at.deliveries] == [NOW, held + 1]
+    assert at.confirmed(1)
+
+
+def test_rejected_delivery_shows_why_and_does_not_go_again(at, events):
+    make_due(at.store, 1)
+    at.answer = lambda delivery: Rejected(delivery, "unknown meter")
+    at.run()
+    assert at.rejected(1)
+    assert at.row(1)["error"] == "unknown meter"
+    at.run(after_ms=30 * 24 * HOUR_MS)
+    assert at.deliveries == []
+    assert alarms(events) == []
+
+
+def test_peer_that_cannot_be_trusted_is_an_alarm(at, events):
+    make_due(at.store, 1)
+    at.answer = lambda delivery: Rejected(delivery, "wrong receipt", alarm=True)
+    at.run()
+    assert len(alarms(events)) == 1
+
+
+# A platform that is down
+
+
+def test_what_was_answered_before_the_platform_went_down_is_settled(at):
+    make_due(at.store, 1, 2, 3, 4)
+    at.answer = answering(
+        n2=lambda delivery: Rejected(delivery, "no"), n3=lambda _: ChannelDown("connection lost"), n4=pytest.fail
+    )
+    ended = at.run()
+    assert ended == Ended("connection lost", at.now + 5000)
+    assert at.channels[0].closed
+    assert not at.deliverer.is_open
+    assert at.confirmed(1)
+    assert at.rejected(2)
+    assert [at.row(number)["try_at"] for number in (3, 4)] == [NOW, NOW]  # several may be to blame: both are due
+    at.answer = Confirmed
+    assert at.run(after_ms=5000) == Ended(None)
+    assert at.batches == [[mdn(3), mdn(4)]]
+    assert len(at.channels) == 2
+
+
+def test_back_off_of_a_platform_grows_is_capped_and_ends_with_a_confirmation(at):
+    make_due(at.store, 1, 2)
+    at.unreachable = ChannelDown("refused")
+    waits = []
+    for _ in range(10):
+        assert not at.deliverer.is_open
+        waits.append((at.run().next_try_at - at.now) / 1000)
+        assert at.deliverer.failing
+    assert waits == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]
+    at.unreachable = None
+    assert at.run() == Ended(None)
+    assert at.confirmed(1, 2)
+    assert not at.deliverer.failing
+    make_due(at.store, 3)
+    at.answer = lambda _: ChannelDown("lost")
+    assert at.run().next_try_at - at.now == 5000
+
+
+def test_failed_try_is_shown_to_people(at):
+    make_due(at.store, 1)
+    at.unreachable = ChannelDown("connection refused")
+    at.run()
+    shown = at.platform()
+    assert (shown["last_error"], shown["last_error_at"], shown["next_try_at"]) == (
+        "connection refused",
+        at.now,
+        at.now + 5000,
+    )
+    at.unreachable = None
+    at.run(after_ms=5000)
+    shown = at.platform()
+    assert (shown["last_error"], shown["last_success_at"], shown["next_try_at"]) == (None, at.now, None)
+
+
+def test_success_after_success_is_written_once_in_ten_seconds(at):
+    for number, after_ms, seen in [(1, 0, 0), (2, 9_999, 0), (3, 1, 10_000)]:
+        make_due(at.store, number)
+        at.run(after_ms=after_ms)
+        assert at.platform()["last_success_at"] == NOW + seen
+
+
+def test_poison_delivery_is_put_off_so_that_the_others_pass(at):
+    """The platform goes down with the third, whatever it was sent before."""
+    make_due(at.store, 1, 2, 3, 4, 5)
+    at.answer = answering(n3=lambda _: ChannelDown("crashed"))
+    at.run()
+    assert at.confirmed(1, 2)
+    for _ in range(2):
+        ended = at.run(after_ms=60_000)
+        assert at.batches == [[mdn(3), mdn(4), mdn(5)]]
+    assert at.row(3)["try_at"] == NOW
+    ended = at.run(after_ms=60_000)
+    assert at.batches == [[mdn(3)]]  # one by one after three failures
+    assert (at.row(3)["error"], at.row(3)["try_at"]) == ("crashed", at.now + 5000)
+    at.now = ended.next_try_at
+    at.run()
+    assert at.confirmed(4, 5)
+    assert not at.confirmed(3)
+
+
+def test_row_is_no_suspect_when_the_platform_was_never_reached(at):
+    make_due(at.store, 1)
+    at.unreachable = ChannelDown("refused")
+    for _ in range(5):
+        at.run()
+    assert (at.row(1)["try_at"], at.row(1)["attempts"]) == (NOW, 0)
+
+
+def test_row_that_was_on_the_road_when_the_store_failed_is_no_suspect_later(at, monkeypatch):
+    make_due(at.store, 1, 2)
+
+    def answer(delivery):
+        at.elapsed_s += 1.0
+        return Confirmed(delivery)
+
+    at.answer = answer
+    at.run()
+    make_due(at.store, 3, 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(at.mine.outbox, "settle", raising(StoreUnavailable("disk full")))
+        at.run()
+    at.unreachable = ChannelDown("refused")
+    at.run()
+    assert at.row(4)["attempts"] == 0
+
+
+def raising(error):
+    def call(*_args, **_keywords):
+        raise error
+
+    return call
+
+
+# Rejections in a row
+
+
+def reject_all(at, *numbers):
+    make_due(at.store, *numbers)
+    at.answer = lambda delivery: Rejected(delivery, "no")
+    return at.run()
+
+
+def test_twenty_rejections_in_a_row_pause_the_platform(at, events):
+    assert reject_all(at, *range(1, 20)) == Ended(None)
+    assert not at.platform()["paused"]
+    ended = reject_all(at, 20)
+    assert ended.next_try_at == at.now + TEN_MINUTES_MS
+    assert ended.error is not None
+    shown = at.platform()
+    assert (shown["paused"], shown["next_try_at"]) == (1, at.now + TEN_MINUTES_MS)
+    assert len(alarms(events)) == 1
+
+
+def test_paused_platform_is_tried_with_one_delivery_each_ten_minutes(at):
+    reject_all(at, *range(1, 21))
+    make_due(at.store, 21, 22, 23)
+    for number in (21, 22):
+        assert at.run(after_ms=TEN_MINUTES_MS).next_try_at == at.now + TEN_MINUTES_MS
+        assert at.batches == [[mdn(number)]]
+    at.answer = lambda delivery: TryLater(delivery, "busy")
+    assert at.run(after_ms=TEN_MINUTES_MS).next_try_at == at.now + TEN_MINUTES_MS
+    assert at.platform()["paused"] == 1
+
+
+def test_first_confirmation_lifts_the_pause_and_the_rejections_of_its_run(at):
+    reject_all(at, 30)
+    at.answer = Confirmed
+    make_due(at.store, 31)
+    at.run()  # that one rejection stands for itself
+    reject_all(at, *range(1, 21))
+    make_due(at.store, 21)
+    at.answer = Confirmed
+    assert at.run(after_ms=TEN_MINUTES_MS) == Ended(None)
+    assert at.confirmed(*range(1, 22))
+    assert at.rejected(30)
+    assert not at.platform()["paused"]
+    reject_all(at, *range(22, 30))
+    assert not at.platform()["paused"]  # the count began anew
+
+
+def test_one_rejection_among_confirmations_stays(at):
+    make_due(at.store, *TERMINALS)
+    at.answer = lambda delivery: (
+        Rejected(delivery, "no") if int(delivery.mdn[-3:]) % 2 else Confirmed(delivery)
+    )  # fmt: skip
+    assert at.run() == Ended(None)
+    assert at.rejected(*[number for number in TERMINALS if number % 2])
+    assert not at.platform()["paused"]
+
+
+def test_rejections_are_lifted_though_the_store_fails_just_then(at, monkeypatch):
+    reject_all(at, *range(1, 21))
+    make_due(at.store, 21)
+    at.answer = Confirmed
+    with monkeypatch.context() as patch:
+        patch.setattr(at.mine.outbox, "again", raising(StoreUnavailable("disk full")))
+        at.run(after_ms=TEN_MINUTES_MS)
+    at.run(after_ms=TEN_MINUTES_MS)
+    assert at.confirmed(*range(1, 22))
+
+
+def test_row_that_cannot_be_sent_is_no_try_of_a_paused_platform(at):
+    reject_all(at, *range(1, 21))
+    make_due(at.store, 21, 22)
+    at.store.keys.suspend("KEY-21", "stolen")
+    at.run(after_ms=TEN_MINUTES_MS)
+    assert at.batches == [[mdn(22)]]
+
+
+def test_rejection_of_a_version_that_is_no_longer_wanted_is_not_lifted(at):
+    reject_all(at, *range(1, 21))
+    at.store.bindings.withdraw(mdn(1), "meter", at.now)
+    at.answer = Confirmed
+    at.run(after_ms=TEN_MINUTES_MS)
+    assert [type(delivery) for delivery in at.deliveries].count(Withdraw) == 1
+    assert sum(delivery.mdn == mdn(1) for delivery in at.deliveries) == 1
+
+
+# Rows that must not be sent
+
+
+@pytest.mark.parametrize(
+    ("app_id", "tampered", "why"),
+    [
+        ("alarm", "SELECT 1", "app alarm is not among the apps of platform metering"),
+        ("meter", "UPDATE keys SET state = 'suspended' WHERE key_id = 'KEY-1'", "key KEY-1 is suspended"),
+        ("meter", "UPDATE keys SET state = 'compromised' WHERE key_id = 'KEY-1'", "key KEY-1 is compromised"),
+        ("meter", "UPDATE keys SET app = 'alarm' WHERE key_id = 'KEY-1'", "reserved for app alarm"),
+        ("meter", "UPDATE keys SET app = 'meter' WHERE key_id = 'KEY-1'", "not as it was imported"),
+        ("meter", "UPDATE keys SET ciphertext = x'00' WHERE key_id = 'KEY-1'", "not as it was imported"),
+        ("meter", "UPDATE keys SET ciphertext = NULL WHERE key_id = 'KEY-1'", "destroyed"),
+        ("meter", "UPDATE data_keys SET sealed = x'00'", "was not sealed to master key"),
+        (
+            "meter",
+            "UPDATE outbox SET key = (SELECT id FROM keys WHERE key_id = 'KEY-98')",
+            "key KEY-98 is reserved for app alarm",
+        ),
+    ],
+)
+def test_what_must_not_be_sent_shows_why_and_waits_an_hour(at, app_id, tampered, why):
+    make_due(at.store, 1, app_id=app_id)
+    at.tamper(tampered)
+    assert at.run() == Ended(None)
+    assert (at.deliveries, at.channels) == ([], [])
+    assert why in at.row(1, app_id)["error"]
+    assert at.row(1, app_id)["try_at"] == at.now + HOUR_MS
+
+
+def test_reservation_that_was_taken_away_in_the_database_is_noticed(at):
+    at.tamper("UPDATE keys SET app = NULL WHERE key_id = 'KEY-98'")
+    at.tamper("UPDATE keys SET key_id = 'KEY-0' WHERE key_id = 'KEY-1'")
+    at.tamper("UPDATE keys SET key_id = 'KEY-1' WHERE key_id = 'KEY-98'")
+    make_due(at.store, 1)
+    at.run()
+    assert at.deliveries == []
+
+
+def test_row_that_cannot_be_sent_takes_no_neighbour(at):
+    make_due(at.store, 1, 2, 3)
+    at.tamper("UPDATE keys SET ciphertext = x'00' WHERE key_id = 'KEY-2'")
+    at.run()
+    assert at.confirmed(1, 3)
+    assert at.row(2)["error"]
+
+
+def test_key_that_is_resumed_is_sent(at):
+    make_due(at.store, 1)
+    at.store.keys.suspend("KEY-1", "stolen")
+    at.run()
+    assert at.deliveries == []
+    at.store.keys.resume("KEY-1", at.now)
+    at.run()
+    assert at.confirmed(1)
+
+
+# Settling
+
+
+def test_answers_are_settled_while_a_slow_platform_still_answers(at):
+    make_due(at.store, 1, 2, 3, 4)
+    seen = []
+
+    def answer(delivery):
+        at.elapsed_s += 0.11
+        seen.append([number for number in (1, 2, 3, 4) if at.confirmed(number)])
+        return Confirmed(delivery)
+
+    at.answer = answer
+    at.run()
+    assert seen == [[], [], [1, 2], [1, 2]]
+    assert at.confirmed(1, 2, 3, 4)
+
+
+def test_quick_answers_are_settled_together(at, monkeypatch):
+    make_due(at.store, 1)
+    at.run()
+    settled = []
+    real = at.mine.outbox.settle
+    monkeypatch.setattr(at.mine.outbox, "settle", lambda *args: (settled.append(len(args[1])), real(*args)))
+    make_due(at.store, *range(2, 12))
+    at.run()
+    assert settled == [10]
+
+
+def test_deliveries_that_could_not_be_settled_go_again(at, monkeypatch, events):
+    make_due(at.store, 1)
+    at.run()
+    make_due(at.store, 2, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(at.mine.outbox, "settle", raising(StoreUnavailable("disk full")))
+        ended = at.run()
+    assert ended == Ended("disk full", at.now + 5000)
+    assert at.channels[-1].closed
+    assert any(event["log_level"] is LogLevel.error for event in events)
+    at.run(after_ms=5000)
+    assert at.batches == [[mdn(2), mdn(3)]]
+    assert at.confirmed(2, 3)
+
+
+def test_store_that_cannot_be_opened_is_tried_again(at, monkeypatch):
+    make_due(at.store, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(at.deliverer, "_open_store", raising(StoreUnavailable("disk full")))
+        assert at.run().next_try_at == at.now + 5000
+    assert at.run(after_ms=5000) == Ended(None)
+    assert at.confirmed(1)
+
+
+def test_fault_of_ours_closes_the_connection_and_counts_as_a_failure(at):
+    """What is on the road would be taken for answers to the next deliveries."""
+    make_due(at.store, 1)
+    at.answer = lambda _: RuntimeError("a fault of ours")
+    with pytest.raises(RuntimeError):
+        at.run()
+    assert at.channels[0].closed
+    assert not at.deliverer.is_open
+    assert at.deliverer.failing
+    at.answer = Confirmed
+    assert at.run() == Ended(None)
+    assert at.confirmed(1)
+
+
+# Ending
+
+
+def test_stop_ends_a_run_after_its_present_deliveries(at):
+    make_due(at.store, 1, 2)
+
+    def answer(delivery):
+        at.deliverer.stop()
+        make_due(at.store, 3)
+        return Confirmed(delivery)
+
+    at.answer = answer
+    assert at.run() == Ended(None)
+    assert at.confirmed(1, 2)
+    assert at.batches == [[mdn(1), mdn(2)]]
+    assert at.run() == Ended(None)
+    assert at.batches == []
+
+
+def test_abort_ends_a_run_in_mid_delivery(at, events):
+    make_due(at.store, 1, 2, 3)
+
+    def answer(delivery):
+        if delivery.mdn == mdn(2):
+            thread = threading.Thread(target=at.deliverer.abort)
+            thread.start()
+            thread.join()
+        return Confirmed(delivery)
+
+    at.answer = answer
+    assert at.run().error == "closed under it"
+    assert at.confirmed(1)
+    assert not at.confirmed(2)
+    assert at.row(2)["try_at"] == NOW
+    assert at.platform()["last_error"] is None  # the platform did nothing wrong
+    assert [event for event in events if event["log_level"] >= LogLevel.warn] == []
+
+
+def test_abort_while_a_connection_is_made_sends_nothing_over_it(at):
+    make_due(at.store, 1)
+    open_channel = at.deliverer._open_channel
+
+    def aborted():
+        channel = open_channel()
+        at.deliverer.abort()
+        return channel
+
+    at.deliverer._open_channel = aborted
+    assert at.run() == Ended(None)
+    assert at.deliveries == []
+    at.deliverer.close()
+    assert at.channels[0].closed
+
+
+def test_abort_without_a_connection_is_nothing(at):
+    at.deliverer.abort()
+    at.deliverer.close()
+    at.deliverer.close()
+
+
+def test_idle_connection_is_used_again_until_it_is_closed(at):
+    make_due(at.store, 1)
+    at.run()
+    assert at.deliverer.is_open
+    make_due(at.store, 2)
+    at.run()
+    assert len(at.channels) == 1
+    at.deliverer.close_channel()
+    assert at.channels[0].closed
+    assert not at.deliverer.is_open
+    make_due(at.store, 3)
+    at.run()
+    assert len(at.channels) == 2
+
+
+def test_closing_closes_connection_and_store(at):
+    make_due(at.store, 1)
+    at.run()
+    at.deliverer.close()
+    assert at.channels[0].closed
+    with pytest.raises(Exception, match="closed"):
+        at.mine.tallies()
+
+
+# Patience alone
+
+
+def test_wait_is_jittered_between_a_half_and_all_of_its_step():
+    waits = [Patience(retry_min_s=4.0, retry_max_s=60.0, jitter=lambda part=part: part).wait_ms(1) for part in (0, 1)]
+    assert waits == [4000, 8000]
+
+
+def test_wait_after_a_million_attempts_is_the_longest():
+    assert Patience(retry_min_s=5.0, retry_max_s=900.0, jitter=lambda: 1.0).wait_ms(1_000_000) == 900_000
