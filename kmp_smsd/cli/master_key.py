@@ -59,13 +59,10 @@ def _private_path(settings: Settings) -> Path:
 
 def _no_keys_sealed_to_another(settings: Settings) -> None:
     """A second master key beside a database in use could open nothing in it."""
-    from kmp_smsd.storage import StoreUnusable
-
-    try:
-        with settings.store() as store:
-            known = store.master_key()
-    except StoreUnusable:  # there is no database yet
+    if not settings.config.storage.path.exists():
         return
+    with settings.store() as store:
+        known = store.master_key()
     if known is not None:
         raise Failed(
             f"the keys in {settings.config.storage.path} are sealed to master key {known}, and a new one could not open"

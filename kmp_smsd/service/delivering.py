@@ -16,7 +16,6 @@ from kmp_smsd.storage import Store, StoreUnavailable
 from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, Settlement
 from kmp_smsd.storage.routes import PlatformState
 
-BATCH_ROWS = 1_000
 SETTLE_EVERY_S = 0.2  # a slow platform's confirmations do not wait for its last answer
 UNSENDABLE_RETRY_MS = 3_600_000
 REPORT_EVERY_MS = 10_000
@@ -63,6 +62,7 @@ class Deliverer:
         open_store: Callable[[], Store],
         patience: Patience,
         *,
+        batch_rows: int = 200,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -71,6 +71,7 @@ class Deliverer:
         self._open_channel = open_channel
         self._open_store = open_store
         self._patience = patience
+        self._batch_rows = batch_rows  # keys in clear at once
         self._monotonic, self._wall = monotonic, wall
         self._channel: Channel | None = None
         self._store: Store | None = None
@@ -140,7 +141,7 @@ class Deliverer:
     def _deliver_all(self, store: Store) -> Ended:
         while not self._stopping.is_set():
             one_by_one = self._paused or self._failures >= ONE_BY_ONE_AFTER
-            rows = store.outbox.due(self.platform, self._now(), 1 if one_by_one else BATCH_ROWS)
+            rows = store.outbox.due(self.platform, self._now(), 1 if one_by_one else self._batch_rows)
             if not rows:
                 break
             sendable = self._prepare(store, rows)
@@ -187,6 +188,9 @@ class Deliverer:
                 if self._monotonic() - settled_at >= SETTLE_EVERY_S:
                     self._settle(store, settlements)
                     settlements, settled_at = [], self._monotonic()
+                if self._paused:
+                    self.close_channel()  # what is on the road has nobody to answer to, and stays due
+                    break
         finally:  # what was answered before the platform went down is settled all the same
             self._settle(store, settlements)
 
@@ -207,10 +211,11 @@ class Deliverer:
                 self._confirmed(store)
                 return Confirm(row)
             case TryLater(held_version=int(held)):
-                return Outbid(row, held)
+                return Outbid(row, held, now + (self._patience.wait_ms(row.attempts - 1) if row.attempts else 0))
             case TryLater(reason=reason, retry_after_s=retry_after_s):
-                patience = self._patience
-                wait_ms = patience.wait_ms(row.attempts) if retry_after_s is None else patience.asked_ms(retry_after_s)
+                wait_ms = self._patience.wait_ms(row.attempts)
+                if retry_after_s is not None:  # never sooner than we would by ourselves
+                    wait_ms = max(wait_ms, self._patience.asked_ms(retry_after_s))
                 return Postpone(row, now + wait_ms, reason)
             case Rejected(reason=reason, alarm=alarm):
                 (self.log.critical if alarm else self.log.warn)(

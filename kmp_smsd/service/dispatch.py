@@ -31,6 +31,7 @@ class _Worker:
     running: Deferred[None] | None = None
     not_before: int = 0  # Unix milliseconds
     hurried_at: int = 0  # Unix milliseconds: the last wish of a person that was heeded
+    hurried: bool = False  # since the last run began
     due_at: int | None = 0  # Unix milliseconds; None: nothing is due
     idle_since: float = 0.0  # monotonic seconds
 
@@ -62,26 +63,25 @@ class Dispatcher(Service):
         self._pool = ThreadPool(0, OPEN_MAX, name="deliver")
         self._watch = LoopingCall(self._look)
         self._watch.clock = reactor
+        self._watched: Deferred[LoopingCall] | None = None
         self._data_version: int | None = None
-        self._moving: Iterator[int] | None = None  # deliveries that follow their apps, until they all have
+        self._routed = False  # each app is routed and all of its deliveries have followed
+        self._moving: Iterator[int] | None = None  # the steps in which they do
         self._stopping = False
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
         self._watcher.start()
         self._pool.start()
-        routed = deferToThreadPool(self._reactor, self._watcher, self._route)
-        routed.addErrback(self._not_looked)
-        self._watch.start(WATCH_EVERY_S)
+        self._watched = self._watch.start(WATCH_EVERY_S)
 
     async def finish(self) -> None:
         """End what is under way: each worker after its present answers, or within 10 seconds by force."""
         self._stopping = True
-        looked = self._watch.deferred if self._watch.running else None
         if self._watch.running:
             self._watch.stop()
-        if looked is not None:
-            await looked
+        if self._watched is not None:
+            await self._watched  # the look under way
         running = []
         for worker in self._workers.values():
             worker.deliverer.stop()
@@ -102,27 +102,35 @@ class Dispatcher(Service):
             worker.deliverer.abort()
 
     def _route(self) -> None:
-        """In the watching thread, once: point each app at its platform."""
-        moving = self._store.routes.set(self._routes)
-        if moving:
-            self.log.info("routes changed, deliveries follow: {apps}", apps=", ".join(sorted(moving)))
+        """In the watching thread: point each app at its platform, then let its deliveries follow, one step a look.
+
+        So nobody else waits for them. After a fault of the store it begins again: what has followed stays.
+        """
+        if self._moving is None:
+            moving = self._store.routes.set(self._routes)
+            if moving:
+                self.log.info("routes changed, deliveries follow: {apps}", apps=", ".join(sorted(moving)))
             self._moving = self._store.routes.move(int(self._wall() * 1000))
+        try:
+            self._routed = next(self._moving, None) is None
+        except BaseException:
+            self._moving = None
+            raise
 
     def _look(self) -> Deferred[Any]:
         """See where something is due, and put workers on it. The next look waits for this one."""
         looked = deferToThreadPool(self._reactor, self._watcher, self._due)
-        looked.addCallbacks(self._assign, self._not_looked)
+        looked.addCallback(self._assign)
+        looked.addErrback(self._not_looked)
         return looked
 
     def _due(self) -> tuple[dict[str, int | None], dict[str, int]]:
-        """In the watching thread: when each platform's next delivery comes due, and whom a person hurries.
-
-        Deliveries whose app has moved follow in steps, one a look, so that nobody else waits for them.
-        """
-        if self._moving is not None and next(self._moving, None) is None:
-            self._moving = None
+        """In the watching thread: when each platform's next delivery comes due, and whom a person hurries."""
+        routing = not self._routed
+        if routing:
+            self._route()
         version = self._store.data_version()
-        changed = version != self._data_version
+        changed = routing or version != self._data_version  # which does not count what this store itself wrote
         if changed:
             self._store.finish_erasing()
         self._data_version = version
@@ -140,16 +148,17 @@ class Dispatcher(Service):
         for name, hurried_at in hurried.items():
             worker = self._workers.get(name)
             if worker is not None and hurried_at > worker.hurried_at:
-                worker.hurried_at, worker.not_before = hurried_at, 0
+                worker.hurried_at, worker.hurried, worker.not_before = hurried_at, True, 0
         now = int(self._wall() * 1000)
         waiting = sorted(
             (worker for worker in self._workers.values() if self._has_work(worker, now)),
             key=lambda worker: (worker.deliverer.failing, worker.due_at),
         )
         for worker in waiting:
-            if self._stopping or not self._may_open(worker):
+            gave_way = worker.running is not None  # to one before it
+            if self._stopping or gave_way or not self._may_open(worker):
                 continue
-            worker.running = Deferred()
+            worker.running, worker.hurried = Deferred(), False
             run = deferToThreadPool(self._reactor, self._pool, worker.deliverer.run)
             run.addCallbacks(self._ran, self._broke, callbackArgs=(worker,), errbackArgs=(worker,))
         self._close_idle()
@@ -187,7 +196,7 @@ class Dispatcher(Service):
         closed.addCallbacks(lambda _: self._free(worker), self._broke, errbackArgs=(worker,))
 
     def _ran(self, ended: Ended, worker: _Worker) -> None:
-        worker.not_before = ended.next_try_at
+        worker.not_before = 0 if worker.hurried else ended.next_try_at
         worker.due_at = 0  # look again: more may have come due meanwhile
         self._free(worker)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from kmp_smsd.channels.protocol import Bind, Delivery, Withdraw
 from kmp_smsd.storage.outbox import OutboxRow, WrappedKey
+from kmp_smsd.vault.algorithms import kcv
 from kmp_smsd.vault.data_key import AlteredKey, DataKey, Wrapped
 from kmp_smsd.vault.master_key import MasterKey, WrongMasterKey
 
@@ -55,6 +56,9 @@ class Preparer:
             raise Unsendable(f"key {row.key.key_id} is {row.key.state}")
         if row.key.app_id is not None and row.key.app_id != row.app_id:
             raise Unsendable(f"key {row.key.key_id} is reserved for app {row.key.app_id}")
+        key = self._unwrap(row.key, sealed)
+        if kcv(row.key.algorithm, key) != row.key.kcv:
+            raise Unsendable(f"the KCV of key {row.key.key_id} in the database is not the key's")
         return Bind(
             mdn=row.mdn,
             app_id=row.app_id,
@@ -62,7 +66,7 @@ class Preparer:
             key_id=row.key.key_id,
             algorithm=row.key.algorithm,
             kcv=row.key.kcv,
-            key=self._unwrap(row.key, sealed),
+            key=key,
         )
 
     def _unwrap(self, key: WrappedKey, sealed: SealedDataKeys) -> bytes:

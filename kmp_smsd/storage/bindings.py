@@ -18,26 +18,16 @@ def end_bindings(
     app_id: str | None = None,
     key: int | None = None,
 ) -> int:
-    """Withdraw the active binding of a place or of a key, want nothing there and close the holds that it concerns.
+    """Withdraw the active binding of a place or of a key and want nothing there.
 
     Runs inside the caller's transaction; returns how many bindings ended.
     """
-    condition: str
-    parameters: tuple[int | str | None, ...]
-    if key is not None:
-        condition, parameters = "key = ?", (key,)
-    else:
-        condition, parameters = "subscriber = ? AND app = ?", (subscriber, app_id)
+    condition, parameters = _of(subscriber, app_id, key)
     ended = connection.execute(
         f"""UPDATE bindings SET state = 'withdrawn', ended_at = ?, why = ? WHERE {condition} AND state = 'bound'
             RETURNING subscriber, app""",
         (now, why, *parameters),
     ).fetchall()
-    connection.execute(
-        f"""UPDATE holds SET state = 'closed', settled_at = ?, marked = 0
-            WHERE {condition} AND state IN ('open', 'refused')""",
-        (now, *parameters),
-    )
     for subscriber, app in ended:
         # While its app moves to another platform, the key may still be wanted at the old one.
         wanted = connection.execute(
@@ -47,6 +37,22 @@ def end_bindings(
     return len(ended)
 
 
+def close_holds(
+    connection: Any, now: int, *, subscriber: int | None = None, app_id: str | None = None, key: int | None = None
+) -> None:
+    """Close the holds of a place whose registration ended, or of a key that did; in the caller's transaction."""
+    condition, parameters = _of(subscriber, app_id, key)
+    connection.execute(
+        f"""UPDATE holds SET state = 'closed', settled_at = ?, marked = 0
+            WHERE {condition} AND state IN ('open', 'refused')""",
+        (now, *parameters),
+    )
+
+
+def _of(subscriber: int | None, app_id: str | None, key: int | None) -> tuple[str, tuple[int | str | None, ...]]:
+    return ("key = ?", (key,)) if key is not None else ("subscriber = ? AND app = ?", (subscriber, app_id))
+
+
 class Bindings:
     """The bindings, for people."""
 
@@ -54,7 +60,7 @@ class Bindings:
         self._database = database
 
     def withdraw(self, mdn: str, app_id: str, now: int) -> None:
-        """End the binding of `mdn` and `app_id`; raises NotPossible where none stands."""
+        """End the binding of `mdn` and `app_id`; raises NotPossible where none stands. What is held stays held."""
         with self._database.transaction() as connection:
             found = connection.execute(
                 """SELECT b.subscriber FROM bindings b JOIN subscribers s ON s.number = b.subscriber

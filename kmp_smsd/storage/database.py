@@ -107,16 +107,6 @@ class Database:
         finally:
             self.connection.execute("PRAGMA foreign_keys = ON")
 
-    @contextmanager
-    def snapshot(self) -> Iterator[sqlite3.Connection]:
-        """Several reads of one moment. Never held over anything that waits."""
-        with self._faults():
-            self.connection.execute("BEGIN")
-            try:
-                yield self.connection
-            finally:
-                self.connection.execute("ROLLBACK")
-
     def rows(self, sql: str, parameters: Any = ()) -> list[Any]:
         """All rows of one reading statement."""
         with self._faults():
@@ -135,8 +125,10 @@ class Database:
         for wait_s in (*waits_s, 0.0):
             with self._lock, self._faults():
                 self.connection.execute("PRAGMA busy_timeout = 0")
-                (busy, _, _) = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                self.connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+                try:
+                    (busy, _, _) = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                finally:
+                    self.connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
             if not busy:
                 with self.transaction() as connection:
                     connection.execute("UPDATE store SET erase_log = 0 WHERE erase_log = 1")

@@ -19,6 +19,7 @@ class Imports:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock: ImportLock | None = None
+        self._fingerprint = ""
 
     def close(self) -> None:
         if self._lock is not None:
@@ -50,11 +51,11 @@ class Imports:
         self, vendor: str, file_name: str, digest: str, data_key_id: str, sealed: bytes, fingerprint: str
     ) -> int:
         self.check_master_key(fingerprint)
+        self._fingerprint = fingerprint
         for (abandoned,) in self._database.rows("SELECT id FROM imports WHERE live_at IS NULL"):
             self._delete(abandoned)
         now = int(time.time() * 1000)
         with self._database.transaction() as connection:
-            connection.execute("UPDATE store SET master_key = ?", (fingerprint,))
             connection.execute(
                 "INSERT INTO data_keys (id, sealed, created_at) VALUES (?, ?, ?)", (data_key_id, sealed, now)
             )
@@ -108,8 +109,9 @@ class Imports:
         return conflicts
 
     def publish(self, import_id: int) -> None:
-        """Make the staged keys exist, all at once."""
+        """Make the staged keys exist, all at once. The first ones tie the database to their master key."""
         with self._database.transaction() as connection:
+            connection.execute("UPDATE store SET master_key = ? WHERE master_key IS NULL", (self._fingerprint,))
             connection.execute("UPDATE imports SET live_at = ? WHERE id = ?", (int(time.time() * 1000), import_id))
         self.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kmp_smsd.storage.bindings import end_bindings
+from kmp_smsd.storage.bindings import close_holds, end_bindings
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.outbox import DUE
@@ -36,6 +36,7 @@ class Keys:
         with self._database.transaction() as connection:
             state = "compromised" if compromised else "deactivated"
             key = self._set_state(connection, key_id, state, ("live", "suspended", "deactivated"), reason)
+            close_holds(connection, now, key=key)
             return end_bindings(connection, f"key revoked ({state})", now, key=key)
 
     def destroy(self, key_id: str, now: int) -> bool:
@@ -66,7 +67,7 @@ class Keys:
                 )
             connection.execute("UPDATE keys SET nonce = NULL, ciphertext = NULL WHERE id = ?", (key,))
             connection.execute("UPDATE store SET erase_log = 1")
-            end_bindings(connection, "key destroyed", now, key=key)  # none is left: this closes its holds
+            close_holds(connection, now, key=key)
         return self._database.erase_log()
 
     def get(self, key_id: str) -> dict[str, Any] | None:

@@ -110,10 +110,14 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Outbid:
-    """The platform holds the higher version `held`: want the same above it, unless something else is wanted by now."""
+    """The platform holds the higher version `held`: want the same above it, unless something else is wanted by now.
+
+    It is tried at `try_at` (Unix milliseconds), and counts as an attempt: a platform may answer so for ever.
+    """
 
     row: OutboxRow
     held: int
+    try_at: int
 
 
 Settlement = Confirm | Postpone | Reject | Outbid
@@ -189,6 +193,11 @@ class Outbox:
                 if still is not None:
                     row = settlement.row
                     want(connection, [Want(row.subscriber, row.app_id, still[0], platform, settlement.held)], now)
+                    connection.execute(
+                        """UPDATE outbox SET try_at = ?, attempts = ?
+                           WHERE subscriber = ? AND app = ? AND platform = ?""",
+                        (settlement.try_at, row.attempts + 1, *place),
+                    )
 
     def retry(self, now: int, *, platform: str | None = None, mdn: str | None = None) -> int:
         """Make due rows due at once, and want rejected ones again at a new version; the number of rows."""
@@ -254,23 +263,27 @@ class Outbox:
 
         return sum(self.walk(renew, now))
 
-    def walk(self, wants_of: Callable[[Any, list[Any]], list[Want]], now: int) -> Iterator[int]:
+    def walk(
+        self, wants_of: Callable[[Any, list[Any]], list[Want]], now: int, *, wants_per_row: int = 1
+    ) -> Iterator[int]:
         """Walk the whole outbox, one transaction a step; yields how much was wanted in each, after its commit.
 
-        `wants_of` is given the transaction's connection and (subscriber, app, platform, key) rows.
+        `wants_of` is given the transaction's connection and (subscriber, app, platform, key) rows, and returns at most
+        `wants_per_row` for each.
         """
+        step_rows = STEP_ROWS // wants_per_row
         after = (0, "", "")
         while True:
             with self._database.transaction() as connection:
                 rows = connection.execute(
                     """SELECT subscriber, app, platform, key FROM outbox WHERE (subscriber, app, platform) > (?, ?, ?)
                        ORDER BY subscriber, app, platform LIMIT ?""",
-                    (*after, STEP_ROWS),
+                    (*after, step_rows),
                 ).fetchall()
                 wants = wants_of(connection, rows)
                 want(connection, wants, now)
             yield len(wants)
-            if len(rows) < STEP_ROWS:
+            if len(rows) < step_rows:
                 return
             after = rows[-1][:3]
 

@@ -63,7 +63,7 @@ class Routes:
                     wants += _bound_here(connection, subscriber, app, moving[app])
             return wants
 
-        yield from Outbox(self._database).walk(follow, now)
+        yield from Outbox(self._database).walk(follow, now, wants_per_row=2)
         with self._database.transaction() as connection:
             connection.executemany("UPDATE routes SET moving = 0 WHERE app = ? AND platform = ?", list(moving.items()))
 

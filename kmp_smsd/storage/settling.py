@@ -246,8 +246,8 @@ class Settling:
             else:
                 tallies[link, outcome.value, sender_class(mdn)] += 1
         connection.executemany(
-            """INSERT OR IGNORE INTO journal (at, hour, subscriber, outcome, link, key_id, app, why, hold)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            """INSERT INTO journal (at, hour, subscriber, outcome, link, key_id, app, why, hold)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING""",
             entries,
         )
         connection.executemany(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kmp_smsd.storage.bindings import end_bindings
+from kmp_smsd.storage.bindings import close_holds, end_bindings
 from kmp_smsd.storage.database import STEP_ROWS, Database
 
 
@@ -55,6 +55,7 @@ class Registrations:
                 for (subscriber,) in found:
                     removed.append(app_id)
                     end_bindings(connection, "registration removed", now, subscriber=subscriber, app_id=app_id)
+                    close_holds(connection, now, subscriber=subscriber, app_id=app_id)
                     connection.execute("UPDATE subscribers SET last_heard = ? WHERE number = ?", (now, subscriber))
         return removed
 

@@ -51,7 +51,7 @@ def dispatch(store: Store) -> None:
     store.routes.move(NOW)
     store.outbox.next_try("metering")
     first, second = due(store)
-    store.outbox.settle("metering", [Outbid(first, NOW + 5), Postpone(second, NOW + 1, "busy")], NOW)
+    store.outbox.settle("metering", [Outbid(first, NOW + 5, NOW), Postpone(second, NOW + 1, "busy")], NOW)
     (first, second) = due(store, now=NOW + 1)
     store.outbox.settle("metering", [Confirm(first), Reject(second, "no")], NOW)
     store.outbox.again([(second.subscriber, second.app_id)], "metering", NOW + 2)

@@ -67,11 +67,16 @@ def test_ending_wants_nothing_at_the_old_platform_of_an_app_that_moves(store: St
     assert sum(store.routes.move(NOW + 20)) == 0
 
 
-@pytest.mark.parametrize("ending", ["registration removed", "withdrawn"])
-def test_ending_at_a_place_closes_its_holds(store: Store, ending: str) -> None:
+def test_end_of_the_registration_closes_the_holds_there(store: Store) -> None:
     assert settle(store, sync(A, "k2", "meter")) == [Outcome.HELD]
-    ENDINGS[ending](store)
+    ENDINGS["registration removed"](store)
     assert open_holds(store) == []
+
+
+def test_withdrawal_makes_room_for_what_is_held(store: Store) -> None:
+    assert settle(store, sync(A, "k2", "meter")) == [Outcome.HELD]
+    ENDINGS["withdrawn"](store)
+    assert len(open_holds(store)) == 1
 
 
 def test_revoking_a_key_closes_its_holds(store: Store) -> None:

@@ -109,7 +109,7 @@ def test_approved_after_the_key_was_revoked_approves_nothing(store: Store, held:
     assert store.approved() == []
 
 
-@pytest.mark.parametrize("ending", ["refused", "revoked", "registration", "withdrawn"])
+@pytest.mark.parametrize("ending", ["refused", "revoked", "registration"])
 def test_approval_that_is_overtaken_by_an_ending_moves_nothing(store: Store, held: int, ending: str) -> None:
     """Intake has read the approved request already when a person thinks again."""
     store.holds.approve(held, "adam")
@@ -118,8 +118,6 @@ def test_approval_that_is_overtaken_by_an_ending_moves_nothing(store: Store, hel
         store.holds.refuse(held, "eve", NOW + 50)
     elif ending == "revoked":
         store.keys.revoke("k1", None, NOW + 50, compromised=False)
-    elif ending == "withdrawn":
-        store.bindings.withdraw(B, "meter", NOW + 50)
     else:
         store.registrations.remove(B, ["meter"], NOW + 50)
         register(store, B, "meter")

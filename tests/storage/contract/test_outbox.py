@@ -121,19 +121,21 @@ def test_version_is_confirmed_or_rejected_and_never_both(store: Store, row: Outb
 
 
 def test_outbid_row_is_wanted_above_what_the_platform_holds(store: Store, row: OutboxRow) -> None:
-    store.outbox.settle("metering", [Outbid(row, NOW + 5 * HOUR)], NOW + 1)
-    (again,) = due(store, now=NOW + 1)
+    store.outbox.settle("metering", [Outbid(row, NOW + 5 * HOUR, NOW + 3)], NOW + 1)
+    assert due(store, now=NOW + 2) == []
+    (again,) = due(store, now=NOW + 3)
     assert again.version == NOW + 5 * HOUR + 1
     assert again.key == row.key
-    store.bindings.withdraw(A, "meter", NOW + 2)
-    (withdraw,) = due(store, now=NOW + 2)
+    assert again.attempts == row.attempts + 1  # a platform may outbid us for ever
+    store.bindings.withdraw(A, "meter", NOW + 3)
+    (withdraw,) = due(store, now=NOW + 3)
     assert withdraw.version == NOW + 5 * HOUR + 2
 
 
 def test_outbid_row_that_changed_meanwhile_is_left_alone(store: Store, row: OutboxRow) -> None:
     store.bindings.withdraw(A, "meter", NOW + 1)
     before = row_at(store, A)
-    store.outbox.settle("metering", [Outbid(row, NOW + 5 * HOUR)], NOW + 2)
+    store.outbox.settle("metering", [Outbid(row, NOW + 5 * HOUR, NOW + 3)], NOW + 2)
     assert row_at(store, A) == before
 
 

@@ -125,9 +125,13 @@ class Model:
         for one in list(self.bound.values()):
             if one["key"] == key or (one["mdn"], one["app"]) == place:
                 del self.bound[one["key"]]
-        for triple in list(self.holds):
-            if triple[0] == key or triple[1:] == place:
-                del self.holds[triple]
+        for triple in [triple for triple in self.holds if triple[0] == key]:
+            del self.holds[triple]
+
+    def end_registration(self, place: tuple[str, str]) -> None:
+        self.end(place=place)
+        for triple in [triple for triple in self.holds if triple[1:] == place]:
+            del self.holds[triple]
 
 
 class Life(RuleBasedStateMachine):
@@ -174,7 +178,7 @@ class Life(RuleBasedStateMachine):
         assert removed == ([app] if (mdn, app) in self.model.registered else [])
         if removed:
             self.model.registered.discard((mdn, app))
-            self.model.end(place=(mdn, app))
+            self.model.end_registration((mdn, app))
 
     @rule(batch=st.lists(reports, min_size=1, max_size=6))
     def messages_arrive(self, batch: list[tuple[str, str, str | None, int]]) -> None:
@@ -285,7 +289,7 @@ class Life(RuleBasedStateMachine):
         place, key = (row.mdn, row.app_id), row.key.key_id if row.key is not None else None
         version, held = self.platforms[platform].get(place, (0, None))
         if row.version < version:
-            return Outbid(row, version)
+            return Outbid(row, version, self.now)
         assert row.version > version or key == held, "one version with two contents"
         self.platforms[platform][place] = row.version, key
         return Confirm(row)
