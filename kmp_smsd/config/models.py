@@ -349,7 +349,11 @@ class Link(Section):
         description="Seconds in which every message gets its answer; when our store is slower, temporary_status.",
     )
     failures_before_unbind: int = Field(
-        default=5, ge=1, le=10_000, description="Temporary answers in a row after which the link unbinds and waits."
+        default=5,
+        ge=1,
+        le=10_000,
+        description="How many times in a row messages are left with this SMSC because of our store, before the link "
+        "unbinds and waits.",
     )
     in_flight_max: int = Field(
         default=10_000, ge=1, le=100_000, description="Messages in work at once; more get temporary_status."

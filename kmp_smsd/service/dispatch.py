@@ -9,13 +9,13 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from kmp_smsd.service.delivering import Deliverer, Ended
+from kmp_smsd.service.watching import watch
 from kmp_smsd.storage import Store, StoreUnavailable
 
 WATCH_EVERY_S = 0.1
@@ -61,9 +61,8 @@ class Dispatcher(Service):
         self._monotonic, self._wall = monotonic, wall
         self._watcher = ThreadPool(1, 1, name="watch")
         self._pool = ThreadPool(0, OPEN_MAX, name="deliver")
-        self._watch = LoopingCall(self._look)
-        self._watch.clock = reactor
-        self._watched: Deferred[LoopingCall] | None = None
+        self._watch = watch(self._look, reactor)
+        self._watched: Deferred[Any] | None = None
         self._data_version: int | None = None
         self._routed = False  # each app is routed and all of its deliveries have followed
         self._moving: Iterator[int] | None = None  # the steps in which they do

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -23,6 +22,7 @@ from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.service.link import Connection, SmscLink
 from kmp_smsd.service.rate import Bucket, Buckets
 from kmp_smsd.service.reading import Reader
+from kmp_smsd.service.watching import watch
 from kmp_smsd.smpp.constants import CommandStatus
 from kmp_smsd.smpp.pdu import Message
 from kmp_smsd.storage import Store, StoreUnavailable
@@ -96,8 +96,7 @@ class Intake(Service):
         self._pending: deque[Chunk] = deque()
         self._batch: list[Chunk] | None = None
         self._pool = ThreadPool(1, 1, name="store")
-        self._watch = LoopingCall(self._look)
-        self._watch.clock = reactor
+        self._watch = watch(self._look, reactor)
         self._looking = False
         self._data_version: int | None = None
         self._idle: list[Deferred[None]] = []
@@ -208,10 +207,11 @@ class Intake(Service):
         else:
             self.log.failure("a batch could not be settled", failure)
         self._data_version = None  # wishes among them are looked up again
-        for chunk in self._take_batch():
+        batch = self._take_batch()
+        for chunk in batch:
             if chunk.connection is not None:
                 self._release(chunk)
-                self._leave(chunk)
+        self._leave(batch, "the store is unavailable")
         self._next_batch()
 
     def _take_batch(self) -> list[Chunk]:
@@ -225,30 +225,36 @@ class Intake(Service):
         terms.in_flight -= len(chunk.messages)
         return terms
 
-    def _leave(self, chunk: Chunk) -> None:
-        """Leave the messages with the SMSC; after several times in a row the whole link."""
-        if chunk.answered or chunk.connection is None:
-            return
-        chunk.answered = True
-        terms = self._terms[chunk.connection.link_name]
-        chunk.connection.answer([(message, terms.temporary) for message in chunk.messages])
-        terms.failures += len(chunk.messages)
-        if terms.failures >= terms.failures_before_unbind and terms.link is not None:
-            terms.failures = 0
-            terms.link.back_off()
+    def _leave(self, chunks: Iterable[Chunk], reason: str) -> None:
+        """Leave messages with the SMSC. Where it happens to a link several times in a row, leave it all of them."""
+        left: Counter[str] = Counter()
+        for chunk in chunks:
+            if chunk.connection is not None and not chunk.answered:
+                chunk.answered = True
+                link = chunk.connection.link_name
+                chunk.connection.answer([(message, self._terms[link].temporary) for message in chunk.messages])
+                left[link] += len(chunk.messages)
+        for link, count in left.items():
+            self.log.warn(
+                "link {link}: {count} messages left with the SMSC: {reason}", link=link, count=count, reason=reason
+            )
+            terms = self._terms[link]
+            terms.failures += 1
+            if terms.failures >= terms.failures_before_unbind and terms.link is not None:
+                terms.failures = 0
+                terms.link.back_off()
 
     def _look(self) -> None:
         """Answer what waits for too long; see what people wish."""
         now = self._monotonic()
-        for chunk in self._batch or ():
-            if now >= chunk.deadline:
-                self._leave(chunk)  # the commit may still succeed: a repeat is harmless
+        # The commit of a batch that is late may still succeed: a repeat is harmless.
+        late = [chunk for chunk in self._batch or () if now >= chunk.deadline]
         overdue = [chunk for chunk in self._pending if now >= chunk.deadline]
         if overdue:
             self._pending = deque(chunk for chunk in self._pending if now < chunk.deadline)
         for chunk in overdue:
             self._release(chunk)
-            self._leave(chunk)
+        self._leave(late + overdue, "the store is slow")
         if not self._looking:
             self._looking = True
             deferToThreadPool(self._reactor, self._pool, self._wishes).addCallbacks(

@@ -27,7 +27,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_full_disk_loses_no_message_and_binds_all_of_them_later(small_disk, tmp_path):
-    with Carrier(tmp_path / "carrier", link={"failures_before_unbind": 50}) as carrier:
+    with Carrier(tmp_path / "carrier") as carrier:
         carrier.database = small_disk / "kmp-smsd.db"
         carrier.write_config()
         carrier.command("db", "migrate")

@@ -298,17 +298,19 @@ def test_link_backs_off_after_several_failures_in_a_row(start):
         at.intake.messages(smsc, tuple(mo(number) for number in numbers))
         at.pool.run()
 
-    fail(1, 2)
-    assert north.backed_off == 0
-    at.intake.messages(smsc, (mo(3),))
+    fail(1, 2)  # one failure, however many messages it meets
+    fail(3)
+    at.intake.messages(smsc, (mo(4),))
     at.pool.run()  # one success: it begins anew
-    fail(4, 5)
+    fail(5, 6)
+    fail(7)
     assert north.backed_off == 0
-    fail(6)
+    fail(8)
     assert north.backed_off == 1
-    fail(7, 8)
-    assert north.backed_off == 1  # the count begins anew as well
     fail(9)
+    fail(10)
+    assert north.backed_off == 1  # the count begins anew as well
+    fail(11)
     assert (north.backed_off, south.backed_off) == (2, 0)
 
 
@@ -636,7 +638,8 @@ def test_connection_that_is_gone_gets_nothing(at):
     assert smsc.statuses() == [(1, OK)]
 
 
-def test_link_unbinds_when_the_store_keeps_failing(at):
+def test_link_unbinds_when_the_store_keeps_failing(start):
+    at = start(north=link(failures_before_unbind=1))
     linked = Linked(at)
     at.fails = [StoreUnavailable("disk full")]
     for number in range(5, 10):

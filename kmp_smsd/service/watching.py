@@ -1,0 +1,27 @@
+"""A look that is taken again and again, whatever happens to one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+log = Logger()
+
+
+def watch(look: Callable[[], Any], reactor: Any) -> LoopingCall:
+    """A LoopingCall of `look`, which may return a Deferred, on the clock of `reactor`; not yet started.
+
+    A look that fails is logged, and the next one is taken: a role that no longer looks seems healthy and does nothing.
+    """
+
+    def guarded() -> Deferred[None]:
+        looked: Deferred[None] = maybeDeferred(look)
+        return looked.addErrback(lambda failure: log.failure("a look failed", failure))
+
+    call = LoopingCall(guarded)
+    call.clock = reactor
+    return call
