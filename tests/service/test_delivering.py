@@ -64,6 +64,7 @@ class At:
             self._open_channel,
             self._open_store,
             Patience(retry_min_s=5.0, retry_max_s=900.0, jitter=lambda: 1.0),
+            batch_rows=100,
             monotonic=lambda: self.elapsed_s,
             wall=lambda: self.now / 1000,
         )
@@ -239,6 +240,28 @@ def test_outbid_delivery_is_wanted_above_what_the_platform_holds(at):
     assert at.confirmed(1)
 
 
+def test_platform_that_always_holds_more_is_asked_less_and_less_often(at):
+    make_due(at.store, 1)
+    at.answer = lambda delivery: TryLater(delivery, "stale", held_version=delivery.version)
+    waits = []
+    for _ in range(4):
+        assert at.run() == Ended(None)
+        waits.append((at.row(1)["try_at"] - at.now) / 1000)
+        at.now = at.row(1)["try_at"]
+    assert waits == [5, 10, 20, 40]
+
+
+def test_platform_cannot_ask_to_be_asked_sooner_than_we_would(at):
+    make_due(at.store, 1)
+    at.answer = lambda delivery: TryLater(delivery, "busy", retry_after_s=7)
+    waits = []
+    for _ in range(3):
+        at.run()
+        waits.append((at.row(1)["try_at"] - at.now) / 1000)
+        at.now = at.row(1)["try_at"]
+    assert waits == [7, 10, 20]
+
+
 def test_rejected_delivery_shows_why_and_does_not_go_again(at, events):
     make_due(at.store, 1)
     at.answer = lambda delivery: Rejected(delivery, "unknown meter")
@@ -391,6 +414,14 @@ def test_twenty_rejections_in_a_row_pause_the_platform(at, events):
     assert len(alarms(events)) == 1
 
 
+def test_pause_begins_at_once_and_what_is_on_the_road_stays_due(at):
+    reject_all(at, *TERMINALS)
+    assert at.rejected(*range(1, 21))
+    assert [at.row(number)["rejected_version"] for number in range(21, 41)] == [0] * 20
+    assert at.channels[0].closed  # else answers would be left in it
+    assert at.channels[0].at.deliveries[-1].mdn == mdn(20)
+
+
 def test_paused_platform_is_tried_with_one_delivery_each_ten_minutes(at):
     reject_all(at, *range(1, 21))
     make_due(at.store, 21, 22, 23)
@@ -469,6 +500,7 @@ def test_rejection_of_a_version_that_is_no_longer_wanted_is_not_lifted(at):
         ("meter", "UPDATE keys SET app = 'meter' WHERE key_id = 'KEY-1'", "not as it was imported"),
         ("meter", "UPDATE keys SET ciphertext = x'00' WHERE key_id = 'KEY-1'", "not as it was imported"),
         ("meter", "UPDATE keys SET ciphertext = NULL WHERE key_id = 'KEY-1'", "destroyed"),
+        ("meter", "UPDATE keys SET kcv = '000000' WHERE key_id = 'KEY-1'", "KCV of key KEY-1"),
         ("meter", "UPDATE data_keys SET sealed = x'00'", "was not sealed to master key"),
         (
             "meter",

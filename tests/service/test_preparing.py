@@ -7,6 +7,7 @@ import pytest
 from kmp_smsd.channels.protocol import Bind, Withdraw
 from kmp_smsd.service.preparing import DataKeys, Preparer, Unsendable
 from kmp_smsd.storage.outbox import OutboxRow
+from kmp_smsd.vault.algorithms import kcv
 from kmp_smsd.vault.data_key import DataKey
 from tests.service.by_hand import MDN
 from tests.service.vendor import Vendor, clear
@@ -34,7 +35,13 @@ def flipped(octets):
 
 def test_bind_is_told_with_the_key_in_clear(vendor):
     assert prepare(vendor, vendor.wrap("KEY-1")) == Bind(
-        mdn=MDN, app_id="meter", version=VERSION, key_id="KEY-1", algorithm="aes", kcv="BE7ED6", key=clear("KEY-1")
+        mdn=MDN,
+        app_id="meter",
+        version=VERSION,
+        key_id="KEY-1",
+        algorithm="aes",
+        kcv=kcv("aes", clear("KEY-1")),
+        key=clear("KEY-1"),
     )
 
 
@@ -92,10 +99,12 @@ def test_key_that_was_altered_in_the_database_is_not_sent(vendor, altered):
 
 def test_unreserved_key_cannot_be_given_a_reservation(vendor):
     with pytest.raises(Unsendable, match="is not as it was imported"):
-        prepare(vendor, vendor.wrap("KEY-1", app_id=None, state="live").__class__(**{
-            **{name: getattr(vendor.wrap("KEY-1"), name) for name in vendor.wrap("KEY-1").__slots__},
-            "app_id": "meter",
-        }))  # fmt: skip
+        prepare(vendor, replace(vendor.wrap("KEY-1"), app_id="meter"))
+
+
+def test_key_beside_a_kcv_that_is_not_its_own_is_not_sent(vendor):
+    with pytest.raises(Unsendable, match="the KCV of key KEY-1"):
+        prepare(vendor, vendor.wrap("KEY-1", kcv=kcv("aes", clear("KEY-2"))))
 
 
 def test_key_under_another_imports_data_key_is_not_sent(vendor):

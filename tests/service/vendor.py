@@ -11,6 +11,7 @@ from kmp_smsd.service.preparing import DataKeys
 from kmp_smsd.storage import Store
 from kmp_smsd.storage.outbox import WrappedKey
 from kmp_smsd.vault import master_key
+from kmp_smsd.vault.algorithms import kcv
 from kmp_smsd.vault.data_key import DataKey
 from kmp_smsd.vault.master_key import MasterKey, PublicKey
 from tests.storage.stock import NOW, register, sync
@@ -38,7 +39,7 @@ class Vendor:
         values = {
             "key_id": key_id,
             "algorithm": "aes",
-            "kcv": "BE7ED6",
+            "kcv": kcv("aes", clear(key_id)),
             "app_id": app_id,
             "state": "live",
             "data_key_id": self.data_key.id,
@@ -57,11 +58,14 @@ class Vendor:
             sealed=self.public_key.seal(self.data_key),
             fingerprint=self.public_key.fingerprint,
         )
-        staged = [
-            StagedKey(key_id, None, app_id, "aes", "BE7ED6", wrapped.nonce, wrapped.ciphertext, None, None)
-            for key_id, app_id in keys
-            if (wrapped := self.data_key.wrap(clear(key_id), key_id, "aes", app_id))
-        ]
+        staged = []
+        for key_id, app_id in keys:
+            key = self.wrap(key_id, app_id)
+            assert key.nonce is not None
+            assert key.ciphertext is not None
+            staged.append(
+                StagedKey(key_id, None, app_id, key.algorithm, key.kcv, key.nonce, key.ciphertext, None, None)
+            )
         assert store.imports.stage(number, staged) == []
         store.imports.publish(number)
 

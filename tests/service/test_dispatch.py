@@ -1,0 +1,604 @@
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+from pysqlite3 import dbapi2 as sqlite3
+from twisted.logger import LogLevel, globalLogPublisher
+
+from kmp_smsd.channels.protocol import ChannelDown, Confirmed
+from kmp_smsd.service import dispatch as dispatch_module
+from kmp_smsd.service.delivering import Deliverer, Ended, Patience
+from kmp_smsd.service.dispatch import FAILING_MAX, IDLE_CLOSE_S, OPEN_MAX, WATCH_EVERY_S, Dispatcher
+from kmp_smsd.service.preparing import Preparer
+from kmp_smsd.storage import StoreUnavailable, open_store
+from kmp_smsd.storage.maintenance import migrate
+from tests.service.by_hand import PoolByHand, ReactorByHand, finished
+from tests.service.vendor import Vendor, make_due, mdn
+from tests.storage.stock import import_keys, row_at
+
+START_S = 1_732_380_000
+
+
+class DelivererByHand:
+    """A platform of which only is known whether it is connected and failing. A run ends when the test says so."""
+
+    def __init__(self, platform):
+        self.platform = platform
+        self.is_open = False
+        self.failing = False
+        self.ended = Ended(None)
+        self.error = None
+        self.runs = 0
+        self.done = []
+
+    def run(self):
+        self.runs += 1
+        self.is_open = True
+        if self.error is not None:
+            raise self.error
+        return self.ended
+
+    def stop(self):
+        self.done.append("stop")
+
+    def abort(self):
+        self.done.append("abort")
+
+    def close_channel(self):
+        self.is_open = False
+        self.done.append("close_channel")
+
+    def close(self):
+        self.is_open = False
+        self.done.append("close")
+
+
+class At:
+    """A dispatcher, and a store in which others make deliveries due: app-1 at p1, and so on."""
+
+    def __init__(self, path, patch, deliverers, routes=None):
+        patch.setattr(dispatch_module, "ThreadPool", PoolByHand)
+        migrate(path)
+        self.reactor = ReactorByHand()
+        self.store = open_store(path)
+        self.mine = open_store(path)
+        self.by_name = deliverers
+        self.routes = routes or {f"app-{name[1:]}": name for name in deliverers}
+        self.dispatcher = self._dispatcher(self.mine)
+        self.watcher, self.pool = self.dispatcher._watcher, self.dispatcher._pool
+        self.looks = []
+        next_try = self.mine.outbox.next_try
+        self.mine.outbox.next_try = lambda name: (self.looks.append(name), next_try(name))[1]
+
+    def _dispatcher(self, store):
+        return Dispatcher(
+            store,
+            self.routes,
+            self.by_name,
+            self.reactor,
+            monotonic=self.reactor.seconds,
+            wall=lambda: START_S + self.reactor.seconds(),
+        )
+
+    @property
+    def now(self):
+        return int((START_S + self.reactor.seconds()) * 1000)
+
+    def start(self):
+        self.dispatcher.startService()
+        self.watcher.run()
+        return self
+
+    def look(self, times=1):
+        """Let it look at the store; what it begins stays in the queue of the workers."""
+        for _ in range(times):
+            self.reactor.advance(WATCH_EVERY_S)
+            self.watcher.run()
+
+    def make_due(self, *numbers, keys=True, after_ms=0):
+        for number in numbers:
+            if keys:
+                import_keys(self.store, f"KEY-{number}")
+            make_due(self.store, number, app_id=f"app-{number}", now=self.now + after_ms)
+
+    def begun(self):
+        """The platforms that have work and a thread for it."""
+        return [job.__self__.platform for job in self.pool.waiting() if job.__name__ == "run"]
+
+    def end(self, *names):
+        """End the runs of these platforms."""
+        for name in names:
+            self.pool.run_one(self.by_name[name].run)
+
+    def settle(self, *numbers, try_at=None):
+        """What workers do beside the dispatcher."""
+        with closing(sqlite3.connect(str(self.store._database.path), isolation_level=None)) as connection:
+            for number in numbers:
+                if try_at is None:
+                    connection.execute(
+                        "UPDATE outbox SET confirmed_version = wanted_version WHERE platform = ?", (f"p{number}",)
+                    )
+                else:
+                    connection.execute("UPDATE outbox SET try_at = ? WHERE platform = ?", (try_at, f"p{number}"))
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    opened = []
+
+    def started(count=2, due=(), **options):
+        deliverers = {f"p{number}": DelivererByHand(f"p{number}") for number in range(1, count + 1)}
+        at = At(tmp_path / "kmp.db", monkeypatch, deliverers, **options)
+        opened.append(at)
+        at.store.routes.set(at.routes)
+        at.make_due(*due)
+        return at.start()
+
+    yield started
+    for at in opened:
+        at.store.close()
+        at.mine.close()
+
+
+@pytest.fixture
+def events():
+    found = []
+    globalLogPublisher.addObserver(found.append)
+    yield found
+    globalLogPublisher.removeObserver(found.append)
+
+
+def alarms(events):
+    return [event["log_format"] for event in events if event["log_level"] is LogLevel.critical]
+
+
+def failed(at, name, seconds):
+    """End a run that found the platform down."""
+    deliverer = at.by_name[name]
+    deliverer.failing, deliverer.ended = True, Ended("down", at.now + int(seconds * 1000))
+    at.end(name)
+    deliverer.is_open = False
+
+
+# When a worker begins
+
+
+def test_what_is_due_at_the_start_is_delivered(start):
+    assert start(3, due=(1, 3)).begun() == ["p1", "p3"]
+
+
+def test_new_work_is_begun_with_the_next_look(start):
+    at = start()
+    at.look(20)
+    assert at.begun() == []
+    at.make_due(2)
+    at.look()
+    assert at.begun() == ["p2"]
+    assert WATCH_EVERY_S < 0.2
+
+
+def test_nothing_is_looked_up_while_nothing_changes(start):
+    at = start(2)
+    at.look()
+    at.looks.clear()
+    at.look(50)
+    assert at.looks == []
+
+
+def test_platform_has_one_worker_at_a_time(start):
+    at = start(due=(1,))
+    import_keys(at.store, "KEY-9")
+    at.make_due(2)
+    at.look(20)
+    assert at.begun() == ["p1", "p2"]
+
+
+def test_worker_begins_again_where_more_came_due_while_it_ran(start):
+    at = start(due=(1,))
+    at.end("p1")
+    at.look()
+    assert at.begun() == ["p1"]
+    at.settle(1)
+    at.end("p1")
+    at.look(5)
+    assert at.begun() == []
+
+
+def test_work_begins_when_the_earliest_next_try_comes(start):
+    at = start(due=(1,))
+    at.settle(1, try_at=at.now + 5_000)
+    at.end("p1")
+    at.look()
+    at.looks.clear()
+    at.look(48)
+    assert at.begun() == []
+    assert at.looks == []  # it knows when to look again
+    at.look(2)
+    assert at.begun() == ["p1"]
+
+
+def test_platform_that_failed_waits(start):
+    at = start(due=(1, 2))
+    failed(at, "p1", 5)
+    at.look(48)
+    assert at.begun() == ["p2"]
+    at.look(3)
+    assert at.begun() == ["p2", "p1"]
+
+
+def test_hanging_platform_delays_nobody(start):
+    at = start(3, due=(1,))
+    for number in (21, 22, 23):
+        import_keys(at.store, f"KEY-{number}")
+        make_due(at.store, number, app_id="app-2", now=at.now)
+        at.look(10)
+        at.end("p2")
+        at.settle(2)
+        at.look()
+    assert at.by_name["p2"].runs == 3
+    assert at.begun() == ["p1"]
+
+
+def test_worker_that_breaks_off_is_an_alarm_and_tries_again_in_a_minute(start, events):
+    at = start(due=(1, 2))
+    at.by_name["p1"].error = RuntimeError("a fault of ours")
+    at.end("p1")
+    assert len(alarms(events)) == 1
+    at.look(595)
+    assert at.begun() == ["p2"]
+    at.look(6)
+    assert at.begun() == ["p2", "p1"]
+
+
+# What people wish
+
+
+def test_hurried_platform_does_not_wait(start):
+    at = start(due=(1, 2))
+    for name in ("p1", "p2"):
+        failed(at, name, 900)
+    at.look(10)
+    assert at.begun() == []
+    at.store.outbox.retry(at.now, platform="p1")
+    at.look()
+    assert at.begun() == ["p1"]
+    failed(at, "p1", 900)
+    at.make_due(2, keys=False)  # something else changes: the wish was heeded
+    at.look(10)
+    assert at.begun() == []
+
+
+def test_wish_during_a_try_counts_for_the_next_one(start):
+    at = start(due=(1,))
+    at.look()
+    at.reactor.advance(0.05)
+    at.store.outbox.retry(at.now, platform="p1")
+    at.look()
+    failed(at, "p1", 900)
+    at.look()
+    assert at.begun() == ["p1"]
+    failed(at, "p1", 900)
+    at.look(10)
+    assert at.begun() == []
+
+
+def test_wish_for_a_platform_without_a_file_is_passed_over(start):
+    at = start()
+    at.store.outbox.retry(at.now, platform="gone")
+    at.look()
+    at.make_due(1)
+    at.look()
+    assert at.begun() == ["p1"]
+
+
+# Connections
+
+
+def test_at_most_sixty_four_connections_are_open(start):
+    everybody = range(1, OPEN_MAX + 4)
+    at = start(OPEN_MAX + 3, due=everybody)
+    assert OPEN_MAX == 64
+    assert at.begun() == [f"p{number}" for number in range(1, 65)]
+    assert at.pool.maxthreads == 64
+    at.settle(1)
+    at.end("p1")
+    at.look()
+    assert at.pool.waiting()[-2:] == [at.by_name["p1"].close_channel, at.by_name["p65"].run]  # threads take them so
+    assert len(at.pool.jobs) == 65
+    at.look(10)
+    assert len(at.pool.jobs) == 65
+
+
+def test_longest_idle_connection_gives_way(start):
+    at = start(OPEN_MAX + 1, due=range(1, OPEN_MAX + 1))
+    for number in (2, 1, 3):
+        at.settle(number)
+        at.end(f"p{number}")
+        at.reactor.advance(0.01)
+    at.make_due(65)
+    at.look()
+    closing_jobs = [job.__self__.platform for job in at.pool.waiting() if job.__name__ == "close_channel"]
+    assert closing_jobs == ["p2"]
+    assert "p65" in at.begun()
+
+
+def test_connection_that_gives_way_is_not_given_work_while_it_closes(start):
+    at = start(OPEN_MAX + 1, due=range(2, OPEN_MAX + 1))
+    at.make_due(1)
+    at.look()
+    at.settle(1)
+    at.end("p1")  # the only idle one
+    at.make_due(65)
+    at.make_due(1, keys=False, after_ms=1)
+    at.store.bindings.withdraw(mdn(1), "app-1", at.now + 1)
+    at.reactor.advance(0.01)
+    at.look()
+    assert "p65" in at.begun()
+    assert "p1" not in at.begun()
+    at.pool.run_one(at.by_name["p1"].close_channel)
+    at.settle(65)
+    at.end("p65")
+    at.look()
+    assert "p1" in at.begun()
+    assert at.by_name["p1"].done == ["close_channel"]
+
+
+def test_idle_connection_closes_after_a_minute(start):
+    at = start(due=(1,))
+    at.settle(1)
+    at.end("p1")
+    assert IDLE_CLOSE_S == 60
+    at.look(595)
+    assert at.pool.waiting() == []
+    at.look(6)
+    at.pool.run()
+    assert at.by_name["p1"].done == ["close_channel"]
+    at.look(1000)
+    assert at.by_name["p1"].done == ["close_channel"]
+
+
+def test_connection_at_work_is_not_idle(start):
+    at = start(due=(1,))
+    at.look(1000)
+    assert at.begun() == ["p1"]
+    assert len(at.pool.jobs) == 1
+
+
+def test_failing_platforms_share_a_quarter_of_the_connections(start):
+    at = start(40, due=range(1, 41))
+    for number in range(1, 31):
+        failed(at, f"p{number}", 0)
+    at.look()
+    assert FAILING_MAX == 16
+    begun = at.begun()
+    assert begun[:10] == [f"p{number}" for number in range(31, 41)]
+    assert len(begun[10:]) == 16
+    at.look(10)
+    assert len(at.begun()) == 26
+    failed(at, "p1", 900)
+    at.look()
+    assert len(at.begun()) == 26
+
+
+def test_healthy_platforms_go_first(start):
+    at = start(OPEN_MAX + 1, due=range(1, OPEN_MAX + 1))
+    failed(at, "p1", 0)
+    at.make_due(65, after_ms=1)
+    at.reactor.advance(0.01)
+    at.look()
+    assert at.begun()[-1] == "p65"
+    assert "p1" not in at.begun()
+
+
+# A store that fails
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("locked"), RuntimeError("a fault of ours")])
+@pytest.mark.parametrize("fails", ["data_version", "finish_erasing"])
+def test_looking_goes_on_after_a_fault(start, monkeypatch, events, error, fails):
+    at = start()
+    at.make_due(1)
+
+    def fail():
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(at.mine, fails, fail)
+        at.look(3)
+    assert at.begun() == []
+    at.look()
+    assert at.begun() == ["p1"]
+    assert bool(alarms(events)) == isinstance(error, RuntimeError)
+
+
+def test_looking_goes_on_after_a_fault_in_assigning(start, monkeypatch, events):
+    at = start()
+    at.make_due(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(at.dispatcher, "_may_open", lambda _: 1 / 0)
+        at.look()
+    assert len(alarms(events)) == 1
+    at.look()
+    assert at.begun() == ["p1"]
+
+
+def test_routes_are_set_though_the_store_fails_at_first(tmp_path, monkeypatch):
+    at = At(tmp_path / "kmp.db", monkeypatch, {"p1": DelivererByHand("p1")})
+    at.make_due(1)  # for an app that is routed nowhere
+    with monkeypatch.context() as patch:
+        patch.setattr(at.mine.routes, "set", lambda _: (_ for _ in ()).throw(StoreUnavailable("locked")))
+        at.start()
+        at.look(3)
+    assert at.store.routes.all() == {}
+    at.look(3)
+    assert at.store.routes.all() == {"app-1": "p1"}
+    assert at.begun() == ["p1"]
+    at.store.close()
+    at.mine.close()
+
+
+# Apps that moved
+
+
+def moved(tmp_path, monkeypatch, step_rows=2):
+    """Ten deliveries of app-1 wait where no platform is; the file of p1 has just been written."""
+    monkeypatch.setattr("kmp_smsd.storage.outbox.STEP_ROWS", 2 * step_rows)
+    at = At(tmp_path / "kmp.db", monkeypatch, {"p1": DelivererByHand("p1"), "p2": DelivererByHand("p2")})
+    import_keys(at.store, *[f"KEY-{number}" for number in range(1, 11)])
+    at.store.routes.set({"app-2": "p2"})
+    make_due(at.store, 10, app_id="app-2", now=at.now)
+    make_due(at.store, *range(1, 10), app_id="app-1", now=at.now)
+    return at
+
+
+def at_platform(at, name):
+    return len(at.store.outbox.listing(platform=name, mdn=None, everything=True, limit=100))
+
+
+def test_moved_deliveries_follow_in_steps_and_nobody_waits_for_them(tmp_path, monkeypatch):
+    at = moved(tmp_path, monkeypatch)
+    at.start()
+    seen = []
+    for _ in range(10):
+        seen.append((at_platform(at, "p1"), "p2" in at.begun()))
+        at.look()
+    assert seen[0][0] < 9
+    assert seen[0][1]
+    assert at_platform(at, "p1") == 9
+    assert [step for step, _ in seen] == sorted(step for step, _ in seen)
+    assert len({step for step, _ in seen}) >= 4
+    at.store.close()
+    at.mine.close()
+
+
+def test_moved_deliveries_are_found_though_nobody_else_writes(tmp_path, monkeypatch):
+    """The first row, alone in its step, belongs to another app: p1 has nothing due until a later step."""
+    at = moved(tmp_path, monkeypatch, step_rows=1)
+    at.start()
+    assert at_platform(at, "p1") == 0
+    at.look(30)
+    assert at_platform(at, "p1") == 9
+    assert "p1" in at.begun()
+    at.store.close()
+    at.mine.close()
+
+
+def test_moving_goes_on_where_the_store_failed_in_between(tmp_path, monkeypatch):
+    at = moved(tmp_path, monkeypatch)
+    at.start()
+    at.look()
+    before = at_platform(at, "p1")
+    with monkeypatch.context() as patch:
+        patch.setattr(at.mine._database, "transaction", lambda: (_ for _ in ()).throw(StoreUnavailable("disk full")))
+        at.look(2)
+    assert at_platform(at, "p1") == before < 9
+    at.look(30)
+    assert at_platform(at, "p1") == 9
+    at.store.close()
+    at.mine.close()
+
+
+# Ending
+
+
+def test_idle_dispatcher_finishes_and_closes_everything(start):
+    at = start(due=(1,))
+    at.settle(1)
+    at.end("p1")
+    ended = []
+    finished(at.dispatcher.finish(), at.pool, at.watcher).addCallback(ended.append)
+    assert ended == [None]
+    assert [at.by_name[name].done for name in ("p1", "p2")] == [["stop", "close"]] * 2
+    assert (at.pool.stopped, at.watcher.stopped) == (True, True)
+    assert at.reactor.getDelayedCalls() == []
+    with pytest.raises(Exception, match="closed"):
+        at.mine.tallies()
+
+
+def test_finishing_waits_for_the_workers_and_begins_nothing(start):
+    at = start(due=(1,))
+    ended = []
+    finished(at.dispatcher.finish(), at.watcher).addCallback(ended.append)
+    at.make_due(2)
+    at.reactor.pass_time(5)
+    at.watcher.run()
+    assert at.begun() == ["p1"]
+    assert ended == []
+    assert at.by_name["p1"].done == ["stop"]
+    at.end("p1")
+    finished(nothing(), at.pool, at.watcher)
+    assert ended == [None]
+    assert at.by_name["p1"].done == ["stop", "close"]
+    assert at.reactor.getDelayedCalls() == []
+
+
+async def nothing():
+    pass
+
+
+def test_workers_that_do_not_end_are_aborted_after_ten_seconds(start):
+    at = start(due=(1,))
+    finished(at.dispatcher.finish(), at.watcher)
+    at.reactor.pass_time(9.9)
+    assert at.by_name["p1"].done == ["stop"]
+    at.reactor.pass_time(0.2)
+    assert at.by_name["p1"].done == ["stop", "abort"]
+
+
+def test_look_under_way_ends_before_the_store_closes(start):
+    at = start()
+    at.make_due(1)
+    at.reactor.advance(WATCH_EVERY_S)
+    ended = []
+    finished(at.dispatcher.finish()).addCallback(ended.append)
+    assert ended == []
+    finished(nothing(), at.watcher, at.pool)
+    assert ended == [None]
+    assert at.by_name["p1"].runs == 0
+
+
+# With real deliverers
+
+
+def test_key_goes_out_within_a_fifth_of_a_second_beside_a_platform_that_is_down(tmp_path, monkeypatch):
+    path = tmp_path / "kmp.db"
+    vendor = Vendor()
+    got = []
+
+    class Road:
+        def deliver(self, batch):
+            got.extend(delivery.mdn for delivery in batch)
+            yield from map(Confirmed, batch)
+
+        def close(self):
+            pass
+
+    def unreachable():
+        raise ChannelDown("refused")
+
+    deliverers = {}
+    for name, app, opened in (("p1", "app-1", Road), ("p2", "app-2", unreachable)):
+        patience = Patience(retry_min_s=5.0, retry_max_s=900.0, jitter=lambda: 1.0)
+        preparer = Preparer(name, [app], vendor.data_keys())
+        deliverers[name] = Deliverer(
+            name, preparer, opened, lambda: open_store(path), patience, batch_rows=100, wall=lambda: at.now / 1000
+        )
+    at = At(path, monkeypatch, deliverers)
+    vendor.import_into(at.store, ("KEY-1", None), ("KEY-2", None))
+    at.start()
+    at.make_due(2, keys=False)
+    at.look()
+    at.pool.run()
+    make_due(at.store, 1, app_id="app-1", now=at.now)
+    at.look()
+    at.pool.run()
+    assert got == [mdn(1)]
+    assert row_at(at.store, mdn(2), "app-2")["confirmed_version"] == 0
+    at.store.outbox.retry(at.now + 1, platform="p2")
+    deliverers["p2"]._open_channel = Road
+    at.look()
+    at.pool.run()
+    assert got == [mdn(1), mdn(2)]
+    finished(at.dispatcher.finish(), at.pool, at.watcher)
+    at.store.close()

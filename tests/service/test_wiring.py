@@ -1,0 +1,437 @@
+from __future__ import annotations
+
+import dataclasses
+from contextlib import closing
+
+import pytest
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionRefusedError
+from twisted.python.failure import Failure
+
+from kmp_smsd.channels.protocol import ChannelDown
+from kmp_smsd.config.load import load
+from kmp_smsd.config.secrets import SecretUnavailable
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.service import dispatch as dispatch_module
+from kmp_smsd.service import intake as intake_module
+from kmp_smsd.service import wiring
+from kmp_smsd.service.link import LinkSettings
+from kmp_smsd.service.wiring import (
+    DispatchRole,
+    IntakeRole,
+    NothingToDo,
+    Role,
+    link_settings,
+    make_service,
+)
+from kmp_smsd.storage import StoreUnusable, open_store
+from kmp_smsd.storage.locks import SchemaLock
+from kmp_smsd.storage.maintenance import migrate
+from kmp_smsd.vault import master_key
+from kmp_smsd.vault.master_key import MasterKeyFileFault, WrongMasterKey
+from tests.config.config_files import PLATFORM, Files
+from tests.service.by_hand import PoolByHand, ReactorByHand, SmscByHand, finished, link, mo
+from tests.service.vendor import Vendor, mdn
+from tests.storage.stock import register, sync
+
+SECRETS = """\
+[storage]
+path = "kmp.db"
+[secrets]
+public_key = "master-key.pub"
+"""
+NUMBERING = """\
+[numbering]
+country_code = "86"
+ranges = [{prefix = "8613", digits = 13, name = "mobile"}]
+"""
+
+
+class Site:
+    """The files of an installation. What is not written is missing, as for a user who may not read it."""
+
+    def __init__(self, directory):
+        self.files = Files(directory)
+        self.directory = directory
+        self.database = directory / "kmp.db"
+        migrate(self.database)
+        self.secrets = {"master_key": "master-key", "ssh_identity": "ssh-identity"}
+        self.main = ""
+        self.smsc()
+
+    def smsc(self, options=""):
+        self.main = f"""\
+[smsc.north]
+hosts = ["smsc.example:2775"]
+system_id = "kmp"
+password = {{file = "{self.directory}/smsc-north"}}
+{options}"""
+
+    def platform(self, name="metering", text=PLATFORM):
+        self.files.write(f"platforms.d/{name}.toml", text)
+
+    def secret(self, name, content):
+        self.files.write(name, content)
+
+    def load(self):
+        secrets = "".join(f'{name} = {{file = "{self.directory}/{file}"}}\n' for name, file in self.secrets.items())
+        self.files.write("kmp-smsd.toml", SECRETS + secrets + NUMBERING + self.main)
+        return load(self.directory / "kmp-smsd.toml")
+
+    def make(self, *roles):
+        return make_service(self.load(), roles, ReactorByHand())
+
+
+@pytest.fixture(scope="module")
+def vendor():
+    return Vendor()
+
+
+@pytest.fixture
+def site(tmp_path):
+    return Site(tmp_path)
+
+
+@pytest.fixture
+def made(site, monkeypatch):
+    """Makes services and closes what they opened."""
+    opened = []
+
+    def open_and_keep(*args, **keywords):
+        opened.append(open_store(*args, **keywords))
+        return opened[-1]
+
+    monkeypatch.setattr(wiring, "open_store", open_and_keep)
+    yield site.make
+    for store in opened:
+        store.close()
+
+
+# Roles and their secrets
+
+
+def test_intake_touches_neither_the_master_key_nor_an_ssh_key(site, made):
+    site.secret("smsc-north", "secret")
+    site.platform()
+    (role,) = made(Role.INTAKE)
+    assert isinstance(role, IntakeRole)
+    assert [one.settings.password for one in role.links] == ["secret"]
+
+
+def test_dispatch_touches_no_password_of_an_smsc(site, made, vendor):
+    site.secret("master-key", vendor.private)
+    site.platform()
+    (role,) = made(Role.DISPATCH)
+    assert isinstance(role, DispatchRole)
+
+
+def test_dispatch_begins_without_an_ssh_key_since_it_may_be_mended_while_it_runs(site, made, vendor):
+    site.secret("master-key", vendor.private)
+    site.platform()
+    (role,) = made(Role.DISPATCH)
+    (worker,) = role.dispatcher._workers.values()
+    with pytest.raises(ChannelDown, match="ssh-identity"):
+        worker.deliverer._open_channel()
+
+
+def test_both_roles_may_share_a_process(site, made, vendor):
+    site.secret("smsc-north", "secret")
+    site.secret("master-key", vendor.private)
+    assert [type(role) for role in made(Role.INTAKE, Role.DISPATCH)] == [IntakeRole, DispatchRole]
+
+
+def test_unreadable_password_stops_intake(made):
+    with pytest.raises(SecretUnavailable, match="smsc-north"):
+        made(Role.INTAKE)
+
+
+def test_link_that_is_not_enabled_needs_no_password(site, made):
+    site.secret("smsc-north", "secret")
+    site.main += '[smsc.south]\nenabled = false\nhosts = ["h:1"]\nsystem_id = "k"\npassword = {file = "/nowhere"}\n'
+    (role,) = made(Role.INTAKE)
+    assert [one.settings.name for one in role.links] == ["north"]
+
+
+def test_unreadable_master_key_stops_dispatch(made):
+    with pytest.raises(SecretUnavailable, match="master-key"):
+        made(Role.DISPATCH)
+
+
+def test_dispatch_without_a_master_key_in_the_configuration_says_what_is_missing(site, made):
+    del site.secrets["master_key"]
+    with pytest.raises(SecretUnavailable, match=r"\[secrets\] master_key is missing"):
+        made(Role.DISPATCH)
+
+
+def test_public_half_is_no_master_key_for_dispatch(site, made):
+    site.secret("master-key", master_key.create()[1])
+    with pytest.raises(MasterKeyFileFault, match="public half"):
+        made(Role.DISPATCH)
+
+
+def test_wrong_private_half_is_refused_and_the_database_let_go(site, vendor):
+    with open_store(site.database) as store:
+        vendor.import_into(store, ("KEY-1", None))
+    other = Vendor()
+    site.secret("master-key", other.private)
+    with pytest.raises(WrongMasterKey) as caught:
+        site.make(Role.DISPATCH)
+    assert vendor.master_key.fingerprint in str(caught.value)
+    assert other.master_key.fingerprint in str(caught.value)
+    with closing(SchemaLock(site.database, exclusive=True)):
+        pass
+
+
+def test_right_private_half_is_taken(site, made, vendor):
+    with open_store(site.database) as store:
+        vendor.import_into(store, ("KEY-1", None))
+    site.secret("master-key", vendor.private)
+    made(Role.DISPATCH)
+
+
+def test_intake_without_an_smsc_says_so(site, made):
+    site.main = ""
+    with pytest.raises(NothingToDo, match=r"no \[smsc.NAME\]"):
+        made(Role.INTAKE)
+
+
+def test_dispatch_needs_no_smsc(site, made, vendor):
+    site.main = ""
+    site.secret("master-key", vendor.private)
+    assert len(list(made(Role.DISPATCH))) == 1
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_missing_database_is_never_made(site, vendor, role):
+    site.secret("smsc-north", "secret")
+    site.secret("master-key", vendor.private)
+    site.database.unlink()
+    with pytest.raises(StoreUnusable):
+        site.make(role)
+    assert not site.database.exists()
+
+
+# What each part is told
+
+
+EVERY_OPTION = {
+    "hosts": ("a.example:1", "[2001:db8::1]:2"),
+    "local_address": "192.0.2.9",
+    "system_id": "kmp",
+    "allow_long_password": True,
+    "bind": "receiver",
+    "system_type": "TYPE",
+    "interface_version": 0x50,
+    "addr_ton": 1,
+    "addr_npi": 2,
+    "address_range": "1069",
+    "connect_timeout_s": 11.5,
+    "bind_timeout_s": 12.5,
+    "enquire_after_s": 13.5,
+    "response_timeout_s": 14.5,
+    "pdu_timeout_s": 15.5,
+    "unbind_timeout_s": 16.5,
+    "reconnect_min_s": 17.5,
+    "reconnect_max_s": 18.5,
+    "reconnect_refused_s": 19.5,
+    "reconnect_already_bound_s": 20.5,
+    "stable_after_s": 21.5,
+    "temporary_status": 0x58,
+    "in_flight_max": 123,
+    "max_pdu_octets": 1024,
+}
+
+EVERY_SETTING = LinkSettings(
+    name="north",
+    hosts=(("a.example", 1), ("2001:db8::1", 2)),
+    system_id="kmp",
+    password="secret",
+    local_address="192.0.2.9",
+    system_type="TYPE",
+    addr_ton=1,
+    addr_npi=2,
+    address_range="1069",
+    interface_version=0x50,
+    bind_modes=("receiver",),
+    allow_long_password=True,
+    connect_within_s=11.5,
+    bind_within_s=12.5,
+    enquire_link_s=13.5,
+    answer_within_s=14.5,
+    read_within_s=15.5,
+    drain_within_s=16.5,
+    reconnect_min_s=17.5,
+    reconnect_max_s=18.5,
+    refused_wait_s=19.5,
+    already_bound_wait_s=20.5,
+    lasting_bind_s=21.5,
+    temporary_status=0x58,
+    max_pdu_octets=1024,
+    max_unanswered=246,
+)
+
+
+def test_link_is_told_every_option():
+    assert link_settings("north", link(**EVERY_OPTION), "secret") == EVERY_SETTING
+
+
+def test_no_setting_of_a_link_is_without_an_option():
+    """The test above would not see a setting that is new."""
+    unset = {
+        field.name
+        for field in dataclasses.fields(LinkSettings)
+        if field.default is not dataclasses.MISSING and getattr(EVERY_SETTING, field.name) == field.default
+    }
+    assert unset == {"inactivity_s"}  # for SMSCs, not for us
+
+
+@pytest.mark.parametrize(
+    ("bind", "modes"),
+    [("transceiver", ("transceiver",)), ("receiver", ("receiver",)), ("auto", ("transceiver", "receiver"))],
+)
+def test_bind_says_in_which_modes_is_tried(bind, modes):
+    assert link_settings("north", link(bind=bind), "").bind_modes == modes
+
+
+def test_enquiring_may_be_switched_off():
+    assert link_settings("north", link(enquire_after_s=0), "").enquire_link_s is None
+
+
+def test_intake_decides_by_the_policy_of_the_configuration(site, made):
+    site.secret("smsc-north", "secret")
+    site.main += '[sync]\non_sim_change = "refused"\nbatch_max = 7\n'
+    (role,) = made(Role.INTAKE)
+    store = role.intake._store
+    Vendor().import_into(store, ("KEY-1", None))
+    register(store, mdn(1), "meter")
+    register(store, mdn(2), "meter")
+    assert store.settle([sync(mdn(1), "KEY-1"), sync(mdn(2), "KEY-1")], 0) == [Outcome.BOUND, Outcome.REFUSED]
+    assert role.intake._batch_max == 7
+
+
+def test_intake_does_not_wait_for_checkpoints(site, monkeypatch):
+    told = []
+    monkeypatch.setattr(wiring, "open_store", lambda *_, **keywords: told.append(keywords))
+    site.secret("smsc-north", "secret")
+    site.make(Role.INTAKE)
+    assert told == [{"checkpoint_aside": True}]
+
+
+def test_every_platform_has_a_deliverer_and_its_apps_lead_to_it(site, made, vendor, monkeypatch):
+    told = {}
+
+    class Told:
+        def __init__(self, name, preparer, _open_channel, _open_store, patience, **keywords):
+            told[name] = (preparer, patience, keywords)
+
+    monkeypatch.setattr(wiring, "Deliverer", Told)
+    site.secret("master-key", vendor.private)
+    site.platform("metering", "retry_min_s = 7.5\nretry_max_s = 75.0\n" + PLATFORM + "window = 30\n")
+    site.platform("fleet", PLATFORM.replace('["meter"]', '["tracker", "alarm"]'))
+    site.platform("off", "enabled = false\n" + PLATFORM.replace('["meter"]', '["off"]'))
+    (role,) = made(Role.DISPATCH)
+    assert role.dispatcher._routes == {"meter": "metering", "tracker": "fleet", "alarm": "fleet"}
+    assert set(told) == {"metering", "fleet"}
+    preparer, patience, keywords = told["metering"]
+    assert (preparer._platform, preparer._apps) == ("metering", {"meter"})
+    assert (patience.retry_min_s, patience.retry_max_s) == (7.5, 75.0)
+    assert 0 <= patience.jitter() <= 1
+    assert keywords == {"batch_rows": 60}
+    assert told["fleet"][0]._apps == {"tracker", "alarm"}
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_platform_is_reached_with_its_own_identity_or_the_common_one(site, made, vendor, monkeypatch, own):
+    monkeypatch.setattr(wiring, "open_channel", lambda options, credentials, _: credentials(options.identity))
+    site.secret("master-key", vendor.private)
+    site.secret("ssh-identity", "common")
+    site.secret("of-its-own", "its own")
+    site.platform(text=PLATFORM + (f'identity = {{file = "{site.directory}/of-its-own"}}\n' if own else ""))
+    (role,) = made(Role.DISPATCH)
+    (worker,) = role.dispatcher._workers.values()
+    assert worker.deliverer._open_channel() == (b"its own" if own else b"common")
+
+
+# Starting and stopping
+
+
+class Stage(Service):
+    """A part that notes when it is asked to end, and ends when the test says so."""
+
+    def __init__(self, name, told):
+        self.name_here, self.told, self.ended = name, told, Deferred()
+
+    def attach(self, one):
+        self.told.append(f"attach {one.name_here}")
+
+    def drain(self):
+        self.told.append(f"drain {self.name_here}")
+        return self.ended
+
+    def finish(self):
+        self.told.append(f"finish {self.name_here}")
+        return self.ended
+
+
+def test_links_end_before_intake_does():
+    told = []
+    intake, north, south = Stage("intake", told), Stage("north", told), Stage("south", told)
+    role = IntakeRole(intake, [north, south])
+    ended = []
+    role.stopService().addCallback(ended.append)
+    north.ended.callback(None)
+    assert told == ["attach north", "attach south", "drain north", "drain south"]
+    south.ended.callback(None)
+    assert told[4:] == ["finish intake"]
+    assert ended == []
+    intake.ended.callback(None)
+    assert ended == [None]
+
+
+def test_dispatch_ends_when_its_workers_have():
+    told, ended = [], []
+    dispatcher = Stage("dispatch", told)
+
+    async def finish():
+        await Stage.finish(dispatcher)
+
+    dispatcher.finish = finish
+    DispatchRole(dispatcher).stopService().addCallback(ended.append)
+    assert (told, ended) == (["finish dispatch"], [])
+    dispatcher.ended.callback(None)
+    assert ended == [None]
+
+
+def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatch):
+    monkeypatch.setattr(intake_module, "ThreadPool", PoolByHand)
+    monkeypatch.setattr(dispatch_module, "ThreadPool", PoolByHand)
+    site.secret("smsc-north", "secret")
+    site.secret("master-key", vendor.private)
+    site.platform()
+    reactor = ReactorByHand()
+    service = make_service(site.load(), list(Role), reactor)
+    intake, dispatch = service
+    pools = [intake.intake._pool, dispatch.dispatcher._watcher, dispatch.dispatcher._pool]
+    service.startService()
+    assert reactor.tcpClients[0][:2] == ("smsc.example", 2775)
+    smsc = SmscByHand()
+    intake.intake.messages(smsc, (mo(),))
+    for pool in pools:
+        pool.run()
+    assert smsc.statuses() == [(1, 0)]
+    with open_store(site.database) as store:
+        assert store.routes.all() == {"meter": "metering"}
+    ended = []
+
+    async def stop():
+        ended.append([succeeded for succeeded, _ in await service.stopService()])
+
+    async def link_ends():
+        reactor.tcpClients[0][2].clientConnectionFailed(None, Failure(ConnectionRefusedError()))
+
+    finished(stop(), *pools)
+    assert ended == []
+    finished(link_ends(), *pools)
+    assert ended == [[True, True]]
+    assert [pool.stopped for pool in pools] == [True, True, True]
