@@ -217,19 +217,23 @@ class Lab:
         """The rows of a listing command with --json."""
         return [json.loads(line) for line in self.command(*words, "--json").stdout.splitlines()]
 
-    def start_role(self, name: str = "run") -> Role:
+    def start_role(self, name: str = "run", *options: str) -> Role:
         """Start a role; where it takes messages, wait until it is bound to our SMSC."""
-        role = self.start_role_unbound(name)
+        role = self.start_role_unbound(name, *options)
         if name != "dispatch":
             self.wait_for(lambda: self.smsc.bound > 0 or role.process.poll() is not None, "the daemon to bind")
         if role.process.poll() is not None:
             raise RuntimeError(f"{name} ended with {role.process.returncode}: {''.join(role.said)}")
         return role
 
-    def start_role_unbound(self, name: str) -> Role:
+    def start_role_unbound(self, name: str, *options: str) -> Role:
         """Start a role and wait for nothing: its SMSC is another one, or not up."""
         process = subprocess.Popen(
-            self._words(name), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, text=True
+            self._words(name, *options),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            text=True,
         )
         role = Role(name, process)
         threading.Thread(target=_listen, args=(role,), daemon=True).start()

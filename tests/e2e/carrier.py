@@ -56,8 +56,13 @@ class Carrier(Lab):
         return [row["outcome"] for row in self.listing("journal", "list", "--mdn", mdn)]
 
     def settled(self) -> None:
-        """Wait until nothing is due; then platforms and daemon must agree on every row, versions included."""
+        """Wait until nothing is due; then bindings, outbox and platforms must agree on every row, versions included."""
         self.wait_for(self.nothing_due, "every delivery to be settled", within_s=60)
+        bound = {
+            (row["platform"], row["mdn"], row["app_id"]): (row["key_id"], row["wanted_version"])
+            for row in self.listing("bindings", "list")
+            if row["platform"] and row["rejected_version"] != row["wanted_version"]
+        }
         wanted = {
             (row["platform"], row["mdn"], row["app_id"]): (row["key_id"], row["wanted_version"])
             for row in self.listing("outbox", "list", "--all")
@@ -68,7 +73,7 @@ class Carrier(Lab):
             for name, platform in self.platforms.items()
             for row in platform.holds()
         }
-        assert held == wanted
+        assert held == wanted == bound
 
     def gate(self, platform: str) -> Path:
         """Put the gate before a platform's receiver; the directory in which files tell it what to do."""
@@ -83,7 +88,8 @@ class Carrier(Lab):
 
 
 def hold_answers(gate: Path) -> None:
-    """Let the platform store, and keep its answers from us."""
+    """Let the platform store, and keep its answers from us; the first of them appears in the file `held`."""
+    (gate / "held").unlink(missing_ok=True)
     os.mkfifo(gate / "hold")
 
 

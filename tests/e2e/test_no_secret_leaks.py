@@ -9,8 +9,9 @@ from pathlib import Path
 
 from kmp_smsd.simulator.lab import SMPP_PASSWORD
 from kmp_smsd.smpp.constants import CommandStatus
-from tests.e2e.carrier import Carrier, hold_answers, release_answers
+from tests.e2e.carrier import Carrier
 
+ECHO = Path(__file__).with_name("echo.py")  # a platform that says whatever it hears, on both of its streams
 WHERE_THEY_BELONG = {"smsc-password", "ssh-identity", "master.key"}
 
 
@@ -32,8 +33,8 @@ def test_no_secret_is_in_any_file_or_log(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(temporary))
     with Carrier(tmp_path / "carrier") as carrier:
         said = []
-        carrier.start_role_unbound("dispatch")
-        carrier.start_role("intake")
+        carrier.start_role_unbound("dispatch", "--log-level", "debug")
+        carrier.start_role("intake", "--log-level", "debug")
         terminals = [carrier.terminal("meter") for _ in range(4)]
         for mdn, key in terminals:
             assert carrier.say(mdn, f"K1:{key}") == CommandStatus.ESME_ROK
@@ -48,28 +49,19 @@ def test_no_secret_is_in_any_file_or_log(tmp_path, monkeypatch):
         assert refused.returncode != 0
         said.append(refused.stdout + refused.stderr)
         faulty.unlink()
-        gate = carrier.gate("metering")  # an echoing, dying platform
-        hold_answers(gate)
-        mdn, key = carrier.terminal("meter")
-        carrier.say(mdn, f"K1:{key}")
-        carrier.wait_for((gate / "held").exists, "the platform to have the key")
-        release_answers(gate)
-        carrier.platforms["metering"].server.command(
-            f"{sys.executable} -c 'import sys; print(sys.stdin.readline() * 2)'"
-        )
-        carrier.platforms["metering"].server.kill_sessions()
+        server = carrier.platforms["metering"].server
+        server.command(f"{sys.executable} {ECHO}")
+        server.kill_sessions()
         mdn, key = carrier.terminal("meter")
         carrier.say(mdn, f"K1:{key}")
         carrier.wait_for(
-            lambda: any(
-                "metering" in line and "error" in line
-                for line in [carrier.command("platforms", "list", "--json").stdout]
-            ),
-            "the platform's fault to be told",
+            lambda: any("you said" in (row["last_error"] or "") for row in carrier.listing("platforms", "list")),
+            "the echo to be told",
         )
         carrier.command("keys", "revoke", terminals[3][1], "--yes")
         for words in (
             ("keys", "list"),
+            ("platforms", "list"),
             ("bindings", "list"),
             ("holds", "list"),
             ("outbox", "list", "--all"),
@@ -78,7 +70,8 @@ def test_no_secret_is_in_any_file_or_log(tmp_path, monkeypatch):
             said += [carrier.command(*words).stdout, carrier.command(*words, "--json").stdout]
         for role in carrier.roles:
             assert role.stop() == 0
-        said += ["".join(role.said) for role in carrier.roles]
+        logs = ["".join(role.said) for role in carrier.roles]
+        said += logs
         secrets = {f"key {key_id}": key for key_id, key in carrier.keys.items()}
         secrets["SMPP password"] = SMPP_PASSWORD.encode()
         secrets["SSH identity"] = (carrier.directory / "ssh-identity").read_bytes().splitlines()[2]
