@@ -335,6 +335,24 @@ def test_failed_try_is_shown_to_people(at):
     assert (shown["last_error"], shown["last_success_at"], shown["next_try_at"]) == (None, at.now, None)
 
 
+def test_platform_that_is_down_stays_paused(at):
+    reject_all(at, *range(1, 21))
+    make_due(at.store, 21)
+    at.unreachable = ChannelDown("refused")
+    at.run(after_ms=TEN_MINUTES_MS)
+    assert (at.platform()["paused"], at.platform()["last_error"]) == (1, "refused")
+
+
+def test_failed_try_that_cannot_be_shown_is_a_failed_try(at, monkeypatch):
+    make_due(at.store, 1)
+    at.run()
+    make_due(at.store, 2)
+    at.deliverer.close_channel()
+    at.unreachable = ChannelDown("refused")
+    monkeypatch.setattr(at.mine.routes, "report", raising(StoreUnavailable("disk full")))
+    assert at.run() == Ended("refused", at.now + 5000)
+
+
 def test_success_after_success_is_written_once_in_ten_seconds(at):
     for number, after_ms, seen in [(1, 0, 0), (2, 9_999, 0), (3, 1, 10_000)]:
         make_due(at.store, number)
@@ -583,6 +601,7 @@ def test_deliveries_that_could_not_be_settled_go_again(at, monkeypatch, events):
         ended = at.run()
     assert ended == Ended("disk full", at.now + 5000)
     assert at.channels[-1].closed
+    assert at.deliverer.failing
     assert any(event["log_level"] is LogLevel.error for event in events)
     at.run(after_ms=5000)
     assert at.batches == [[mdn(2), mdn(3)]]

@@ -205,6 +205,15 @@ def test_worker_begins_again_where_more_came_due_while_it_ran(start):
     assert at.begun() == []
 
 
+def test_worker_that_has_done_everything_does_not_begin_again(start):
+    at = start(due=(1,))
+    at.settle(1)
+    at.look()  # sees it while the worker still runs
+    at.end("p1")
+    at.look(5)
+    assert at.begun() == []
+
+
 def test_work_begins_when_the_earliest_next_try_comes(start):
     at = start(due=(1,))
     at.settle(1, try_at=at.now + 5_000)
@@ -295,7 +304,7 @@ def test_wish_for_a_platform_without_a_file_is_passed_over(start):
 # Connections
 
 
-def test_at_most_sixty_four_connections_are_open(start):
+def test_at_most_sixty_four_connections_are_open(start, events):
     everybody = range(1, OPEN_MAX + 4)
     at = start(OPEN_MAX + 3, due=everybody)
     assert OPEN_MAX == 64
@@ -308,6 +317,18 @@ def test_at_most_sixty_four_connections_are_open(start):
     assert len(at.pool.jobs) == 65
     at.look(10)
     assert len(at.pool.jobs) == 65
+    assert alarms(events) == []
+
+
+def test_open_connection_that_gets_work_displaces_nobody(start):
+    at = start(OPEN_MAX, due=range(1, OPEN_MAX + 1))
+    for number in (1, 2):
+        at.settle(number)
+        at.end(f"p{number}")
+    at.store.bindings.withdraw(mdn(2), "app-2", at.now)
+    at.look()
+    assert at.begun()[-1] == "p2"
+    assert {job.__name__ for job in at.pool.waiting()} == {"run"}
 
 
 def test_longest_idle_connection_gives_way(start):
@@ -410,6 +431,16 @@ def test_looking_goes_on_after_a_fault(start, monkeypatch, events, error, fails)
     at.look()
     assert at.begun() == ["p1"]
     assert bool(alarms(events)) == isinstance(error, RuntimeError)
+
+
+def test_what_was_not_looked_up_is_looked_up_again(start, monkeypatch):
+    at = start()
+    at.make_due(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(at.mine.outbox, "next_try", lambda _: (_ for _ in ()).throw(StoreUnavailable("locked")))
+        at.look()
+    at.look()
+    assert at.begun() == ["p1"]
 
 
 def test_looking_goes_on_after_a_fault_in_assigning(start, monkeypatch, events):

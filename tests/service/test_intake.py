@@ -189,6 +189,17 @@ def test_answers_for_one_connection_leave_in_one_write(at):
     assert two.statuses() == [(4, OK)]
 
 
+def test_messages_of_one_batch_get_each_its_own_answer(at):
+    one, two = SmscByHand(), SmscByHand()
+    at.intake.messages(one, (mo(1),))
+    for smsc, text in ((one, "hello"), (two, "K1:KEY-1"), (one, "K1:KEY-1"), (two, "hello")):
+        at.intake.messages(smsc, (mo(2, text), mo(3)))
+    at.pool.run()
+    assert [len(batch) for batch in at.batches] == [1, 8]
+    assert one.statuses() == [(1, OK), (2, NEVER), (3, OK), (2, OK), (3, OK)]
+    assert two.statuses() == [(2, OK), (3, OK), (2, NEVER), (3, OK)]
+
+
 def test_request_knows_when_and_by_which_link_it_came(start):
     at = start(north=link(), south=link())
     at.reactor.advance(5)
@@ -501,16 +512,39 @@ def test_wishes_are_seen_though_looking_fails_once(at, monkeypatch, events, erro
     assert len(alarms(events)) == isinstance(error, RuntimeError)
 
 
-def test_wish_is_in_one_batch_only(at):
+def test_wish_that_waits_for_its_batch_is_not_taken_twice(at):
     at.store.holds.approve(at.hold(), "somebody")
     at.batches.clear()
-    at.intake.messages(SmscByHand(), (mo(1),))
-    for _ in range(5):
-        at.reactor.advance(WATCH_EVERY_S)
-        if at.mine.settle not in at.pool.waiting()[:1]:
-            at.pool.run_one()
+    smsc = SmscByHand()
+    at.intake.messages(smsc, (mo(1),))
+    at.reactor.advance(WATCH_EVERY_S)
+    at.intake.messages(smsc, (mo(2),))
+    at.pool.run_one()  # the first batch
+    at.pool.run_one()  # a look: the wish is in the queue behind the second batch
+    at.reactor.advance(WATCH_EVERY_S)
+    at.pool.run_one()  # the second batch
+    at.pool.run_one()  # another look: the wish is in the third batch, which has not begun
     at.pool.run()
-    assert [sum(one.approved_hold is not None for one in batch) for batch in at.batches] == [0, 1]
+    assert [sum(one.approved_hold is not None for one in batch) for batch in at.batches] == [0, 0, 1]
+    assert bound(at.store) == {(OTHER, "meter"): "KEY-1"}
+
+
+def test_more_wishes_than_fit_into_a_batch_are_all_decided(start):
+    at = start(sync={"batch_max": 1})
+    at.hold()
+    import_keys(at.store, "KEY-2")
+    register(at.store, MDN, "alarm")
+    register(at.store, OTHER, "alarm")
+    both = "K1:KEY-2:alarm"
+    at.intake.messages(SmscByHand(), (mo(1, both), mo(2, both, source_addr=OTHER)))
+    at.pool.run()
+    assert len(open_holds(at.store)) == 2
+    for hold in open_holds(at.store):
+        at.store.holds.approve(hold["hold"], "somebody")
+    at.poll()
+    at.poll()
+    at.poll()
+    assert bound(at.store) == {(OTHER, "meter"): "KEY-1", (OTHER, "alarm"): "KEY-2"}
 
 
 def test_store_is_not_asked_again_before_it_has_answered(at):
