@@ -55,7 +55,7 @@ def test_no_secret_is_in_any_file_or_log(tmp_path, monkeypatch):
         mdn, key = carrier.terminal("meter")
         carrier.say(mdn, f"K1:{key}")
         carrier.wait_for(
-            lambda: any("you said" in (row["last_error"] or "") for row in carrier.listing("platforms", "list")),
+            lambda: any("repeats a key" in (row["last_error"] or "") for row in carrier.listing("platforms", "list")),
             "the echo to be told",
         )
         carrier.command("keys", "revoke", terminals[3][1], "--yes")
