@@ -512,6 +512,16 @@ def test_wishes_are_seen_though_looking_fails_once(at, monkeypatch, events, erro
     assert len(alarms(events)) == isinstance(error, RuntimeError)
 
 
+def test_looking_goes_on_after_a_fault_of_ours(at, monkeypatch, events):
+    at.store.holds.approve(at.hold(), "somebody")
+    with monkeypatch.context() as patch:
+        patch.setattr(at.intake, "_leave", lambda *_: 1 / 0)
+        at.reactor.advance(WATCH_EVERY_S)
+    assert len(alarms(events)) == 1
+    at.poll()
+    assert bound(at.store) == {(OTHER, "meter"): "KEY-1"}
+
+
 def test_wish_that_waits_for_its_batch_is_not_taken_twice(at):
     at.store.holds.approve(at.hold(), "somebody")
     at.batches.clear()
