@@ -43,12 +43,12 @@ def say_everything(bind):
         lambda session: session.receive_data(pdu(CommandId.UNBIND, 0xFFFFFFFF), 41.0),
         lambda session: session.receive_data(b"HTTP/1.1 400 Bad Request", 41.0),
     ):
-        session = EsmeSession(SessionSettings(bind=bind, enquire_link_s=30.0))
+        session = EsmeSession(SessionSettings(bind=bind, enquire_after_s=30.0))
         session.connection_made(0.0)
         events = session.receive_data(bind_resp + unfit + fit, 1.0)
         deliver_sm, data_sm = events[-1].messages
-        session.answer(data_sm, CommandStatus.ESME_ROK, 2.0)
-        session.answer(deliver_sm, CommandStatus.ESME_RX_T_APPN, 3.0)
+        session.answer(data_sm, CommandStatus.ESME_ROK)
+        session.answer(deliver_sm, CommandStatus.ESME_RX_T_APPN)
         session.check_timers(40.0)
         end(session)
         session.data_to_send()

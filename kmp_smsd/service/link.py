@@ -77,8 +77,7 @@ class LinkSettings:
     bind_within_s: float = 30.0
     enquire_link_s: float | None = 30.0
     answer_within_s: float = 60.0  # the SMSC's time to answer our requests
-    inactivity_s: float | None = None
-    read_within_s: float | None = 10.0
+    read_within_s: float = 10.0
     reconnect_min_s: float = 1.0
     reconnect_max_s: float = 120.0
     already_bound_wait_s: float = 60.0  # after RALYBND: our old session must die at the SMSC first
@@ -103,11 +102,11 @@ class LinkSettings:
                 address_range=self.address_range,
                 allow_long_password=self.allow_long_password,
             ),
-            bind_within_s=self.bind_within_s,
-            enquire_link_s=self.enquire_link_s,
-            answer_within_s=self.answer_within_s,
-            inactivity_s=self.inactivity_s,
-            read_within_s=self.read_within_s,
+            bind_timeout_s=self.bind_within_s,
+            enquire_after_s=self.enquire_link_s,
+            response_timeout_s=self.answer_within_s,
+            pdu_timeout_s=self.read_within_s,
+            unbind_timeout_s=self.drain_within_s,
             max_pdu_octets=self.max_pdu_octets,
         )
 
@@ -335,7 +334,7 @@ class LinkConnection(StreamProtocol):
 
     def answer(self, pairs: Sequence[tuple[Message, int]]) -> None:
         """Answer these messages with one write."""
-        self._session.answer_all(pairs, self._link.monotonic())
+        self._session.answer_all(pairs)
         self._flush()
 
     def finish(self, within_s: float) -> None:
@@ -421,7 +420,7 @@ class LinkConnection(StreamProtocol):
             except Exception:
                 self._link.log.failure("link {link}: the receiver failed", link=self.link_name)
         temporary = self._link.settings.temporary_status
-        self._session.answer_all([(message, temporary) for message in messages], self._link.monotonic())
+        self._session.answer_all([(message, temporary) for message in messages])
 
     def _count_bad(self, bad: BadPdu) -> None:
         self._link.note(bad_pdus=self._link.state.bad_pdus + 1)

@@ -10,7 +10,7 @@ from kmp_smsd.domain.request import SyncRequest, Unfit, sender_class
 from kmp_smsd.smpp.constants import MessageType
 from kmp_smsd.smpp.errors import PduError
 from kmp_smsd.smpp.pdu import Message
-from kmp_smsd.smpp.text import Alphabet, is_receipt, message_type, read_user_data
+from kmp_smsd.smpp.text import Alphabet, message_type, read_user_data, reads_like_receipt
 
 _ALPHABETS = {"octets": Alphabet.OCTETS, "ucs2": Alphabet.UCS2, "ucs2-le": Alphabet.UCS2_LITTLE_ENDIAN}
 
@@ -30,7 +30,7 @@ class Reader:
     def read(self, message: Message, received_at: int) -> SyncRequest | Unfit:
         """Return what `message` asks for, or how it ended; `received_at` in Unix milliseconds."""
         if message_type(message.esm_class) is not MessageType.DEFAULT or (
-            self._receipts_by_text and is_receipt(message, receipts_by_text=True)
+            self._receipts_by_text and reads_like_receipt(message)
         ):
             return self._unfit(Outcome.RECEIPT, received_at)
         if self._short_codes and message.destination_addr.removeprefix("+") not in self._short_codes:

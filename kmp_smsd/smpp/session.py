@@ -42,15 +42,14 @@ _BOUND_AS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SessionSettings:
-    """What a session is told. Times in seconds; None switches a timer off."""
+    """What a session is told. Times in seconds; `enquire_after_s` None sends no enquire_link."""
 
     bind: Bind
-    bind_within_s: float = 30.0
-    enquire_link_s: float | None = 30.0
-    answer_within_s: float = 60.0  # the SMSC's time to answer our requests
-    inactivity_s: float | None = None  # without a message for so long, unbind
-    read_within_s: float | None = 10.0  # from the first octet of a PDU to its last
-    unbind_within_s: float = 2.0  # our own time to answer what is left once the SMSC unbinds
+    bind_timeout_s: float = 30.0
+    enquire_after_s: float | None = 30.0
+    response_timeout_s: float = 10.0  # the SMSC's time to answer our requests
+    pdu_timeout_s: float = 10.0  # from the first octet of a PDU to its last
+    unbind_timeout_s: float = 5.0  # our own time to answer what is left once the SMSC unbinds
     max_pdu_octets: int = 70_000  # more than the largest legal message_payload makes
 
 
@@ -70,11 +69,10 @@ class EsmeSession:
         self._out: list[bytes] = []
         self._unanswered: dict[int, Message] = {}  # by identity: a peer may use one sequence_number twice
         self._decoders: Mapping[int, Callable[[bytes, int], Message]] = {}
-        self._link_timer = LinkTimer(settings.enquire_link_s, settings.answer_within_s, last_heard=0.0)
-        self._bind_deadline = Deadline(settings.bind_within_s)
-        self._read_deadline = Deadline(settings.read_within_s)
-        self._inactivity = Deadline(settings.inactivity_s)
-        self._unbind_deadline = Deadline(settings.unbind_within_s)
+        self._link_timer = LinkTimer(settings.enquire_after_s, settings.response_timeout_s, last_heard=0.0)
+        self._bind_deadline = Deadline(settings.bind_timeout_s)
+        self._read_deadline = Deadline(settings.pdu_timeout_s)
+        self._unbind_deadline = Deadline(settings.unbind_timeout_s)
         self._unbind_number = 0  # of the SMSC's unbind, while we owe the response
 
     @property
@@ -112,11 +110,11 @@ class EsmeSession:
         self._check_stream(now, events)
         return events
 
-    def answer(self, message: Message, status: int, now: float) -> None:
+    def answer(self, message: Message, status: int) -> None:
         """Answer one message; see `answer_all`."""
-        self.answer_all(((message, status),), now)
+        self.answer_all(((message, status),))
 
-    def answer_all(self, pairs: Iterable[tuple[Message, int]], now: float) -> None:
+    def answer_all(self, pairs: Iterable[tuple[Message, int]]) -> None:
         """Queue the response to each message, with the command_status beside it.
 
         A message that this session did not report, or that is answered already, is passed over.
@@ -125,8 +123,6 @@ class EsmeSession:
         for message, status in pairs:
             if unanswered.pop(id(message), None) is not None:
                 out.append(encode(message.command_id, status, message.sequence_number))
-        if self._inactivity.since is not None:
-            self._inactivity = self._inactivity.started(now)
         if self.state is State.UNBOUND and not unanswered:
             self._answer_unbind()
 
@@ -149,22 +145,20 @@ class EsmeSession:
         if self.state is State.CLOSED:
             return []
         if self._read_deadline.is_over(now):
-            return [self._die(f"a PDU was not complete after {self._settings.read_within_s:g} s")]
+            return [self._die(f"a PDU was not complete after {self._settings.pdu_timeout_s:g} s")]
         if self.state is State.OPEN:
             if self._bind_deadline.is_over(now):
-                return [self._die(f"the bind was not answered within {self._settings.bind_within_s:g} s")]
+                return [self._die(f"the bind was not answered within {self._settings.bind_timeout_s:g} s")]
             return []
         if self.state is State.UNBOUND:
             if self._unbind_deadline.is_over(now):
                 self._answer_unbind()
                 return [Closed("unbound by the SMSC; it left messages that we had no time to answer")]
             return []
-        if self._inactivity.is_over(now):
-            self.unbind(now)
         return self._check_requests(now)
 
     def _check_requests(self, now: float) -> list[Event]:
-        within_s = self._settings.answer_within_s
+        within_s = self._settings.response_timeout_s
         due = self._link_timer.check(now)
         late = self._window.expire(now, within_s)
         if due is Due.DROP:
@@ -189,7 +183,6 @@ class EsmeSession:
     def _receive_pdus(self, pdus: list[bytes], now: float, events: list[Event]) -> None:
         messages: list[Message] = []
         unanswered, header_of = self._unanswered, codec.HEADER.unpack_from
-        unanswered_before = len(unanswered)
         for pdu in pdus:
             _, command_id, status, number = header_of(pdu)
             decode = self._decoders.get(command_id)
@@ -207,15 +200,13 @@ class EsmeSession:
                 events.append(Messages(tuple(messages)))
                 messages.clear()
             if command_id & RESPONSE:
-                self._receive_response(pdu, command_id, status, number, now, events)
+                self._receive_response(pdu, command_id, status, number, events)
             else:
                 self._receive_request(command_id, number, now, events)
             if self.state is State.CLOSED:
                 return
         if messages:
             events.append(Messages(tuple(messages)))
-        if len(unanswered) > unanswered_before and self._inactivity.since is not None:
-            self._inactivity = self._inactivity.started(now)
 
     def _receive_request(self, command_id: int, number: int, now: float, events: list[Event]) -> None:
         if command_id == CommandId.ENQUIRE_LINK:  # in every state (SMPP 5.0, section 2.4)
@@ -241,31 +232,26 @@ class EsmeSession:
             self._out.append(codec.encode_empty(CommandId.GENERIC_NACK, number, status))
             events.append(BadPdu(command_id, number, status, f"unknown command_id 0x{command_id:08X}"))
 
-    def _receive_response(
-        self, pdu: bytes, command_id: int, status: int, number: int, now: float, events: list[Event]
-    ) -> None:
-        request = self._window.peek(number)
-        is_nack = command_id == CommandId.GENERIC_NACK
-        if is_nack and self.state is State.OPEN:  # only our bind can be meant, whatever the number
+    def _receive_response(self, pdu: bytes, command_id: int, status: int, number: int, events: list[Event]) -> None:
+        if command_id == CommandId.GENERIC_NACK and self.state is State.OPEN:  # whatever the number, our bind is meant
             events.append(self._refused_bind(status))
-        elif request is None or not (is_nack or command_id == request | RESPONSE):
+            return
+        request = self._window.match(command_id, number)
+        if request is None:
             reason = f"a response (command_status {name_of(status)}) to nothing that we asked"
             events.append(BadPdu(command_id, number, None, reason))
-        else:
-            self._window.close(number)
-            if request in _BOUND_AS:
-                self._receive_bind_resp(pdu, request, status, now, events)
-            elif request is CommandId.UNBIND and self.state is State.UNBINDING:
-                self._close(Input.UNBIND_ANSWERED)
-                events.append(Closed("unbound by us"))
+        elif request in _BOUND_AS:
+            self._receive_bind_resp(pdu, request, status, events)
+        elif request is CommandId.UNBIND and self.state is State.UNBINDING:
+            self._close(Input.UNBIND_ANSWERED)
+            events.append(Closed("unbound by us"))
 
-    def _receive_bind_resp(self, pdu: bytes, request: CommandId, status: int, now: float, events: list[Event]) -> None:
+    def _receive_bind_resp(self, pdu: bytes, request: CommandId, status: int, events: list[Event]) -> None:
         if status != CommandStatus.ESME_ROK:
             events.append(self._refused_bind(status))
             return
         self._enter(_BOUND_AS[request])
         self._bind_deadline = self._bind_deadline.stopped()
-        self._inactivity = self._inactivity.started(now)
         body = codec.decode_bind_resp(pdu)
         events.append(Bound(request, body.system_id, body.sc_interface_version))
 

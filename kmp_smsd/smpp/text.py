@@ -46,17 +46,11 @@ def message_type(esm_class: int) -> MessageType:
         return MessageType.RESERVED
 
 
-def is_receipt(message: Message, *, receipts_by_text: bool) -> bool:
-    """True for a delivery receipt or an intermediate notification.
+def reads_like_receipt(message: Message) -> bool:
+    """True where the text is that of a delivery receipt: some SMSCs mark receipts by nothing else.
 
-    TLVs are no proof, since some SMSCs put those of a receipt on ordinary messages. Some mark receipts by nothing but
-    their text: `receipts_by_text` says that this one does.
+    TLVs are no proof, since other SMSCs put those of a receipt on ordinary messages.
     """
-    kind = message_type(message.esm_class)
-    if kind in (MessageType.RECEIPT, MessageType.INTERMEDIATE_NOTIFICATION):
-        return True
-    if not receipts_by_text or kind is not MessageType.DEFAULT:
-        return False
     return any(map(_RECEIPT_TEXT.match, (message.short_message, *message.tlv(Tag.MESSAGE_PAYLOAD))))
 
 

@@ -46,9 +46,9 @@ class LinkTimer:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """Something that must happen within a time, while it is awaited. `within_s` None waits for ever."""
+    """Something that must happen within a time, while it is awaited."""
 
-    within_s: float | None
+    within_s: float
     since: float | None = None  # monotonic seconds; None while nothing is awaited
 
     def started(self, now: float) -> Deadline:
@@ -61,4 +61,4 @@ class Deadline:
 
     def is_over(self, now: float) -> bool:
         """True once the time has run out."""
-        return self.since is not None and self.within_s is not None and now - self.since >= self.within_s
+        return self.since is not None and now - self.since >= self.within_s

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kmp_smsd.smpp.constants import MAX_SEQUENCE_NUMBER, CommandId
+from kmp_smsd.smpp.constants import MAX_SEQUENCE_NUMBER, RESPONSE, CommandId
 
 
 class Window:
@@ -23,15 +23,13 @@ class Window:
         self._outstanding[number] = (command_id, now)
         return number
 
-    def close(self, sequence_number: int) -> CommandId | None:
-        """Return the request that this number answers and forget it, or None where it answers none."""
-        command_id, _ = self._outstanding.pop(sequence_number, (None, 0.0))
-        return command_id
-
-    def peek(self, sequence_number: int) -> CommandId | None:
-        """Return the outstanding request of this number, or None."""
-        command_id, _ = self._outstanding.get(sequence_number, (None, 0.0))
-        return command_id
+    def match(self, command_id: int, sequence_number: int) -> CommandId | None:
+        """Return the request that this response or generic_nack answers, and forget it; None where it answers none."""
+        request, _ = self._outstanding.get(sequence_number, (None, 0.0))
+        if request is None or command_id not in (request | RESPONSE, CommandId.GENERIC_NACK):
+            return None
+        del self._outstanding[sequence_number]
+        return request
 
     def expire(self, now: float, within_s: float) -> list[CommandId]:
         """Forget and return the requests that had no answer within that time."""

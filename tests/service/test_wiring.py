@@ -283,7 +283,7 @@ def test_no_setting_of_a_link_is_without_an_option():
         for field in dataclasses.fields(LinkSettings)
         if field.default is not dataclasses.MISSING and getattr(EVERY_SETTING, field.name) == field.default
     }
-    assert unset == {"inactivity_s"}  # for SMSCs, not for us
+    assert unset == set()
 
 
 @pytest.mark.parametrize(

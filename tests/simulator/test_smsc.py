@@ -53,7 +53,7 @@ class Esme:
         return found
 
     def answer(self, *pairs):
-        self.session.answer_all(pairs, time.monotonic())
+        self.session.answer_all(pairs)
         self.send()
 
     def __enter__(self):

@@ -8,7 +8,7 @@ from kmp_smsd.smpp.codec import decode_data_sm, decode_deliver_sm
 from kmp_smsd.smpp.constants import CommandStatus, MessageType, Tag
 from kmp_smsd.smpp.errors import PduError
 from kmp_smsd.smpp.pdu import Message
-from kmp_smsd.smpp.text import Alphabet, is_receipt, message_type, read_user_data
+from kmp_smsd.smpp.text import Alphabet, message_type, read_user_data, reads_like_receipt
 
 RECEIPT_TEXT = b"id:0123456789 sub:001 dlvrd:001 submit date:2611231200 done date:2611231201 stat:DELIVRD err:000 text:"
 PORTS_UDH = bytes.fromhex("06 0504 1388 0007")
@@ -145,23 +145,16 @@ def test_message_type_is_read_beside_every_other_bit(esm_class, expected):
     assert message_type(esm_class) is expected
 
 
-def test_receipt_is_known_by_its_esm_class_whatever_its_text():
-    assert is_receipt(message(b"K1:A", esm_class=0x44), receipts_by_text=False)
-    assert is_receipt(message(b"", esm_class=0x20), receipts_by_text=False)
-    assert not is_receipt(message(RECEIPT_TEXT, esm_class=0x08), receipts_by_text=True)
-
-
-def test_receipt_is_known_by_its_text_only_where_the_link_says_so():
+def test_receipt_is_known_by_its_text():
     for receipt in (message(RECEIPT_TEXT), message(tlvs=[(Tag.MESSAGE_PAYLOAD, RECEIPT_TEXT)])):
-        assert is_receipt(receipt, receipts_by_text=True)
-        assert not is_receipt(receipt, receipts_by_text=False)
-    assert not is_receipt(message(b"K1:id.stat"), receipts_by_text=True)
+        assert reads_like_receipt(receipt)
+    assert not reads_like_receipt(message(b"K1:id.stat"))
 
 
 def test_parameters_of_a_receipt_do_not_make_a_message_one():
     receipted_message_id, message_state = 0x001E, 0x0427
     ordinary = message(b"K1:A", tlvs=[(receipted_message_id, b"42\0"), (message_state, b"\2")])
-    assert not is_receipt(ordinary, receipts_by_text=True)
+    assert not reads_like_receipt(ordinary)
 
 
 def test_repr_hides_the_text():
@@ -173,7 +166,7 @@ def test_repr_hides_the_text():
     st.sampled_from([*Tag, 0x1400]), st.binary(max_size=6)), max_size=6))  # fmt: skip
 def test_any_message_is_read_or_refused(text, esm_class, data_coding, tlvs):
     any_message: Message = message(text, esm_class=esm_class, data_coding=data_coding, tlvs=tlvs)
-    is_receipt(any_message, receipts_by_text=True)
+    reads_like_receipt(any_message)
     try:
         read_user_data(any_message, data_coding_overrides={})
     except PduError as error:

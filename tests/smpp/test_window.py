@@ -20,10 +20,21 @@ def test_numbers_go_round_at_the_largest_and_pass_over_what_is_outstanding():
 def test_an_answer_closes_its_request_once():
     window = Window()
     number = window.open(CommandId.UNBIND, 0.0)
-    assert window.peek(number) is CommandId.UNBIND
-    assert window.close(number) is CommandId.UNBIND
-    assert window.close(number) is None
-    assert window.peek(number) is None
+    assert window.match(CommandId.UNBIND_RESP, number) is CommandId.UNBIND
+    assert window.match(CommandId.UNBIND_RESP, number) is None
+
+
+def test_generic_nack_answers_any_request():
+    window = Window()
+    assert window.match(CommandId.GENERIC_NACK, window.open(CommandId.UNBIND, 0.0)) is CommandId.UNBIND
+
+
+def test_response_of_another_kind_or_number_answers_nothing():
+    window = Window()
+    number = window.open(CommandId.UNBIND, 0.0)
+    assert window.match(CommandId.ENQUIRE_LINK_RESP, number) is None
+    assert window.match(CommandId.UNBIND_RESP, number + 1) is None
+    assert window.match(CommandId.UNBIND_RESP, number) is CommandId.UNBIND
 
 
 def test_request_without_an_answer_expires_alone():
@@ -32,4 +43,4 @@ def test_request_without_an_answer_expires_alone():
     late = window.open(CommandId.UNBIND, 5.0)
     assert window.expire(9.9, 10.0) == []
     assert window.expire(10.0, 10.0) == [CommandId.ENQUIRE_LINK]
-    assert window.peek(late) is CommandId.UNBIND
+    assert window.match(CommandId.UNBIND_RESP, late) is CommandId.UNBIND
