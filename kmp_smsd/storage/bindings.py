@@ -90,15 +90,13 @@ class Bindings:
             "id", "mdn", "app_id", "key_id", "kcv", "state", "received_at", "bound_at", "ended_at", "why",
             "platform", "wanted_version", "confirmed_version", "rejected_version", "error",
         )  # fmt: skip
-        return [
-            dict(zip(columns, row, strict=True))
-            for row in self._database.rows(
-                f"""SELECT b.id, s.mdn, b.app, k.key_id, k.kcv, b.state, b.received_at, b.bound_at, b.ended_at, b.why,
+        return self._database.records(
+            columns,
+            f"""SELECT b.id, s.mdn, b.app, k.key_id, k.kcv, b.state, b.received_at, b.bound_at, b.ended_at, b.why,
                       o.platform, o.wanted_version, o.confirmed_version, o.rejected_version, o.error
                     FROM bindings b JOIN subscribers s ON s.number = b.subscriber JOIN keys k ON k.id = b.key
                     LEFT JOIN outbox o ON b.state = 'bound' AND o.subscriber = b.subscriber AND o.app = b.app
                       AND o.key = b.key
                     WHERE {condition} ORDER BY {order} LIMIT ?""",
-                (*parameters, limit),
-            )
-        ]
+            (*parameters, limit),
+        )

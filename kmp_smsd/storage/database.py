@@ -112,6 +112,10 @@ class Database:
         with self._faults():
             return list(self.connection.execute(sql, parameters))
 
+    def records(self, columns: Sequence[str], sql: str, parameters: Any = ()) -> list[dict[str, Any]]:
+        """All rows of one reading statement, each under the names `columns`: the form in which people get them."""
+        return [dict(zip(columns, row, strict=True)) for row in self.rows(sql, parameters)]
+
     def data_version(self) -> int:
         """A number that changes whenever another connection commits; the connection must be idle otherwise."""
         return int(self.rows("PRAGMA data_version")[0][0])

@@ -48,16 +48,14 @@ class Holds:
             "key_bound_since", "here_bound_key_id", "here_bound_since", "proof_counter", "first_at", "received_at",
             "repeats", "by", "settled_at", "last_outcome", "deciding",
         )  # fmt: skip
-        return [
-            dict(zip(columns, row, strict=True))
-            for row in self._database.rows(
-                f"""SELECT h.id, h.state, s.mdn, h.app, k.key_id, k.kcv, h.why, es.mdn, e.app, e.bound_at,
+        return self._database.records(
+            columns,
+            f"""SELECT h.id, h.state, s.mdn, h.app, k.key_id, k.kcv, h.why, es.mdn, e.app, e.bound_at,
                       ok.key_id, o.bound_at, h.counter, h.first_at, h.received_at,
                       h.repeats, h.by, h.settled_at, h.last_outcome, h.marked
                     FROM holds h JOIN subscribers s ON s.number = h.subscriber JOIN keys k ON k.id = h.key
                     LEFT JOIN bindings e ON e.id = h.elsewhere LEFT JOIN subscribers es ON es.number = e.subscriber
                     LEFT JOIN bindings o ON o.id = h.occupant LEFT JOIN keys ok ON ok.id = o.key
                     WHERE {condition} ORDER BY h.id LIMIT ?""",
-                (*parameters, limit),
-            )
-        ]
+            (*parameters, limit),
+        )

@@ -123,12 +123,9 @@ class Imports:
 
     def listing(self) -> list[dict[str, Any]]:
         columns = ("import", "vendor", "file_name", "digest", "started_at", "live_at")
-        return [
-            dict(zip(columns, row, strict=True))
-            for row in self._database.rows(
-                "SELECT id, vendor, file_name, digest, started_at, live_at FROM imports ORDER BY id"
-            )
-        ]
+        return self._database.records(
+            columns, "SELECT id, vendor, file_name, digest, started_at, live_at FROM imports ORDER BY id"
+        )
 
     def _delete(self, import_id: int) -> None:
         deleted = STEP_ROWS

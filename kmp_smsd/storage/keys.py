@@ -89,18 +89,16 @@ class Keys:
             "key_id", "vendor", "serial", "app_id", "algorithm", "kcv", "state", "reason", "valid_from", "valid_until",
             "import", "imported_at", "mdn", "bound_app_id",
         )  # fmt: skip
-        return [
-            dict(zip(columns, row, strict=True))
-            for row in self._database.rows(
-                f"""SELECT k.key_id, i.vendor, k.serial, k.app, k.algorithm, k.kcv, {_SHOWN_STATE}, k.reason,
+        return self._database.records(
+            columns,
+            f"""SELECT k.key_id, i.vendor, k.serial, k.app, k.algorithm, k.kcv, {_SHOWN_STATE}, k.reason,
                       k.valid_from, k.valid_until, i.id, i.live_at, s.mdn, b.app
                     FROM keys k JOIN imports i ON i.id = k.import AND i.live_at IS NOT NULL
                     LEFT JOIN bindings b ON b.key = k.id AND b.state = 'bound'
                     LEFT JOIN subscribers s ON s.number = b.subscriber
                     WHERE {condition} ORDER BY k.key_id LIMIT ?""",
-                (*parameters, limit),
-            )
-        ]
+            (*parameters, limit),
+        )
 
     def _change(self, key_id: str, state: str, allowed: tuple[str, ...], reason: str | None) -> None:
         with self._database.transaction() as connection:

@@ -324,15 +324,13 @@ class Outbox:
         if mdn is not None:
             condition += " AND o.subscriber = (SELECT number FROM subscribers WHERE mdn = ?)"
             parameters.append(mdn)
-        return [
-            dict(zip(columns, row, strict=True))
-            for row in self._database.rows(
-                f"""SELECT s.mdn, o.app, o.platform, k.key_id, k.kcv, o.wanted_version, o.confirmed_version,
+        return self._database.records(
+            columns,
+            f"""SELECT s.mdn, o.app, o.platform, k.key_id, k.kcv, o.wanted_version, o.confirmed_version,
                      o.rejected_version, o.wanted_at, o.try_at, o.attempts, o.error, o.subscriber
                    FROM outbox o JOIN subscribers s ON s.number = o.subscriber LEFT JOIN keys k ON k.id = o.key
                    WHERE {condition} AND (? OR o.wanted_version <> o.confirmed_version)
                      AND (? IS NULL OR o.platform = ?)
                    ORDER BY o.subscriber, o.app, o.platform LIMIT ?""",
-                (*parameters, everything, platform, platform, limit),
-            )
-        ]
+            (*parameters, everything, platform, platform, limit),
+        )

@@ -93,26 +93,22 @@ class Store:
 
     def tallies(self, *, since_hour: int = 0) -> list[dict[str, Any]]:
         """Counted messages per outcome and link since an hour (hours since 1970, UTC)."""
-        return [
-            dict(zip(("link", "outcome", "count"), row, strict=True))
-            for row in self._database.rows(
-                "SELECT link, outcome, sum(count) FROM tallies WHERE hour >= ? GROUP BY link, outcome ORDER BY 1, 2",
-                (since_hour,),
-            )
-        ]
+        return self._database.records(
+            ("link", "outcome", "count"),
+            "SELECT link, outcome, sum(count) FROM tallies WHERE hour >= ? GROUP BY link, outcome ORDER BY 1, 2",
+            (since_hour,),
+        )
 
     def journal(self, *, mdn: str | None = None, after: int = 0, limit: int) -> list[dict[str, Any]]:
         """Journal entries in the order in which they were written, from number `after` on."""
         columns = ("entry", "at", "mdn", "outcome", "link", "key_id", "app_id", "why", "hold")
-        return [
-            dict(zip(columns, row, strict=True))
-            for row in self._database.rows(
-                """SELECT j.id, j.at, s.mdn, j.outcome, j.link, j.key_id, j.app, j.why, j.hold
+        return self._database.records(
+            columns,
+            """SELECT j.id, j.at, s.mdn, j.outcome, j.link, j.key_id, j.app, j.why, j.hold
                    FROM journal j JOIN subscribers s ON s.number = j.subscriber
                    WHERE j.id > ? AND (? IS NULL OR s.mdn = ?) ORDER BY j.id LIMIT ?""",
-                (after, mdn, mdn, limit),
-            )
-        ]
+            (after, mdn, mdn, limit),
+        )
 
 
 def open_store(path: Path, policy: SyncPolicy | None = None, *, checkpoint_aside: bool = False) -> Store:

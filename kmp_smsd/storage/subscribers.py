@@ -75,14 +75,12 @@ class Registrations:
         self, *, mdn: str | None = None, app_id: str | None = None, after: tuple[str, str] = ("", ""), limit: int
     ) -> list[dict[str, Any]]:
         """Registrations in the order of their MDN and app, behind the place `after`."""
-        return [
-            dict(zip(("mdn", "app_id", "registered_at"), row, strict=True))
-            for row in self._database.rows(
-                """SELECT s.mdn, r.app, r.registered_at
+        return self._database.records(
+            ("mdn", "app_id", "registered_at"),
+            """SELECT s.mdn, r.app, r.registered_at
                    FROM subscribers s JOIN registrations r ON r.subscriber = s.number
                    WHERE s.mdn >= ? AND s.mdn <= coalesce(?, '~') AND (s.mdn, r.app) > (?, ?)
                      AND (? IS NULL OR r.app = ?)
                    ORDER BY s.mdn, r.app LIMIT ?""",
-                (max(after[0], mdn or ""), mdn, *after, app_id, app_id, limit),
-            )
-        ]
+            (max(after[0], mdn or ""), mdn, *after, app_id, app_id, limit),
+        )
