@@ -19,10 +19,18 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class BindRefused:
-    """The SMSC refused our bind. The session is closed."""
+    """The SMSC refused our bind, by its response or, where `nacked`, by a generic_nack. The session is closed."""
 
     command_id: CommandId
     command_status: int
+    nacked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BindUnanswered:
+    """The SMSC left our bind without an answer. The session is closed; drop the connection."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +69,4 @@ class Closed:
     reason: str
 
 
-Event = Bound | BindRefused | Messages | BadPdu | PeerUnbound | LinkDead | Closed
+Event = Bound | BindRefused | BindUnanswered | Messages | BadPdu | PeerUnbound | LinkDead | Closed

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from kmp_smsd.smpp import codec
 from kmp_smsd.smpp.constants import RESPONSE, CommandId, CommandStatus, name_of
 from kmp_smsd.smpp.errors import PduError
-from kmp_smsd.smpp.events import BadPdu, BindRefused, Bound, Closed, Event, LinkDead, Messages, PeerUnbound
+from kmp_smsd.smpp.events import (
+    BadPdu,
+    BindRefused,
+    BindUnanswered,
+    Bound,
+    Closed,
+    Event,
+    LinkDead,
+    Messages,
+    PeerUnbound,
+)
 from kmp_smsd.smpp.framing import Framer
 from kmp_smsd.smpp.pdu import Bind, Message
 from kmp_smsd.smpp.states import TRANSITIONS, Input, State
@@ -71,7 +81,7 @@ class EsmeSession:
         self._decoders: Mapping[int, Callable[[bytes, int], Message]] = {}
         self._link_timer = LinkTimer(settings.enquire_after_s, settings.response_timeout_s, last_heard=0.0)
         self._bind_deadline = Deadline(settings.bind_timeout_s)
-        self._read_deadline = Deadline(settings.pdu_timeout_s)
+        self._pdu_deadline = Deadline(settings.pdu_timeout_s)
         self._unbind_deadline = Deadline(settings.unbind_timeout_s)
         self._unbind_number = 0  # of the SMSC's unbind, while we owe the response
 
@@ -105,7 +115,7 @@ class EsmeSession:
         pdus = self._framer.cut(data)
         if pdus:
             self._link_timer = self._link_timer.heard(now)
-            self._read_deadline = self._read_deadline.stopped()
+            self._pdu_deadline = self._pdu_deadline.stopped()
             self._receive_pdus(pdus, now, events)
         self._check_stream(now, events)
         return events
@@ -126,6 +136,15 @@ class EsmeSession:
         if self.state is State.UNBOUND and not unanswered:
             self._answer_unbind()
 
+    def reading_paused(self) -> None:
+        """Know that we do not read: meanwhile no PDU can be completed, and that is not the peer's fault."""
+        self._pdu_deadline = self._pdu_deadline.stopped()
+
+    def reading_resumed(self, now: float) -> None:
+        """Know that we read again: a PDU that has begun gets its whole time anew."""
+        if self._framer.has_partial_pdu:
+            self._pdu_deadline = self._pdu_deadline.started(now)
+
     def data_to_send(self) -> bytes:
         """Return the octets that are ready for the peer, once."""
         data = b"".join(self._out)
@@ -144,11 +163,12 @@ class EsmeSession:
         """Do what is due at `now`: call this about twice a second."""
         if self.state is State.CLOSED:
             return []
-        if self._read_deadline.is_over(now):
+        if self._pdu_deadline.is_over(now):
             return [self._die(f"a PDU was not complete after {self._settings.pdu_timeout_s:g} s")]
         if self.state is State.OPEN:
             if self._bind_deadline.is_over(now):
-                return [self._die(f"the bind was not answered within {self._settings.bind_timeout_s:g} s")]
+                self._close()
+                return [BindUnanswered(f"the bind was not answered within {self._settings.bind_timeout_s:g} s")]
             return []
         if self.state is State.UNBOUND:
             if self._unbind_deadline.is_over(now):
@@ -177,8 +197,8 @@ class EsmeSession:
         if self._framer.error is not None:
             self._out.append(codec.encode_empty(CommandId.GENERIC_NACK, 0, CommandStatus.ESME_RINVCMDLEN))
             events.append(self._die(str(self._framer.error)))
-        elif self._framer.has_partial_pdu and self._read_deadline.since is None:
-            self._read_deadline = self._read_deadline.started(now)
+        elif self._framer.has_partial_pdu and self._pdu_deadline.since is None:
+            self._pdu_deadline = self._pdu_deadline.started(now)
 
     def _receive_pdus(self, pdus: list[bytes], now: float, events: list[Event]) -> None:
         messages: list[Message] = []
@@ -186,20 +206,23 @@ class EsmeSession:
         for pdu in pdus:
             _, command_id, status, number = header_of(pdu)
             decode = self._decoders.get(command_id)
+            fault: PduError | None = None
             if decode is not None:
                 try:
                     message = decode(pdu, number)
                 except PduError as error:
-                    reason = f"{CommandId(command_id).name.lower()}: {error}"
-                    self._refuse(command_id, number, error.command_status, reason, events)
+                    fault = error
                 else:
                     unanswered[id(message)] = message
                     messages.append(message)
-                continue
+                    continue
             if messages:
                 events.append(Messages(tuple(messages)))
                 messages.clear()
-            if command_id & RESPONSE:
+            if fault is not None:
+                reason = f"{CommandId(command_id).name.lower()}: {fault}"
+                self._refuse(command_id, number, fault.command_status, reason, events)
+            elif command_id & RESPONSE:
                 self._receive_response(pdu, command_id, status, number, events)
             else:
                 self._receive_request(command_id, number, now, events)
@@ -234,7 +257,7 @@ class EsmeSession:
 
     def _receive_response(self, pdu: bytes, command_id: int, status: int, number: int, events: list[Event]) -> None:
         if command_id == CommandId.GENERIC_NACK and self.state is State.OPEN:  # whatever the number, our bind is meant
-            events.append(self._refused_bind(status))
+            events.append(self._refused_bind(status, nacked=True))
             return
         request = self._window.match(command_id, number)
         if request is None:
@@ -255,9 +278,9 @@ class EsmeSession:
         body = codec.decode_bind_resp(pdu)
         events.append(Bound(request, body.system_id, body.sc_interface_version))
 
-    def _refused_bind(self, status: int) -> BindRefused:
+    def _refused_bind(self, status: int, *, nacked: bool = False) -> BindRefused:
         self._close()
-        return BindRefused(self._settings.bind.command_id, status)
+        return BindRefused(self._settings.bind.command_id, status, nacked)
 
     def _refuse(self, command_id: int, number: int, status: int, reason: str, events: list[Event]) -> None:
         encode = codec.encode_message_resp if command_id in _DECODERS else codec.encode_refusal

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from wire import BODIES, headers, pdu, reply_to
 
 from kmp_smsd.smpp.constants import CommandId, CommandStatus
-from kmp_smsd.smpp.events import BadPdu, BindRefused, Bound, Closed, LinkDead, Messages, PeerUnbound
+from kmp_smsd.smpp.events import BadPdu, BindRefused, BindUnanswered, Bound, Closed, LinkDead, Messages, PeerUnbound
 from kmp_smsd.smpp.pdu import Bind
 from kmp_smsd.smpp.session import EsmeSession, SessionSettings
 from kmp_smsd.smpp.states import TRANSITIONS, Input, State
@@ -80,7 +80,8 @@ def test_refused_bind_is_reported_whatever_its_body(body):
 @pytest.mark.parametrize("number", [0, 1, 99])
 def test_generic_nack_while_binding_refuses_the_bind_whatever_its_number(number):
     session = opened()
-    assert session.receive_data(pdu(NACK, number, status=3), 0.0) == [BindRefused(CommandId.BIND_TRANSCEIVER, 3)]
+    refused = BindRefused(CommandId.BIND_TRANSCEIVER, 3, nacked=True)
+    assert session.receive_data(pdu(NACK, number, status=3), 0.0) == [refused]
 
 
 def test_bind_response_with_a_number_that_is_not_ours_binds_nothing():
@@ -107,7 +108,7 @@ def test_message_before_the_bind_response_is_refused():
 def test_bind_without_an_answer_ends_the_session():
     session = opened(bind_timeout_s=30.0)
     assert session.check_timers(29.9) == []
-    assert isinstance(only(session.check_timers(30.0)), LinkDead)
+    assert isinstance(only(session.check_timers(30.0)), BindUnanswered)
     assert session.state is State.CLOSED
 
 
@@ -155,8 +156,8 @@ def test_message_with_a_bad_body_is_answered_and_its_neighbours_received():
     events = session.receive_data(
         pdu(DELIVER_SM, 1) + pdu(DELIVER_SM, 2, b"\0\1\x0115551234567") + pdu(DATA_SM, 3), 0.0
     )
-    assert [message.sequence_number for message in messages_of(events)] == [1, 3]
-    (bad,) = (event for event in events if isinstance(event, BadPdu))
+    before, bad, after = events  # in the order of their arrival
+    assert [message.sequence_number for message in before.messages + after.messages] == [1, 3]
     assert (bad.sequence_number, bad.command_status) == (2, CommandStatus.ESME_RINVSRCADR)
     assert "1555" not in bad.reason
     assert sent(session) == [(DELIVER_SM | RESP, CommandStatus.ESME_RINVSRCADR, 2)]
@@ -303,6 +304,23 @@ def test_pdu_that_ends_in_time_stops_its_timer():
     session.receive_data(pdu(DELIVER_SM, 9)[:20], 5.0)
     session.receive_data(pdu(DELIVER_SM, 9)[20:], 14.0)
     assert session.check_timers(16.0) == []
+
+
+def test_time_in_which_we_do_not_read_is_not_counted():
+    session = bound(pdu_timeout_s=10.0, enquire_after_s=None)
+    session.receive_data(pdu(DELIVER_SM, 9)[:20], 5.0)
+    session.reading_paused()
+    assert session.check_timers(100.0) == []
+    session.reading_resumed(100.0)
+    assert session.check_timers(109.9) == []
+    assert isinstance(only(session.check_timers(110.0)), LinkDead)
+
+
+def test_reading_again_between_two_pdus_awaits_nothing():
+    session = bound(pdu_timeout_s=10.0, enquire_after_s=None)
+    session.reading_paused()
+    session.reading_resumed(5.0)
+    assert session.check_timers(100.0) == []
 
 
 # Liveness
