@@ -19,7 +19,8 @@ from kmp_smsd.config.models import Link, Sync
 from kmp_smsd.domain.numbering import NumberingPlan
 from kmp_smsd.domain.outcome import NEVER_AGAIN, Outcome
 from kmp_smsd.domain.request import SyncRequest, Unfit
-from kmp_smsd.service.link import Connection, SmscLink
+from kmp_smsd.service.connection import Connection
+from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.rate import Bucket, Buckets
 from kmp_smsd.service.reading import Reader
 from kmp_smsd.service.watching import watch
@@ -103,7 +104,7 @@ class Intake(Service):
 
     def attach(self, link: SmscLink) -> None:
         """Know the link that may be asked to back off."""
-        self._terms[link.settings.name].link = link
+        self._terms[link.name].link = link
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]

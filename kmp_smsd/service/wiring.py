@@ -14,17 +14,15 @@ from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.channels.protocol import Channel, ChannelDown
 from kmp_smsd.channels.ssh import open_channel
 from kmp_smsd.config.load import Config
-from kmp_smsd.config.models import Link, Platform
+from kmp_smsd.config.models import Platform
 from kmp_smsd.config.secrets import SecretUnavailable, read_password, read_secret
 from kmp_smsd.service.delivering import Deliverer, Patience
 from kmp_smsd.service.dispatch import Dispatcher
 from kmp_smsd.service.intake import Intake
-from kmp_smsd.service.link import LinkSettings, SmscLink
+from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.preparing import DataKeys, Preparer
 from kmp_smsd.storage import Store, open_store
 from kmp_smsd.vault.master_key import MasterKey, WrongMasterKey
-
-_BIND_MODES = {"transceiver": ("transceiver",), "receiver": ("receiver",), "auto": ("transceiver", "receiver")}
 
 
 class Role(StrEnum):
@@ -87,10 +85,11 @@ def make_service(config: Config, roles: Collection[Role], reactor: Any) -> Multi
 def _intake(config: Config, reactor: Any) -> IntakeRole:
     if not config.smsc:
         raise NothingToDo(f"{config.path}: no [smsc.NAME] section is enabled: intake has nothing to bind to")
-    settings = {name: link_settings(name, link, read_password(link)) for name, link in config.smsc.items()}
+    passwords = {name: read_password(link) for name, link in config.smsc.items()}
     store = open_store(config.storage.path, config.sync.policy, checkpoint_aside=True)
     intake = Intake(store, config.sync, config.numbering, config.smsc, reactor)
-    return IntakeRole(intake, [SmscLink(one, intake, reactor) for one in settings.values()])
+    links = [SmscLink(name, link, passwords[name], intake, reactor) for name, link in config.smsc.items()]
+    return IntakeRole(intake, links)
 
 
 def _dispatch(config: Config, reactor: Any) -> DispatchRole:
@@ -136,36 +135,4 @@ def _deliverer(config: Config, name: str, platform: Platform, data_keys: DataKey
         lambda: open_store(config.storage.path),
         Patience(retry_min_s=platform.retry_min_s, retry_max_s=platform.retry_max_s, jitter=random.random),
         batch_rows=2 * platform.channel.window,
-    )
-
-
-def link_settings(name: str, link: Link, password: str) -> LinkSettings:
-    """What the link room needs of a `[smsc.NAME]` section."""
-    return LinkSettings(
-        name=name,
-        hosts=tuple((host.host, host.port) for host in link.hosts),
-        system_id=link.system_id,
-        password=password,
-        local_address=link.local_address,
-        system_type=link.system_type,
-        addr_ton=link.addr_ton,
-        addr_npi=link.addr_npi,
-        address_range=link.address_range,
-        interface_version=link.interface_version,
-        bind_modes=_BIND_MODES[link.bind],
-        allow_long_password=link.allow_long_password,
-        connect_within_s=link.connect_timeout_s,
-        bind_within_s=link.bind_timeout_s,
-        enquire_link_s=link.enquire_after_s or None,
-        answer_within_s=link.response_timeout_s,
-        read_within_s=link.pdu_timeout_s,
-        reconnect_min_s=link.reconnect_min_s,
-        reconnect_max_s=link.reconnect_max_s,
-        already_bound_wait_s=link.reconnect_already_bound_s,
-        refused_wait_s=link.reconnect_refused_s,
-        lasting_bind_s=link.stable_after_s,
-        drain_within_s=link.unbind_timeout_s,
-        temporary_status=link.temporary_status,
-        max_pdu_octets=link.max_pdu_octets,
-        max_unanswered=2 * link.in_flight_max,  # intake refuses long before: a paused link could not be enquired
     )

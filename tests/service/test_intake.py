@@ -12,7 +12,7 @@ from kmp_smsd.config.models import Sync
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.service import intake as intake_module
 from kmp_smsd.service.intake import WATCH_EVERY_S, Intake
-from kmp_smsd.service.link import LinkSettings, SmscLink
+from kmp_smsd.service.link import SmscLink
 from kmp_smsd.simulator.deliver import deliver_sm_body, with_header
 from kmp_smsd.smpp.codec import HEADER
 from kmp_smsd.smpp.constants import RESPONSE, CommandId
@@ -290,7 +290,7 @@ def test_each_link_has_its_own_patience_and_status(start):
 
 class LinkByHand:
     def __init__(self, name):
-        self.settings = LinkSettings(name=name, hosts=(), system_id="kmp", password="")
+        self.name = name
         self.backed_off = 0
 
     def back_off(self):
@@ -632,8 +632,9 @@ class Linked:
 
     def __init__(self, at):
         self.at = at
-        settings = LinkSettings(name="north", hosts=(("192.0.2.1", 2775),), system_id="kmp", password="")
-        self.link = SmscLink(settings, at.intake, at.reactor, monotonic=at.reactor.seconds, jitter=lambda: 1.0)
+        self.link = SmscLink(
+            "north", link(), "", at.intake, at.reactor, monotonic=at.reactor.seconds, jitter=lambda: 1.0
+        )
         at.intake.attach(self.link)
         self.link.startService()
         self.transport = StringTransport()

@@ -8,13 +8,16 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
-from kmp_smsd.service import link as link_module
+from kmp_smsd.service import connection as connection_module
 from kmp_smsd.service.backoff import Backoff
-from kmp_smsd.service.link import LinkSettings, LinkWord, SmscLink
+from kmp_smsd.service.link import LinkWord, SmscLink
 from kmp_smsd.simulator.deliver import deliver_sm_body, with_header
 from kmp_smsd.simulator.smsc import Smsc, SmscSettings
 from kmp_smsd.smpp.codec import HEADER
 from kmp_smsd.smpp.constants import RESPONSE, CommandId, CommandStatus
+from kmp_smsd.smpp.pdu import Bind
+from kmp_smsd.smpp.session import SessionSettings
+from tests.service.by_hand import link
 
 MO = deliver_sm_body("8613912345678", "K1:A")
 TEMPORARY = CommandStatus.ESME_RX_T_APPN
@@ -53,12 +56,13 @@ class Receiver:
 class Smscs:
     """The other end of a link, by hand: the reactor, and the connections as they are made."""
 
-    def __init__(self, **settings):
+    def __init__(self, **options):
         self.reactor = MemoryReactorClock()
         self.receiver = Receiver()
-        defaults = {"name": "north", "hosts": (("192.0.2.1", 2775),), "system_id": "esme", "password": "secret"}
         self.link = SmscLink(
-            LinkSettings(**defaults | settings),
+            "north",
+            link(**{"hosts": ("192.0.2.1:2775",), **options}),
+            "secret",
             self.receiver,
             self.reactor,
             monotonic=self.reactor.seconds,
@@ -111,8 +115,8 @@ def smsc():
     return started
 
 
-def start(**settings):
-    started = Smscs(**settings)
+def start(**options):
+    started = Smscs(**options)
     started.link.startService()
     return started
 
@@ -173,7 +177,7 @@ def test_messages_that_the_receiver_chokes_on_stay_with_the_smsc(smsc, events):
 
 
 def test_silent_link_is_enquired_and_then_dropped():
-    smsc = start(enquire_link_s=30.0, answer_within_s=10.0)
+    smsc = start(enquire_after_s=30.0, response_timeout_s=10.0)
     smsc.bind()
     smsc.pass_time(30)
     assert smsc.heard() == [(CommandId.ENQUIRE_LINK, 0, 2)]
@@ -184,7 +188,7 @@ def test_silent_link_is_enquired_and_then_dropped():
 
 
 def test_reading_pauses_while_too_many_messages_are_unanswered():
-    smsc = start(max_unanswered=2)
+    smsc = start(in_flight_max=1)
     smsc.bind()
     smsc.say(CommandId.DELIVER_SM, 5, MO)
     assert smsc.transport.producerState == "producing"
@@ -203,13 +207,34 @@ def test_reading_pauses_while_the_smsc_does_not_read(smsc):
     assert smsc.transport.producerState == "producing"
 
 
+def test_pdu_that_begins_while_we_do_not_read_has_its_whole_time_when_we_do():
+    smsc = start(pdu_timeout_s=10.0, enquire_after_s=0)
+    smsc.bind()
+    smsc.protocol.dataReceived(with_header(CommandId.DELIVER_SM, 5, MO)[:20])
+    smsc.transport.producer.pauseProducing()
+    smsc.pass_time(60)
+    smsc.transport.producer.resumeProducing()
+    smsc.pass_time(9.5)
+    assert not smsc.transport.disconnecting
+    smsc.pass_time(0.5)
+    assert smsc.transport.disconnecting
+
+
+def test_octets_behind_a_message_that_are_no_parameter_are_counted(smsc):
+    smsc.bind()
+    smsc.protocol.dataReceived(
+        with_header(CommandId.DELIVER_SM, 5, MO + b"\0") + with_header(CommandId.DELIVER_SM, 6, MO)
+    )  # fmt: skip
+    assert (smsc.link.state.messages, smsc.link.state.messages_with_tail) == (2, 1)
+
+
 def test_peer_that_does_not_take_our_last_octets_is_cut_off(smsc):
     smsc.bind()
     smsc.protocol.dataReceived(b"HTTP/1.1 400 Bad Request")
     assert smsc.heard() == [(CommandId.GENERIC_NACK, 2, 0)]
     assert smsc.transport.disconnecting
     assert smsc.transport.producer is None
-    smsc.pass_time(link_module.CLOSE_WITHIN_S)
+    smsc.pass_time(connection_module.CLOSE_WITHIN_S)
     assert smsc.transport.aborted
 
 
@@ -238,7 +263,7 @@ def test_link_comes_back_for_ever_at_growing_waits():
 
 @pytest.mark.parametrize(("lived_s", "wait_s"), [(59, 4.0), (61, 1.0)])
 def test_only_a_lasting_bind_makes_the_next_wait_short_again(lived_s, wait_s):
-    smsc = start(reconnect_min_s=1.0, lasting_bind_s=60.0, enquire_link_s=None)
+    smsc = start(reconnect_min_s=1.0, stable_after_s=60.0, enquire_after_s=0)
     for wait in (1.0, 2.0):
         smsc.refuse_connection()
         smsc.reactor.advance(wait)
@@ -252,7 +277,7 @@ def test_only_a_lasting_bind_makes_the_next_wait_short_again(lived_s, wait_s):
 
 
 def test_hosts_take_turns():
-    smsc = start(hosts=(("192.0.2.1", 1), ("192.0.2.2", 2)), reconnect_max_s=1.0)
+    smsc = start(hosts=("192.0.2.1:1", "192.0.2.2:2"), reconnect_max_s=1.0)
     for _ in range(3):
         smsc.refuse_connection()
         smsc.reactor.advance(1.0)
@@ -263,31 +288,102 @@ def test_link_leaves_from_the_local_address_that_it_is_told():
     assert start(local_address="192.0.2.9").reactor.tcpClients[0][4] == ("192.0.2.9", 0)
 
 
-@pytest.mark.parametrize("nack", [False, True])
-@pytest.mark.parametrize("status", [CommandStatus.ESME_RINVCMDID, CommandStatus.ESME_RINVBNDSTS])
-def test_smsc_that_takes_no_transceiver_gets_a_receiver_and_keeps_it(status, nack):
-    smsc = start()
+def bind_sent(smsc):
+    """Return the bind on the connection that is being made now."""
     smsc.accept()
-    smsc.say(CommandId.GENERIC_NACK if nack else CommandId.BIND_TRANSCEIVER_RESP, 1, b"", status)
+    return [command_id for command_id, _, _ in smsc.heard()]
+
+
+NO_TRANSCEIVER = [
+    (CommandId.BIND_TRANSCEIVER_RESP, CommandStatus.ESME_RINVCMDID),
+    (CommandId.BIND_TRANSCEIVER_RESP, CommandStatus.ESME_RINVBNDSTS),
+    (CommandId.GENERIC_NACK, CommandStatus.ESME_RINVCMDID),
+    (CommandId.GENERIC_NACK, CommandStatus.ESME_RUNKNOWNERR),
+]
+
+
+@pytest.mark.parametrize(("answer", "status"), NO_TRANSCEIVER)
+def test_smsc_that_takes_no_transceiver_gets_a_receiver(smsc, answer, status):
+    smsc.accept()
+    smsc.say(answer, 1, b"", status)
     assert smsc.transport.disconnecting
     smsc.lose()
     smsc.reactor.advance(1.0)
     smsc.bind(CommandId.BIND_RECEIVER)
     assert smsc.link.state.word is LinkWord.BOUND_RECEIVER
-    smsc.lose()
-    smsc.reactor.advance(2.0)
-    smsc.accept()
-    assert smsc.heard() == [(CommandId.BIND_RECEIVER, 0, 1)]
 
 
 def test_smsc_that_is_silent_about_a_transceiver_gets_a_receiver():
-    smsc = start(bind_within_s=5.0)
+    smsc = start(bind_timeout_s=5.0)
     smsc.accept()
     smsc.pass_time(5)
     smsc.lose()
     smsc.reactor.advance(1.0)
+    assert bind_sent(smsc) == [CommandId.BIND_RECEIVER]
+
+
+def refuse_transceiver(smsc):
     smsc.accept()
-    assert smsc.heard() == [(CommandId.BIND_RECEIVER, 0, 1)]
+    smsc.say(CommandId.BIND_TRANSCEIVER_RESP, 1, b"", CommandStatus.ESME_RINVCMDID)
+    smsc.lose()
+    smsc.reactor.advance(1.0)
+
+
+@pytest.mark.parametrize(("lived_s", "mode"), [(29, CommandId.BIND_RECEIVER), (31, CommandId.BIND_TRANSCEIVER)])
+def test_transceiver_is_tried_again_after_a_receiver_that_lasted(lived_s, mode):
+    smsc = start(stable_after_s=30.0, enquire_after_s=0)
+    refuse_transceiver(smsc)
+    smsc.bind(CommandId.BIND_RECEIVER)
+    smsc.pass_time(lived_s)
+    smsc.lose()
+    smsc.reactor.advance(2.0)
+    assert bind_sent(smsc) == [mode]
+
+
+def test_transceiver_is_tried_again_where_a_receiver_is_not_taken_either(smsc):
+    refuse_transceiver(smsc)
+    smsc.accept()
+    smsc.say(CommandId.BIND_RECEIVER_RESP, 1, b"", CommandStatus.ESME_RINVCMDID)
+    smsc.lose()
+    smsc.reactor.advance(2.0)
+    assert bind_sent(smsc) == [CommandId.BIND_TRANSCEIVER]
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 503 Unavailable"])
+def test_connection_that_is_lost_before_the_bind_is_answered_says_nothing_about_transceivers(smsc, said):
+    for wait_s in (1.0, 2.0, 4.0):
+        smsc.accept()
+        smsc.protocol.dataReceived(said)
+        smsc.lose()
+        smsc.reactor.advance(wait_s)
+    assert bind_sent(smsc) == [CommandId.BIND_TRANSCEIVER]
+
+
+def test_refusal_for_another_reason_moves_on_to_the_next_host():
+    smsc = start(hosts=("192.0.2.1:1", "192.0.2.2:2"))
+    smsc.accept()
+    smsc.say(CommandId.BIND_TRANSCEIVER_RESP, 1, b"", CommandStatus.ESME_RUNKNOWNERR)
+    smsc.lose()
+    smsc.reactor.advance(1.0)
+    assert smsc.tries[-1] == ("192.0.2.2", 2)
+    assert bind_sent(smsc) == [CommandId.BIND_TRANSCEIVER]
+
+
+@pytest.mark.parametrize(
+    ("bind", "command_ids"),
+    [
+        ("transceiver", [CommandId.BIND_TRANSCEIVER] * 2),
+        ("receiver", [CommandId.BIND_RECEIVER] * 2),
+        ("auto", [CommandId.BIND_TRANSCEIVER, CommandId.BIND_RECEIVER]),
+    ],
+)
+def test_bind_says_in_which_modes_is_tried(bind, command_ids):
+    smsc = start(bind=bind)
+    tried = bind_sent(smsc)
+    smsc.say(CommandId.GENERIC_NACK, 1, b"", CommandStatus.ESME_RINVCMDID)
+    smsc.lose()
+    smsc.reactor.advance(1.0)
+    assert tried + bind_sent(smsc) == command_ids
 
 
 @pytest.mark.parametrize(
@@ -303,7 +399,9 @@ def test_smsc_that_is_silent_about_a_transceiver_gets_a_receiver():
     ],
 )
 def test_wait_after_a_refused_bind_fits_its_reason(events, status, wait_s, is_alarm):
-    smsc = start(refused_wait_s=300.0, already_bound_wait_s=60.0)  # and half of it more, by the jitter of these tests
+    smsc = start(
+        reconnect_refused_s=300.0, reconnect_already_bound_s=60.0
+    )  # and half of it more, by the jitter of these tests
     smsc.accept()
     smsc.say(CommandId.BIND_TRANSCEIVER_RESP, 1, b"", status)
     smsc.lose()
@@ -369,7 +467,7 @@ def test_draining_answers_what_is_in_hand_then_unbinds_and_closes(smsc):
 
 
 def test_draining_ends_in_time_where_the_smsc_does_not_answer():
-    smsc = start(drain_within_s=10.0)
+    smsc = start(unbind_timeout_s=10.0)
     smsc.bind()
     smsc.link.drain()
     smsc.pass_time(9.5)
@@ -418,7 +516,72 @@ def test_password_is_neither_shown_nor_logged(smsc, events):
     smsc.say(CommandId.BIND_TRANSCEIVER_RESP, 1, b"", CommandStatus.ESME_RINVPASWD)
     smsc.lose()
     assert events
-    assert "secret" not in repr(smsc.link.settings) + repr(smsc.link.state) + repr(events)
+    assert "secret" not in repr(vars(smsc.link)) + repr(smsc.link.state) + repr(events)
+
+
+# Options
+
+
+EVERY_OPTION = {
+    "hosts": ("a.example:1", "[2001:db8::1]:2"),
+    "local_address": "192.0.2.9",
+    "system_id": "kmp",
+    "allow_long_password": True,
+    "bind": "receiver",
+    "system_type": "TYPE",
+    "interface_version": 0x50,
+    "addr_ton": 1,
+    "addr_npi": 2,
+    "address_range": "1069",
+    "connect_timeout_s": 11.5,
+    "bind_timeout_s": 12.5,
+    "enquire_after_s": 13.5,
+    "response_timeout_s": 14.5,
+    "pdu_timeout_s": 15.5,
+    "unbind_timeout_s": 16.5,
+    "max_pdu_octets": 1024,
+}
+
+
+def test_session_and_socket_are_told_every_option_of_the_link():
+    smsc = start(**EVERY_OPTION)
+    assert smsc.link._sessions == [
+        SessionSettings(
+            bind=Bind(
+                command_id=CommandId.BIND_RECEIVER,
+                system_id="kmp",
+                password="secret",
+                system_type="TYPE",
+                interface_version=0x50,
+                addr_ton=1,
+                addr_npi=2,
+                address_range="1069",
+                allow_long_password=True,
+            ),
+            bind_timeout_s=12.5,
+            enquire_after_s=13.5,
+            response_timeout_s=14.5,
+            pdu_timeout_s=15.5,
+            unbind_timeout_s=16.5,
+            max_pdu_octets=1024,
+        )
+    ]
+    host, port, _, timeout, bind_address = smsc.reactor.tcpClients[0]
+    assert (host, port, timeout, bind_address) == ("a.example", 1, 11.5, ("192.0.2.9", 0))
+
+
+def test_session_waits_as_long_as_the_options_say_where_it_is_told_nothing():
+    (told, _), by_itself = Smscs().link._sessions, SessionSettings(bind=Bind(
+        command_id=CommandId.BIND_TRANSCEIVER, system_id="kmp", password="secret"
+    ))  # fmt: skip
+    assert told == by_itself
+
+
+def test_link_that_is_never_to_enquire_is_never_enquired():
+    smsc = start(enquire_after_s=0)
+    smsc.bind()
+    smsc.pass_time(3600)
+    assert smsc.heard() == []
 
 
 # Back-off alone
@@ -434,15 +597,12 @@ def test_backoff_is_jittered_between_a_half_and_all_of_its_step():
 class Loopback:
     """A simulated SMSC and a link in one reactor, which runs until the test has seen what it waits for."""
 
-    def __init__(self, smsc_settings=None, **link_settings):
+    def __init__(self, smsc_settings=None):
         self.reactor = SelectReactor()
         self.receiver = Receiver()
         self.smsc = Smsc(smsc_settings or SmscSettings(retry_after_s=0.05), self.reactor)
-        defaults = {"name": "real", "system_id": "esme", "password": "secret", "reconnect_min_s": 0.05}
-        port = self.smsc.listen()
-        self.link = SmscLink(
-            LinkSettings(hosts=(("127.0.0.1", port),), **defaults | link_settings), self.receiver, self.reactor
-        )
+        options = link(hosts=(f"127.0.0.1:{self.smsc.listen()}",), system_id="esme", reconnect_min_s=0.1)
+        self.link = SmscLink("real", options, "secret", self.receiver, self.reactor)
 
     def run(self, *steps):
         """Run each step once its condition holds; the last one ends the run."""

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from contextlib import closing
 
 import pytest
@@ -16,13 +15,11 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.service import dispatch as dispatch_module
 from kmp_smsd.service import intake as intake_module
 from kmp_smsd.service import wiring
-from kmp_smsd.service.link import LinkSettings
 from kmp_smsd.service.wiring import (
     DispatchRole,
     IntakeRole,
     NothingToDo,
     Role,
-    link_settings,
     make_service,
 )
 from kmp_smsd.storage import StoreUnusable, open_store
@@ -31,7 +28,7 @@ from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.vault import master_key
 from kmp_smsd.vault.master_key import MasterKeyFileFault, WrongMasterKey
 from tests.config.config_files import PLATFORM, Files
-from tests.service.by_hand import PoolByHand, ReactorByHand, SmscByHand, finished, link, mo
+from tests.service.by_hand import PoolByHand, ReactorByHand, SmscByHand, finished, mo
 from tests.service.vendor import Vendor, mdn
 from tests.storage.stock import register, sync
 
@@ -116,7 +113,7 @@ def test_intake_touches_neither_the_master_key_nor_an_ssh_key(site, made):
     site.platform()
     (role,) = made(Role.INTAKE)
     assert isinstance(role, IntakeRole)
-    assert [one.settings.password for one in role.links] == ["secret"]
+    assert [one._sessions[0].bind.password for one in role.links] == ["secret"]
 
 
 def test_dispatch_touches_no_password_of_an_smsc(site, made, vendor):
@@ -150,7 +147,7 @@ def test_link_that_is_not_enabled_needs_no_password(site, made):
     site.secret("smsc-north", "secret")
     site.main += '[smsc.south]\nenabled = false\nhosts = ["h:1"]\nsystem_id = "k"\npassword = {file = "/nowhere"}\n'
     (role,) = made(Role.INTAKE)
-    assert [one.settings.name for one in role.links] == ["north"]
+    assert [one.name for one in role.links] == ["north"]
 
 
 def test_unreadable_master_key_stops_dispatch(made):
@@ -213,89 +210,6 @@ def test_missing_database_is_never_made(site, vendor, role):
 
 
 # What each part is told
-
-
-EVERY_OPTION = {
-    "hosts": ("a.example:1", "[2001:db8::1]:2"),
-    "local_address": "192.0.2.9",
-    "system_id": "kmp",
-    "allow_long_password": True,
-    "bind": "receiver",
-    "system_type": "TYPE",
-    "interface_version": 0x50,
-    "addr_ton": 1,
-    "addr_npi": 2,
-    "address_range": "1069",
-    "connect_timeout_s": 11.5,
-    "bind_timeout_s": 12.5,
-    "enquire_after_s": 13.5,
-    "response_timeout_s": 14.5,
-    "pdu_timeout_s": 15.5,
-    "unbind_timeout_s": 16.5,
-    "reconnect_min_s": 17.5,
-    "reconnect_max_s": 18.5,
-    "reconnect_refused_s": 19.5,
-    "reconnect_already_bound_s": 20.5,
-    "stable_after_s": 21.5,
-    "temporary_status": 0x58,
-    "in_flight_max": 123,
-    "max_pdu_octets": 1024,
-}
-
-EVERY_SETTING = LinkSettings(
-    name="north",
-    hosts=(("a.example", 1), ("2001:db8::1", 2)),
-    system_id="kmp",
-    password="secret",
-    local_address="192.0.2.9",
-    system_type="TYPE",
-    addr_ton=1,
-    addr_npi=2,
-    address_range="1069",
-    interface_version=0x50,
-    bind_modes=("receiver",),
-    allow_long_password=True,
-    connect_within_s=11.5,
-    bind_within_s=12.5,
-    enquire_link_s=13.5,
-    answer_within_s=14.5,
-    read_within_s=15.5,
-    drain_within_s=16.5,
-    reconnect_min_s=17.5,
-    reconnect_max_s=18.5,
-    refused_wait_s=19.5,
-    already_bound_wait_s=20.5,
-    lasting_bind_s=21.5,
-    temporary_status=0x58,
-    max_pdu_octets=1024,
-    max_unanswered=246,
-)
-
-
-def test_link_is_told_every_option():
-    assert link_settings("north", link(**EVERY_OPTION), "secret") == EVERY_SETTING
-
-
-def test_no_setting_of_a_link_is_without_an_option():
-    """The test above would not see a setting that is new."""
-    unset = {
-        field.name
-        for field in dataclasses.fields(LinkSettings)
-        if field.default is not dataclasses.MISSING and getattr(EVERY_SETTING, field.name) == field.default
-    }
-    assert unset == set()
-
-
-@pytest.mark.parametrize(
-    ("bind", "modes"),
-    [("transceiver", ("transceiver",)), ("receiver", ("receiver",)), ("auto", ("transceiver", "receiver"))],
-)
-def test_bind_says_in_which_modes_is_tried(bind, modes):
-    assert link_settings("north", link(bind=bind), "").bind_modes == modes
-
-
-def test_enquiring_may_be_switched_off():
-    assert link_settings("north", link(enquire_after_s=0), "").enquire_link_s is None
 
 
 def test_intake_decides_by_the_policy_of_the_configuration(site, made):
