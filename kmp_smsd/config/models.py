@@ -269,7 +269,8 @@ class Link(Section):
     )
     bind: Literal["transceiver", "receiver", "auto"] = Field(
         default="auto",
-        description="How to bind: transceiver, receiver, or auto: a receiver where the SMSC refuses a transceiver.",
+        description="How to bind: transceiver, receiver, or auto: a receiver where the SMSC refuses a transceiver or "
+        "does not answer. For an SMSC that hangs up instead, write receiver.",
     )
     system_type: Ascii = Field(default="", max_length=12, description="Our system_type, where the SMSC wants one.")
     interface_version: Annotated[int, AfterValidator(_interface_version)] = Field(

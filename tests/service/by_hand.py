@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from kmp_smsd.channels.options import SecretRef
@@ -122,3 +123,7 @@ def link(**options: Any) -> Link:
     """A ``[smsc.NAME]`` section."""
     required = {"hosts": ("smsc.example:2775",), "system_id": "kmp", "password": SecretRef(credential="smsc")}
     return Link(**{**required, **options})
+
+
+def alarms(events):
+    return [event["log_format"] for event in events if event["log_level"] is LogLevel.critical]

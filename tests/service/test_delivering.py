@@ -5,13 +5,14 @@ from contextlib import closing
 
 import pytest
 from pysqlite3 import dbapi2 as sqlite3
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel
 
 from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed, Rejected, TryLater, Withdraw
 from kmp_smsd.service.delivering import Deliverer, Ended, Patience
 from kmp_smsd.service.preparing import Preparer
 from kmp_smsd.storage import StoreUnavailable, open_store
 from kmp_smsd.storage.maintenance import migrate
+from tests.service.by_hand import alarms
 from tests.service.vendor import Vendor, clear, make_due, mdn
 from tests.storage.stock import NOW, row_at
 
@@ -116,18 +117,6 @@ def at(tmp_path, vendor):
     yield one
     one.deliverer.close()
     one.store.close()
-
-
-@pytest.fixture
-def events():
-    found = []
-    globalLogPublisher.addObserver(found.append)
-    yield found
-    globalLogPublisher.removeObserver(found.append)
-
-
-def alarms(events):
-    return [event["log_format"] for event in events if event["log_level"] is LogLevel.critical]
 
 
 def answering(default=Confirmed, **by_number):

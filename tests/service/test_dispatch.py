@@ -4,7 +4,6 @@ from contextlib import closing
 
 import pytest
 from pysqlite3 import dbapi2 as sqlite3
-from twisted.logger import LogLevel, globalLogPublisher
 
 from kmp_smsd.channels.protocol import ChannelDown, Confirmed
 from kmp_smsd.service import dispatch as dispatch_module
@@ -13,7 +12,7 @@ from kmp_smsd.service.dispatch import FAILING_MAX, IDLE_CLOSE_S, OPEN_MAX, WATCH
 from kmp_smsd.service.preparing import Preparer
 from kmp_smsd.storage import StoreUnavailable, open_store
 from kmp_smsd.storage.maintenance import migrate
-from tests.service.by_hand import PoolByHand, ReactorByHand, finished
+from tests.service.by_hand import PoolByHand, ReactorByHand, alarms, finished
 from tests.service.vendor import Vendor, make_due, mdn
 from tests.storage.stock import import_keys, row_at
 
@@ -139,18 +138,6 @@ def start(tmp_path, monkeypatch):
     for at in opened:
         at.store.close()
         at.mine.close()
-
-
-@pytest.fixture
-def events():
-    found = []
-    globalLogPublisher.addObserver(found.append)
-    yield found
-    globalLogPublisher.removeObserver(found.append)
-
-
-def alarms(events):
-    return [event["log_format"] for event in events if event["log_level"] is LogLevel.critical]
 
 
 def failed(at, name, seconds):

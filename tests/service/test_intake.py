@@ -5,7 +5,7 @@ import functools
 import pytest
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from kmp_smsd.config.models import Sync
@@ -18,7 +18,7 @@ from kmp_smsd.smpp.codec import HEADER
 from kmp_smsd.smpp.constants import RESPONSE, CommandId
 from kmp_smsd.storage import StoreUnavailable, open_store
 from kmp_smsd.storage.maintenance import migrate
-from tests.service.by_hand import MDN, PLAN, PoolByHand, ReactorByHand, SmscByHand, finished, link, mo
+from tests.service.by_hand import MDN, PLAN, PoolByHand, ReactorByHand, SmscByHand, alarms, finished, link, mo
 from tests.storage.stock import bound, counted, import_keys, journalled, open_holds, register
 
 OK, TEMPORARY, NEVER = 0, 0x64, 0x66
@@ -99,18 +99,6 @@ def start(tmp_path, monkeypatch):
 @pytest.fixture
 def at(start):
     return start()
-
-
-@pytest.fixture
-def events():
-    found = []
-    globalLogPublisher.addObserver(found.append)
-    yield found
-    globalLogPublisher.removeObserver(found.append)
-
-
-def alarms(events):
-    return [event["log_format"] for event in events if event["log_level"] is LogLevel.critical]
 
 
 # Answers, and what they promise

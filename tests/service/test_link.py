@@ -5,7 +5,7 @@ from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from kmp_smsd.service import connection as connection_module
@@ -119,14 +119,6 @@ def start(**options):
     started = Smscs(**options)
     started.link.startService()
     return started
-
-
-@pytest.fixture
-def events():
-    found = []
-    globalLogPublisher.addObserver(found.append)
-    yield found
-    globalLogPublisher.removeObserver(found.append)
 
 
 # Bound, and at work
