@@ -74,7 +74,9 @@ class Database:
             (mode,) = self.connection.execute("PRAGMA journal_mode").fetchone()
             if mode != "wal":  # a copy made by VACUUM INTO, put in place by hand
                 raise StoreUnusable(f"{path} is not in WAL mode: put copies in place with 'kmp-smsd db restore'")
+            self.connection.execute("SELECT 1 FROM sqlite_schema").fetchone()  # makes the log, where there is none
             self._share_files()
+            self._files = [(one, one.stat().st_ino) for one in (path, self._wal)]
             self._checkpointer: Checkpointer | None = None
             if checkpoint_aside:
                 self._checkpointer = opened.enter_context(closing(Checkpointer(connect(path))))
@@ -88,6 +90,7 @@ class Database:
         """Write, or change nothing. What is not the data's own fault (a constraint) is StoreUnavailable."""
         with self._lock:
             with self._faults():
+                self._check_files()
                 self.connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield self.connection
@@ -148,6 +151,16 @@ class Database:
             raise
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailable(f"{self.path}: {error}") from error
+
+    def _check_files(self) -> None:
+        """Raise StoreUnavailable where somebody removed or replaced our files: SQLite would write on into nothing."""
+        for path, inode in self._files:
+            try:
+                stands = path.stat().st_ino == inode
+            except FileNotFoundError:
+                stands = False
+            if not stands:
+                raise StoreUnavailable(f"{path} was removed or replaced under us: restore it, then restart this role")
 
     def _checkpoint_when_large(self) -> None:
         """Have the log moved into the database; the last of it while we hold the lock, so that the log begins anew."""

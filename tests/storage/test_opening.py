@@ -236,3 +236,17 @@ def test_log_stays_small_while_intake_writes_on(open_store: object, monkeypatch:
         register(store, mdn, "meter")
         settle(store, sync(mdn, key))
     assert store._database._wal.stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_nothing_is_confirmed_into_a_file_that_is_gone(path: Path, suffix: str, replaced: bool) -> None:
+    migrate(path)
+    with open_store(path) as store:
+        register(store, A, "meter")
+        file = path.with_name(path.name + suffix)
+        file.unlink()
+        if replaced:
+            file.touch()
+        with pytest.raises(StoreUnavailable, match="was removed or replaced under us"):
+            settle(store, sync(A, "k1"))
