@@ -1,5 +1,6 @@
 -- The tables of the main job. Times are Unix milliseconds, UTC. Subscribers, keys and bindings are integers everywhere;
--- one table each knows their names.
+-- one table each knows their names. `outbox` and `journal` have no foreign keys: their numbers were read in the same
+-- transaction, from tables that only blank a row and never delete it, and a second check of each costs intake dearly.
 
 CREATE TABLE store (              -- one row: what this database belongs to
   one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -117,10 +118,10 @@ CREATE TABLE platforms (          -- what dispatch last saw of each
 -- Desired state: what each platform is to hold for an MDN + app. Due while wanted differs from confirmed and rejected.
 -- The subscriber comes first in the key, because versions are taken over all platforms of one MDN + app.
 CREATE TABLE outbox (
-  subscriber INTEGER NOT NULL REFERENCES subscribers (number),
+  subscriber INTEGER NOT NULL,
   app TEXT NOT NULL,
   platform TEXT NOT NULL,         -- '': no platform is configured for the app yet
-  key INTEGER REFERENCES keys (id),             -- NULL: nothing is wanted
+  key INTEGER,             -- NULL: nothing is wanted
   wanted_version INTEGER NOT NULL,
   confirmed_version INTEGER NOT NULL DEFAULT 0,
   rejected_version INTEGER NOT NULL DEFAULT 0,
@@ -138,7 +139,7 @@ CREATE TABLE journal (            -- insert-only
   id INTEGER PRIMARY KEY,
   at INTEGER NOT NULL,
   hour INTEGER NOT NULL,          -- of `at`, UTC, in hours since 1970
-  subscriber INTEGER NOT NULL REFERENCES subscribers (number),
+  subscriber INTEGER NOT NULL,
   outcome TEXT NOT NULL,
   link TEXT NOT NULL,
   key_id TEXT,
