@@ -208,7 +208,7 @@ class Lab:
 
     def command(self, *words: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run one `kmp-smsd` command. Raises RuntimeError with what it said where it failed and `check` is set."""
-        done = subprocess.run(self._words(*words), capture_output=True, text=True, input=stdin, check=False)
+        done = subprocess.run(self.words(*words), capture_output=True, text=True, input=stdin, check=False)
         if check and done.returncode != 0:
             raise RuntimeError(f"kmp-smsd {' '.join(words)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
         return done
@@ -229,7 +229,7 @@ class Lab:
     def start_role_unbound(self, name: str, *options: str) -> Role:
         """Start a role and wait for nothing: its SMSC is another one, or not up."""
         process = subprocess.Popen(
-            self._words(name, *options),
+            self.words(name, *options),
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stdin=subprocess.DEVNULL,
@@ -253,7 +253,8 @@ class Lab:
         """Whether every delivery that has a platform is confirmed or rejected."""
         return all(row["due"] == 0 for row in self.listing("platforms", "list") if row["platform"])
 
-    def _words(self, *words: str) -> list[str]:
+    def words(self, *words: str) -> list[str]:
+        """The command line of a `kmp-smsd` command on this configuration."""
         return [sys.executable, "-m", "kmp_smsd", "--config", str(self.config), *words]
 
     def _secret(self, name: str, content: bytes) -> None:
