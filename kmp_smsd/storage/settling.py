@@ -17,6 +17,7 @@ from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit, sender_class
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.errors import StoreUnavailable
+from kmp_smsd.storage.holding import StandingHold, answer_approval, write_holds
 from kmp_smsd.storage.outbox import Want, want
 from kmp_smsd.storage.strangers import Strangers
 
@@ -27,9 +28,6 @@ Message = SyncRequest | Unfit
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 REARM_AFTER_MS = HOUR_MS
-
-_BOUND = (Outcome.BOUND, Outcome.MOVED)
-_STANDS = (*_BOUND, Outcome.ALREADY_BOUND)
 
 # CROSS JOIN keeps SQLite from turning the join round: the batch is always the outer loop.
 _REGISTRATIONS = """
@@ -76,7 +74,7 @@ class _Batch:
     """What the writing needs to know beside the domain's facts."""
 
     facts: Facts
-    holds: dict[Triple, tuple[int, bool]] = field(default_factory=dict)  # standing ones, and whether they are open
+    holds: dict[Triple, StandingHold] = field(default_factory=dict)
     rejected: set[tuple[int, str]] = field(default_factory=set)  # places whose delivery may be re-armed
 
 
@@ -139,7 +137,7 @@ class Settling:
         with self._database.transaction() as connection:
             self._write(connection, self._read([faulty], now), [faulty])
             if isinstance(message, SyncRequest) and message.approved_hold is not None:
-                _answer_approval(connection, message.approved_hold, Outcome.ERROR, now)
+                answer_approval(connection, message.approved_hold, Outcome.ERROR, now)
         self._strangers.commit()
         return Outcome.ERROR
 
@@ -212,7 +210,7 @@ class Settling:
                 if binding is not None and binding.place in batch.rejected:
                     facts.wanted.setdefault(binding.place, binding.key)
         want(connection, [Want(*place, key) for place, key in facts.wanted.items()], facts.now)
-        new_holds = _write_holds(connection, batch, decisions)
+        new_holds = write_holds(connection, facts, batch.holds, decisions)
         self._record(connection, facts, decisions, new_holds)
 
     def _record(
@@ -265,75 +263,3 @@ def _hear(connection: Any, mdn: str, now: int) -> int:
         (mdn, now),
     ).fetchone()
     return int(number)
-
-
-def _write_holds(connection: Any, batch: _Batch, decisions: Sequence[Decision | Unfit]) -> dict[int, int]:
-    """Open, refresh and close holds; the new ones by the position of their decision."""
-    facts = batch.facts
-    opened: dict[int, int] = {}
-    for position, decision in enumerate(decisions):
-        if isinstance(decision, Unfit):
-            continue
-        request = decision.request
-        if decision.outcome is Outcome.HELD:
-            triple = _triple(facts, decision)
-            evidence = _evidence(decision, triple)
-            hold, is_open = batch.holds.get(triple, (None, False))
-            if hold is not None and not is_open:  # a refusal whose evidence has ended
-                _close_hold(connection, hold, facts.now)
-            if not is_open:
-                (hold,) = connection.execute(
-                    """INSERT INTO holds (received_at, why, elsewhere, occupant, counter, tag, link,
-                         key, subscriber, app, first_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id""",
-                    (*evidence, *triple, request.received_at),
-                ).fetchone()
-                assert hold is not None
-                opened[position] = hold
-                batch.holds[triple] = (hold, True)
-            else:
-                connection.execute(
-                    """UPDATE holds SET received_at = ?, why = ?, elsewhere = ?, occupant = ?, counter = ?, tag = ?,
-                         link = ?, repeats = repeats + 1 WHERE id = ?""",
-                    (*evidence, hold),
-                )
-        elif decision.outcome in _BOUND:
-            hold, _ = batch.holds.pop(_triple(facts, decision), (None, False))
-            if hold is not None and hold != request.approved_hold:
-                _close_hold(connection, hold, facts.now)
-        if request.approved_hold is not None:
-            _answer_approval(connection, request.approved_hold, decision.outcome, facts.now)
-    return opened
-
-
-def _close_hold(connection: Any, hold: int, now: int) -> None:
-    connection.execute("UPDATE holds SET state = 'closed', settled_at = ?, marked = 0 WHERE id = ?", (now, hold))
-
-
-def _answer_approval(connection: Any, hold: int, outcome: Outcome, now: int) -> None:
-    """An approval that bound settles its hold; any other outcome is shown and leaves it open."""
-    connection.execute(
-        """UPDATE holds SET marked = 0, last_outcome = ?, state = iif(?, 'approved', state),
-             settled_at = iif(?, ?, settled_at) WHERE id = ? AND marked = 1""",
-        (outcome.value, outcome in _STANDS, outcome in _STANDS, now, hold),
-    )
-
-
-def _triple(facts: Facts, decision: Decision) -> Triple:
-    assert decision.app_id is not None
-    return facts.keys[decision.request.key_id].number, facts.subscribers[decision.request.mdn], decision.app_id
-
-
-def _evidence(decision: Decision, triple: Triple) -> tuple[Any, ...]:
-    request, (key, subscriber, app) = decision.request, triple
-    elsewhere = next((b.number for b in decision.conflicts if b.key == key), None)
-    occupant = next((b.number for b in decision.conflicts if b.place == (subscriber, app)), None)
-    proof = request.proof
-    return (
-        request.received_at,
-        decision.why,
-        elsewhere,
-        occupant,
-        proof.counter if proof else None,
-        proof.tag if proof else None,
-        request.link,
-    )

@@ -284,7 +284,7 @@ def test_fault_of_the_store_is_nobody_s_error(store: Store, monkeypatch: pytest.
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(settling_module, "_write_holds", broken)
+        patch.setattr(settling_module, "write_holds", broken)
         with pytest.raises(settling_module.StoreUnavailable):
             settle(store, sync(A, "k1"), sync(A, "k2"))
     assert content(store, (A,)) == before
