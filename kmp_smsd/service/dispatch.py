@@ -69,7 +69,7 @@ class Dispatcher(Service):
         self._stopping = False
 
     def startService(self) -> None:
-        super().startService()  # type: ignore[no-untyped-call]
+        super().startService()
         self._watcher.start()
         self._pool.start()
         self._watched = self._watch.start(WATCH_EVERY_S)
@@ -213,7 +213,7 @@ class Dispatcher(Service):
 
     def _not_looked(self, failure: Failure) -> None:
         self._data_version = None
-        if failure.check(StoreUnavailable):  # type: ignore[no-untyped-call]
+        if failure.check(StoreUnavailable):
             self.log.error("store unavailable: {reason}", reason=failure.getErrorMessage())
         else:
             self.log.failure("due deliveries could not be looked up", failure)

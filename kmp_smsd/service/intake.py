@@ -107,7 +107,7 @@ class Intake(Service):
         self._terms[link.name].link = link
 
     def startService(self) -> None:
-        super().startService()  # type: ignore[no-untyped-call]
+        super().startService()
         self._pool.start()
         self._watch.start(WATCH_EVERY_S)
 
@@ -203,7 +203,7 @@ class Intake(Service):
 
     def _not_settled(self, failure: Failure) -> None:
         """Nothing of the batch is on disk: all of it stays with the SMSC."""
-        if failure.check(StoreUnavailable):  # type: ignore[no-untyped-call]
+        if failure.check(StoreUnavailable):
             self.log.error("store unavailable: {reason}", reason=failure.getErrorMessage())
         else:
             self.log.failure("a batch could not be settled", failure)
@@ -280,5 +280,5 @@ class Intake(Service):
     def _not_looked(self, failure: Failure) -> None:
         self._looking = False
         self._data_version = None
-        if not failure.check(StoreUnavailable):  # type: ignore[no-untyped-call]
+        if not failure.check(StoreUnavailable):
             self.log.failure("wishes could not be read", failure)

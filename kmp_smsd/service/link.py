@@ -119,13 +119,13 @@ class SmscLink(Service):
 
     def startService(self) -> None:
         """Begin to connect."""
-        super().startService()  # type: ignore[no-untyped-call]
+        super().startService()
         self._draining = False
         self._connect()
 
     def stopService(self) -> Deferred[None]:
         """Drain, see there."""
-        super().stopService()  # type: ignore[no-untyped-call]
+        super().stopService()
         return self.drain()
 
     def drain(self) -> Deferred[None]:

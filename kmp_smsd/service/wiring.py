@@ -36,13 +36,13 @@ class IntakeRole(MultiService):
     """The links and the intake behind them. Stops in the order of the data: links first."""
 
     def __init__(self, intake: Intake, links: Collection[SmscLink]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.intake = intake
         self.links = tuple(links)
-        intake.setServiceParent(self)  # type: ignore[no-untyped-call]
+        intake.setServiceParent(self)
         for link in self.links:
             intake.attach(link)
-            link.setServiceParent(self)  # type: ignore[no-untyped-call]
+            link.setServiceParent(self)
 
     def stopService(self) -> Deferred[None]:
         return ensureDeferred(self._stop())
@@ -56,9 +56,9 @@ class DispatchRole(MultiService):
     """The dispatcher; stops when its workers have."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.dispatcher = dispatcher
-        dispatcher.setServiceParent(self)  # type: ignore[no-untyped-call]
+        dispatcher.setServiceParent(self)
 
     def stopService(self) -> Deferred[None]:
         return ensureDeferred(self.dispatcher.finish())
@@ -74,11 +74,11 @@ def make_service(config: Config, roles: Collection[Role], reactor: Any) -> Multi
     Raises StoreError where the database is not to be used, SecretUnavailable, MasterKeyFileFault or WrongMasterKey
     where a secret is not, and NothingToDo.
     """
-    service = MultiService()  # type: ignore[no-untyped-call]
+    service = MultiService()
     if Role.INTAKE in roles:
-        _intake(config, reactor).setServiceParent(service)  # type: ignore[no-untyped-call]
+        _intake(config, reactor).setServiceParent(service)
     if Role.DISPATCH in roles:
-        _dispatch(config, reactor).setServiceParent(service)  # type: ignore[no-untyped-call]
+        _dispatch(config, reactor).setServiceParent(service)
     return service
 
 
