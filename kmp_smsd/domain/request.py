@@ -25,7 +25,7 @@ class SyncRequest:
 class Unfit:
     """A message that ended before it could become a request (rows 1 to 4 of docs/rules.rst).
 
-    `mdn` is set only where the sender is a legal MDN; else `sender` tells its first five digits and its length.
+    `mdn` is set only where the sender is a legal MDN; else `sender` is its class.
     """
 
     outcome: Outcome
@@ -37,6 +37,11 @@ class Unfit:
 
 
 def sender_class(address: str) -> str:
-    """Tell a sender by its first five characters and its length: enough to notice a new number range, not a person."""
-    shown = "".join(character if character.isalnum() and character.isascii() else "?" for character in address[:5])
-    return f"{shown}/{len(address)}"
+    """Tell a number by its first five digits and its length, anything else by its length alone.
+
+    Enough to notice a new number range, not a person. Names, which a forger may choose freely, make few classes.
+    """
+    number = address.removeprefix("+")
+    if number.isascii() and number.isdigit():
+        return f"{number[:5]}/{len(number)}"
+    return f"alnum/{len(address)}"

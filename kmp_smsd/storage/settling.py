@@ -19,7 +19,7 @@ from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.errors import StoreUnavailable
 from kmp_smsd.storage.holding import StandingHold, answer_approval, write_holds
 from kmp_smsd.storage.outbox import Want, want
-from kmp_smsd.storage.strangers import Strangers
+from kmp_smsd.storage.strangers import CLASSES_AN_HOUR, STRANGERS_AN_HOUR, FirstOfAnHour
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ Message = SyncRequest | Unfit
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 REARM_AFTER_MS = HOUR_MS
+OTHER_SENDERS = "other"  # the class of senders beyond CLASSES_AN_HOUR
 
 # CROSS JOIN keeps SQLite from turning the join round: the batch is always the outer loop.
 _REGISTRATIONS = """
@@ -84,7 +85,8 @@ class Settling:
     def __init__(self, database: Database, policy: SyncPolicy) -> None:
         self._database = database
         self._policy = policy
-        self._strangers = Strangers()
+        self._strangers = FirstOfAnHour(STRANGERS_AN_HOUR)
+        self._classes = FirstOfAnHour(CLASSES_AN_HOUR)
 
     def settle(self, messages: Sequence[Message], now: int) -> list[Outcome]:
         """Decide and write `messages` in order, in one transaction; `now` in Unix milliseconds.
@@ -128,7 +130,7 @@ class Settling:
             facts = batch.facts
             decisions = [facts.apply(decide(one, facts)) if isinstance(one, SyncRequest) else one for one in messages]
             self._write(connection, batch, decisions)
-        self._strangers.commit()
+        self._commit_firsts()
         return [decision.outcome for decision in decisions]
 
     def _settle_faulty(self, message: Message, now: int) -> Outcome:
@@ -138,7 +140,7 @@ class Settling:
             self._write(connection, self._read([faulty], now), [faulty])
             if isinstance(message, SyncRequest) and message.approved_hold is not None:
                 answer_approval(connection, message.approved_hold, Outcome.ERROR, now)
-        self._strangers.commit()
+        self._commit_firsts()
         return Outcome.ERROR
 
     def _read(self, messages: Sequence[Message], now: int) -> _Batch:
@@ -219,6 +221,7 @@ class Settling:
         """Journal what has an entry, count everything."""
         hour = facts.now // HOUR_MS
         self._strangers.begin(hour)
+        self._classes.begin(hour)
         tallies: Counter[tuple[str, str, str]] = Counter()
         entries: list[tuple[Any, ...]] = []
         for position, decision in enumerate(decisions):
@@ -230,19 +233,20 @@ class Settling:
                 mdn, link, key_id, app = request.mdn, request.link, request.key_id, decision.app_id
             entry = (outcome.value, link, key_id, app, decision.why or None, new_holds.get(position))
             if mdn is None:
-                tallies[link, outcome.value, decision.sender if isinstance(decision, Unfit) else ""] += 1
+                sender = decision.sender if isinstance(decision, Unfit) else ""
+                tallies[link, outcome.value, self._class(link, outcome, sender)] += 1
                 continue
             subscriber = facts.subscribers.get(mdn)
             if subscriber in facts.registrations:
                 tallies[link, outcome.value, ""] += 1
                 entries.append((facts.now, hour, subscriber, *entry))
-            elif self._strangers.is_named(link, (mdn, outcome)):
+            elif self._strangers.has(link, (mdn, outcome)):
                 tallies[link, outcome.value, ""] += 1
-            elif self._strangers.name(link, (mdn, outcome)):
+            elif self._strangers.admit(link, (mdn, outcome)):
                 tallies[link, outcome.value, ""] += 1
                 entries.append((facts.now, hour, _hear(connection, mdn, facts.now), *entry))
             else:
-                tallies[link, outcome.value, sender_class(mdn)] += 1
+                tallies[link, outcome.value, self._class(link, outcome, sender_class(mdn))] += 1
         connection.executemany(
             """INSERT INTO journal (at, hour, subscriber, outcome, link, key_id, app, why, hold)
                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING""",
@@ -253,6 +257,14 @@ class Settling:
                ON CONFLICT DO UPDATE SET count = count + excluded.count""",
             [(hour, *counted, count) for counted, count in tallies.items()],
         )
+
+    def _class(self, link: str, outcome: Outcome, sender: str) -> str:
+        """The class that a sender is counted under: its own, or that of all for which there is no room."""
+        return sender if not sender or self._classes.admit(link, (outcome, sender)) else OTHER_SENDERS
+
+    def _commit_firsts(self) -> None:
+        self._strangers.commit()
+        self._classes.commit()
 
 
 def _hear(connection: Any, mdn: str, now: int) -> int:

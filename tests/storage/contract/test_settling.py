@@ -193,11 +193,41 @@ def test_entry_of_a_new_hold_is_its_own_although_unfit_messages_stood_before_it(
 def test_sender_without_a_legal_mdn_is_counted_by_what_it_looks_like(store: Store) -> None:
     unfit = [
         Unfit(outcome=Outcome.INVALID_MDN, sender=sender, received_at=NOW, link="north")
-        for sender in ("11234/11", "11234/11", "KEYSY/7")
+        for sender in ("11234/11", "11234/11", "alnum/7")
     ]
     assert store.settle(unfit, NOW) == [Outcome.INVALID_MDN] * 3
     assert journalled(store) == []
     assert counted(store) == {"invalid_mdn": 3}
+
+
+def test_classes_of_senders_are_a_thousand_an_hour_and_link_and_all_others_one(store: Store) -> None:
+    def unfit(*prefixes: int, link: str = "north") -> list[Unfit]:
+        return [
+            Unfit(outcome=Outcome.INVALID_MDN, sender=f"{prefix}/11", received_at=NOW, link=link) for prefix in prefixes
+        ]
+
+    def senders() -> list[tuple[str, str, int]]:
+        rows = store._database.rows("SELECT link, sender, count FROM tallies ORDER BY hour, link, sender")
+        return [(link, sender, count) for link, sender, count in rows]
+
+    store.settle(unfit(*range(10_000, 10_999)), NOW)
+    store.settle(unfit(*range(10_999, 11_500)), NOW)
+    assert len(senders()) == 1_001
+    assert senders()[-1] == ("north", "other", 500)
+    store.settle([*unfit(10_000, 11_499), *unfit(11_499, link="south")], NOW)
+    assert senders()[0] == ("north", "10000/11", 2)
+    assert senders()[1_000:] == [("north", "other", 501), ("south", "11499/11", 1)]
+    store.settle(unfit(11_499), NOW + HOUR)
+    assert senders()[-1] == ("north", "11499/11", 1)
+    assert counted(store) == {"invalid_mdn": 1_504}
+
+
+def test_strangers_beyond_the_journal_make_no_more_classes_than_others(store: Store) -> None:
+    import_keys(store, "k1")
+    settle(store, *[sync(f"{prefix}00000000", "k1") for prefix in range(10_000, 13_000)])
+    assert counted(store) == {"not_registered": 3_000}
+    ((rows,),) = store._database.rows("SELECT count(*) FROM tallies")
+    assert rows == 1 + 1_000 + 1  # those in the journal, the classes of others, the rest
 
 
 def test_strangers_get_a_thousand_entries_an_hour_and_link(store: Store) -> None:
