@@ -14,7 +14,8 @@ from contextlib import contextmanager
 
 import paramiko
 
-from kmp_smsd.channels.options import Host, HostKey, SecretRef, SshOptions
+from kmp_smsd.channels.host import Host
+from kmp_smsd.channels.options import HostKey, SecretRef, SshOptions
 from kmp_smsd.channels.protocol import ChannelDown
 
 # Reads the secret of a reference, or, of None, the common identity of this KMP: an OpenSSH or PEM private key.

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kmp_smsd.channels.connecting import NoSuchHostKey, fingerprint, negotiated
-from kmp_smsd.channels.options import HOST_KEY_ALGORITHMS, Host, HostKey
+from kmp_smsd.channels.host import Host
+from kmp_smsd.channels.options import HOST_KEY_ALGORITHMS, HostKey
 from kmp_smsd.channels.protocol import ChannelDown
 
 

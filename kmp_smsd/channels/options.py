@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from kmp_smsd.channels.host import Host
 
 HOST_KEY_ALGORITHMS = (
     "ssh-ed25519",
@@ -19,29 +20,12 @@ HOST_KEY_ALGORITHMS = (
     "ssh-rsa",
 )
 
-_HOST = re.compile(r"(?:\[(?P<address>[0-9A-Za-z:._-]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?\Z")
+SSH_PORT = 22
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
-    """One door to a platform: a host name or address, and a TCP port."""
-
-    name: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> Host:
-        """Read ``host``, ``host:port`` or ``[IPv6 address]:port``; raise ValueError with a sentence."""
-        match = _HOST.match(text)
-        if match is None:
-            raise ValueError(f'{text!r} is not a host: write "keys.example", "keys.example:22" or "[2001:db8::1]:22"')
-        port = int(match["port"] or 22)
-        if not 1 <= port <= 65535:
-            raise ValueError(f"the port of {text!r} is not between 1 and 65535")
-        return cls(match["address"] or match["name"], port)
-
-    def __str__(self) -> str:
-        return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
+def ssh_host(text: object) -> Host:
+    """Read ``host``, ``host:port`` or ``[IPv6 address]:port``; raise ValueError with a sentence."""
+    return Host.parse(text, default_port=SSH_PORT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +37,10 @@ class HostKey:
     host: Host | None = None
 
     @classmethod
-    def parse(cls, text: str) -> HostKey:
+    def parse(cls, text: object) -> HostKey:
         """Read ``[HOST] ALGORITHM BASE64 [COMMENT]``, a known_hosts line; raise ValueError with a sentence."""
+        if not isinstance(text, str):
+            raise ValueError("text in quotes is expected")
         words = text.split()
         host = None
         if words and words[0] not in HOST_KEY_ALGORITHMS:
@@ -63,7 +49,7 @@ class HostKey:
                     f'{text[:40]!r} is not a host key: write "ssh-ed25519 AAAA..."; '
                     f"known are {', '.join(HOST_KEY_ALGORITHMS)}"
                 )
-            host = Host.parse(words.pop(0))
+            host = ssh_host(words.pop(0))
         if len(words) < 2:
             raise ValueError(f"{text[:40]!r} is not a host key: the base64 part is missing")
         algorithm, encoded = words[:2]
@@ -83,16 +69,6 @@ class HostKey:
 
     def is_for(self, host: Host) -> bool:
         return self.host is None or self.host == host
-
-
-def _host(text: str) -> str:
-    Host.parse(text)
-    return text
-
-
-def _host_key(text: str) -> str:
-    HostKey.parse(text)
-    return text
 
 
 class SecretRef(BaseModel):
@@ -122,7 +98,7 @@ class SshOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     kind: Literal["ssh"] = Field(description="The kind of this channel.")
-    hosts: tuple[Annotated[str, AfterValidator(_host)], ...] = Field(
+    hosts: tuple[Annotated[Host, BeforeValidator(ssh_host)], ...] = Field(
         min_length=1,
         max_length=16,
         description="The platform's hosts, as HOST or HOST:PORT (port 22 if none; IPv6 as [ADDRESS]:PORT), tried in "
@@ -131,7 +107,7 @@ class SshOptions(BaseModel):
     user: str = Field(
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}$", description="The user's name on the platform's hosts."
     )
-    host_keys: tuple[Annotated[str, AfterValidator(_host_key)], ...] = Field(
+    host_keys: tuple[Annotated[HostKey, BeforeValidator(HostKey.parse)], ...] = Field(
         min_length=1,
         description="The hosts' public keys, as ALGORITHM BASE64 for every host, or HOST ALGORITHM BASE64 for one of "
         "`hosts`. A host that shows another key gets neither our login nor any key. `kmp-smsd platforms trust NAME` "
@@ -168,24 +144,14 @@ class SshOptions(BaseModel):
 
     @model_validator(mode="after")
     def _every_host_is_pinned(self) -> Self:
-        for pinned in self.pinned:
-            if pinned.host is not None and pinned.host not in self.doors:
+        for pinned in self.host_keys:
+            if pinned.host is not None and pinned.host not in self.hosts:
                 raise ValueError(f"host_keys names {pinned.host}, which is not one of hosts")
-        for door in self.doors:
-            if not self.pinned_for(door):
-                raise ValueError(f"host_keys has no key for {door}")
+        for host in self.hosts:
+            if not self.pinned_for(host):
+                raise ValueError(f"host_keys has no key for {host}")
         return self
-
-    @property
-    def doors(self) -> tuple[Host, ...]:
-        """`hosts`, parsed, in their order."""
-        return tuple(Host.parse(text) for text in self.hosts)
-
-    @property
-    def pinned(self) -> tuple[HostKey, ...]:
-        """`host_keys`, parsed."""
-        return tuple(HostKey.parse(text) for text in self.host_keys)
 
     def pinned_for(self, host: Host) -> tuple[HostKey, ...]:
         """The keys that `host` may show."""
-        return tuple(key for key in self.pinned if key.is_for(host))
+        return tuple(key for key in self.host_keys if key.is_for(host))

@@ -12,7 +12,8 @@ import paramiko
 from kmp_smsd import __version__
 from kmp_smsd.channels import wire
 from kmp_smsd.channels.connecting import Credentials, check_host_key, load_identity, log_in, negotiated
-from kmp_smsd.channels.options import Host, SshOptions
+from kmp_smsd.channels.host import Host
+from kmp_smsd.channels.options import SshOptions
 from kmp_smsd.channels.protocol import Bind, ChannelDown, Delivery, Rejected, Result
 from kmp_smsd.channels.stream import Stream
 
@@ -96,7 +97,7 @@ def open_channel(options: SshOptions, credentials: Credentials, name: str, clock
     """
     identity = load_identity(credentials(options.identity))
     reasons = []
-    for host in options.doors:
+    for host in options.hosts:
         try:
             return _open_at(host, options, identity, name, clock)[0]
         except ChannelDown as down:
@@ -120,7 +121,7 @@ def probe(options: SshOptions, credentials: Credentials, name: str) -> list[Find
     """Connect to every host, exchange hellos, hang up. No key is sent."""
     identity = load_identity(credentials(options.identity))
     findings = []
-    for host in options.doors:
+    for host in options.hosts:
         began = time.monotonic()
         try:
             channel, shown = _open_at(host, options, identity, name, time.time)

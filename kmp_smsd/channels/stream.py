@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import paramiko
 
-from kmp_smsd.channels.options import Host
+from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.protocol import ChannelDown
 from kmp_smsd.channels.wire import excerpt, printable
 

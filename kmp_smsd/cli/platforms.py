@@ -13,9 +13,11 @@ from kmp_smsd.cli.arguments import confirm, dry_run_option, json_option, yes_opt
 from kmp_smsd.cli.failures import CONFIGURATION, NO_PERMISSION, UNAVAILABLE, Failed
 from kmp_smsd.cli.output import Columns, Row, count, listing, platform
 from kmp_smsd.cli.settings import Settings, now_ms
+from kmp_smsd.domain.shown import shown
 
 if TYPE_CHECKING:
-    from kmp_smsd.channels.options import Host, SecretRef
+    from kmp_smsd.channels.host import Host
+    from kmp_smsd.channels.options import HostKey, SecretRef
     from kmp_smsd.storage import Store
 
 SECRET_OCTETS_MAX = 65_536
@@ -213,12 +215,12 @@ def check_name(settings: Settings, store: Store, name: str) -> None:
 def _unknown(name: str, known: Any) -> Failed:
     close = difflib.get_close_matches(name, [one for one in known if one], n=1)
     hint = f" (did you mean '{close[0]}'?)" if close else ""
-    return Failed(f"no enabled platform {name}{hint}: see 'kmp-smsd platforms list'")
+    return Failed(f"no enabled platform '{shown(name)}'{hint}: see 'kmp-smsd platforms list'")
 
 
-def _hosts_in_file(settings: Settings, name: str) -> tuple[Path, list[Host], list[Any]]:
+def _hosts_in_file(settings: Settings, name: str) -> tuple[Path, list[Host], list[HostKey]]:
     """The hosts and the pinned keys in a platform's file, which need not be good otherwise: keys are missing yet."""
-    from kmp_smsd.channels.options import Host, HostKey
+    from kmp_smsd.channels.options import HostKey, ssh_host
     from kmp_smsd.config.load import PLATFORMS
     from kmp_smsd.config.models import is_platform_name
 
@@ -229,14 +231,14 @@ def _hosts_in_file(settings: Settings, name: str) -> tuple[Path, list[Host], lis
     try:
         with open(path, "rb") as file:
             channel = tomllib.load(file).get("channel", {})
-        hosts = [Host.parse(text) for text in channel["hosts"]]
+        hosts = [ssh_host(text) for text in channel["hosts"]]
     except (ValueError, TypeError, KeyError, AttributeError):
         raise Failed(f'{path}: hosts = ["HOST:PORT"] is needed in [channel]: see check-config', CONFIGURATION) from None
     pinned = []
     for text in channel.get("host_keys", ()):
         try:
             pinned.append(HostKey.parse(text))
-        except (ValueError, AttributeError):
+        except ValueError:
             continue  # check-config tells what is wrong with it
     return path, hosts, pinned
 
@@ -244,4 +246,4 @@ def _hosts_in_file(settings: Settings, name: str) -> tuple[Path, list[Host], lis
 def _unknown_file(name: str, directory: Path) -> Failed:
     close = difflib.get_close_matches(name, [path.stem for path in directory.glob("*.toml")], n=1)
     hint = f" (did you mean '{close[0]}'?)" if close else ""
-    return Failed(f"no {directory}/{name}.toml{hint}")
+    return Failed(f"no {directory}/{shown(name)}.toml{hint}")

@@ -10,10 +10,11 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
+from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.options import SecretRef, SshOptions
 from kmp_smsd.domain.identifiers import APP_ID
 from kmp_smsd.domain.numbering import E164_DIGITS_MAX, AddressRules, NumberRange
@@ -24,29 +25,6 @@ class Section(BaseModel):
     """A table of a file. Values are taken as they are written: ``"10"`` is no number and ``1`` is no text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True, allow_inf_nan=False)
-
-
-class Endpoint(NamedTuple):
-    """A TCP endpoint: host name or address, and port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-_ENDPOINT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,9})")
-
-
-def _endpoint(value: object) -> Endpoint:
-    match = _ENDPOINT.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError('write "HOST:PORT" or "[IPV6]:PORT", as in "smsc.example:2775"')
-    port = int(match["port"])
-    if not 1 <= port <= 65535:
-        raise ValueError(f"port {port} is not between 1 and 65535")
-    return Endpoint(match["v6"] or match["host"], port)
 
 
 def _ip_address(value: str) -> str:
@@ -255,7 +233,7 @@ class Link(Section):
     """One connection to an SMSC. Several links may lead to one SMSC, and one link may know several hosts."""
 
     enabled: bool = Field(default=True, description="false: the link is checked but not used.")
-    hosts: Annotated[tuple[Annotated[Endpoint, BeforeValidator(_endpoint)], ...], _LIST] = Field(
+    hosts: Annotated[tuple[Annotated[Host, BeforeValidator(Host.parse)], ...], _LIST] = Field(
         min_length=1, max_length=16, description='The SMSC\'s hosts, as "HOST:PORT", tried in this order.'
     )
     local_address: Annotated[str, AfterValidator(_ip_address)] | None = Field(

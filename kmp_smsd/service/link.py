@@ -219,12 +219,12 @@ class SmscLink(Service):
     def _connect(self) -> None:
         self._retry = None
         options = self.options
-        endpoint = options.hosts[self._host % len(options.hosts)]
-        self.note(word=LinkWord.CONNECTING, peer=str(endpoint))
+        host = options.hosts[self._host % len(options.hosts)]
+        self.note(word=LinkWord.CONNECTING, peer=str(host))
         factory = ConnectionFactory(self, self._sessions[self._mode])
         bind_address = (options.local_address, 0) if options.local_address else None
         self._connector = self.reactor.connectTCP(
-            endpoint.host, endpoint.port, factory, timeout=options.connect_timeout_s, bindAddress=bind_address
+            host.name, host.port, factory, timeout=options.connect_timeout_s, bindAddress=bind_address
         )
 
     def _try_later(self, reason: str, at_least_s: float) -> None:

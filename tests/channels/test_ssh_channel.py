@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
+from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.host_keys import fetch_host_keys
-from kmp_smsd.channels.options import Host
 from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed, Rejected, TryLater, Withdraw
 from kmp_smsd.channels.ssh import SshChannel, probe
 from kmp_smsd.simulator.openssh import OpensshServer, new_identity

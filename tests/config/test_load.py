@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from kmp_smsd.channels.host import Host
 from kmp_smsd.config.load import ConfigFaults, load
-from kmp_smsd.config.models import Endpoint, Link, MainFile, Numbering, Platform, Secrets, Sync
+from kmp_smsd.config.models import Link, MainFile, Numbering, Platform, Secrets, Sync
 from kmp_smsd.domain.numbering import AddressRules
 from kmp_smsd.domain.policy import OnConflict
 
@@ -24,7 +25,7 @@ def test_good_configuration_becomes_frozen_values(files):
     files.write("platforms.d/metering.toml", PLATFORM)
     config = files.load()
     link = config.smsc["north"]
-    assert link.hosts == (Endpoint("smsc.example", 2775),)
+    assert link.hosts == (Host("smsc.example", 2775),)
     assert (link.temporary_status, link.never_status, link.interface_version) == (0x64, 0x66, 0x34)
     assert link.address_rules == AddressRules()
     assert config.sync.policy.on_sim_change is OnConflict.HELD
@@ -50,7 +51,7 @@ def test_options_of_a_link_are_read(files):
     assert north.data_codings == {0: "ucs2", 4: "octets"}
     assert north.never_status == 0
     assert north.address_rules == AddressRules("national", ("011",), "1", frozenset({1}))
-    assert config.smsc["south"].hosts == (Endpoint("2001:db8::2", 2775), Endpoint("10.0.0.1", 9))
+    assert config.smsc["south"].hosts == (Host("2001:db8::2", 2775), Host("10.0.0.1", 9))
     assert str(config.smsc["south"].hosts[0]) == "[2001:db8::2]:2775"
 
 
