@@ -15,9 +15,10 @@ import pytest
 from pydantic import BaseModel
 
 from kmp_smsd.cli.program import program
-from kmp_smsd.config.models import MainFile, Platform
+from kmp_smsd.config.models import MainFile
 from kmp_smsd.config.options import models_in
 from kmp_smsd.config.page import page
+from kmp_smsd.config.platform import Platform
 from kmp_smsd.domain.numbering import NumberingPlan, NumberRange
 from kmp_smsd.domain.outcome import NEVER_AGAIN, Outcome
 from kmp_smsd.domain.payload import MAX_PAYLOAD_OCTETS, parse_payload

@@ -222,7 +222,7 @@ def _hosts_in_file(settings: Settings, name: str) -> tuple[Path, list[Host], lis
     """The hosts and the pinned keys in a platform's file, which need not be good otherwise: keys are missing yet."""
     from kmp_smsd.channels.options import HostKey, ssh_host
     from kmp_smsd.config.load import PLATFORMS
-    from kmp_smsd.config.models import is_platform_name
+    from kmp_smsd.config.platform import is_platform_name
 
     directory = settings.path.parent / PLATFORMS
     path = directory / f"{name}.toml"

@@ -17,7 +17,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from kmp_smsd.config.faults import bounds
-from kmp_smsd.config.models import Link, Numbering, Platform, Secrets, Section, Storage, Sync
+from kmp_smsd.config.link import Link
+from kmp_smsd.config.models import Secrets, Storage
+from kmp_smsd.config.numbering import Numbering
+from kmp_smsd.config.platform import Platform
+from kmp_smsd.config.section import Section
+from kmp_smsd.config.sync import Sync
 
 _WIDTH = 110
 _HEXADECIMAL = {"interface_version", "temporary_status", "never_status"}  # as SMPP writes them

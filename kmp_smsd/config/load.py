@@ -13,20 +13,14 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from kmp_smsd.config.faults import ConfigFaults, Fault, explain, place
+from kmp_smsd.config.link import Link
 from kmp_smsd.config.locate import Path as KeyPath
-from kmp_smsd.config.models import (
-    NAME_IN_WORDS,
-    Link,
-    MainFile,
-    NumberingFile,
-    Platform,
-    Range,
-    Secrets,
-    Storage,
-    Sync,
-    is_platform_name,
-)
+from kmp_smsd.config.models import MainFile, Secrets, Storage
+from kmp_smsd.config.numbering import NumberingFile, Range
+from kmp_smsd.config.platform import Platform, is_platform_name
 from kmp_smsd.config.secrets import open_without_waiting
+from kmp_smsd.config.section import NAME_IN_WORDS
+from kmp_smsd.config.sync import Sync
 from kmp_smsd.config.syntax import Syntax, read_toml
 from kmp_smsd.domain.numbering import NumberingPlan
 

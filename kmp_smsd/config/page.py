@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from kmp_smsd.config.example import Option, options
-from kmp_smsd.config.models import Link, Numbering, Platform, Secrets, Storage, Sync
+from kmp_smsd.config.link import Link
+from kmp_smsd.config.models import Secrets, Storage
+from kmp_smsd.config.numbering import Numbering
+from kmp_smsd.config.platform import Platform
+from kmp_smsd.config.sync import Sync
 
 _WIDTH = 118
 

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from kmp_smsd.channels.options import SecretRef
-from kmp_smsd.config.models import Link
+from kmp_smsd.config.link import Link
 
 SECRET_OCTETS_MAX = 65_536  # an SSH key with its comment has about 3,000
 SMPP_PASSWORD_MAX = 8  # characters; SMPP 3.4, section 5.2.2, counts the final NUL: 9 octets

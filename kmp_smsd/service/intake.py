@@ -15,7 +15,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from kmp_smsd.config.models import Link, Sync
+from kmp_smsd.config.link import Link
+from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.numbering import NumberingPlan
 from kmp_smsd.domain.outcome import NEVER_AGAIN, Outcome
 from kmp_smsd.domain.request import SyncRequest, Unfit

@@ -14,7 +14,7 @@ from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from kmp_smsd.config.models import Link
+from kmp_smsd.config.link import Link
 from kmp_smsd.service.backoff import Backoff
 from kmp_smsd.service.connection import ConnectionFactory, LinkConnection, Receiver
 from kmp_smsd.smpp.constants import CommandId, CommandStatus, name_of

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kmp_smsd.config.models import Link, Sync
+from kmp_smsd.config.link import Link
+from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.numbering import NumberingPlan
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.payload import MAX_PAYLOAD_OCTETS, parse_payload

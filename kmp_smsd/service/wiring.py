@@ -14,7 +14,7 @@ from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.channels.protocol import Channel, ChannelDown
 from kmp_smsd.channels.ssh import open_channel
 from kmp_smsd.config.load import Config
-from kmp_smsd.config.models import Platform
+from kmp_smsd.config.platform import Platform
 from kmp_smsd.config.secrets import SecretUnavailable, read_password, read_secret
 from kmp_smsd.service.delivering import Deliverer, Patience
 from kmp_smsd.service.dispatch import Dispatcher

@@ -9,8 +9,12 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from kmp_smsd.config.example import main_file, options, platform_file
+from kmp_smsd.config.link import Link
 from kmp_smsd.config.load import load
-from kmp_smsd.config.models import Link, MainFile, Numbering, Platform, Secrets, Storage, Sync
+from kmp_smsd.config.models import MainFile, Secrets, Storage
+from kmp_smsd.config.numbering import Numbering
+from kmp_smsd.config.platform import Platform
+from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.numbering import AddressRules, NumberingPlan, NumberRange
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -13,8 +13,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from kmp_smsd.channels.host import Host
+from kmp_smsd.config.link import Link
 from kmp_smsd.config.load import ConfigFaults, load
-from kmp_smsd.config.models import Link, MainFile, Numbering, Platform, Secrets, Sync
+from kmp_smsd.config.models import MainFile, Secrets
+from kmp_smsd.config.numbering import Numbering
+from kmp_smsd.config.platform import Platform
+from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.numbering import AddressRules
 from kmp_smsd.domain.policy import OnConflict
 

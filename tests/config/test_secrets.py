@@ -5,7 +5,7 @@ import os
 import pytest
 
 from kmp_smsd.channels.options import SecretRef
-from kmp_smsd.config.models import Link
+from kmp_smsd.config.link import Link
 from kmp_smsd.config.secrets import SecretUnavailable, read_password, read_secret
 
 

@@ -12,7 +12,7 @@ from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from kmp_smsd.channels.options import SecretRef
-from kmp_smsd.config.models import Link
+from kmp_smsd.config.link import Link
 from kmp_smsd.domain.numbering import NumberingPlan, NumberRange
 from kmp_smsd.smpp.constants import CommandId
 from kmp_smsd.smpp.pdu import Message

@@ -8,7 +8,7 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
-from kmp_smsd.config.models import Sync
+from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.service import intake as intake_module
 from kmp_smsd.service.intake import WATCH_EVERY_S, Intake

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kmp_smsd.config.models import Sync
+from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.payload import MAX_PAYLOAD_OCTETS, Proof
 from kmp_smsd.domain.request import SyncRequest, Unfit

@@ -1,0 +1,41 @@
+"""platforms.d/NAME.toml."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import Field
+
+from kmp_smsd.channels.options import SshOptions
+from kmp_smsd.config.section import LIST, NAME, Section, not_below, written_as
+from kmp_smsd.domain.identifiers import APP_ID
+
+AppId = Annotated[str, written_as(APP_ID.pattern, "an app ID as 1 to 32 of A-Z a-z 0-9 . -")]
+ChannelOptions = SshOptions  # the second kind makes this a union, with `kind` as its discriminator
+
+
+class Platform(Section):
+    """platforms.d/NAME.toml: one platform, to which keys are delivered. The file's name is the platform's."""
+
+    enabled: bool = Field(default=True, description="false: the file is checked, and the platform gets nothing.")
+    apps: Annotated[tuple[AppId, ...], LIST] = Field(
+        min_length=1,
+        max_length=1000,
+        description="The app IDs whose keys this platform gets. An app is in one file only.",
+    )
+    retry_min_s: float = Field(
+        default=5.0,
+        ge=0.1,
+        le=3600,
+        description="Seconds before a failed delivery is tried again; they double each time.",
+    )
+    retry_max_s: Annotated[float, not_below("retry_min_s")] = Field(
+        default=900.0, ge=1, le=86_400, description="Seconds between tries, at most."
+    )
+    channel: ChannelOptions = Field(description="How the platform is reached.")
+
+
+def is_platform_name(text: str) -> bool:
+    """Whether `text` may name a platform: its file is ``text.toml``."""
+    return re.fullmatch(NAME, text) is not None

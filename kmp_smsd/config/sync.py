@@ -1,0 +1,59 @@
+"""[sync] of kmp-smsd.toml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kmp_smsd.config.section import LIST, Section, written_as
+from kmp_smsd.domain.policy import OnConflict, SyncPolicy
+
+ShortCode = Annotated[str, written_as("[0-9]{1,20}", "a short code as 1 to 20 digits")]
+Policy = Literal["held", "refused", "moved"]
+
+
+class Sync(Section):
+    """What a terminal's message may change, and how many messages are taken (docs/rules.rst)."""
+
+    on_sim_change: Policy = Field(
+        default="held",
+        description="A key reports under another MDN or app than the one it is bound to: held until somebody approves "
+        "it, refused, or moved at once.",
+    )
+    on_terminal_change: Policy = Field(
+        default="held",
+        description="An MDN and app report another key than the bound one: held, refused or moved, as above.",
+    )
+    on_late: Literal["held", "refused"] = Field(
+        default="held", description="A message that is older than the binding it conflicts with: held or refused."
+    )
+    late_hours: int = Field(
+        default=72,
+        ge=1,
+        le=8760,
+        description="Hours for which the key that was replaced at an MDN and app may only come back as a late message. "
+        "SMS arrive out of order.",
+    )
+    short_codes: Annotated[tuple[ShortCode, ...], LIST] = Field(
+        default=(), description="The destination addresses that are ours. Empty: every one is."
+    )
+    mdn_burst: int = Field(
+        default=10, ge=1, le=10_000, description="Messages taken at once from one MDN; more are left with the SMSC."
+    )
+    mdn_per_minute: float = Field(
+        default=6.0, gt=0, le=60_000, description="Messages per minute taken from one MDN after such a burst."
+    )
+    batch_max: int = Field(
+        default=2000, ge=1, le=2000, description="Messages that are settled in one transaction, at most."
+    )
+
+    @property
+    def policy(self) -> SyncPolicy:
+        """The options that `decide` needs."""
+        return SyncPolicy(
+            on_sim_change=OnConflict(self.on_sim_change),
+            on_terminal_change=OnConflict(self.on_terminal_change),
+            on_late=OnConflict(self.on_late),
+            late_hours=self.late_hours,
+        )
