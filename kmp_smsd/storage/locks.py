@@ -8,36 +8,52 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from kmp_smsd.storage.errors import StoreBusy, StoreUnavailable
+from kmp_smsd.storage.waiting import told_while_waiting
 
 SHARED_MODE = 0o660  # both roles and the operators work through one group
 
 
-def open_shared(path: Path) -> int:
-    """Open or create a lock file that the whole group may use; a file descriptor."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SHARED_MODE)
-    if os.fstat(descriptor).st_uid == os.geteuid():
-        os.fchmod(descriptor, SHARED_MODE)  # whatever the umask was
-    return descriptor
+@contextmanager
+def open_shared(path: Path) -> Iterator[int]:
+    """A lock file that the whole group may use, made where it is missing; a file descriptor, closed at the end.
+
+    Raises StoreUnavailable where that fails.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SHARED_MODE)
+    except OSError as error:
+        raise StoreUnavailable(f"{path}: {error.strerror}") from error
+    try:
+        if os.fstat(descriptor).st_uid == os.geteuid():
+            os.fchmod(descriptor, SHARED_MODE)  # whatever the umask was
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 class WriteLock:
     """The fair lock around every writing transaction. One per connection, used in that connection's own thread."""
 
     def __init__(self, database: Path) -> None:
-        self._next = open_shared(database.with_name(database.name + ".next"))
-        self._write = open_shared(database.with_name(database.name + ".write"))
+        with ExitStack() as opened:
+            self._next = opened.enter_context(open_shared(database.with_name(database.name + ".next")))
+            self._write = opened.enter_context(open_shared(database.with_name(database.name + ".write")))
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> None:
         try:
-            fcntl.flock(self._next, fcntl.LOCK_EX)
-            try:
-                fcntl.flock(self._write, fcntl.LOCK_EX)
-            finally:
-                fcntl.flock(self._next, fcntl.LOCK_UN)
+            with told_while_waiting(self._write):
+                fcntl.flock(self._next, fcntl.LOCK_EX)
+                try:
+                    fcntl.flock(self._write, fcntl.LOCK_EX)
+                finally:
+                    fcntl.flock(self._next, fcntl.LOCK_UN)
         except OSError as error:
             raise StoreUnavailable(f"the write lock cannot be taken: {error.strerror}") from error
 
@@ -47,39 +63,46 @@ class WriteLock:
         fcntl.flock(self._write, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        os.close(self._next)
-        os.close(self._write)
+        self._opened.close()
 
 
-class SchemaLock:
+class _HeldAtOnce:
+    """A lock that is held from the start to `close`; who does not get it at once is told `busy`."""
+
+    def __init__(self, path: Path, operation: int, busy: str) -> None:
+        with ExitStack() as opened:
+            descriptor = opened.enter_context(open_shared(path))
+            try:
+                fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StoreBusy(busy) from error
+            except OSError as error:
+                raise StoreUnavailable(f"{path}: {error.strerror}") from error
+            self._opened = opened.pop_all()
+
+    def close(self) -> None:
+        self._opened.close()
+
+
+class SchemaLock(_HeldAtOnce):
     """Held shared by every open store, exclusively by whoever migrates or replaces the database."""
 
     def __init__(self, database: Path, *, exclusive: bool) -> None:
-        self._descriptor = open_shared(database.with_name(database.name + ".schema"))
-        try:
-            fcntl.flock(self._descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._descriptor)
-            raise StoreBusy(
-                f"{database} is in use: stop kmp-smsd and wait for running commands, then try again"
-                if exclusive
-                else f"{database} is being migrated or restored: try again when that has ended"
-            ) from error
-
-    def close(self) -> None:
-        os.close(self._descriptor)
+        super().__init__(
+            database.with_name(database.name + ".schema"),
+            fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH,
+            f"{database} is in use: stop kmp-smsd and wait for running commands, then try again"
+            if exclusive
+            else f"{database} is being migrated or restored: try again when that has ended",
+        )
 
 
-class ImportLock:
+class ImportLock(_HeldAtOnce):
     """One import at a time, so that staged keys without this lock are known to be abandoned."""
 
     def __init__(self, database: Path) -> None:
-        self._descriptor = open_shared(database.with_name(database.name + ".import"))
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._descriptor)
-            raise StoreBusy("another import is running: try again when it has ended") from error
-
-    def close(self) -> None:
-        os.close(self._descriptor)
+        super().__init__(
+            database.with_name(database.name + ".import"),
+            fcntl.LOCK_EX,
+            "another import is running: try again when it has ended",
+        )

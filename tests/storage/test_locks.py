@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kmp_smsd.storage import StoreUnavailable
+from kmp_smsd.storage import StoreUnavailable, waiting
 from kmp_smsd.storage.locks import ImportLock, SchemaLock, WriteLock
 
 
@@ -80,8 +81,6 @@ def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
 def test_lock_that_fails_is_the_store_s_fault_and_leaves_nothing_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import fcntl
-
     lock, other = WriteLock(tmp_path / "kmp.db"), WriteLock(tmp_path / "kmp.db")
     flock = fcntl.flock
 
@@ -97,6 +96,85 @@ def test_lock_that_fails_is_the_store_s_fault_and_leaves_nothing_locked(
                 pass
         with other:
             pass
+
+
+def test_who_holds_the_lock_is_told_once_while_several_wait(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    database = tmp_path / "kmp.db"
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+
+        def enter() -> None:
+            with closing(WriteLock(database)) as lock, lock:
+                pass
+
+        waiters = [threading.Thread(target=enter) for _ in range(2)]
+        for waiter in waiters:
+            waiter.start()
+        deadline = time.monotonic() + 10
+        while len(waiting._waits) < 2:
+            assert time.monotonic() < deadline
+            os.sched_yield()
+        waiting.tell(time.monotonic() + 1)  # a second is nothing yet
+        assert caplog.messages == []
+        waiting.tell(time.monotonic() + 5)
+        command = Path(f"/proc/{holder.pid}/comm").read_text().strip()
+        assert caplog.messages == [f"the write lock is held by PID {holder.pid} ({command})"]
+        holder.stdin.close()
+        for waiter in waiters:
+            waiter.join(10)
+    waiting.tell(time.monotonic() + 5)
+    assert len(caplog.messages) == 1
+
+
+def test_wait_for_the_lock_is_told_of_without_being_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(waiting, "TELL_EVERY_S", 0.01)
+    monkeypatch.setattr(waiting, "LONG_S", 0.0)
+    monkeypatch.setattr(waiting, "_teller", None)
+    database = tmp_path / "kmp.db"
+
+    def enter() -> None:
+        with closing(WriteLock(database)) as lock, lock:
+            pass
+
+    with closing(WriteLock(database)) as mine:
+        waiter = threading.Thread(target=enter)
+        with mine:
+            waiter.start()
+            deadline = time.monotonic() + 10
+            while not any(f"PID {os.getpid()} " in message for message in caplog.messages):
+                assert time.monotonic() < deadline
+                os.sched_yield()
+        waiter.join(10)
+
+
+@pytest.mark.parametrize("kind", [WriteLock, ImportLock, lambda path: SchemaLock(path, exclusive=True)])
+def test_lock_that_cannot_be_opened_is_the_store_s_fault_and_leaks_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[ImportLock]
+) -> None:
+    real_open = os.open
+
+    def no_write_file(path: Path, *rest: int) -> int:
+        if path.suffix == ".write":
+            raise OSError(24, "Too many open files")
+        return real_open(path, *rest)
+
+    def no_lock(_descriptor: int, _operation: int) -> None:
+        raise OSError(37, "No locks available")
+
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", no_write_file)
+        patch.setattr(fcntl, "flock", no_lock)
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable, match=r"Too many open files|No locks available"):
+                kind(tmp_path / "kmp.db")
+    assert len(os.listdir("/proc/self/fd")) == before
+    kind(tmp_path / "kmp.db").close()
 
 
 @pytest.mark.parametrize("kind", [ImportLock, lambda path: SchemaLock(path, exclusive=True)])
