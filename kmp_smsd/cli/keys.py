@@ -61,6 +61,7 @@ def import_(settings: Settings, file: Path, vendor: str, plaintext: bool, encodi
                 file,
                 vendor,
                 public_key,
+                clock=now_ms,
                 plaintext=plaintext,
                 dry_run=dry_run,
                 encoding=KeyEncoding(encoding) if encoding else None,

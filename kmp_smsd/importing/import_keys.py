@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -31,9 +31,9 @@ class ImportStore(Protocol):
     """Where keys are staged: out of sight until their import is published."""
 
     def begin(
-        self, *, vendor: str, file_name: str, digest: str, data_key_id: str, sealed: bytes, fingerprint: str
+        self, *, vendor: str, file_name: str, digest: str, data_key_id: str, sealed: bytes, fingerprint: str, now: int
     ) -> int:
-        """Begin an import and remove abandoned ones; its number.
+        """Begin an import at `now`, Unix milliseconds, and remove abandoned ones; its number.
 
         Raises ValueError where `fingerprint` is not that of the database's master key.
         """
@@ -41,8 +41,8 @@ class ImportStore(Protocol):
     def stage(self, import_id: int, rows: Sequence[StagedKey]) -> list[tuple[str, str]]:
         """Store at most STEP_ROWS keys, not live; the key IDs that cannot be, each with "exists" or another reason."""
 
-    def publish(self, import_id: int) -> None:
-        """Make all keys of the import live at once."""
+    def publish(self, import_id: int, now: int) -> None:
+        """Make all keys of the import live at once, from `now` on."""
 
     def discard(self, import_id: int) -> None:
         """Remove the import and what was staged for it."""
@@ -69,6 +69,7 @@ def import_keys(
     vendor: str,
     public_key: PublicKey,
     *,
+    clock: Callable[[], int],
     plaintext: bool,
     dry_run: bool = False,
     encoding: KeyEncoding | None = None,
@@ -77,8 +78,9 @@ def import_keys(
     """Check a key file, wrap its keys with a new data key, stage them and publish them.
 
     The file is read twice: first all of it is checked without touching the store, then it is staged. Any fault, a key
-    ID that exists included, leaves nothing behind, and so does a dry run. `progress` is told the octets read and to
-    read, both passes together. Raises ImportRefused, OSError, and what the store raises.
+    ID that exists included, leaves nothing behind, and so does a dry run. `clock` gives Unix milliseconds: between the
+    begin and the end of a large file lie minutes. `progress` is told the octets read and to read, both passes together.
+    Raises ImportRefused, OSError, and what the store raises.
     """
     if not plaintext:
         raise ImportRefused("the keys in a CSV file are in clear; say --plaintext if the file may be read like that")
@@ -94,10 +96,10 @@ def import_keys(
         digest = lines.digest
         import_id = None
         if not faults:
-            import_id = _stage(store, lines, vendor, path.name, public_key, faults, encoding)
+            import_id = _stage(store, lines, vendor, path.name, public_key, faults, encoding, clock())
             if not faults and not dry_run:
                 # Not discarded where this fails: it may be live. If it is not, the next import removes it.
-                store.publish(import_id)
+                store.publish(import_id, clock())
             else:
                 store.discard(import_id)
                 import_id = None
@@ -114,6 +116,7 @@ def _stage(
     public_key: PublicKey,
     faults: Faults,
     encoding: KeyEncoding | None,
+    now: int,
 ) -> int:
     """Stage the file that was checked; the number of the import. Conflicts go to `faults`."""
     digest = lines.digest
@@ -125,6 +128,7 @@ def _stage(
         data_key_id=data_key.id,
         sealed=public_key.seal(data_key),
         fingerprint=public_key.fingerprint,
+        now=now,
     )
     try:
         changed = Faults(lines.name)
@@ -136,7 +140,7 @@ def _stage(
                     faults.add(line_of[key_id], f"key ID {key_id} {_sentence(reason)}", "key_id")
         if lines.digest != digest:
             faults.add(1, "the file changed while it was read; import it again")
-    except BaseException:
+    except BaseException:  # an interrupt too: nothing of it may stay
         with suppress(Exception):  # the first error is what people must see; the next import removes the rest
             store.discard(import_id)
         raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,25 +35,24 @@ class Imports:
             )
 
     def begin(
-        self, *, vendor: str, file_name: str, digest: str, data_key_id: str, sealed: bytes, fingerprint: str
+        self, *, vendor: str, file_name: str, digest: str, data_key_id: str, sealed: bytes, fingerprint: str, now: int
     ) -> int:
-        """Start staging; returns the import's number. One import at a time: raises StoreBusy."""
+        """Start staging at `now`, Unix milliseconds; returns the import's number. One at a time: raises StoreBusy."""
         self.close()
         self._lock = ImportLock(self._database.path)
         try:
-            return self._begin(vendor, file_name, digest, data_key_id, sealed, fingerprint)
-        except BaseException:
+            return self._begin(vendor, file_name, digest, data_key_id, sealed, fingerprint, now)
+        except BaseException:  # an interrupt too: the lock must not outlive the attempt
             self.close()
             raise
 
     def _begin(
-        self, vendor: str, file_name: str, digest: str, data_key_id: str, sealed: bytes, fingerprint: str
+        self, vendor: str, file_name: str, digest: str, data_key_id: str, sealed: bytes, fingerprint: str, now: int
     ) -> int:
         self.check_master_key(fingerprint)
         self._fingerprint = fingerprint
         for (abandoned,) in self._database.rows("SELECT id FROM imports WHERE live_at IS NULL"):
             self._delete(abandoned)
-        now = int(time.time() * 1000)
         with self._database.transaction() as connection:
             connection.execute(
                 "INSERT INTO data_keys (id, sealed, created_at) VALUES (?, ?, ?)", (data_key_id, sealed, now)
@@ -108,11 +106,11 @@ class Imports:
             )
         return conflicts
 
-    def publish(self, import_id: int) -> None:
-        """Make the staged keys exist, all at once. The first ones tie the database to their master key."""
+    def publish(self, import_id: int, now: int) -> None:
+        """Make the staged keys exist, all at once, at `now`. The first ones tie the database to their master key."""
         with self._database.transaction() as connection:
             connection.execute("UPDATE store SET master_key = ? WHERE master_key IS NULL", (self._fingerprint,))
-            connection.execute("UPDATE imports SET live_at = ? WHERE id = ?", (int(time.time() * 1000), import_id))
+            connection.execute("UPDATE imports SET live_at = ? WHERE id = ?", (now, import_id))
         self.close()
 
     def discard(self, import_id: int) -> None:

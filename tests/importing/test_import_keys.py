@@ -14,6 +14,7 @@ from kmp_smsd.vault.key_files import create_master_key
 from kmp_smsd.vault.master_key import MasterKey
 
 KEY = bytes(range(16))
+TIMES = (1_732_380_000_000, 1_732_380_060_000)  # when an import begins, when it goes live
 
 
 class Store:
@@ -25,7 +26,7 @@ class Store:
         self.live = {}
         self.fail_on = None
 
-    def begin(self, *, vendor, file_name, digest, data_key_id, sealed, fingerprint):
+    def begin(self, *, vendor, file_name, digest, data_key_id, sealed, fingerprint, now):
         if self.fail_on == "begin":
             raise ValueError("another master key")
         number = len(self.imports) + 1
@@ -36,6 +37,7 @@ class Store:
             "data_key_id": data_key_id,
             "sealed": sealed,
             "fingerprint": fingerprint,
+            "began": now,
         }
         self.staged[number] = {}
         return number
@@ -48,9 +50,10 @@ class Store:
         self.staged[import_id].update({row.key_id: row for row in rows})
         return refused
 
-    def publish(self, import_id):
+    def publish(self, import_id, now):
         if self.fail_on == "publish":
             raise OSError("disk full")
+        self.imports[import_id]["live"] = now
         self.live.update(self.staged.pop(import_id))
 
     def discard(self, import_id):
@@ -73,7 +76,9 @@ def run(store, tmp_path, public_and_master):
     def run(content, vendor="Acme Ltd.", plaintext=True, **options):
         path = tmp_path / "keys.csv"
         path.write_text(content)
-        return import_keys(store, path, vendor, public_and_master[0], plaintext=plaintext, **options)
+        return import_keys(
+            store, path, vendor, public_and_master[0], clock=iter(TIMES).__next__, plaintext=plaintext, **options
+        )
 
     return run
 
@@ -98,6 +103,7 @@ def test_import_is_recorded_with_its_vendor_file_digest_and_master_key(run, stor
     begun = store.imports[1]
     assert (begun["vendor"], begun["file_name"]) == ("Acme Ltd.", "keys.csv")
     assert begun["digest"] == report.digest == digest.stdout.split()[0]
+    assert (begun["began"], begun["live"]) == TIMES
     assert begun["fingerprint"] == public_and_master[0].fingerprint
 
 
@@ -203,12 +209,12 @@ def test_pipe_and_directory_are_refused_at_once(store, tmp_path, public_and_mast
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", "."):
         with pytest.raises(ImportRefused, match="not a regular file"):
-            import_keys(store, tmp_path / name, "Acme", public_and_master[0], plaintext=True)
+            import_keys(store, tmp_path / name, "Acme", public_and_master[0], clock=int, plaintext=True)
 
 
 def test_missing_file_is_an_os_error_that_names_it(store, tmp_path, public_and_master):
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        import_keys(store, tmp_path / "nowhere", "Acme", public_and_master[0], plaintext=True)
+        import_keys(store, tmp_path / "nowhere", "Acme", public_and_master[0], clock=int, plaintext=True)
 
 
 def test_progress_counts_both_passes(run):
@@ -241,11 +247,11 @@ from kmp_smsd.vault.key_files import create_master_key
 class Sink:
     def begin(self, **row): return 1
     def stage(self, import_id, rows): return []
-    def publish(self, import_id): pass
+    def publish(self, import_id, now): pass
 
 path = pathlib.Path(sys.argv[1])
 public = create_master_key(path.with_name("key"), path.with_name("key.pub"))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before = peak()
-print(import_keys(Sink(), path, "Acme", public, plaintext=True).keys, peak() - before)
+print(import_keys(Sink(), path, "Acme", public, clock=int, plaintext=True).keys, peak() - before)
 """

@@ -57,6 +57,7 @@ class Vendor:
             data_key_id=self.data_key.id,
             sealed=self.public_key.seal(self.data_key),
             fingerprint=self.public_key.fingerprint,
+            now=NOW,
         )
         staged = []
         for key_id, app_id in keys:
@@ -67,7 +68,7 @@ class Vendor:
                 StagedKey(key_id, None, app_id, key.algorithm, key.kcv, key.nonce, key.ciphertext, None, None)
             )
         assert store.imports.stage(number, staged) == []
-        store.imports.publish(number)
+        store.imports.publish(number, NOW)
 
 
 def clear(key_id: str) -> bytes:

@@ -46,13 +46,14 @@ def begin_import(store: Store, *, vendor: str = "acme", fingerprint: str = FINGE
         data_key_id=f"data-key-{next(_data_keys)}",
         sealed=b"sealed data key",
         fingerprint=fingerprint,
+        now=NOW,
     )
 
 
 def import_keys(store: Store, *keys: str | StagedKey, vendor: str = "acme") -> None:
     number = begin_import(store, vendor=vendor)
     assert store.imports.stage(number, [staged(key) if isinstance(key, str) else key for key in keys]) == []
-    store.imports.publish(number)
+    store.imports.publish(number, NOW)
 
 
 def register(store: Store, mdn: str, *app_ids: str, now: int = NOW) -> None:

@@ -25,7 +25,7 @@ def test_staged_keys_exist_once_their_import_is_published(store: Store) -> None:
     assert settle(store, sync(A, "k1")) == [Outcome.UNKNOWN_KEY]
     with pytest.raises(NotPossible, match="no key k1"):
         store.keys.revoke("k1", None, NOW, compromised=False)
-    store.imports.publish(number)
+    store.imports.publish(number, NOW)
     assert key_ids(store) == ["k1"]
     assert store.keys.get("k1")["state"] == "pre-active"  # type: ignore[index]
     assert settle(store, sync(A, "k1")) == [Outcome.BOUND]
@@ -46,7 +46,7 @@ def test_conflicting_keys_are_told_and_left_out(store: Store) -> None:
         ("a", "twice in this file"),
     ]
     assert store.imports.stage(number, [staged("a"), staged("b"), staged("OLD")]) == [("a", "twice in this file")]
-    store.imports.publish(number)
+    store.imports.publish(number, NOW)
     assert key_ids(store) == ["OLD", "a", "b", "old"]
 
 
@@ -74,7 +74,7 @@ def test_abandoned_import_is_swept_away_by_the_next(open_store: Any) -> None:
     store = open_store()
     number = begin_import(store)
     assert store.imports.stage(number, [staged("k1")]) == []
-    store.imports.publish(number)
+    store.imports.publish(number, NOW)
     assert key_ids(store) == ["k1"]
     assert len(store.imports.listing()) == 1
 
@@ -84,7 +84,7 @@ def test_one_import_at_a_time(open_store: Any) -> None:
     number = begin_import(first)
     with pytest.raises(StoreBusy, match="another import is running"):
         begin_import(second)
-    first.imports.publish(number)
+    first.imports.publish(number, NOW)
     number = begin_import(second)
     second.imports.discard(number)
     begin_import(first)
