@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from kmp_smsd.channels.options import HostKey, SecretRef
     from kmp_smsd.storage import Store
 
-SECRET_OCTETS_MAX = 65_536
-
 
 def _state(row: Row) -> str:
     if not row["configured"]:
@@ -103,23 +101,21 @@ def test(settings: Settings, name: str, identity: Path | None, as_json: bool) ->
     """Connect to every host of a platform and exchange hellos. No key is sent. Exits 69 where one host fails."""
     from kmp_smsd.channels.protocol import ChannelDown
     from kmp_smsd.channels.ssh import probe
-    from kmp_smsd.config.secrets import SecretUnavailable, read_secret
+    from kmp_smsd.config.secrets import SECRET_OCTETS_MAX, SecretUnavailable, read_secret, ssh_identity
 
     config = settings.config
     if name not in config.platforms:
         raise _unknown(name, config.platforms.keys())
 
-    def credentials(ref: SecretRef | None) -> bytes:
+    def credentials(own: SecretRef | None) -> bytes:
         if identity is not None:
             with open(identity, "rb") as file:
                 return file.read(SECRET_OCTETS_MAX)
-        ref = ref or config.secrets.ssh_identity
-        if ref is None:
-            raise SecretUnavailable("[secrets] ssh_identity is missing")
+        found = ssh_identity(own, config.secrets)
         try:
-            return read_secret(ref)
+            return read_secret(found)
         except SecretUnavailable as error:
-            if ref.credential is None:
+            if found.credential is None:
                 raise
             raise SecretUnavailable(f"{error}; here, name it with --identity") from None
 

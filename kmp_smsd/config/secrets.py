@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.config.link import Link
+from kmp_smsd.config.models import Secrets
 
 SECRET_OCTETS_MAX = 65_536  # an SSH key with its comment has about 3,000
 SMPP_PASSWORD_MAX = 8  # characters; SMPP 3.4, section 5.2.2, counts the final NUL: 9 octets
@@ -60,6 +61,17 @@ def read_password(link: Link) -> str:
             "if the SMSC issued it so, set allow_long_password = true"
         )
     return secret.decode("ascii")
+
+
+def ssh_identity(own: SecretRef | None, secrets: Secrets) -> SecretRef:
+    """Where the SSH key is found with which we log in at a platform: its `own`, else the one for all platforms.
+
+    Raises SecretUnavailable where there is neither.
+    """
+    found = own or secrets.ssh_identity
+    if found is None:
+        raise SecretUnavailable("[secrets] ssh_identity is missing")
+    return found
 
 
 def open_without_waiting(path: str, flags: int) -> int:

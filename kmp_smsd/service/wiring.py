@@ -15,7 +15,7 @@ from kmp_smsd.channels.protocol import Channel, ChannelDown
 from kmp_smsd.channels.ssh import open_channel
 from kmp_smsd.config.load import Config
 from kmp_smsd.config.platform import Platform
-from kmp_smsd.config.secrets import SecretUnavailable, read_password, read_secret
+from kmp_smsd.config.secrets import SecretUnavailable, read_password, read_secret, ssh_identity
 from kmp_smsd.service.delivering import Deliverer, Patience
 from kmp_smsd.service.dispatch import Dispatcher
 from kmp_smsd.service.intake import Intake
@@ -116,11 +116,8 @@ def _check_master_key(store: Store, master_key: MasterKey) -> None:
 
 
 def _deliverer(config: Config, name: str, platform: Platform, data_keys: DataKeys) -> Deliverer:
-    def credentials(ref: SecretRef | None) -> bytes:
-        ref = ref or config.secrets.ssh_identity
-        if ref is None:
-            raise SecretUnavailable("[secrets] ssh_identity is missing")
-        return read_secret(ref)
+    def credentials(own: SecretRef | None) -> bytes:
+        return read_secret(ssh_identity(own, config.secrets))
 
     def channel() -> Channel:
         try:

@@ -6,7 +6,8 @@ import pytest
 
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.config.link import Link
-from kmp_smsd.config.secrets import SecretUnavailable, read_password, read_secret
+from kmp_smsd.config.models import Secrets
+from kmp_smsd.config.secrets import SecretUnavailable, read_password, read_secret, ssh_identity
 
 
 @pytest.fixture
@@ -101,3 +102,12 @@ def test_password_that_smpp_cannot_carry_is_refused(credentials, octets):
     (credentials / "smsc").write_bytes(octets)
     with pytest.raises(SecretUnavailable, match="not ASCII"):
         read_password(link())
+
+
+def test_platform_s_own_ssh_identity_wins_over_the_common_one():
+    own, common = SecretRef(credential="ssh-metering"), SecretRef(file="/run/ssh")
+    secrets = Secrets.model_construct(ssh_identity=common)
+    assert ssh_identity(own, secrets) == own
+    assert ssh_identity(None, secrets) == common
+    with pytest.raises(SecretUnavailable, match=r"\[secrets\] ssh_identity is missing"):
+        ssh_identity(None, Secrets.model_construct(ssh_identity=None))
