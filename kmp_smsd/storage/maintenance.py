@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -15,6 +16,7 @@ from typing import Any
 import sqlite_utils
 from pysqlite3 import dbapi2 as sqlite3
 
+from kmp_smsd.domain.shown import shown
 from kmp_smsd.storage.database import Database, connect
 from kmp_smsd.storage.errors import NotPossible, StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.locks import SHARED_MODE, SchemaLock
@@ -103,24 +105,35 @@ def _migrate(connection: Any, path: Path) -> Migrated:
 
 def backup(path: Path, target: Path) -> int:
     """Write a consistent copy to `target`, which must not exist, while everything goes on; its size in octets."""
-    if target.exists():
-        raise NotPossible(f"{target} exists: name another file")
-    partial = target.with_name(target.name + ".partial")
     try:
-        partial.unlink(missing_ok=True)
-        with closing(SchemaLock(path, exclusive=False)), closing(connect(path)) as connection:
-            check_schema(connection, path)
-            os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # VACUUM INTO takes an empty file
-            connection.execute("VACUUM INTO ?", (str(partial),))
-        _sync(partial)
-        os.link(partial, target)  # unlike rename, never over a file that appeared meanwhile
+        if os.path.lexists(target):
+            raise FileExistsError
+        with _partial(target) as partial:
+            with closing(SchemaLock(path, exclusive=False)), closing(connect(path)) as connection:
+                check_schema(connection, path)
+                connection.execute("VACUUM INTO ?", (str(partial),))
+            _sync(partial)
+            os.link(partial, target)  # unlike rename, never over a file that appeared meanwhile
+        _sync(target)
+        return target.stat().st_size
+    except FileExistsError:
+        raise NotPossible(f"{shown(str(target))} exists: name another file") from None
     except (sqlite3.OperationalError, OSError) as error:
-        raise StoreUnavailable(f"{target}: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise StoreUnavailable(f"{shown(str(target))}: {why}") from error
+
+
+@contextmanager
+def _partial(target: Path) -> Iterator[Path]:
+    """An empty file beside `target` that only we use and read; it is gone afterwards. VACUUM INTO takes it so."""
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix="kmp-smsd-backup.", suffix=".partial")
+    os.close(descriptor)
+    partial = target.with_name(os.path.basename(name))
+    try:
+        yield partial
     finally:
         with suppress(OSError):
             partial.unlink()
-    _sync(target)
-    return target.stat().st_size
 
 
 def restore(path: Path, source: Path, now: int) -> Restored:

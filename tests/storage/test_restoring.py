@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from pysqlite3 import dbapi2 as sqlite3
 
+from kmp_smsd.domain.shown import shown
 from kmp_smsd.storage import StoreBusy, StoreUnavailable, StoreUnusable, maintenance, open_store
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.maintenance import backup, migrate, restore
@@ -163,6 +164,49 @@ def test_backup_is_never_written_over_a_file(path: Path, saved: Path) -> None:
         restore(path, path.with_name("missing"), NOW)
     with pytest.raises(StoreUnavailable):
         backup(path, path.parent / "missing" / "saved.db")
+
+
+def test_two_backups_to_one_file_at_once_are_one_whole_backup_and_one_refusal(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = path.with_name("saved.db")
+    both_written = threading.Barrier(2)
+    link = os.link
+    ended: list[int | str] = []
+
+    def link_together(source: Path, name: Path) -> None:
+        both_written.wait(10)
+        link(source, name)
+
+    def run() -> None:
+        try:
+            ended.append(backup(path, target))
+        except Exception as error:
+            ended.append(f"{type(error).__name__}: {error}")
+
+    monkeypatch.setattr(maintenance.os, "link", link_together)
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(map(str, ended)) == [
+        str(target.stat().st_size), f"NotPossible: {shown(str(target))} exists: name another file",
+    ]  # fmt: skip
+    assert is_whole(target)
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert list(path.parent.glob("*.partial")) == []
+
+
+def test_backup_that_fails_leaves_nothing_beside_its_target(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_path: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(maintenance, "_sync", broken)
+    before = set(path.parent.iterdir())
+    with pytest.raises(StoreUnavailable, match="Input/output error"):
+        backup(path, path.with_name("saved.db"))
+    assert set(path.parent.iterdir()) == before
 
 
 WRITERS = 3
