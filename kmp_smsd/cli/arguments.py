@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 from kmp_smsd.cli.failures import Failed
 from kmp_smsd.cli.settings import Settings
 from kmp_smsd.domain.identifiers import is_app_id, is_key_id
+from kmp_smsd.domain.shown import shown
 
 
 class MdnType(click.ParamType):  # type: ignore[type-arg]
@@ -31,9 +33,9 @@ class KeyIdType(click.ParamType):  # type: ignore[type-arg]
     name = "KEY_ID"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        return (
-            value if is_key_id(value) else self.fail(f"{value!r}: a key ID is 1 to 64 of A-Z a-z 0-9 . -", param, ctx)
-        )
+        if not is_key_id(value):
+            self.fail(f"'{shown(value)}': a key ID is 1 to 64 of A-Z a-z 0-9 . -", param, ctx)
+        return value
 
 
 class AppIdType(click.ParamType):  # type: ignore[type-arg]
@@ -42,12 +44,42 @@ class AppIdType(click.ParamType):  # type: ignore[type-arg]
     name = "APP"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        return (
-            value if is_app_id(value) else self.fail(f"{value!r}: an app ID is 1 to 32 of A-Z a-z 0-9 . -", param, ctx)
-        )
+        if not is_app_id(value):
+            self.fail(f"'{shown(value)}': an app ID is 1 to 32 of A-Z a-z 0-9 . -", param, ctx)
+        return value
 
 
-MDN, KEY_ID, APP_ID = MdnType(), KeyIdType(), AppIdType()
+class WordsType(click.ParamType):  # type: ignore[type-arg]
+    """What a person writes for others to read."""
+
+    name = "TEXT"
+
+    def __init__(self, characters_max: int) -> None:
+        self._characters_max = characters_max
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = value.strip()
+        if not (text and text.isprintable() and len(text) <= self._characters_max):
+            self.fail(f"'{shown(value)}': write 1 to {self._characters_max} printable characters", param, ctx)
+        return text
+
+
+class SecondsType(click.FloatRange):
+    """A time to wait, at most a day."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, max=86_400)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):  # no comparison with it is true
+            self.fail(f"{value!r} is not a valid float", param, ctx)
+        return seconds
+
+
+MDN, KEY_ID, APP_ID, PERSON, REASON = MdnType(), KeyIdType(), AppIdType(), WordsType(64), WordsType(200)
+NUMBER = click.IntRange(1, 2**63 - 1)  # of a row, as SQLite counts
+SECONDS = SecondsType()
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
+
+from kmp_smsd.domain.shown import shown
 
 REFUSED = 1
 USAGE = 64
@@ -53,11 +56,16 @@ def explain(error: Exception) -> tuple[int, str] | None:
     if isinstance(error, PermissionError):
         return _forbidden(error)
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return TEMPORARY, f"{where}{error.strerror or error}"
+        return TEMPORARY, f"{_where(error)}{error.strerror or error}"
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        # Arguments were checked, so this comes from the environment or the working directory.
+        return CONFIGURATION, f"'{shown(error.object)}' is not in UTF-8: give it another name"
     return None
 
 
 def _forbidden(error: PermissionError) -> tuple[int, str]:
-    where = f"{error.filename}: " if error.filename else ""
-    return NO_PERMISSION, f"{where}permission denied: run this as root, or as a member of the service's group"
+    return NO_PERMISSION, f"{_where(error)}permission denied: run this as root, or as a member of the service's group"
+
+
+def _where(error: OSError) -> str:
+    return f"{shown(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""

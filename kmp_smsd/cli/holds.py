@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kmp_smsd.cli.arguments import each, json_option
+from kmp_smsd.cli.arguments import NUMBER, PERSON, SECONDS, each, json_option
 from kmp_smsd.cli.failures import UNAVAILABLE
 from kmp_smsd.cli.output import PAGE, Columns, Row, listing, local_time, pages
 from kmp_smsd.cli.settings import Settings, now_ms
@@ -59,11 +59,16 @@ COLUMNS: Columns = {
 
 
 def _whoever_asks() -> str:
-    return os.environ.get("SUDO_USER") or os.environ.get("USER") or getpass.getuser()
+    try:
+        return os.environ.get("SUDO_USER") or os.environ.get("USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return f"uid {os.getuid()}"
 
 
-_by = click.option("--by", default=_whoever_asks, show_default="$SUDO_USER or $USER", help="Who decides this.")
-_holds = click.argument("numbers", metavar="HOLD...", type=click.IntRange(min=1), nargs=-1, required=True)
+_by = click.option(
+    "--by", type=PERSON, default=_whoever_asks, show_default="$SUDO_USER or $USER", help="Who decides this."
+)
+_holds = click.argument("numbers", metavar="HOLD...", type=NUMBER, nargs=-1, required=True)
 
 
 @click.group()
@@ -93,7 +98,7 @@ def list_(settings: Settings, everything: bool, as_json: bool) -> None:
 @holds.command()
 @_holds
 @_by
-@click.option("--wait", "wait_s", type=click.FloatRange(min=0), default=10.0, show_default=True, metavar="SECONDS",
+@click.option("--wait", "wait_s", type=SECONDS, default=10.0, show_default=True, metavar="SECONDS",
               help="How long to wait for intake's decision.")  # fmt: skip
 @click.pass_obj
 def approve(settings: Settings, numbers: tuple[int, ...], by: str, wait_s: float) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kmp_smsd.cli.arguments import KEY_ID, confirm, dry_run_option, each, json_option, yes_option
+from kmp_smsd.cli.arguments import KEY_ID, REASON, confirm, dry_run_option, each, json_option, yes_option
 from kmp_smsd.cli.failures import Failed
 from kmp_smsd.cli.output import PAGE, count, listing, pages, record
 from kmp_smsd.cli.progress import progress
@@ -119,7 +119,7 @@ def show(settings: Settings, key_id: str, as_json: bool) -> None:
 
 @keys.command()
 @click.argument("key_ids", metavar="KEY_ID...", type=KEY_ID, nargs=-1, required=True)
-@click.option("--reason", help="For others to read.")
+@click.option("--reason", type=REASON, help="For others to read.")
 @click.pass_obj
 def suspend(settings: Settings, key_ids: tuple[str, ...], reason: str | None) -> None:
     """Let nothing new be bound to a key until it is resumed. What is bound stays so."""
@@ -148,7 +148,7 @@ def resume(settings: Settings, key_ids: tuple[str, ...]) -> None:
 
 @keys.command()
 @click.argument("key_ids", metavar="KEY_ID...", type=KEY_ID, nargs=-1, required=True)
-@click.option("--reason", help="For others to read.")
+@click.option("--reason", type=REASON, help="For others to read.")
 @click.option("--compromised", is_flag=True, help="Somebody else may know the key.")
 @yes_option
 @click.pass_obj

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from kmp_smsd.domain.shown import printable
+
 PAGE = 1000
 
 Row = Mapping[str, Any]
@@ -101,13 +103,6 @@ def _cell(row: Row, column: str | Callable[[Row], str]) -> str:
     if column in _TIMES or column.endswith("_at"):
         return local_time(value)
     return printable(", ".join(value) if isinstance(value, list) else str(value))
-
-
-def printable(text: str) -> str:
-    """`text` without what could move a terminal's cursor: others wrote some of it."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _table(headers: list[str], cells: list[list[str]], widths: list[int]) -> str:

@@ -155,12 +155,12 @@ def trust(settings: Settings, name: str, as_json: bool) -> None:
     path, hosts, pinned = _hosts_in_file(settings, name)
     rows: list[dict[str, Any]] = []
     lines = []
-    for shown in fetch_host_keys(hosts):
-        common = {"host": str(shown.host), "error": shown.fault or None}
-        if shown.fault:
+    for answer in fetch_host_keys(hosts):
+        common = {"host": str(answer.host), "error": answer.fault or None}
+        if answer.fault:
             rows.append({**common, "algorithm": None, "fingerprint": None, "host_key": None, "pinned": None})
-        for key, (algorithm, fingerprint, text) in zip(shown.keys, shown.describe(), strict=True):
-            known = any(one.blob == key.blob and one.is_for(shown.host) for one in pinned)
+        for key, (algorithm, fingerprint, text) in zip(answer.keys, answer.describe(), strict=True):
+            known = any(one.blob == key.blob and one.is_for(answer.host) for one in pinned)
             rows.append(
                 {
                     **common,

@@ -6,15 +6,20 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
 from kmp_smsd import __version__
 from kmp_smsd.cli.failures import BUG, INTERRUPTED, USAGE, explain
 from kmp_smsd.cli.settings import DEFAULT_CONFIG, Settings
+from kmp_smsd.domain.shown import printable, shown
+
+ARGUMENT_CHARACTERS_MAX = 4096  # as Linux limits paths
 
 #: Name -> module in this room, the command in it, and its line in --help.
 COMMANDS = {
@@ -57,37 +62,43 @@ class Program(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _to_stdout():  # --help and --version write here
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            raise _ReaderGone from None  # click would call it a failure
-        return result
+        with _to_stdout():
+            return super().invoke(ctx)
 
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:
         settings = Settings()
+        _open_closed_streams()
+        arguments = sys.argv[1:] if args is None else list(args)
         try:
-            code = super().main(args, prog_name or "kmp-smsd", **extra | {"standalone_mode": False, "obj": settings})
+            _check(arguments)
+            extra |= {"standalone_mode": False, "obj": settings}
+            code = super().main(arguments, prog_name or "kmp-smsd", **extra)
         except _ReaderGone:
-            _forget_stdout()
+            _forget(sys.stdout)
             code = 0
         except (KeyboardInterrupt, click.Abort):
             _complain("interrupted")
             code = INTERRUPTED
         except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.format_message(), err=True)
+            _complain(error.format_message())
             code = USAGE
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "kmp-smsd"
-            _complain(f"{_sentence(error.format_message())} (see '{path} --help')")
+            _complain(f"{_sentence(error.format_message(), arguments)} (see '{path} --help')")
             code = USAGE
         except click.ClickException as error:
             _complain(error.format_message())
             code = error.exit_code
         except Exception as error:
+            if isinstance(error, OSError):
+                _forget_if_broken(sys.stdout)
             known = explain(error)
             if settings.debug:
                 traceback.print_exc()
@@ -127,14 +138,65 @@ def program(settings: Settings, path: Path, debug: bool) -> None:
             stream.reconfigure(errors="backslashreplace")  # a locale without Unicode is no reason to fail
 
 
-def _sentence(text: str) -> str:
+def _check(arguments: Sequence[str]) -> None:
+    """Refuse what could only be a mistake or an attack, before it reaches a terminal, a file or the database."""
+    for argument in arguments:
+        kinds = {unicodedata.category(character) for character in argument[:ARGUMENT_CHARACTERS_MAX]}
+        if len(argument) > ARGUMENT_CHARACTERS_MAX:
+            fault = f"has more than {ARGUMENT_CHARACTERS_MAX:,} characters"
+        elif "Cs" in kinds:  # octets that Python could not decode became surrogates
+            fault = "is not in UTF-8"
+        elif "Cc" in kinds:
+            fault = "has control characters"
+        else:
+            continue
+        raise click.UsageError(f"the argument '{shown(argument)}' {fault}")
+
+
+def _sentence(text: str, arguments: Sequence[str]) -> str:
+    """What click says, as a sentence without its full stop. It quotes arguments however long they are."""
+    for argument in arguments:
+        for value in (argument, argument.partition("=")[2]):
+            if value != shown(value):
+                text = text.replace(repr(value)[1:-1], shown(value)).replace(value, shown(value))
     return " ".join(text.split()).rstrip(".")
 
 
 def _complain(sentence: str) -> None:
-    click.echo(f"kmp-smsd: {sentence}" if "\n" not in sentence else sentence, err=True)
+    """Say it, or be silent where standard error takes nothing any more: the exit code tells it too."""
+    lines = sentence if "\n" in sentence else f"kmp-smsd: {sentence}"
+    try:
+        click.echo("\n".join(map(printable, lines.split("\n"))), err=True)
+    except OSError:
+        _forget(sys.stderr)
 
 
-def _forget_stdout() -> None:
+@contextmanager
+def _to_stdout() -> Iterator[None]:
+    """Around what may write there."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise _ReaderGone from None  # click would call it a failure
+
+
+def _forget_if_broken(stream: TextIO) -> None:
+    """What is left in its buffer would be a second fault when the interpreter ends."""
+    try:
+        stream.flush()
+    except OSError:
+        _forget(stream)
+
+
+def _forget(stream: TextIO) -> None:
     """Nothing more is written there, not even what is left in its buffer when the interpreter ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _open_closed_streams() -> None:
+    """Lead standard streams that are closed (``>&-``) nowhere; else the next file that is opened takes their place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kmp_smsd.domain.shown import shown
+
 E164_DIGITS_MAX = 15
 TON_UNKNOWN, TON_INTERNATIONAL, TON_NATIONAL = 0, 1, 2  # SMPP 3.4, section 5.2.5; every other type is never an MDN
 
@@ -98,13 +100,13 @@ class NumberingPlan:
         if not number:
             raise ValueError("the number is empty")
         if not (number.isascii() and number.isdigit()):
-            raise ValueError(f"{text!r} is not a number: write digits, as in +{self.country_code}...")
+            raise ValueError(f"'{shown(text)}' is not a number: write digits, as in +{self.country_code}...")
         readings = [number] if number != written else [number, self.country_code + number]
         legal = [reading for reading in readings if self._legal(reading)]
         if len(legal) == 1:
             return legal[0]
         if legal:
-            raise ValueError(f"{text!r} may be +{legal[0]} or +{legal[1]}: write the one that is meant, with +")
+            raise ValueError(f"'{shown(text)}' may be +{legal[0]} or +{legal[1]}: write the one that is meant, with +")
         raise ValueError(self._why_not(readings))
 
     def _legal(self, number: str) -> str | None:
@@ -118,5 +120,5 @@ class NumberingPlan:
         for reading in readings:
             if (entry := self.range_of(reading)) is not None:
                 kind = f"a number in the range {entry.prefix} ({entry.name})"
-                return f"+{reading} has {len(reading)} digits, {kind} has {entry.digits}"
-        return f"+{readings[0]} is in no range of the numbering plan"
+                return f"+{shown(reading)} has {len(reading)} digits, {kind} has {entry.digits}"
+        return f"+{shown(readings[0])} is in no range of the numbering plan"

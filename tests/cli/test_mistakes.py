@@ -42,15 +42,89 @@ def test_wrong_arguments_are_told_in_one_sentence(site, words, sentence):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (("holds", "approve", str(2**63)), "is not in the range 1<=x<=9223372036854775807"),
+        (("holds", "refuse", "9" * 4000), "is not in the range 1<=x<=9223372036854775807"),
+        (("holds", "refuse", "0"), "0 is not in the range"),
+        (("holds", "refuse", "-1"), "No such option '-1'"),
+        (("holds", "refuse", "1", "--by", "op\udcff"), "the argument 'op\\udcff' is not in UTF-8"),
+        (("holds", "refuse", "1", "--by", " "), "' ': write 1 to 64 printable characters"),
+        (("holds", "approve", "1", "--by", "x" * 65), "write 1 to 64 printable characters"),
+        (("holds", "approve", "1", "--wait", "nan"), "'nan' is not a valid float"),
+        (("holds", "approve", "1", "--wait", "inf"), "inf is not in the range 0<=x<=86400"),
+        (("keys", "suspend", "K1", "--reason", "x" * 201), "write 1 to 200 printable characters"),
+        (("db", "backup", "saved\udcff.db"), "the argument 'saved\\udcff.db' is not in UTF-8"),
+        (("keys", "list", "--vendor", "red \x1b[31m"), r"the argument 'red \x1b[31m' has control characters"),
+        (("keys", "show", "K" * 4097), "has more than 4,096 characters"),
+    ],
+)
+def test_arguments_that_no_command_can_take_are_refused(site, words, sentence):
+    site.ready("K1")
+    code, told = site.refused(*words)
+    assert code == 64
+    assert sentence in told
+    assert site.rows("keys", "list")[0]["state"] == "pre-active"
+
+
+@pytest.mark.parametrize("characters", [300, 4_000, 100_000])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("{}",),
+        ("--{}",),
+        ("keys", "show", "_{}"),
+        ("keys", "suspend", "--reason={}", "K1"),
+        ("keys", "import", "{}", "--vendor", "Acme"),
+        ("holds", "approve", "{}"),
+        ("holds", "approve", "1", "--wait={}"),
+        ("bindings", "show", "{}"),
+        ("bindings", "show", "+{}"),
+        ("outbox", "list", "--platform", "{}"),
+        ("platforms", "test", "{}"),
+        ("platforms", "trust", "{}"),
+        ("db", "backup", "{}"),
+        ("db", "restore", "{}"),
+    ],
+)
+def test_what_was_written_is_never_told_in_full_length(site, words, characters):
+    site.ready("K1")
+    code, told = site.refused(*(word.format("5" * characters) for word in words))
+    assert code in (1, 64, 75)
+    assert "5" * 81 not in told
+
+
+def test_a_name_in_the_environment_that_is_not_utf8_is_no_bug(site, monkeypatch):
+    site.ready()
+    monkeypatch.setenv("SUDO_USER", "op\udcff")
+    code, told = site.refused("holds", "refuse", "1")
+    assert code == 64
+    assert r"'op\udcff': write 1 to 64 printable characters" in told
+
+
+def test_a_directory_whose_name_is_not_utf8_is_no_bug(site):
+    site.ready("K1")
+    odd = site.directory / "state\udcff"
+    odd.mkdir()
+    for name in ("kmp-smsd.toml", "kmp.db"):
+        shutil.copy(site.directory / name, odd / name)
+    runner = CliRunner(env={"KMP_SMSD_CONFIG": str(odd / "kmp-smsd.toml")})
+    for words in (["db", "migrate"], ["keys", "list"], ["db", "restore", str(site.database), "--yes"]):
+        done = runner.invoke(program, words)
+        assert done.exit_code in (0, 78)
+        assert "bug" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
         (("keys", "show", "NONE"), "no key NONE: see 'kmp-smsd keys list'"),
         (("keys", "resume", "K1"), "key K1 is live and cannot become live"),
         (("holds", "refuse", "7"), "hold 7 does not exist: see 'kmp-smsd holds list'"),
         (("bindings", "withdraw", FIRST, "meter"), f"{FIRST} has no binding for meter: see"),
         (("registrations", "remove", SECOND, "meter"), f"{SECOND} is not registered for meter: see"),
-        (("platforms", "test", "meterng"), "no enabled platform meterng (did you mean 'metering'?)"),
+        (("platforms", "test", "meterng"), "no enabled platform 'meterng' (did you mean 'metering'?)"),
         (("platforms", "trust", "meterng"), "no platforms.d/meterng.toml (did you mean 'metering'?)"),
         (("platforms", "trust", "../x"), "no platforms.d/../x.toml"),
-        (("outbox", "list", "--platform", "meterng"), "no enabled platform meterng (did you mean 'metering'?)"),
+        (("outbox", "list", "--platform", "meterng"), "no enabled platform 'meterng' (did you mean 'metering'?)"),
         (("master-key", "create"), "are sealed to master key"),
     ],
 )

@@ -149,3 +149,38 @@ def test_an_old_locale_shows_names_all_the_same(site):
     said, told = process.communicate(timeout=20)
     assert (process.returncode, told) == (0, "")
     assert r"\u7535\u8868" in said
+
+
+@pytest.mark.parametrize("words", [("--version",), ("keys", "list"), ("keys", "show", "NONE")])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_who_wants_nothing_at_all_gets_silence(site, words, unbuffered):
+    site.ready("K1")
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = site.process(*words, stdout=writing, env={**os.environ, "PYTHONUNBUFFERED": unbuffered})
+    os.close(writing)
+    told = process.communicate(timeout=20)[1]
+    assert (process.returncode, "NONE" in told) == ((1, True) if "NONE" in words else (0, False))
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_bug(site, closed):
+    site.ready("K1")
+
+    def code(*words: str) -> int:
+        return subprocess.run(
+            ["sh", "-c", f'exec "$@" {closed}', "sh", *site.words(*words)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        ).returncode
+
+    assert [code("keys", "list"), code("keys", "show", "NONE"), code("keys", "revoke", "K1")] == [0, 1, 64]
+
+
+def test_messages_that_nobody_can_be_told_leave_the_exit_code(site):
+    site.ready("K1")
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        for words, code in ((("keys", "show", "NONE"), 1), (("keys",), 64), (("keys", "list"), 0)):
+            process = site.process(*words, stdout=subprocess.DEVNULL, stderr=full)
+            assert process.wait(20) == code
