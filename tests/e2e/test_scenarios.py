@@ -85,12 +85,18 @@ def test_message_resent_after_a_lost_answer_is_bound_once(carrier):
     assert carrier.outcomes(mdn).count("bound") == 1
 
 
-def test_registration_removed_while_the_delivery_is_under_way(carrier):
+def stored_but_unanswered(carrier: Carrier) -> tuple[str, str, Path]:
+    """An MDN and its key, which the platform has stored, and the gate that holds its answer back."""
     mdn, key = carrier.terminal("meter")
     gate = carrier.gate("metering")
     hold_answers(gate)
     carrier.say(mdn, f"K1:{key}")
     carrier.wait_for((gate / "held").exists, "the platform to have stored the key")
+    return mdn, key, gate
+
+
+def test_registration_removed_while_the_delivery_is_under_way(carrier):
+    mdn, _, gate = stored_but_unanswered(carrier)
     carrier.command("registrations", "remove", mdn, "meter")
     release_answers(gate)
     carrier.settled()
@@ -98,11 +104,7 @@ def test_registration_removed_while_the_delivery_is_under_way(carrier):
 
 
 def test_delivered_but_killed_before_settling_and_then_withdrawn(carrier):
-    mdn, key = carrier.terminal("meter")
-    gate = carrier.gate("metering")
-    hold_answers(gate)
-    carrier.say(mdn, f"K1:{key}")
-    carrier.wait_for((gate / "held").exists, "the platform to have stored the key")
+    mdn, _, gate = stored_but_unanswered(carrier)
     role(carrier, "dispatch").kill()
     release_answers(gate)
     carrier.command("bindings", "withdraw", mdn, "meter")
@@ -112,11 +114,7 @@ def test_delivered_but_killed_before_settling_and_then_withdrawn(carrier):
 
 
 def test_key_revoked_in_mid_delivery(carrier):
-    mdn, key = carrier.terminal("meter")
-    gate = carrier.gate("metering")
-    hold_answers(gate)
-    carrier.say(mdn, f"K1:{key}")
-    carrier.wait_for((gate / "held").exists, "the platform to have stored the key")
+    mdn, key, gate = stored_but_unanswered(carrier)
     carrier.command("keys", "revoke", key, "--yes", "--compromised", "--reason", "read out in a laboratory")
     release_answers(gate)
     carrier.settled()

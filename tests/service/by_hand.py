@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.config.link import Link
 from kmp_smsd.domain.numbering import NumberingPlan, NumberRange
+from kmp_smsd.smpp.codec import HEADER
 from kmp_smsd.smpp.constants import CommandId
 from kmp_smsd.smpp.pdu import Message
 
@@ -97,6 +98,17 @@ class SmscByHand:
     def statuses(self) -> list[tuple[int, int]]:
         """(sequence_number, command_status) in the order in which they were sent."""
         return [(message.sequence_number, status) for write in self.writes for message, status in write]
+
+
+def headers(transport: StringTransport) -> list[tuple[int, ...]]:
+    """(command_id, command_status, sequence_number) of each PDU that was written since the last time."""
+    octets, found = transport.value(), []
+    transport.clear()
+    while octets:
+        length, *header = HEADER.unpack_from(octets)
+        found.append(tuple(header))
+        octets = octets[length:]
+    return found
 
 
 def mo(number: int = 1, text: str | bytes = "K1:KEY-1", **fields: Any) -> Message:

@@ -14,11 +14,10 @@ from kmp_smsd.service import intake as intake_module
 from kmp_smsd.service.intake import WATCH_EVERY_S, Intake
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.simulator.deliver import deliver_sm_body, with_header
-from kmp_smsd.smpp.codec import HEADER
 from kmp_smsd.smpp.constants import RESPONSE, CommandId
 from kmp_smsd.storage import StoreUnavailable, open_store
 from kmp_smsd.storage.maintenance import migrate
-from tests.service.by_hand import MDN, PLAN, PoolByHand, ReactorByHand, SmscByHand, alarms, finished, link, mo
+from tests.service.by_hand import MDN, PLAN, PoolByHand, ReactorByHand, SmscByHand, alarms, finished, headers, link, mo
 from tests.storage.stock import bound, counted, import_keys, journalled, open_holds, register
 
 OK, TEMPORARY, NEVER = 0, 0x64, 0x66
@@ -636,13 +635,7 @@ class Linked:
         self.protocol.dataReceived(with_header(command_id, number, body, 0))
 
     def heard(self):
-        octets, found = self.transport.value(), []
-        self.transport.clear()
-        while octets:
-            length, *header = HEADER.unpack_from(octets)
-            found.append(tuple(header))
-            octets = octets[length:]
-        return found
+        return headers(self.transport)
 
 
 MO_BODY = deliver_sm_body(MDN, "K1:KEY-1")

@@ -13,11 +13,10 @@ from kmp_smsd.service.backoff import Backoff
 from kmp_smsd.service.link import LinkWord, SmscLink
 from kmp_smsd.simulator.deliver import deliver_sm_body, with_header
 from kmp_smsd.simulator.smsc import Smsc, SmscSettings
-from kmp_smsd.smpp.codec import HEADER
 from kmp_smsd.smpp.constants import RESPONSE, CommandId, CommandStatus
 from kmp_smsd.smpp.pdu import Bind
 from kmp_smsd.smpp.session import SessionSettings
-from tests.service.by_hand import link
+from tests.service.by_hand import headers, link
 
 MO = deliver_sm_body("8613912345678", "K1:A")
 TEMPORARY = CommandStatus.ESME_RX_T_APPN
@@ -92,14 +91,7 @@ class Smscs:
         self.say(mode | RESPONSE, 1, b"smsc\0")
 
     def heard(self):
-        """Return (command_id, command_status, sequence_number) of each PDU since the last time."""
-        octets, found = self.transport.value(), []
-        self.transport.clear()
-        while octets:
-            length, *header = HEADER.unpack_from(octets)
-            found.append(tuple(header))
-            octets = octets[length:]
-        return found
+        return headers(self.transport)
 
     def lose(self):
         self.protocol.connectionLost(Failure(ConnectionDone()))
