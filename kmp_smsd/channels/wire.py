@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ MAX_INTEGER: Final = 2**63 - 1
 EXCERPT_OCTETS: Final = 80
 REASON_CHARACTERS: Final = 200
 EXAMINED_CHARACTERS: Final = 2_000  # of a peer's text: what comes later is never shown
+LEAST_MAX_LINE_OCTETS: Final = 1_024  # the longest delivery has less than half of it
 LONGEST_RETRY_S: Final = 86_400.0
 AHEAD_MS: Final = 86_400_000  # a version is Unix milliseconds: one day ahead of our clock is absurd
 
@@ -81,7 +81,7 @@ def encode_delivery(number: int, delivery: Delivery) -> bytes:
 
 
 def parse_hello(line: bytes) -> Hello:
-    """Read the receiver's first line. Raises WireError where it is none, or of another version."""
+    """Read the receiver's first line. Raises WireError where it is none, of another version, or takes no delivery."""
     fields = _object(line, ())
     if fields.get("type") != "hello":
         raise WireError(f"the first line is not a hello: {excerpt(line)}")
@@ -90,6 +90,11 @@ def parse_hello(line: bytes) -> Hello:
     receiver, window, max_line = fields.get("receiver"), fields.get("window"), fields.get("max_line")
     if not (isinstance(receiver, str) and _is_integer(window) and _is_integer(max_line) and window and max_line):
         raise WireError(f"receiver, window or max_line of the hello is missing or wrong: {excerpt(line)}")
+    if max_line < LEAST_MAX_LINE_OCTETS:
+        raise WireError(
+            f"the receiver takes lines of {max_line} octets only (max_line of its hello); "
+            f"a delivery needs {LEAST_MAX_LINE_OCTETS}"
+        )
     return Hello(receiver=printable(receiver), window=window, max_line=max_line)
 
 
@@ -126,19 +131,15 @@ def judge(answer: Answer, delivery: Delivery, now_s: float) -> Result:
         case "stale":
             return _stale(answer.fields.get("version"), delivery, now_s)
         case "retry":
-            after = answer.fields.get("retry_after_s")
-            if isinstance(after, bool) or not isinstance(after, int | float) or not 0 <= after < math.inf:
-                after = None
             return TryLater(
-                delivery,
-                _reason(answer, delivery),
-                retry_after_s=None if after is None else min(float(after), LONGEST_RETRY_S),
+                delivery, _reason(answer, delivery), retry_after_s=_seconds(answer.fields.get("retry_after_s"))
             )
         case "rejected":
             return Rejected(delivery, _reason(answer, delivery))
-        case status:
-            shown = excerpt(json.dumps(status).encode(), _keys(delivery))
-            return TryLater(delivery, f"answered with status {shown}, which is no answer to this")
+        case str(status):
+            return TryLater(delivery, f"answered {printable(status, _keys(delivery))!r}, which is no answer to this")
+        case _:
+            return TryLater(delivery, "answered without a status that is text")
 
 
 def excerpt(line: bytes, keys: Iterable[bytes] = ()) -> str:
@@ -190,6 +191,13 @@ def _object(line: bytes, keys: Iterable[bytes]) -> dict[str, Any]:
 
 def _is_integer(value: Any) -> TypeGuard[int]:
     return type(value) is int and 0 <= value <= MAX_INTEGER
+
+
+def _seconds(value: Any) -> float | None:
+    """A time of the peer, at most a day; None where it is none. An integer may be too large for a float: cut first."""
+    if type(value) not in (int, float) or not value >= 0:
+        return None
+    return float(min(value, LONGEST_RETRY_S))
 
 
 def _stale(held: Any, delivery: Delivery, now_s: float) -> Result:

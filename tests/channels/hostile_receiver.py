@@ -46,7 +46,7 @@ window = 3 if behaviour == "window" else 100
 version = 2 if behaviour == "version" else 1
 if behaviour == "greeting":
     say("Welcome to Debian GNU/Linux 12!")
-max_line = 200 if behaviour == "short" else 65536
+max_line = {"narrow": 200, "short": 1024}.get(behaviour, 65536)
 say({"v": version, "type": "hello", "receiver": "hostile", "window": window, "max_line": max_line})
 if behaviour == "noise":
     # More than the 2 MiB that SSH lets it send before we read.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -8,9 +9,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.host_keys import fetch_host_keys
 from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed, Rejected, TryLater, Withdraw
@@ -107,7 +110,7 @@ def test_no_more_are_sent_unanswered_than_the_receiver_wants(platform: Platform,
 
 def test_line_longer_than_the_receiver_takes_is_rejected_and_its_neighbours_go_on(platform: Platform) -> None:
     platform.misbehave("short")
-    long = dataclasses.replace(secret_bind(), key_id="L" * 64)
+    long = dataclasses.replace(secret_bind(), key_id="L" * 1_000)  # which only a stolen intake could ask for
     short = withdraw(secret_bind(), VERSION)
     results = list(platform.open().deliver([long, short]))
     assert isinstance(next(result for result in results if result.delivery is long), Rejected)
@@ -159,6 +162,7 @@ def test_unreadable_identity_is_a_sentence_and_no_connection(platform: Platform,
     ("behaviour", "said"),
     [
         ("version", "another version"),
+        ("narrow", "takes lines of 200 octets only"),
         ("greeting", r"not JSON: Welcome to Debian GNU/Linux 12!"),
         ("silent", "within 0.5 s|no answer for 0.5 s"),
     ],
@@ -289,6 +293,69 @@ def test_host_that_accepts_and_then_says_nothing_is_given_up(platform: Platform)
         with pytest.raises(ChannelDown, match=r"not connected within 0\.3 s"):
             platform.open(hosts=[f"127.0.0.1:{mute.getsockname()[1]}"], connect_within_s=0.3)
         assert time.monotonic() - began < 5
+
+
+def seconds_to_cancel(platform: Platform, hosts: list[str], is_connecting: Callable[[], object]) -> float:
+    """How long connecting goes on after another thread has cancelled it."""
+    cancel = Cancel()
+    requested_at = []
+
+    def request() -> None:
+        is_connecting()
+        requested_at.append(time.monotonic())
+        cancel.request()
+
+    requester = threading.Thread(target=request)
+    requester.start()
+    with pytest.raises(ChannelDown):
+        platform.open(hosts=hosts, connect_within_s=60, cancel=cancel)
+    ended_at = time.monotonic()
+    requester.join(10)
+    return ended_at - requested_at[0]
+
+
+def test_cancelled_connecting_ends_at_once_and_tries_no_further_host(platform: Platform) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        host = f"127.0.0.1:{mute.getsockname()[1]}"
+        accepted: list[socket.socket] = []
+        hosts = [host, platform.server.address]
+        assert seconds_to_cancel(platform, hosts, lambda: accepted.append(mute.accept()[0])) < 2
+        accepted[0].close()
+    assert platform.channels == []
+
+
+def unanswered_syns(port: int) -> int:
+    """How many connections to `port` wait for its first answer, as the kernel tells."""
+    return sum(f":{port:04X} 02 " in line for line in Path("/proc/net/tcp").read_text().splitlines())
+
+
+def test_cancelled_tcp_connect_ends_at_once(platform: Platform) -> None:
+    """The queue of the listener is full: then the kernel leaves a SYN without an answer."""
+    with contextlib.ExitStack() as opened:
+        full = opened.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        while not (before := unanswered_syns(port)):
+            one = opened.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", port))
+
+        def is_connecting() -> None:
+            deadline = time.monotonic() + 10
+            while unanswered_syns(port) <= before:
+                assert time.monotonic() < deadline
+
+        assert seconds_to_cancel(platform, [f"127.0.0.1:{port}"], is_connecting) < 2
+
+
+def test_what_was_connected_before_it_was_cancelled_goes_on(platform: Platform, binds: list[Bind]) -> None:
+    cancel = Cancel()
+    channel = platform.open(cancel=cancel)
+    cancel.request()
+    assert [type(result) for result in channel.deliver(binds)] == [Confirmed] * len(binds)
+    with pytest.raises(ChannelDown, match="cancelled"):
+        platform.open(cancel=cancel)
 
 
 def test_host_killed_in_mid_delivery_loses_nothing_and_confirms_only_what_is_held(platform: Platform) -> None:

@@ -73,11 +73,22 @@ def test_hello_of_the_receiver_is_read() -> None:
         b'{"v":1,"type":"hello","receiver":"r","window":"50","max_line":65536}',
         b'{"v":1,"type":"hello","receiver":"r","window":50,"max_line":-1}',
         b'{"v":1,"type":"hello","receiver":"r","window":50}',
+        b'{"v":1,"type":"hello","receiver":"r","window":50,"max_line":1e999}',
+        b'{"v":1,"type":"hello","receiver":"r","window":50,"max_line":true}',
+        b'{"v":1,"type":"hello","receiver":"r","window":' + b"9" * 400 + b',"max_line":65536}',
+        b'{"v":' + b"1" * 400 + b',"type":"hello","receiver":"r","window":50,"max_line":65536}',
     ],
 )
 def test_hello_that_is_none_is_an_error(line: bytes) -> None:
     with pytest.raises(WireError):
         parse_hello(line)
+
+
+def test_receiver_that_can_take_no_delivery_is_told_so_at_its_hello() -> None:
+    hello = '{"v":1,"type":"hello","receiver":"r","window":50,"max_line":%d}'
+    assert parse_hello((hello % 1_024).encode()).max_line == 1_024
+    with pytest.raises(WireError, match=r"takes lines of 1023 octets only .*; a delivery needs 1024"):
+        parse_hello((hello % 1_023).encode())
 
 
 @pytest.mark.parametrize(
@@ -121,7 +132,19 @@ def test_receipt_that_is_not_ours_is_an_alarm(proof: Any) -> None:
     assert result.alarm
 
 
-@pytest.mark.parametrize("status", [None, "", "ok", "STORED", "removed", 0, ["stored"], {"a": 1}])
+def test_status_nested_as_deep_as_can_be_read_proves_nothing() -> None:
+    """Deeper than could be written again."""
+    depth = 60_000
+    while True:
+        try:
+            answer = parse_answer(b'{"id":17,"status":' + b"[" * depth + b"]" * depth + b"}")
+            break
+        except WireError:
+            depth -= max(1, depth // 500)
+    assert isinstance(judge(answer, BIND, NOW_S), TryLater)
+
+
+@pytest.mark.parametrize("status", [None, "", "ok", "STORED", "removed", 0, ["stored"], {"a": 1}, 10**4_000, 1e308])
 def test_status_that_the_protocol_has_not_proves_nothing(status: Any) -> None:
     assert isinstance(judged(status=status, receipt=RECEIPT), TryLater)
 
@@ -147,11 +170,17 @@ def test_stale_is_believed_up_to_a_day_ahead_of_our_clock() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "given"), [(0, 0.0), (30, 30.0), (1.5, 1.5), (10**9, 86_400.0), (-1, None), ("30", None), (True, None)]
-)
-def test_retry_is_bounded_to_a_day(asked: Any, given: float | None) -> None:
-    result = judged(status="retry", retry_after_s=asked, reason="busy")
-    assert result == TryLater(BIND, "busy", retry_after_s=given)
+    ("asked", "given"),
+    [
+        ("0", 0.0), ("30", 30.0), ("1.5", 1.5), ("-0.0", 0.0), ("1000000000", 86_400.0), ("1e999", 86_400.0),
+        pytest.param("9" * 400, 86_400.0, id="400 digits"), pytest.param("9" * 4_000, 86_400.0, id="4000 digits"),
+        ("-1", None), ("-1e999", None), pytest.param("-" + "9" * 400, None, id="-400 digits"),
+        ('"30"', None), ("true", None), ("null", None), ("[30]", None),
+    ],
+)  # fmt: skip
+def test_retry_is_bounded_to_a_day(asked: str, given: float | None) -> None:
+    answer = parse_answer(f'{{"id":17,"status":"retry","retry_after_s":{asked},"reason":"busy"}}'.encode())
+    assert judge(answer, BIND, NOW_S) == TryLater(BIND, "busy", retry_after_s=given)
 
 
 @pytest.mark.parametrize("form", ["hex", "upper", "base64", "base64url", "cut"])
