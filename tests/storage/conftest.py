@@ -7,22 +7,25 @@ from pathlib import Path
 import pytest
 
 from kmp_smsd.domain.policy import SyncPolicy
-from kmp_smsd.storage import Store, open_store
-from kmp_smsd.storage.maintenance import migrate
+from kmp_smsd.storage import Store
+from tests.storage.back_ends import BACK_ENDS, Sqlite
 
 OpenStore = Callable[..., Store]
 
 
-@pytest.fixture(name="open_store", params=["sqlite"])
-def _open_store(tmp_path: Path) -> Iterator[OpenStore]:
+@pytest.fixture(params=BACK_ENDS.values(), ids=BACK_ENDS)
+def back_end(request: pytest.FixtureRequest, tmp_path: Path) -> Sqlite:
+    made: Sqlite = request.param(tmp_path)
+    return made
+
+
+@pytest.fixture(name="open_store")
+def _open_store(back_end: Sqlite) -> Iterator[OpenStore]:
     """Opens stores on databases by name, each created when first named; all are closed in the end."""
     with ExitStack() as stores:
 
         def opened(policy: SyncPolicy | None = None, *, name: str = "kmp") -> Store:
-            path = tmp_path / f"{name}.db"
-            if not path.exists():
-                migrate(path)
-            return stores.enter_context(open_store(path, policy))
+            return stores.enter_context(back_end.open(policy, name=name))
 
         yield opened
 
@@ -30,3 +33,9 @@ def _open_store(tmp_path: Path) -> Iterator[OpenStore]:
 @pytest.fixture
 def store(open_store: OpenStore) -> Store:
     return open_store()
+
+
+@pytest.fixture
+def small_steps(back_end: Sqlite) -> Iterator[None]:
+    with back_end.small_steps():
+        yield

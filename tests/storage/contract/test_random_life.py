@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import copy
-import shutil
+import itertools
 import tempfile
 from collections import Counter
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
-from kmp_smsd.storage import maintenance, open_store, outbox
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject
+from tests.storage.back_ends import BACK_ENDS, Sqlite
 from tests.storage.stock import HOUR, NOW, import_keys, open_holds, register, staged, sync
 from tests.storage.stock import bound as bound_in
 from tests.storage.stock import outbox as outbox_of
@@ -26,6 +36,7 @@ KEYS = ("k1", "k2", "k3", "reserved", "s1", "s2")
 APPS = ("meter", "tracker")
 PLATFORMS = ("one", "two")
 
+names = itertools.count()
 mdns, keys, apps = st.sampled_from(MDNS), st.sampled_from(KEYS), st.sampled_from(APPS)
 ages = st.sampled_from([0, 0, 0, 1, HOUR, 80 * HOUR])
 reports = st.tuples(mdns, keys, st.none() | apps, ages)
@@ -135,24 +146,28 @@ class Model:
 
 
 class Life(RuleBasedStateMachine):
+    def __init__(self, back_end: type[Sqlite]) -> None:
+        super().__init__()
+        self.back_end = back_end
+
     @initialize(
         sim=st.sampled_from(OnConflict),
         terminal=st.sampled_from(OnConflict),
         late=st.sampled_from([OnConflict.HELD, OnConflict.REFUSED]),
     )
     def begin(self, sim: OnConflict, terminal: OnConflict, late: OnConflict) -> None:
-        self.steps, outbox.STEP_ROWS = outbox.STEP_ROWS, 2
-        self.directory = Path(tempfile.mkdtemp(dir="/dev/shm"))
-        self.path = self.directory / "kmp.db"
-        maintenance.migrate(self.path)
+        self.ended = ExitStack()
+        self.ended.enter_context(self.back_end.small_steps())
+        directory = self.ended.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm"))
+        self.databases = self.back_end(Path(directory))
         self.policy = SyncPolicy(on_sim_change=sim, on_terminal_change=terminal, on_late=late)
-        self.store = open_store(self.path, self.policy)
+        self.store = self.databases.open(self.policy)
         self.model = Model(self.policy)
         self.now = NOW
         self.flying: list[tuple[str, OutboxRow]] = []
         self.platforms: dict[str, dict[tuple[str, str], tuple[int, str | None]]] = {name: {} for name in PLATFORMS}
         self.highest: dict[tuple[str, str], int] = {}
-        self.saved: tuple[Path, Model] | None = None
+        self.saved: tuple[str, Model] | None = None
         self.restored = False
 
     @rule(hours=st.sampled_from([0, 0, 1, 20, 80]))
@@ -304,9 +319,9 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def person_backs_up(self) -> None:
-        path = self.directory / f"saved-{len(list(self.directory.iterdir()))}"
-        maintenance.backup(self.path, path)
-        self.saved = path, copy.deepcopy(self.model)
+        name = f"copy-{next(names)}"
+        self.databases.back_up(name)
+        self.saved = name, copy.deepcopy(self.model)
 
     @precondition(lambda self: self.saved is not None)
     @rule()
@@ -314,8 +329,8 @@ class Life(RuleBasedStateMachine):
         assert self.saved is not None
         self.now += HOUR
         self.store.close()
-        maintenance.restore(self.path, self.saved[0], self.now)
-        self.store = open_store(self.path, self.policy)
+        self.databases.restore(self.saved[0], self.now)
+        self.store = self.databases.open(self.policy)
         self.model = copy.deepcopy(self.saved[1])
         self.flying.clear()
         self.restored = True
@@ -389,9 +404,11 @@ class Life(RuleBasedStateMachine):
                     assert row["confirmed_version"] == row["wanted_version"]
         finally:
             self.store.close()
-            shutil.rmtree(self.directory)
-            outbox.STEP_ROWS = self.steps
+            self.ended.close()
 
 
-TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+@pytest.mark.parametrize("back_end", BACK_ENDS.values(), ids=BACK_ENDS)
+def test_store_lives_as_its_model_does(back_end: type[Sqlite]) -> None:
+    run_state_machine_as_test(
+        partial(Life, back_end), settings=settings(max_examples=40, stateful_step_count=40, deadline=None)
+    )

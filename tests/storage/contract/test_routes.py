@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kmp_smsd.storage import Store, database, outbox
+from kmp_smsd.storage import Store
 from kmp_smsd.storage.routes import PlatformState
 from tests.storage.stock import (
     NOW,
@@ -31,11 +31,7 @@ MDNS = [f"86139000001{number:02}" for number in range(20)]
 KEYS = [f"k{number}" for number in range(20)]
 names = itertools.count()
 
-
-@pytest.fixture(autouse=True)
-def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "STEP_ROWS", 3)
-    monkeypatch.setattr(database, "STEP_ROWS", 3)
+pytestmark = pytest.mark.usefixtures("small_steps")
 
 
 def many(store: Store) -> None:

@@ -13,7 +13,6 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.storage import Store
-from kmp_smsd.storage import settling as settling_module
 from tests.storage.stock import (
     HOUR,
     MOVING,
@@ -244,81 +243,6 @@ def test_strangers_get_a_thousand_entries_an_hour_and_link(store: Store) -> None
     assert journalled(store)[1_000:] == [("8613812345678", "not_registered"), (A, "unknown_key")]
     settle(store, sync("8613812345679", "k1"), now=NOW + HOUR)
     assert journalled(store)[1_002:] == [("8613812345679", "not_registered")]
-
-
-def test_stranger_whose_entry_was_not_committed_gets_it_when_it_comes_again(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import_keys(store, "k1")
-
-    record = settling_module.Settling._record
-
-    def broken(*given: Any) -> None:
-        record(*given)
-        raise OSError("disk")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(settling_module.Settling, "_record", broken)
-        with pytest.raises(settling_module.StoreUnavailable):
-            settle(store, sync(C, "k1"))
-    settle(store, sync(C, "k1"))
-    assert journalled(store) == [(C, "not_registered")]
-
-
-# Own faults
-
-
-def poisoned(monkeypatch: pytest.MonkeyPatch, *key_ids: str) -> None:
-    right = settling_module.decide
-
-    def decide(request: SyncRequest, facts: Any) -> Any:
-        if request.key_id in key_ids:
-            raise ZeroDivisionError("poison")
-        return right(request, facts)
-
-    monkeypatch.setattr(settling_module, "decide", decide)
-
-
-@pytest.mark.parametrize("position", [0, 1, 7, 12, 24])
-def test_poison_message_ends_as_error_and_takes_no_neighbour_with_it(
-    store: Store, monkeypatch: pytest.MonkeyPatch, position: int
-) -> None:
-    keys = [f"k{number}" for number in range(25)]
-    mdns = [f"86139000001{number:02}" for number in range(25)]
-    import_keys(store, *keys)
-    for mdn in mdns:
-        register(store, mdn, "meter")
-    poisoned(monkeypatch, keys[position])
-    outcomes = settle(store, *map(sync, mdns, keys))
-    assert outcomes == [Outcome.ERROR if at == position else Outcome.BOUND for at in range(25)]
-    assert len(bound(store)) == 24
-    assert (mdns[position], "error") in journalled(store)
-    assert counted(store) == {"bound": 24, "error": 1}
-
-
-def test_poison_from_end_to_end_ends_all_as_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    import_keys(store, "k1")
-    register(store, A, "meter")
-    poisoned(monkeypatch, "k1")
-    assert settle(store, *[sync(A, "k1")] * 9) == [Outcome.ERROR] * 9
-    assert counted(store) == {"error": 9}
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), settling_module.StoreUnavailable("lock")])
-def test_fault_of_the_store_is_nobody_s_error(store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    import_keys(store, "k1", "k2")
-    register(store, A, "meter")
-    before = content(store, (A,))
-
-    def broken(*_: object) -> None:
-        raise error
-
-    with monkeypatch.context() as patch:
-        patch.setattr(settling_module, "write_holds", broken)
-        with pytest.raises(settling_module.StoreUnavailable):
-            settle(store, sync(A, "k1"), sync(A, "k2"))
-    assert content(store, (A,)) == before
-    assert settle(store, sync(A, "k1")) == [Outcome.BOUND]
 
 
 # However messages are cut into batches

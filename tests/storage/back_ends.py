@@ -1,0 +1,45 @@
+"""The back ends that the contract is held to: the tests in contract/ know of a back end what stands here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from unittest import mock
+
+from kmp_smsd.domain.policy import SyncPolicy
+from kmp_smsd.storage import Store, database, maintenance, open_store, outbox
+
+
+class Sqlite:
+    """Databases by name, in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def open(self, policy: SyncPolicy | None = None, *, name: str = "kmp") -> Store:
+        """Open a store on a database, which is created when it is first named."""
+        path = self.directory / f"{name}.db"
+        if not path.exists():
+            maintenance.migrate(path)
+        return open_store(path, policy)
+
+    def back_up(self, copy: str, *, name: str = "kmp") -> None:
+        """Save a database, which may be open, as `copy`."""
+        maintenance.backup(self.directory / f"{name}.db", self.directory / f"{copy}.backup")
+
+    def restore(self, copy: str, now: int, *, name: str = "kmp") -> None:
+        """Make a database, which nobody has open, what was saved as `copy`."""
+        maintenance.restore(self.directory / f"{name}.db", self.directory / f"{copy}.backup", now)
+
+    @staticmethod
+    @contextmanager
+    def small_steps() -> Iterator[None]:
+        """What is done in steps of thousands of rows is done in steps of two."""
+        with ExitStack() as patched:
+            for module in (database, outbox):
+                patched.enter_context(mock.patch.object(module, "STEP_ROWS", 2))
+            yield
+
+
+BACK_ENDS = {"sqlite": Sqlite}
