@@ -79,7 +79,7 @@ class SimulatedPlatform:
             self._connections.add(transport)
 
 
-class _Session(paramiko.ServerInterface):  # type: ignore[misc]
+class _Session(paramiko.ServerInterface):  # type: ignore[misc]  # paramiko has no types
     """What one client may do: log in with the authorized key, and run the forced command."""
 
     def __init__(self, command: Sequence[str], public: str) -> None:

@@ -113,7 +113,7 @@ class SmscServer:
         def run() -> None:
             try:
                 result.set_result(call(self._smsc_in_thread()))
-            except BaseException as error:
+            except BaseException as error:  # whatever it is, it belongs to the thread that waits
                 result.set_exception(error)
 
         self._reactor.callFromThread(run)

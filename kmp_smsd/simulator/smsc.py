@@ -98,7 +98,7 @@ class Smsc:
         """Open the port, 0 for any free one, and return its number."""
         factory = Factory.forProtocol(SmscSession)
         factory.noisy = False
-        factory.smsc = self  # type: ignore[attr-defined]
+        factory.smsc = self  # type: ignore[attr-defined]  # as Twisted has its protocols find their owner
         self._port = self.reactor.listenTCP(port, factory, interface=interface)
         self._tick = self.reactor.callLater(TICK_S, self._on_tick)
         return int(self._port.getHost().port)

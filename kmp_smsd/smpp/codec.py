@@ -161,7 +161,7 @@ def encode_refusal(command_id: int, command_status: int, sequence_number: int) -
     return HEADER.pack(HEADER_OCTETS, command_id | RESPONSE, command_status, sequence_number)
 
 
-class _LongPasswordBind(smpplib_command.BindTransmitter):  # type: ignore[misc]
+class _LongPasswordBind(smpplib_command.BindTransmitter):  # type: ignore[misc]  # smpplib has no types
     """smpplib cuts a password to eight octets without a word; `Bind` has checked it already."""
 
     params = smpplib_command.BindTransmitter.params | {

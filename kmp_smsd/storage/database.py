@@ -96,7 +96,7 @@ class Database:
                 try:
                     yield self.connection
                     self.connection.execute("COMMIT")
-                except BaseException:
+                except BaseException:  # an interrupt too: nothing may be left open
                     with suppress(sqlite3.Error):  # SQLite itself rolls back where the disk is full or broken
                         self.connection.execute("ROLLBACK")
                     raise

@@ -89,7 +89,8 @@ class Store:
 
     def master_key(self) -> str | None:
         """The fingerprint of the master key that this database's keys are sealed to; None before the first import."""
-        return self._database.rows("SELECT master_key FROM store")[0][0]  # type: ignore[no-any-return]
+        fingerprint: str | None = self._database.rows("SELECT master_key FROM store")[0][0]
+        return fingerprint
 
     def tallies(self, *, since_hour: int = 0) -> list[dict[str, Any]]:
         """Counted messages per outcome and link since an hour (hours since 1970, UTC)."""

@@ -18,7 +18,7 @@ def create_master_key(private_path: Path, public_path: Path) -> PublicKey:
     _write_new(private_path, private, 0o600)
     try:
         _write_new(public_path, public, 0o644)
-    except BaseException:
+    except BaseException:  # an interrupt too
         private_path.unlink()
         raise
     return PublicKey.load(public_path)
@@ -33,7 +33,7 @@ def _write_new(path: Path, octets: bytes, mode: int) -> None:
             file.flush()
             os.fsync(descriptor)
         _sync_directory(path.parent)
-    except BaseException:
+    except BaseException:  # an interrupt too: half a key is none
         path.unlink()
         raise
 
