@@ -16,6 +16,7 @@ from kmp_smsd.channels.wire import excerpt, printable
 log = logging.getLogger(__name__)
 
 READ_OCTETS = 262_144
+DRAINED_READS = 8  # at a time; as much as SSH lets the far side send unread, so nobody talks without an end
 DRAIN_EVERY_S = 1.0  # how long the far side's standard error may wait for us
 EXIT_STATUS_WITHIN_S = 1.0  # it comes right after the end of the stream, or never
 LOGGED_LINES = 100  # of standard error, per connection: a peer may not fill our log
@@ -101,7 +102,9 @@ class Stream:
         return self.down("the connection broke")
 
     def _drain(self, keys: Sequence[bytes]) -> None:
-        while self._channel.recv_stderr_ready():
+        for _ in range(DRAINED_READS):
+            if not self._channel.recv_stderr_ready():
+                return
             octets: bytes = self._channel.recv_stderr(READ_OCTETS)
             if not octets:
                 return
