@@ -141,12 +141,12 @@ def program(settings: Settings, path: Path, debug: bool) -> None:
 def _check(arguments: Sequence[str]) -> None:
     """Refuse what could only be a mistake or an attack, before it reaches a terminal, a file or the database."""
     for argument in arguments:
-        kinds = {unicodedata.category(character) for character in argument[:ARGUMENT_CHARACTERS_MAX]}
+        categories = {unicodedata.category(character) for character in argument[:ARGUMENT_CHARACTERS_MAX]}
         if len(argument) > ARGUMENT_CHARACTERS_MAX:
             fault = f"has more than {ARGUMENT_CHARACTERS_MAX:,} characters"
-        elif "Cs" in kinds:  # octets that Python could not decode became surrogates
+        elif "Cs" in categories:  # octets that Python could not decode became surrogates
             fault = "is not in UTF-8"
-        elif "Cc" in kinds:
+        elif categories & {"Cc", "Cf", "Zl", "Zp"}:  # escape sequences, writing from right to left, line ends
             fault = "has control characters"
         else:
             continue

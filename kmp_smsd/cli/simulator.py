@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import signal
 import sys
 import threading
@@ -12,9 +13,25 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from kmp_smsd.cli.failures import REFUSED, Failed
+from kmp_smsd.domain.shown import printable, shown
 
 if TYPE_CHECKING:
     from kmp_smsd.simulator.server import SmscServer
+
+LINE_OCTETS_MAX = 4096
+PUBLIC_KEY_OCTETS_MAX = 65_536
+
+
+class Latin1Type(click.ParamType):  # type: ignore[type-arg]
+    """Text as the simulated SMSC writes it into a PDU."""
+
+    name = "TEXT"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return value if _is_latin1(value) else self.fail(f"'{shown(value)}' is not in Latin-1", param, ctx)
+
+
+LATIN1 = Latin1Type()
 
 
 @click.command()
@@ -38,14 +55,16 @@ def simulator() -> None:
 
 
 @simulator.command()
-@click.argument("file", type=click.File("r", encoding="utf-8"), default="-")
+@click.argument("file", type=click.File("rb"), default="-")
 @click.option("--port", type=click.IntRange(0, 65535), default=2775, show_default=True, help="0: any free one.")
-@click.option("--system-id", default="esme", show_default=True, help="The system_id that may bind.")
-@click.option("--password", default="secret", show_default=True, help="Its password.")
+@click.option("--system-id", type=LATIN1, default="esme", show_default=True, help="The system_id that may bind.")
+@click.option("--password", type=LATIN1, default="secret", show_default=True, help="Its password.")
 @click.option("--window", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Unanswered messages.")
-@click.option("--destination", default="10690000", show_default=True, help="The short code that messages go to.")
+@click.option(
+    "--destination", type=LATIN1, default="10690000", show_default=True, help="The short code that messages go to."
+)
 @click.option("--stay", is_flag=True, help="Go on listening after the last message was answered.")
-def smsc(file: IO[str], port: int, system_id: str, password: str, window: int, destination: str, stay: bool) -> None:
+def smsc(file: IO[bytes], port: int, system_id: str, password: str, window: int, destination: str, stay: bool) -> None:
     """Be an SMSC that sends one message per line of FILE (standard input): MDN TEXT.
 
     A message stays here until the ESME accepts it or says never; then its command_status is printed. Ends when all
@@ -62,7 +81,7 @@ def smsc(file: IO[str], port: int, system_id: str, password: str, window: int, d
             _until_stopped()
 
 
-def _send_lines(server: SmscServer, file: IO[str], destination: str) -> None:
+def _send_lines(server: SmscServer, file: IO[bytes], destination: str) -> None:
     from kmp_smsd.smpp.constants import name_of
 
     room = threading.Semaphore(10_000)  # messages that wait here, however long the file is
@@ -70,8 +89,8 @@ def _send_lines(server: SmscServer, file: IO[str], destination: str) -> None:
     broken = threading.Event()
     sent: set[Future[int]] = set()
 
-    for number, line in enumerate(file, 1):
-        text = line.rstrip("\r\n")
+    for number, line in enumerate(iter(lambda: file.readline(LINE_OCTETS_MAX + 1), b""), 1):
+        text = _text(number, line)
         if not text.strip() or text.startswith("#"):
             continue
         source_addr, _, message = text.strip().partition(" ")
@@ -83,7 +102,7 @@ def _send_lines(server: SmscServer, file: IO[str], destination: str) -> None:
             with said:
                 sent.discard(future)
                 try:
-                    click.echo(f"{name_of(future.result())} {text}")
+                    click.echo(f"{name_of(future.result())} {printable(text)}")
                 except BrokenPipeError:
                     broken.set()
 
@@ -99,6 +118,26 @@ def _send_lines(server: SmscServer, file: IO[str], destination: str) -> None:
             future_or_none = next(iter(sent), None)
         if future_or_none is not None:
             future_or_none.result()
+
+
+def _text(number: int, line: bytes) -> str:
+    if len(line) > LINE_OCTETS_MAX:
+        raise Failed(f"line {number} has more than {LINE_OCTETS_MAX:,} octets: is a line end missing?")
+    try:
+        text = line.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise Failed(f"line {number} is not in UTF-8") from None
+    if not _is_latin1(text):
+        raise Failed(f"line {number} has characters that Latin-1 has not: '{shown(text)}'")
+    return text
+
+
+def _is_latin1(text: str) -> bool:
+    try:
+        text.encode("latin-1")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @simulator.command()
@@ -118,8 +157,9 @@ def platform(public_key: Path, store: Path) -> None:
     from kmp_smsd.simulator.lab import receiver_path
     from kmp_smsd.simulator.platform import SimulatedPlatform
 
-    line = public_key.read_text(encoding="utf-8", errors="replace").strip()
-    if len(line.split()) < 2:
+    with open(public_key, "rb") as file:
+        line = file.read(PUBLIC_KEY_OCTETS_MAX).decode(errors="replace").strip()
+    if not _is_public_key(line):
         raise Failed(f"{public_key} is no SSH public key: name the .pub file of the daemon's SSH identity")
     try:
         receiver = receiver_path()
@@ -136,6 +176,18 @@ def platform(public_key: Path, store: Path) -> None:
         _until_stopped()
     finally:
         server.stop()
+
+
+def _is_public_key(line: str) -> bool:
+    """Whether it reads ``ssh-ed25519 AAAA...``; the base64 names the algorithm again (RFC 4253, section 6.6)."""
+    words = line.split()
+    if len(words) < 2:
+        return False
+    name = words[0].encode()
+    try:
+        return base64.b64decode(words[1], validate=True).startswith(len(name).to_bytes(4) + name)
+    except ValueError:
+        return False
 
 
 def _until_stopped() -> None:

@@ -108,6 +108,8 @@ def backup(path: Path, target: Path) -> int:
     try:
         if os.path.lexists(target):
             raise FileExistsError
+        if not target.parent.is_dir():
+            raise NotPossible(f"no directory {shown(str(target.parent))}: create it, or name another file")
         with _partial(target) as partial:
             with closing(SchemaLock(path, exclusive=False)), closing(connect(path)) as connection:
                 check_schema(connection, path)

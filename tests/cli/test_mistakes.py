@@ -54,6 +54,8 @@ def test_wrong_arguments_are_told_in_one_sentence(site, words, sentence):
         (("keys", "suspend", "K1", "--reason", "x" * 201), "write 1 to 200 printable characters"),
         (("db", "backup", "saved\udcff.db"), "the argument 'saved\\udcff.db' is not in UTF-8"),
         (("keys", "list", "--vendor", "red \x1b[31m"), r"the argument 'red \x1b[31m' has control characters"),
+        (("keys", "list", "--vendor", "\u202egnp"), r"the argument '\u202egnp' has control characters"),
+        (("simulator", "smsc", "--port", "0", "--destination", "\u7535"), "'\u7535' is not in Latin-1"),
         (("keys", "show", "K" * 4097), "has more than 4,096 characters"),
     ],
 )

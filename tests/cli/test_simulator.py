@@ -58,12 +58,21 @@ def test_messages_typed_at_the_simulated_smsc_reach_the_simulated_platform(site,
     assert platform.wait(20) == 0
 
 
-def test_a_line_without_a_text_is_refused_with_its_number(site, processes):
-    smsc = site.process("simulator", "smsc", "--port", "0", stdin=subprocess.PIPE)
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (FIRST.encode(), "line 2: write MDN TEXT, as in 8613912345678 K1:KEY-1"),
+        (b"\xff \xfe", "line 2 is not in UTF-8"),
+        ("8613 \u7535".encode(), "line 2 has characters that Latin-1 has not: '8613 \u7535'"),
+        (b"5" * 5_000, "line 2 has more than 4,096 octets: is a line end missing?"),
+    ],
+)
+def test_a_line_that_is_no_message_is_refused_with_its_number(site, processes, line, sentence):
+    smsc = site.process("simulator", "smsc", "--port", "0", stdin=subprocess.PIPE, text=False)
     processes.append(smsc)
-    _, told = smsc.communicate(f"# nothing\n{FIRST}\n", timeout=20)
+    _, told = smsc.communicate(b"# nothing\n" + line + b"\n", timeout=20)
     assert smsc.returncode == 1
-    assert told.endswith("kmp-smsd: line 2: write MDN TEXT, as in 8613912345678 K1:KEY-1\n")
+    assert told.decode().endswith(f"kmp-smsd: {sentence}\n")
 
 
 def test_an_smsc_that_stays_ends_with_its_signal(site, processes):
@@ -74,7 +83,14 @@ def test_an_smsc_that_stays_ends_with_its_signal(site, processes):
     assert smsc.wait(20) in (0, -signal.SIGTERM)  # the signal may come before it waits for one
 
 
-def test_a_file_that_is_no_public_key_is_refused(site):
-    code, told = site.refused("simulator", "platform", str(site.write("x.pub", "\n")))
+@pytest.mark.parametrize("text", ["\n", "two words", "ssh-ed25519 AAAA", "ssh-rsa AAAAC3NzaC1lZDI1NTE5"])
+def test_a_file_that_is_no_public_key_is_refused(site, text):
+    code, told = site.refused("simulator", "platform", str(site.write("x.pub", text)))
     assert code == 1
     assert "x.pub is no SSH public key" in told
+
+
+def test_a_device_without_an_end_is_no_public_key(site):
+    code, told = site.refused("simulator", "platform", "/dev/zero")
+    assert code == 1
+    assert "/dev/zero is no SSH public key" in told

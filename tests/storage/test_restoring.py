@@ -162,7 +162,7 @@ def test_backup_is_never_written_over_a_file(path: Path, saved: Path) -> None:
     assert saved.read_bytes() == before
     with pytest.raises(NotPossible, match="no backup"):
         restore(path, path.with_name("missing"), NOW)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(NotPossible, match="no directory"):
         backup(path, path.parent / "missing" / "saved.db")
 
 
