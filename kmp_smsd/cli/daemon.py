@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import signal
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 from kmp_smsd import __version__
-from kmp_smsd.cli.failures import BUG
+from kmp_smsd.cli.failures import BUG, TEMPORARY
 from kmp_smsd.cli.logs import LEVELS, start_logging
 from kmp_smsd.cli.settings import Settings
+from kmp_smsd.cli.undumpable import make_undumpable
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +24,9 @@ _log_level = click.option(
     "--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What to say on standard error."
 )
 
-_STOPS = "SIGTERM ends it in good order, a second one at once."
+STOP_WITHIN_S = 20.0  # but never less than a link may take, and this on top of it:
+STOP_AFTER_LINKS_S = 10.0
+_STOPS = "SIGTERM ends it in good order or, after 20 seconds, by force (exit status 75); a second one ends it at once."
 
 
 @click.command(epilog=_STOPS)
@@ -54,30 +58,35 @@ def dispatch(settings: Settings, log_level: str) -> None:
 
 def _serve(settings: Settings, names: tuple[str, ...], log_level: str) -> None:
     config = settings.config
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold keys
+    make_undumpable()
     start_logging(log_level)
     from twisted.internet import reactor
 
+    # Twisted's is the wall clock: set back by a day, no timer would fire for a day.
+    reactor.seconds = time.monotonic  # type: ignore[method-assign, misc]
     from kmp_smsd.service.wiring import Role, make_service
 
     service = make_service(config, [Role(name) for name in names], reactor)
     if "dispatch" in names and not config.platforms:
         log.warning("no platform is enabled: what is bound waits in the outbox")
-    running = _Running(service, reactor, " and ".join(names))
+    links_s = max((link.unbind_timeout_s for link in config.smsc.values()), default=0.0) + STOP_AFTER_LINKS_S
+    running = _Running(service, reactor, " and ".join(names), max(STOP_WITHIN_S, links_s))
     running.run()
     if running.broke:
         raise click.exceptions.Exit(BUG)
 
 
 class _Running:
-    """A service from its start to its end."""
+    """A service from its start to its end, which comes within `stop_within_s` of the first signal."""
 
-    def __init__(self, service: Any, reactor: Any, name: str) -> None:
+    def __init__(self, service: Any, reactor: Any, name: str, stop_within_s: float) -> None:
         self.broke = False
         self._service = service
         self._reactor = reactor
         self._name = name
+        self._stop_within_s = stop_within_s
         self._stopping = False
+        self._ending = threading.Event()
 
     def run(self) -> None:
         """Return when the service has stopped."""
@@ -87,6 +96,7 @@ class _Running:
     def _start(self) -> None:
         signal.signal(signal.SIGTERM, self._signalled)
         signal.signal(signal.SIGINT, self._signalled)
+        threading.Thread(target=self._end_in_time, name="deadline", daemon=True).start()
         log.info("kmp-smsd %s starts: %s", __version__, self._name)
         self._guarded(self._service.startService)
 
@@ -97,6 +107,7 @@ class _Running:
             os.kill(os.getpid(), number)
             return
         self._stopping = True
+        self._ending.set()
         self._reactor.callFromThread(self._stop)
 
     def _stop(self) -> None:
@@ -124,5 +135,23 @@ class _Running:
 
     def _end_broken(self) -> None:
         self.broke = True
+        self._ending.set()
         if self._reactor.running:
             self._reactor.stop()
+
+    def _end_in_time(self) -> None:
+        """In a thread of its own: end a process that does not, since a thread of it waits for a lock or a disk."""
+        self._ending.wait()
+        time.sleep(self._stop_within_s)
+        told = threading.Thread(target=self._tell_too_late, daemon=True)  # the log may be what everybody waits for
+        told.start()
+        told.join(1.0)
+        os._exit(TEMPORARY)
+
+    def _tell_too_late(self) -> None:
+        log.error(
+            "not stopped within %g s, ending at once: %s; nothing is lost: what has no answer stays with the SMSC, "
+            "what has no receipt stays due",
+            self._stop_within_s,
+            self._name,
+        )

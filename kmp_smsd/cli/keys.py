@@ -11,6 +11,7 @@ from kmp_smsd.cli.failures import Failed
 from kmp_smsd.cli.output import PAGE, count, listing, pages, record
 from kmp_smsd.cli.progress import progress
 from kmp_smsd.cli.settings import Settings, now_ms
+from kmp_smsd.cli.undumpable import make_undumpable
 
 COLUMNS = {
     "key": "key_id",
@@ -49,6 +50,7 @@ def import_(settings: Settings, file: Path, vendor: str, plaintext: bool, encodi
     from kmp_smsd.importing.key_text import KeyEncoding
     from kmp_smsd.vault.master_key import PublicKey
 
+    make_undumpable()
     public_path = settings.config.secrets.public_key
     try:
         public_key = PublicKey.load(public_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -112,6 +113,11 @@ class Site:
     def process(self, *words: str, **options: Any) -> subprocess.Popen[str]:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(self.words(*words), **{**pipes, **options})
+
+    def customized(self, code: str) -> dict[str, str]:
+        """The environment of a process that runs `code` before anything else."""
+        self.write("custom/sitecustomize.py", code)
+        return {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.directory / "custom"), *sys.path])}
 
     def link(self, port: int) -> None:
         """Have a link to an SMSC on loopback; its password is the simulator's."""

@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import re
 import signal
+import socket
+import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from kmp_smsd.cli.logs import OneLine
+from kmp_smsd.simulator.openssh import new_identity
 from kmp_smsd.simulator.server import SmscServer
-from tests.cli.site import FIRST, until
+from tests.cli.site import FIRST, HOST_KEY, PLATFORM, until
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d (debug|info|warning|error|critical) [\w.]+: .+")
 
@@ -26,8 +30,8 @@ def smsc():
 class Daemon:
     """A role, and what it says."""
 
-    def __init__(self, site, *words):
-        self.process = site.process(*words)
+    def __init__(self, site, *words, **options):
+        self.process = site.process(*words, **options)
         self.said: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -44,11 +48,11 @@ class Daemon:
         return code
 
 
-def start(site, smsc, *words):
+def start(site, smsc, *words, **options):
     if "smsc.lab" not in site.config.read_text():
         site.link(smsc.port)
     (site.directory / "ssh-identity").touch(mode=0o600)
-    daemon = Daemon(site, *words)
+    daemon = Daemon(site, *words, **options)
     until(lambda: smsc.bound == 1 or daemon.process.poll() is not None)
     return daemon
 
@@ -77,6 +81,82 @@ def test_a_second_sigterm_ends_it_at_once(site, smsc):
         assert daemon.process.poll() is None
         daemon.process.send_signal(signal.SIGTERM)
         assert daemon.end() == -signal.SIGTERM
+
+
+def test_it_ends_in_time_though_somebody_keeps_the_write_lock(site, smsc):
+    site.ready("K1")
+    site.link(smsc.port)
+    with site.config.open("a") as config:
+        config.write("unbind_timeout_s = 0.1\n")
+    env = site.customized(
+        "from kmp_smsd.cli import daemon\ndaemon.STOP_WITHIN_S = 0.5\ndaemon.STOP_AFTER_LINKS_S = 0.5\n"
+    )
+    with site.store() as store, store._database.transaction():
+        daemon = start(site, smsc, "run", env=env)
+        answer = smsc.send(FIRST, "K1:K1")
+        until(lambda: smsc.counts.sent == 1)
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.end() == 75
+    assert "error kmp_smsd.cli.daemon: not stopped within 0.6 s, ending at once: intake and dispatch" in daemon.said[-1]
+    assert not answer.done() or answer.result() != 0
+    assert site.rows("bindings", "list") == []
+
+
+CLOCK = """
+import time
+real = time.time
+time.time = lambda: real() + float(open({clock!r}).read())
+"""
+
+
+@pytest.mark.parametrize("days", [-2, 2])
+def test_timers_go_on_when_the_clock_is_set(site, smsc, days):
+    """A key that comes due is found, and a platform that is down is tried again and again."""
+    site.ready("K1")
+    with socket.create_server(("127.0.0.1", 0)) as closed_soon:
+        host = f"127.0.0.1:{closed_soon.getsockname()[1]}"
+    site.write("platforms.d/metering.toml", "retry_min_s = 0.1\n" + PLATFORM.format(host=host, host_key=HOST_KEY))
+    clock = site.write("clock", "0")
+
+    def set_clock(days):
+        site.write("clock.new", str(days * 86_400)).replace(clock)
+
+    def tries():
+        return sum("Connection refused" in line and "warning" in line for line in daemon.said)
+
+    daemon = start(site, smsc, "run", env=site.customized(CLOCK.format(clock=str(clock))))
+    (site.directory / "ssh-identity").write_bytes(new_identity()[0])
+    set_clock(days)
+    assert smsc.send(FIRST, "K1:K1").result(20) == 0
+    until(lambda: tries() >= 2)
+    set_clock(0)
+    tried = tries()
+    until(lambda: tries() >= tried + 2)
+    daemon.process.terminate()
+    assert daemon.end() == 0
+
+
+DUMPABLE_AT_THE_END = """
+import atexit, ctypes
+atexit.register(lambda: print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)))  # PR_GET_DUMPABLE
+"""
+
+
+def test_the_memory_of_a_process_that_holds_keys_is_nobody_s_to_read(site, smsc):
+    site.ready("K1")
+    env = site.customized(DUMPABLE_AT_THE_END)
+    daemon = start(site, smsc, "run", env=env)
+    assert re.search(r"Max core file size +0 +0 ", Path("/proc", str(daemon.process.pid), "limits").read_text())
+    daemon.process.terminate()
+    assert daemon.process.stdout.read() == "0\n"
+    assert daemon.end() == 0
+    keys = str(site.keys("K2"))
+    for words, dumpable in (
+        (("keys", "import", keys, "--vendor", "Acme", "--plaintext"), "0"),
+        (("keys", "list"), "1"),  # which shows that the kernel is asked
+    ):
+        done = subprocess.run(site.words(*words), env=env, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == dumpable
 
 
 def test_debug_says_more_and_error_nothing(site, smsc):
