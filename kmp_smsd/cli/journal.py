@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import islice
+from typing import Any
+
 import click
 
 from kmp_smsd.cli.arguments import MDN, json_option
@@ -27,16 +30,22 @@ def journal() -> None:
 
 @journal.command("list")
 @click.option("--mdn", type=MDN, help="Only messages from this number.")
+@click.option("--limit", type=click.IntRange(1, PAGE), help="Stop after so many entries.")
 @json_option
 @click.pass_obj
-def list_(settings: Settings, mdn: str | None, as_json: bool) -> None:
-    """List the journal, the oldest entry first.
+def list_(settings: Settings, mdn: str | None, limit: int | None, as_json: bool) -> None:
+    """List the journal, the newest entry first.
 
-    Every bound, moved and newly held message has an entry; of other outcomes one per MDN and hour has.
+    Every bound, moved and newly held message has an entry; of other outcomes one per MDN and hour has. For one number
+    the journal is looked through from its end: in a large one --limit gives what is new without reading the rest.
     """
     with settings.store() as store:
+
+        def before(entry: int | None) -> list[dict[str, Any]]:
+            return store.journal(mdn=mdn, before=entry, limit=limit or PAGE)
+
         listing(
-            pages(lambda after: store.journal(mdn=mdn, after=after, limit=PAGE), 0, lambda row: int(row["entry"])),
+            islice(pages(before, None, lambda row: int(row["entry"])), 1 if limit else None),
             COLUMNS,
             as_json=as_json,
             nothing="no entries",

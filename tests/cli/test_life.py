@@ -94,6 +94,9 @@ def test_a_key_lives_from_its_import_to_its_destruction(site):
     assert outcomes == ["bound", "bound"]
     assert site.rows("journal", "list", "--mdn", SECOND) == []
     assert "1970-01-01T" in site.ok("journal", "list")
+    newest, _ = site.rows("journal", "list", "--mdn", FIRST)
+    assert site.rows("journal", "list", "--mdn", FIRST, "--limit", "1") == [newest]
+    assert site.refused("journal", "list", "--limit", "0")[0] == 64
 
 
 def test_a_file_with_faults_imports_nothing_and_names_each_line(site):

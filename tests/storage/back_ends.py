@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
 from kmp_smsd.domain.policy import SyncPolicy
-from kmp_smsd.storage import Store, database, maintenance, open_store, outbox
+from kmp_smsd.storage import Store, database, maintenance, open_store, outbox, store
 
 
 class Sqlite:
@@ -36,9 +36,11 @@ class Sqlite:
     @contextmanager
     def small_steps() -> Iterator[None]:
         """What is done in steps of thousands of rows is done in steps of two."""
-        with ExitStack() as patched:
-            for module in (database, outbox):
-                patched.enter_context(mock.patch.object(module, "STEP_ROWS", 2))
+        with (
+            mock.patch.object(database, "STEP_ROWS", 2),
+            mock.patch.object(outbox, "STEP_ROWS", 2),
+            mock.patch.object(store, "JOURNAL_STEP", 2),
+        ):
             yield
 
 

@@ -127,7 +127,7 @@ def counted(store: Store) -> dict[str, int]:
 
 
 def journalled(store: Store) -> list[tuple[str, str]]:
-    return [(row["mdn"], row["outcome"]) for row in store.journal(limit=100_000)]
+    return [(row["mdn"], row["outcome"]) for row in reversed(store.journal(limit=100_000))]
 
 
 def content(store: Store, mdns: tuple[str, ...]) -> dict[str, Any]:

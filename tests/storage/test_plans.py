@@ -63,7 +63,7 @@ def status(store: Store) -> None:
     store.routes.platforms()
     open_holds(store)
     store.tallies(since_hour=1)
-    store.journal(after=5, limit=10)
+    store.journal(mdn=A, before=5, limit=10)
 
 
 def endings(store: Store) -> None:

@@ -170,7 +170,7 @@ def test_every_binding_and_every_new_hold_has_its_entry(open_store: Any) -> None
         register(store, mdn, "meter")
     asked = [sync(A, "k1"), sync(B, "k1"), sync(A, "k1"), sync(A, "k2"), sync(A, "k3"), sync(A, "k3")]
     assert settle(store, *asked) == [Outcome.BOUND, *[Outcome.MOVED] * 2, *[Outcome.HELD] * 3]
-    entries = store.journal(limit=100)
+    entries = store.journal(limit=100)[::-1]
     assert [(row["outcome"], row["key_id"]) for row in entries] == [
         ("bound", "k1"), ("moved", "k1"), ("moved", "k1"), ("held", "k2"), ("held", "k3"), ("held", "k3"),
     ]  # fmt: skip
