@@ -211,22 +211,25 @@ def test_database_restored_from_an_old_backup(carrier, tmp_path):
     assert held[withdrawn] == key_withdrawn  # as the backup has it
 
 
+def give_apps_to_their_platforms(carrier: Carrier) -> None:
+    """Write the platforms' files as their apps are by now, and start dispatch with them."""
+    carrier.write_config()
+    role(carrier, "dispatch").stop()
+    carrier.start_role("dispatch")
+
+
 def test_app_moved_to_another_platform_file(carrier):
     mdn, key = carrier.terminal("alarm")
     carrier.say(mdn, f"K1:{key}")
     carrier.settled()
     fleet, metering = carrier.platforms["fleet"], carrier.platforms["metering"]
     fleet.apps, metering.apps = ("tracker",), ("meter", "alarm")
-    carrier.write_config()
-    role(carrier, "dispatch").stop()
-    carrier.start_role("dispatch")
+    give_apps_to_their_platforms(carrier)
     carrier.wait_for(lambda: mdn in held_at(carrier, "metering"), "the key at its new platform")
     carrier.settled()
     assert mdn not in held_at(carrier, "fleet")
     fleet.apps, metering.apps = ("tracker", "alarm"), ("meter",)
-    carrier.write_config()
-    role(carrier, "dispatch").stop()
-    carrier.start_role("dispatch")
+    give_apps_to_their_platforms(carrier)
     carrier.wait_for(lambda: mdn in held_at(carrier, "fleet"), "the key at its first platform again")
     carrier.settled()
 
@@ -236,9 +239,7 @@ def test_binding_for_an_app_without_a_platform_waits_and_leaves_by_itself(carrie
     carrier.say(mdn, f"K1:{key}")
     assert [row["platform"] for row in carrier.listing("outbox", "list") if row["mdn"] == mdn] == [""]
     carrier.platforms["metering"].apps = ("meter", "irrigation")
-    carrier.write_config()
-    role(carrier, "dispatch").stop()
-    carrier.start_role("dispatch")
+    give_apps_to_their_platforms(carrier)
     carrier.wait_for(lambda: mdn in held_at(carrier, "metering"), "the key at the new app's platform")
     carrier.settled()
 
