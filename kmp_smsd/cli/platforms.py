@@ -231,7 +231,8 @@ def _hosts_in_file(settings: Settings, name: str) -> tuple[Path, list[Host], lis
     except (ValueError, TypeError, KeyError, AttributeError):
         raise Failed(f'{path}: hosts = ["HOST:PORT"] is needed in [channel]: see check-config', CONFIGURATION) from None
     pinned = []
-    for text in channel.get("host_keys", ()):
+    written = channel.get("host_keys")
+    for text in written if isinstance(written, list) else ():
         try:
             pinned.append(HostKey.parse(text))
         except ValueError:

@@ -62,6 +62,8 @@ def test_keys_can_be_shown_before_the_file_is_complete(site, platform):
     assert site.run("check-config").exit_code == 78
     (row,) = site.rows("platforms", "trust", "metering")
     assert row["pinned"] is False
+    site.write("platforms.d/metering.toml", f'[channel]\nhosts = ["{platform.address}"]\nhost_keys = 5\n')
+    assert site.rows("platforms", "trust", "metering") == [row]
     site.write("platforms.d/metering.toml", "[channel]\nhost = 1\n")
     code, told = site.refused("platforms", "trust", "metering")
     assert code == 78
