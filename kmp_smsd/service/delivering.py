@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from twisted.logger import Logger
 
 from kmp_smsd.channels.protocol import Channel, ChannelDown, Confirmed, Delivery, Rejected, Result, TryLater
 from kmp_smsd.service.preparing import Preparer, Unsendable
-from kmp_smsd.storage import Store, StoreUnavailable
+from kmp_smsd.storage import Store, StoreError
 from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, Settlement
 from kmp_smsd.storage.routes import PlatformState
 
 SETTLE_EVERY_S = 0.2  # a slow platform's confirmations do not wait for its last answer
 UNSENDABLE_RETRY_MS = 3_600_000
-REPORT_EVERY_MS = 10_000
+REPORT_EVERY_S = 10.0
 ONE_BY_ONE_AFTER = 3  # failures in a row; then it shows whether one delivery brings the platform down
 PAUSE_AFTER = 20  # rejections in a row
 PAUSED_TRY_MS = 600_000
@@ -77,11 +78,11 @@ class Deliverer:
         self._store: Store | None = None
         self._stopping = threading.Event()
         self._failures = 0
-        self._unanswered: dict[tuple[str, str], OutboxRow] = {}
-        self._rejected_run: list[tuple[int, str]] = []
-        self._paused = False
-        self._reported: PlatformState | None = None
-        self._reported_at = 0
+        self._suspects: dict[tuple[str, str], OutboxRow] = {}  # by MDN and app: in work when something fails
+        self._rejections = 0  # in a row
+        self._state = PlatformState(platform)
+        self._reported: PlatformState | None = None  # the state as stored; None until it was read
+        self._reported_at = -math.inf  # monotonic seconds
 
     @property
     def is_open(self) -> bool:
@@ -93,26 +94,29 @@ class Deliverer:
 
     def run(self) -> Ended:
         """Deliver until nothing is due, the platform fails, or `stop` is called."""
-        self._unanswered = {}
+        self._suspects = {}
         try:
             if self._store is None:
                 self._store = self._open_store()
+            if self._reported is None:  # a pause outlives a restart
+                self._state = self._reported = self._store.routes.state(self.platform)
             return self._deliver_all(self._store)
         except ChannelDown as error:
             self.close_channel()
-            assert self._store is not None
-            return self._failed(self._store, str(error))
-        except StoreUnavailable as error:
+            if not self._stopping.is_set():
+                self.log.warn("platform {platform}: {reason}", platform=self.platform, reason=str(error))
+            return self._failed(str(error))
+        except StoreError as error:
             self.close_channel()  # what is on the road will be answered to nobody
-            self._failures += 1
             self.log.error(
                 "platform {platform}: store unavailable: {reason}", platform=self.platform, reason=str(error)
             )
-            return Ended(str(error), self._now() + self._patience.wait_ms(0))
-        except Exception:
-            self.close_channel()
             self._failures += 1
-            raise
+            return Ended(str(error), self._now() + self._patience.wait_ms(self._failures - 1))
+        except Exception as error:
+            self.close_channel()  # what is on the road would be taken for answers to the next deliveries
+            self.log.failure("platform {platform}: a fault of ours", platform=self.platform)
+            return self._failed(f"a fault of ours, which the log shows: {type(error).__name__}")
 
     def stop(self) -> None:
         """End a run soon; from any thread."""
@@ -140,7 +144,7 @@ class Deliverer:
 
     def _deliver_all(self, store: Store) -> Ended:
         while not self._stopping.is_set():
-            one_by_one = self._paused or self._failures >= ONE_BY_ONE_AFTER
+            one_by_one = self._state.paused or self._failures >= ONE_BY_ONE_AFTER
             rows = store.outbox.due(self.platform, self._now(), 1 if one_by_one else self._batch_rows)
             if not rows:
                 break
@@ -152,7 +156,7 @@ class Deliverer:
             if self._stopping.is_set():  # meanwhile: `abort` had no connection to close
                 break
             self._deliver(store, self._channel, sendable)
-            if self._paused:
+            if self._state.paused:
                 return Ended("paused after many rejections", self._now() + PAUSED_TRY_MS)
         return Ended(None)
 
@@ -161,10 +165,12 @@ class Deliverer:
         sendable: dict[tuple[str, str], tuple[OutboxRow, Delivery]] = {}
         unsendable: list[Settlement] = []
         for row in rows:
+            self._suspects = {(row.mdn, row.app_id): row}
             try:
                 sendable[row.mdn, row.app_id] = (row, self._preparer.prepare(row, store.sealed_data_keys))
             except Unsendable as error:
                 unsendable.append(Postpone(row, self._now() + UNSENDABLE_RETRY_MS, str(error)))
+        self._suspects = {}
         if unsendable:
             self.log.warn(
                 "platform {platform}: {count} deliveries cannot be sent, the first because {reason}",
@@ -180,15 +186,15 @@ class Deliverer:
     ) -> None:
         settlements: list[Settlement] = []
         settled_at = self._monotonic()
-        self._unanswered = {place: row for place, (row, _) in sendable.items()}
+        self._suspects = {place: row for place, (row, _) in sendable.items()}
         try:
             for result in channel.deliver([delivery for _, delivery in sendable.values()]):
-                row = self._unanswered.pop((result.delivery.mdn, result.delivery.app_id))
+                row = self._suspects.pop((result.delivery.mdn, result.delivery.app_id))
                 settlements.append(self._judge(store, row, result))
                 if self._monotonic() - settled_at >= SETTLE_EVERY_S:
                     self._settle(store, settlements)
                     settlements, settled_at = [], self._monotonic()
-                if self._paused:
+                if self._state.paused:
                     self.close_channel()  # what is on the road has nobody to answer to, and stays due
                     break
         finally:  # what was answered before the platform went down is settled all the same
@@ -197,21 +203,25 @@ class Deliverer:
     def _settle(self, store: Store, settlements: list[Settlement]) -> None:
         if not settlements:
             return
+        if self._state.paused:
+            self._state = replace(self._state, next_try_at=self._now() + PAUSED_TRY_MS)
+        # A pause is stored before the last rejections of its run: were we killed in between, they would come again.
+        self._report(store)
         store.outbox.settle(self.platform, settlements, self._now())
         if any(isinstance(one, Confirm) for one in settlements):
             if self._failures:
                 self.log.info("platform {platform}: delivering again", platform=self.platform)
             self._failures = 0
-            self._report(store, PlatformState(self.platform, last_success_at=self._now()))
 
     def _judge(self, store: Store, row: OutboxRow, result: Result) -> Settlement:
         now = self._now()
         match result:
             case Confirmed():
-                self._confirmed(store)
+                self._confirmed(store, now)
                 return Confirm(row)
-            case TryLater(held_version=int(held)):
-                return Outbid(row, held, now + (self._patience.wait_ms(row.attempts - 1) if row.attempts else 0))
+            case TryLater(held_version=int(held), reason=reason):
+                wait_ms = self._patience.wait_ms(row.attempts - 1) if row.attempts else 0
+                return Outbid(row, held, now + wait_ms, reason)
             case TryLater(reason=reason, retry_after_s=retry_after_s):
                 wait_ms = self._patience.wait_ms(row.attempts)
                 if retry_after_s is not None:  # never sooner than we would by ourselves
@@ -221,65 +231,53 @@ class Deliverer:
                 (self.log.critical if alarm else self.log.warn)(
                     "platform {platform}: a delivery was rejected: {reason}", platform=self.platform, reason=reason
                 )
-                self._rejected(store, row)
+                self._rejected(now)
                 return Reject(row, reason)
 
-    def _rejected(self, store: Store, row: OutboxRow) -> None:
-        self._rejected_run.append((row.subscriber, row.app_id))
-        if len(self._rejected_run) == PAUSE_AFTER:
-            self._paused = True
+    def _confirmed(self, store: Store, now: int) -> None:
+        """The first confirmation lifts the pause and the rejections of its run: it was the platform, not the rows."""
+        if self._state.paused:
+            store.outbox.again(self.platform, self._state.last_success_at or 0, now)
+            self.log.info("platform {platform}: pause lifted", platform=self.platform)
+        self._rejections = 0
+        self._state = PlatformState(self.platform, last_success_at=now)
+
+    def _rejected(self, now: int) -> None:
+        self._rejections += 1
+        if self._state.last_success_at is not None and self._state.last_success_at > now:
+            # The clock was set back. The run is known by its time: it came after the last success.
+            self._state = replace(self._state, last_success_at=now)
+        if self._rejections == PAUSE_AFTER and not self._state.paused:
             self.log.critical(
                 "platform {platform}: paused after {count} rejections in a row, one try each 10 minutes",
                 platform=self.platform,
                 count=PAUSE_AFTER,
             )
-            self._report(
-                store,
-                PlatformState(
-                    self.platform,
-                    last_error=f"{PAUSE_AFTER} rejections in a row",
-                    last_error_at=self._now(),
-                    next_try_at=self._now() + PAUSED_TRY_MS,
-                    paused=True,
-                ),
-            )
+        if self._rejections >= PAUSE_AFTER:
+            reason = f"{PAUSE_AFTER} rejections in a row"
+            self._state = replace(self._state, last_error=reason, last_error_at=now, paused=True)
 
-    def _confirmed(self, store: Store) -> None:
-        """The first confirmation lifts the pause and the rejections of its run: it was the platform, not the rows."""
-        if self._paused:
-            store.outbox.again(self._rejected_run, self.platform, self._now())
-            self._paused = False
-            self.log.info("platform {platform}: pause lifted", platform=self.platform)
-        self._rejected_run.clear()
-
-    def _failed(self, store: Store, reason: str) -> Ended:
-        next_try_at = self._now() + self._patience.wait_ms(self._failures)
+    def _failed(self, reason: str) -> Ended:
+        now, wait_ms = self._now(), self._patience.wait_ms(self._failures)
         self._failures += 1
-        suspects = list(self._unanswered.values())
-        if not self._stopping.is_set():
-            self.log.warn("platform {platform}: {reason}", platform=self.platform, reason=reason)
-            state = PlatformState(
-                self.platform,
-                last_error=reason,
-                last_error_at=self._now(),
-                next_try_at=next_try_at,
-                paused=self._paused,
-            )
-            with suppress(StoreUnavailable):  # nothing is lost without it
-                if len(suspects) == 1:  # let the others pass: it may be this one that the platform cannot take
-                    wait_ms = self._patience.wait_ms(suspects[0].attempts)
-                    store.outbox.settle(
-                        self.platform, [Postpone(suspects[0], self._now() + wait_ms, reason)], self._now()
-                    )
-                self._report(store, state)
-        return Ended(reason, next_try_at)
+        if self._store is not None and self._reported is not None and not self._stopping.is_set():
+            self._state = replace(self._state, last_error=reason, last_error_at=now, next_try_at=now + wait_ms)
+            with suppress(StoreError):  # nothing is lost without it
+                self._report(self._store)
+                if len(self._suspects) == 1:  # let the others pass: it may be this one that the platform cannot take
+                    (row,) = self._suspects.values()
+                    postponed = Postpone(row, now + self._patience.wait_ms(row.attempts), reason)
+                    self._store.outbox.settle(self.platform, [postponed], now)
+        return Ended(reason, now + wait_ms)
 
-    def _report(self, store: Store, state: PlatformState) -> None:
-        """Write what people see, but a success that follows a success only once in a while."""
-        routine = self._reported is not None and self._reported.last_error is None and state.last_error is None
-        if not routine or self._now() - self._reported_at >= REPORT_EVERY_MS:
-            store.routes.report(state)
-            self._reported, self._reported_at = state, self._now()
+    def _report(self, store: Store) -> None:
+        """Store the platform's state where it changed, but a success that follows a success only once in a while."""
+        if self._state == self._reported:
+            return
+        routine = self._reported is not None and self._reported.last_error is None and self._state.last_error is None
+        if not routine or self._monotonic() - self._reported_at >= REPORT_EVERY_S:
+            store.routes.report(self._state)
+            self._reported, self._reported_at = self._state, self._monotonic()
 
     def _now(self) -> int:
         return int(self._wall() * 1000)

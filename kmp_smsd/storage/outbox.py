@@ -104,6 +104,8 @@ class Postpone:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
+    """`row` is not tried again; from now on its `try_at` says when it was rejected."""
+
     row: OutboxRow
     reason: str
 
@@ -112,12 +114,14 @@ class Reject:
 class Outbid:
     """The platform holds the higher version `held`: want the same above it, unless something else is wanted by now.
 
-    It is tried at `try_at` (Unix milliseconds), and counts as an attempt: a platform may answer so for ever.
+    It is tried at `try_at` (Unix milliseconds), counts as an attempt and is as old as before, and ``outbox list`` shows
+    `reason`: a platform may answer so for ever.
     """
 
     row: OutboxRow
     held: int
     try_at: int
+    reason: str
 
 
 Settlement = Confirm | Postpone | Reject | Outbid
@@ -163,7 +167,7 @@ class Outbox:
                 case Postpone():
                     postponed.append((settlement.try_at, settlement.reason, *place, row.version))
                 case Reject():
-                    rejected.append((row.version, settlement.reason, *place, row.version))
+                    rejected.append((row.version, now, settlement.reason, *place, row.version))
                 case Outbid():
                     outbid.append((settlement, place))
         with self._database.transaction() as connection:
@@ -180,23 +184,25 @@ class Outbox:
                 postponed,
             )
             connection.executemany(
-                """UPDATE outbox SET rejected_version = ?, error = ?, attempts = attempts + 1
+                """UPDATE outbox SET rejected_version = ?, try_at = ?, error = ?, attempts = attempts + 1
                    WHERE subscriber = ? AND app = ? AND platform = ? AND wanted_version = ?
                      AND wanted_version <> confirmed_version""",
                 rejected,
             )
             for settlement, place in outbid:
                 still = connection.execute(
-                    "SELECT key FROM outbox WHERE subscriber = ? AND app = ? AND platform = ? AND wanted_version = ?",
+                    """SELECT key, wanted_at, attempts FROM outbox
+                       WHERE subscriber = ? AND app = ? AND platform = ? AND wanted_version = ?""",
                     (*place, settlement.row.version),
                 ).fetchone()
                 if still is not None:
+                    key, wanted_at, attempts = still
                     row = settlement.row
-                    want(connection, [Want(row.subscriber, row.app_id, still[0], platform, settlement.held)], now)
+                    want(connection, [Want(row.subscriber, row.app_id, key, platform, settlement.held)], now)
                     connection.execute(
-                        """UPDATE outbox SET try_at = ?, attempts = ?
+                        """UPDATE outbox SET wanted_at = ?, try_at = ?, attempts = ?, error = ?
                            WHERE subscriber = ? AND app = ? AND platform = ?""",
-                        (settlement.try_at, row.attempts + 1, *place),
+                        (wanted_at, settlement.try_at, attempts + 1, settlement.reason, *place),
                     )
 
     def retry(self, now: int, *, platform: str | None = None, mdn: str | None = None) -> int:
@@ -287,17 +293,10 @@ class Outbox:
                 return
             after = rows[-1][:3]
 
-    def again(self, rows: Sequence[tuple[int, str]], platform: str, now: int) -> None:
-        """Want the rejected rows at these subscribers and apps again, where they still are rejected."""
-        with self._database.transaction() as connection:
-            for subscriber, app_id in rows:
-                found = connection.execute(
-                    """SELECT key FROM outbox WHERE subscriber = ? AND app = ? AND platform = ?
-                         AND wanted_version = rejected_version""",
-                    (subscriber, app_id, platform),
-                ).fetchone()
-                if found is not None:
-                    want(connection, [Want(subscriber, app_id, found[0], platform)], now)
+    def again(self, platform: str, since: int, now: int) -> None:
+        """Want again what `platform` rejected at `since` (Unix milliseconds) or later and what is still rejected."""
+        while self._retry_rejected("platform = ? AND try_at >= ?", (platform, since), now):
+            pass
 
     def count(self, platform: str) -> int:
         """How many rows `platform` has: what a resync of it wants again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from kmp_smsd.storage.database import Database
@@ -87,6 +87,17 @@ class Routes:
                 ),
             )
 
+    def state(self, name: str) -> PlatformState:
+        """What was reported of a platform; of one that nobody ever saw, its name alone."""
+        seen = self._database.rows(
+            """SELECT last_success_at, last_error, last_error_at, next_try_at, paused FROM platforms WHERE name = ?""",
+            (name,),
+        )
+        if not seen:
+            return PlatformState(name)
+        last_success_at, last_error, last_error_at, next_try_at, paused = seen[0]
+        return PlatformState(name, last_success_at, last_error, last_error_at, next_try_at, bool(paused))
+
     def hurried(self) -> dict[str, int]:
         """When a person last wished that a platform is tried at once, in Unix milliseconds."""
         return dict(self._database.rows("SELECT name, hurried_at FROM platforms WHERE hurried_at IS NOT NULL"))
@@ -111,18 +122,9 @@ class Routes:
         ((rejected,),) = self._database.rows(
             "SELECT count(*) FROM outbox WHERE wanted_version = rejected_version AND platform = ?", (name,)
         )
-        seen = self._database.rows(
-            "SELECT last_success_at, last_error, last_error_at, next_try_at, paused FROM platforms WHERE name = ?",
-            (name,),
-        )
-        shown = dict(
-            zip(
-                ("last_success_at", "last_error", "last_error_at", "next_try_at", "paused"),
-                seen[0] if seen else (None, None, None, None, 0),
-                strict=True,
-            )
-        )
-        return {"platform": name, "apps": apps, "due": due, "oldest_due_at": oldest, "rejected": rejected, **shown}
+        state = asdict(self.state(name))
+        del state["name"]
+        return {"platform": name, "apps": apps, "due": due, "oldest_due_at": oldest, "rejected": rejected, **state}
 
 
 def _bound_here(connection: Any, subscriber: int, app: str, platform: str) -> list[Want]:

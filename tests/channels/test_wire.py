@@ -132,18 +132,6 @@ def test_receipt_that_is_not_ours_is_an_alarm(proof: Any) -> None:
     assert result.alarm
 
 
-def test_status_nested_as_deep_as_can_be_read_proves_nothing() -> None:
-    """Deeper than could be written again."""
-    depth = 60_000
-    while True:
-        try:
-            answer = parse_answer(b'{"id":17,"status":' + b"[" * depth + b"]" * depth + b"}")
-            break
-        except WireError:
-            depth -= max(1, depth // 500)
-    assert isinstance(judge(answer, BIND, NOW_S), TryLater)
-
-
 @pytest.mark.parametrize("status", [None, "", "ok", "STORED", "removed", 0, ["stored"], {"a": 1}, 10**4_000, 1e308])
 def test_status_that_the_protocol_has_not_proves_nothing(status: Any) -> None:
     assert isinstance(judged(status=status, receipt=RECEIPT), TryLater)

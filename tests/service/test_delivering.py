@@ -59,9 +59,13 @@ class At:
         self.unreachable = None
         self.channels, self.batches, self.deliveries = [], [], []
         self.mine = None
+        self.preparer = Preparer("metering", ("meter",), vendor.data_keys())
+        self.start()
+
+    def start(self):
         self.deliverer = Deliverer(
             "metering",
-            Preparer("metering", ("meter",), vendor.data_keys()),
+            self.preparer,
             self._open_channel,
             self._open_store,
             Patience(retry_min_s=5.0, retry_max_s=900.0, jitter=lambda: 1.0),
@@ -69,6 +73,11 @@ class At:
             monotonic=lambda: self.elapsed_s,
             wall=lambda: self.now / 1000,
         )
+
+    def restart(self):
+        """Dispatch ends, however it does, and is started again."""
+        self.deliverer.close()
+        self.start()
 
     def _open_channel(self):
         if self.unreachable is not None:
@@ -82,6 +91,7 @@ class At:
 
     def run(self, after_ms=0):
         self.now += after_ms
+        self.elapsed_s += after_ms / 1000
         self.batches.clear()
         self.deliveries.clear()
         return self.deliverer.run()
@@ -240,6 +250,24 @@ def test_platform_that_always_holds_more_is_asked_less_and_less_often(at):
     assert waits == [5, 10, 20, 40]
 
 
+def test_platform_that_always_holds_more_is_seen_by_people(at):
+    make_due(at.store, 1)
+    at.answer = lambda delivery: TryLater(
+        delivery, f"holds {delivery.version + 1}", held_version=delivery.version + 1
+    )  # fmt: skip
+    tries = 0
+    for _ in range(3):
+        at.run()
+        tries += len(at.deliveries)
+        row = at.row(1)
+        assert (row["attempts"], row["error"]) == (tries, f"holds {at.deliveries[-1].version + 1}")
+        at.now = row["try_at"]
+    assert at.platform()["oldest_due_at"] == NOW  # so that its age shows
+    at.answer = Confirmed
+    at.run()
+    assert (at.row(1)["attempts"], at.row(1)["error"]) == (0, None)
+
+
 def test_platform_cannot_ask_to_be_asked_sooner_than_we_would(at):
     make_due(at.store, 1)
     at.answer = lambda delivery: TryLater(delivery, "busy", retry_after_s=7)
@@ -305,7 +333,7 @@ def test_back_off_of_a_platform_grows_is_capped_and_ends_with_a_confirmation(at)
     assert not at.deliverer.failing
     make_due(at.store, 3)
     at.answer = lambda _: ChannelDown("lost")
-    assert at.run().next_try_at - at.now == 5000
+    assert at.run().next_try_at == at.now + 5000
 
 
 def test_failed_try_is_shown_to_people(at):
@@ -444,7 +472,7 @@ def test_first_confirmation_lifts_the_pause_and_the_rejections_of_its_run(at):
     reject_all(at, 30)
     at.answer = Confirmed
     make_due(at.store, 31)
-    at.run()  # that one rejection stands for itself
+    at.run(after_ms=1)  # that one rejection stands for itself
     reject_all(at, *range(1, 21))
     make_due(at.store, 21)
     at.answer = Confirmed
@@ -454,6 +482,81 @@ def test_first_confirmation_lifts_the_pause_and_the_rejections_of_its_run(at):
     assert not at.platform()["paused"]
     reject_all(at, *range(22, 30))
     assert not at.platform()["paused"]  # the count began anew
+
+
+def test_pause_outlives_a_restart_and_so_does_what_lifts_with_it(at):
+    make_due(at.store, 39)
+    at.run()
+    reject_all(at, 40)
+    at.answer = Confirmed
+    make_due(at.store, 38)
+    at.run(after_ms=1)  # success at NOW is stored, this one is routine
+    at.now += 1
+    reject_all(at, *range(1, 21))
+    at.restart()
+    make_due(at.store, 21, 22)
+    ended = reject_all(at, 23)
+    assert (len(at.deliveries), ended.error) == (1, "paused after many rejections")
+    shown = at.platform()
+    assert (shown["paused"], shown["last_error"]) == (1, "20 rejections in a row")
+    at.restart()
+    at.answer = Confirmed
+    at.run(after_ms=TEN_MINUTES_MS)
+    assert at.confirmed(*range(1, 24))
+    assert at.rejected(40)
+    assert not at.platform()["paused"]
+
+
+def test_pause_that_follows_confirmations_is_shown_and_kept(at):
+    make_due(at.store, *TERMINALS)
+    at.answer = lambda delivery: (
+        Confirmed(delivery) if int(delivery.mdn[-3:]) <= 5 else Rejected(delivery, "no")
+    )  # fmt: skip
+    at.run()
+    shown = at.platform()
+    assert (shown["paused"], shown["last_success_at"], shown["next_try_at"]) == (1, NOW, NOW + TEN_MINUTES_MS)
+    at.restart()
+    at.answer = Confirmed
+    at.run()
+    assert len(at.batches[0]) == 1
+    assert at.confirmed(*TERMINALS)
+
+
+@pytest.mark.parametrize(("room", "step"), [("routes", "report"), ("outbox", "settle")])
+def test_dispatch_that_is_killed_while_it_pauses_a_platform_forgets_no_rejection(at, monkeypatch, room, step):
+    at.run()
+    make_due(at.store, *range(1, 21))
+    at.answer = lambda delivery: Rejected(delivery, "no")
+    with monkeypatch.context() as patch:
+        patch.setattr(getattr(at.mine, room), step, raising(StoreUnavailable("killed")))
+        at.run()
+    at.restart()
+    at.answer = Confirmed
+    at.run()
+    assert at.confirmed(*range(1, 21))
+
+
+def test_run_of_rejections_is_known_although_the_clock_was_set_back(at):
+    make_due(at.store, 1)
+    at.run()
+    at.now -= HOUR_MS
+    at.answer = lambda delivery: Rejected(delivery, "no")
+    for number in range(2, 22):
+        make_due(at.store, number, now=at.now)
+        at.run(after_ms=1)
+    at.restart()
+    make_due(at.store, 22, now=at.now)
+    at.answer = Confirmed
+    at.run(after_ms=HOUR_MS)
+    assert at.confirmed(*range(1, 23))
+
+
+def test_paused_platform_shows_its_next_try(at):
+    reject_all(at, *range(1, 21))
+    make_due(at.store, 21)
+    at.answer = lambda delivery: TryLater(delivery, "busy")
+    at.run(after_ms=TEN_MINUTES_MS)
+    assert at.platform()["next_try_at"] == at.now + TEN_MINUTES_MS
 
 
 def test_one_rejection_among_confirmations_stays(at):
@@ -606,18 +709,61 @@ def test_store_that_cannot_be_opened_is_tried_again(at, monkeypatch):
     assert at.confirmed(1)
 
 
-def test_fault_of_ours_closes_the_connection_and_counts_as_a_failure(at):
+def test_store_that_stays_away_is_asked_less_and_less_often(at, monkeypatch):
+    monkeypatch.setattr(at.deliverer, "_open_store", raising(StoreUnavailable("disk full")))
+    assert [(at.run().next_try_at - at.now) / 1000 for _ in range(10)] == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]
+
+
+def test_fault_of_ours_closes_the_connection_and_is_a_failure_like_any(at, events):
     """What is on the road would be taken for answers to the next deliveries."""
-    make_due(at.store, 1)
+    make_due(at.store, 1, 2)
     at.answer = lambda _: RuntimeError("a fault of ours")
-    with pytest.raises(RuntimeError):
-        at.run()
+    assert [(at.run().next_try_at - at.now) / 1000 for _ in range(2)] == [5, 10]
     assert at.channels[0].closed
     assert not at.deliverer.is_open
     assert at.deliverer.failing
+    shown = at.platform()
+    assert shown["last_error"] == "a fault of ours, which the log shows: RuntimeError"
+    assert (shown["last_error_at"], shown["next_try_at"]) == (at.now, at.now + 10_000)
+    logged = [event for event in events if event["log_level"] >= LogLevel.warn]
+    assert [type(event["log_failure"].value) for event in logged] == [RuntimeError, RuntimeError]
     at.answer = Confirmed
     assert at.run() == Ended(None)
-    assert at.confirmed(1)
+    assert at.confirmed(1, 2)
+    assert at.platform()["last_error"] is None
+
+
+@pytest.mark.parametrize("where", ["preparing", "answering"])
+def test_row_with_which_we_fail_is_put_off_so_that_the_others_pass(at, monkeypatch, where):
+    make_due(at.store, 1, 2, 3)
+    if where == "answering":
+        at.answer = answering(n1=lambda _: RuntimeError("a fault of ours"))
+    else:
+        prepare = at.preparer.prepare
+        monkeypatch.setattr(
+            at.preparer, "prepare", lambda row, sealed: 1 / 0 if row.mdn == mdn(1) else prepare(row, sealed)
+        )
+    for _ in range(6):
+        at.run(after_ms=60_000)
+    assert at.confirmed(2, 3)
+    assert "a fault of ours" in at.row(1)["error"]
+
+
+def test_row_of_an_earlier_try_is_no_suspect_of_a_fault_before_the_next(at, monkeypatch):
+    make_due(at.store, 1)
+    at.answer = lambda _: ChannelDown("crashed")
+    at.run()
+    with monkeypatch.context() as patch:
+        patch.setattr(at.mine.outbox, "due", raising(RuntimeError("a fault of ours")))
+        at.run(after_ms=5000)
+    assert (at.row(1)["attempts"], at.row(1)["error"]) == (1, "crashed")
+
+
+def test_store_that_fails_with_a_fault_of_ours_is_a_failure_like_any(at, monkeypatch, events):
+    make_due(at.store, 1)
+    monkeypatch.setattr(at.deliverer, "_open_store", raising(RuntimeError("a fault of ours")))
+    assert [(at.run().next_try_at - at.now) / 1000 for _ in range(3)] == [5, 10, 20]
+    assert len([event for event in events if event["log_level"] is LogLevel.critical]) == 3
 
 
 # Ending

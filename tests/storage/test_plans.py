@@ -51,12 +51,13 @@ def dispatch(store: Store) -> None:
     store.routes.move(NOW)
     store.outbox.next_try("metering")
     first, second = due(store)
-    store.outbox.settle("metering", [Outbid(first, NOW + 5, NOW), Postpone(second, NOW + 1, "busy")], NOW)
+    store.outbox.settle("metering", [Outbid(first, NOW + 5, NOW, "stale"), Postpone(second, NOW + 1, "busy")], NOW)
     (first, second) = due(store, now=NOW + 1)
     store.outbox.settle("metering", [Confirm(first), Reject(second, "no")], NOW)
-    store.outbox.again([(second.subscriber, second.app_id)], "metering", NOW + 2)
+    store.outbox.again("metering", NOW, NOW + 2)
     store.sealed_data_keys(["one"])
     store.routes.report(PlatformState("metering"))
+    store.routes.state("metering")
 
 
 def status(store: Store) -> None:

@@ -121,12 +121,13 @@ def test_version_is_confirmed_or_rejected_and_never_both(store: Store, row: Outb
 
 
 def test_outbid_row_is_wanted_above_what_the_platform_holds(store: Store, row: OutboxRow) -> None:
-    store.outbox.settle("metering", [Outbid(row, NOW + 5 * HOUR, NOW + 3)], NOW + 1)
+    store.outbox.settle("metering", [Outbid(row, NOW + 5 * HOUR, NOW + 3, "holds more")], NOW + 1)
     assert due(store, now=NOW + 2) == []
     (again,) = due(store, now=NOW + 3)
     assert again.version == NOW + 5 * HOUR + 1
     assert again.key == row.key
-    assert again.attempts == row.attempts + 1  # a platform may outbid us for ever
+    shown = row_at(store, A)  # a platform may outbid us for ever
+    assert (shown["attempts"], shown["error"], shown["wanted_at"]) == (row.attempts + 1, "holds more", NOW)
     store.bindings.withdraw(A, "meter", NOW + 3)
     (withdraw,) = due(store, now=NOW + 3)
     assert withdraw.version == NOW + 5 * HOUR + 2
@@ -135,7 +136,7 @@ def test_outbid_row_is_wanted_above_what_the_platform_holds(store: Store, row: O
 def test_outbid_row_that_changed_meanwhile_is_left_alone(store: Store, row: OutboxRow) -> None:
     store.bindings.withdraw(A, "meter", NOW + 1)
     before = row_at(store, A)
-    store.outbox.settle("metering", [Outbid(row, NOW + 5 * HOUR, NOW + 3)], NOW + 2)
+    store.outbox.settle("metering", [Outbid(row, NOW + 5 * HOUR, NOW + 3, "holds more")], NOW + 2)
     assert row_at(store, A) == before
 
 
@@ -152,13 +153,27 @@ def test_retry_makes_waiting_rows_due_and_rejected_ones_wanted_again(store: Stor
 
 
 @pytest.mark.usefixtures("row")
-def test_again_wants_the_rejected_rows_of_a_run(store: Store) -> None:
+def test_again_wants_what_a_platform_rejected_since_then(store: Store) -> None:
+    reject_all(store, now=NOW + 5)
     settle(store, sync(B, "k2"))
-    places = [(one.subscriber, one.app_id) for one in due(store)]
+    reject_all(store, now=NOW + 6)
+    store.outbox.again("other", NOW, NOW + 7)
+    store.outbox.again("metering", NOW + 7, NOW + 7)
+    assert due(store, now=NOW + 7) == []
+    store.outbox.again("metering", NOW + 6, NOW + 7)
+    assert [(one.mdn, one.version) for one in due(store, now=NOW + 7)] == [(B, NOW + 7)]
+
+
+@pytest.mark.usefixtures("row")
+def test_again_wants_any_number_of_rows_in_steps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kmp_smsd.storage.outbox.STEP_ROWS", 2)
+    register(store, A, *[f"app{number}" for number in range(5)])
+    store.routes.set({f"app{number}": "metering" for number in range(5)})
+    import_keys(store, *[f"key{number}" for number in range(5)])
+    settle(store, *[sync(A, f"key{number}", f"app{number}") for number in range(5)])
     reject_all(store)
-    store.outbox.again(places[:1], "metering", NOW + 1)
-    store.outbox.again(places[:1], "other", NOW + 1)
-    assert [one.mdn for one in due(store, now=NOW + 1)] == [A]
+    store.outbox.again("metering", NOW, NOW + 1)
+    assert len(due(store, now=NOW + 1)) == 6
 
 
 @pytest.mark.usefixtures("row")

@@ -158,3 +158,12 @@ def test_platforms_are_listed_with_what_is_due_and_what_happened(store: Store) -
     )
     assert (shown["metering"]["last_success_at"], shown["metering"]["last_error"]) == (NOW, "refused")
     assert (shown["tracking"]["due"], shown["tracking"]["paused"]) == (0, 0)
+
+
+def test_what_was_reported_of_a_platform_is_read_back(store: Store) -> None:
+    assert store.routes.state("metering") == PlatformState("metering")
+    reported = PlatformState("metering", NOW, "20 rejections in a row", NOW + 1, NOW + 2, paused=True)
+    store.routes.report(reported)
+    assert store.routes.state("metering") == reported
+    store.outbox.retry(NOW, platform="tracking")  # which nobody has seen yet
+    assert store.routes.state("tracking") == PlatformState("tracking")
