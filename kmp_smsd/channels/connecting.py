@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import paramiko
 
+from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.options import HostKey, SecretRef, SshOptions
 from kmp_smsd.channels.protocol import ChannelDown
@@ -53,17 +54,42 @@ class NoSuchHostKey(ChannelDown):
     """The host answers, but has no key of a type that was asked for."""
 
 
+def _connect(host: Host, deadline: float, cancel: Cancel) -> socket.socket:
+    """A TCP connection to the first address of `host` that takes one. Looking up its name cannot be cancelled."""
+    fault = OSError("no time is left")
+    for family, kind, protocol, _, address in socket.getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM):
+        remaining = deadline - time.monotonic()
+        if remaining <= 0 or cancel.requested:
+            break
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(remaining)
+            with cancel.ends(connection):
+                connection.connect(address)
+        except OSError as error:
+            connection.close()
+            fault = error
+        else:
+            return connection
+    raise fault
+
+
 @contextmanager
-def negotiated(host: Host, algorithms: Sequence[str], within_s: float) -> Iterator[paramiko.Transport]:
+def negotiated(
+    host: Host, algorithms: Sequence[str], within_s: float, cancel: Cancel | None = None
+) -> Iterator[paramiko.Transport]:
     """A transport whose key exchange with `host` is done, its host key not yet judged; closed after `within_s`.
 
-    Leave the context once connected: the time limit ends with it. Raises ChannelDown, then the transport is closed.
+    Leave the context once connected: the time limit and `cancel` end with it. Raises ChannelDown, then the transport
+    is closed.
     """
+    cancel = cancel or Cancel()
     deadline = time.monotonic() + within_s
     try:
-        connection = socket.create_connection((host.name, host.port), timeout=within_s)
+        connection = _connect(host, deadline, cancel)
     except OSError as error:
-        raise ChannelDown(f"{host}: {error.strerror or error}") from None
+        why = "connecting was cancelled" if cancel.requested else error.strerror or error
+        raise ChannelDown(f"{host}: {why}") from None
     transport = paramiko.Transport(connection)
     transport.set_log_channel(PARAMIKO_LOG)
     late = threading.Event()
@@ -81,10 +107,11 @@ def negotiated(host: Host, algorithms: Sequence[str], within_s: float) -> Iterat
         transport.get_security_options().key_types = [
             signature for algorithm in algorithms for signature in _SIGNATURES.get(algorithm, (algorithm,))
         ]
-        transport.start_client(timeout=within_s)
-        # start_client() returns in silence when its time is over: without a host key the next line raises.
-        transport.get_remote_server_key()
-        yield transport
+        with cancel.ends(connection):
+            transport.start_client(timeout=within_s)
+            # start_client() returns in silence when its time is over: without a host key the next line raises.
+            transport.get_remote_server_key()
+            yield transport
     except paramiko.IncompatiblePeer as error:
         transport.close()
         raise NoSuchHostKey(
@@ -92,6 +119,8 @@ def negotiated(host: Host, algorithms: Sequence[str], within_s: float) -> Iterat
         ) from None
     except (paramiko.SSHException, OSError, EOFError, ChannelDown) as error:
         transport.close()
+        if cancel.requested:
+            raise ChannelDown(f"{host}: connecting was cancelled") from None
         if late.is_set():
             raise ChannelDown(f"{host}: not connected within {within_s:g} s") from None
         if isinstance(error, ChannelDown):

@@ -11,6 +11,7 @@ import paramiko
 
 from kmp_smsd import __version__
 from kmp_smsd.channels import wire
+from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.connecting import Credentials, check_host_key, load_identity, log_in, negotiated
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.options import SshOptions
@@ -90,16 +91,20 @@ class SshChannel:
         return wire.judge(answer, delivery, self._clock())
 
 
-def open_channel(options: SshOptions, credentials: Credentials, name: str, clock: Clock = time.time) -> SshChannel:
+def open_channel(
+    options: SshOptions, credentials: Credentials, name: str, cancel: Cancel, clock: Clock = time.time
+) -> SshChannel:
     """Connect to the first of the platform's hosts that lets us; raises ChannelDown with the reason of each.
 
-    `name` is the platform's, for the log. Blocks for `connect_within_s` per host at most.
+    `name` is the platform's, for the log. Blocks for `connect_within_s` per host at most, and until `cancel`.
     """
     identity = load_identity(credentials(options.identity))
     reasons = []
     for host in options.hosts:
+        if cancel.requested:
+            raise ChannelDown("connecting was cancelled")
         try:
-            return _open_at(host, options, identity, name, clock)[0]
+            return _open_at(host, options, identity, name, cancel, clock)[0]
         except ChannelDown as down:
             log.info("platform %s is not reached: %s", name, down)
             reasons.append(str(down))
@@ -124,7 +129,7 @@ def probe(options: SshOptions, credentials: Credentials, name: str) -> list[Find
     for host in options.hosts:
         began = time.monotonic()
         try:
-            channel, shown = _open_at(host, options, identity, name, time.time)
+            channel, shown = _open_at(host, options, identity, name, Cancel(), time.time)
         except ChannelDown as down:
             findings.append(Finding(host=host, took_s=time.monotonic() - began, fault=str(down)))
             continue
@@ -135,12 +140,12 @@ def probe(options: SshOptions, credentials: Credentials, name: str) -> list[Find
 
 
 def _open_at(
-    host: Host, options: SshOptions, identity: paramiko.PKey, name: str, clock: Clock
+    host: Host, options: SshOptions, identity: paramiko.PKey, name: str, cancel: Cancel, clock: Clock
 ) -> tuple[SshChannel, str]:
     pinned = options.pinned_for(host)
     algorithms = tuple(dict.fromkeys(key.algorithm for key in pinned))
     within_s = options.connect_within_s
-    with negotiated(host, algorithms, within_s) as transport:
+    with negotiated(host, algorithms, within_s, cancel) as transport:
         shown = check_host_key(transport, host, pinned)
         log_in(transport, host, options, identity)
         stream = Stream(name, host, transport, options.command, options.max_line_octets)

@@ -120,7 +120,7 @@ class LinkConnection(StreamProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Act on what the SMSC sent."""
-        self._link.note(last_received_at=self._link.reactor.seconds())
+        self._link.note(last_received_at=self._link.wall())
         for event in self._session.receive_data(data, self._link.monotonic()):
             self._act(event)
         self._flush()
@@ -224,7 +224,7 @@ class LinkConnection(StreamProtocol):
         data = session.data_to_send()
         if data:
             self.transport.write(data)
-            self._link.note(last_sent_at=self._link.reactor.seconds())
+            self._link.note(last_sent_at=self._link.wall())
         if session.state is State.CLOSED:
             self._close()
         else:

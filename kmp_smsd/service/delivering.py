@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 
 from twisted.logger import Logger
 
+from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.protocol import Channel, ChannelDown, Confirmed, Delivery, Rejected, Result, TryLater
 from kmp_smsd.service.preparing import Preparer, Unsendable
+from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.storage import Store, StoreError
 from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, Settlement
 from kmp_smsd.storage.routes import PlatformState
@@ -44,10 +46,10 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a run ended: None as `error` when nothing more was due. `next_try_at` in Unix milliseconds, 0 for no wait."""
+    """How a run ended: None as `error` when nothing more was due. `wait_ms` before the next one."""
 
     error: str | None
-    next_try_at: int = 0
+    wait_ms: int = 0
 
 
 class Deliverer:
@@ -59,7 +61,7 @@ class Deliverer:
         self,
         platform: str,
         preparer: Preparer,
-        open_channel: Callable[[], Channel],
+        open_channel: Callable[[Cancel], Channel],
         open_store: Callable[[], Store],
         patience: Patience,
         *,
@@ -77,6 +79,8 @@ class Deliverer:
         self._channel: Channel | None = None
         self._store: Store | None = None
         self._stopping = threading.Event()
+        self._cancel = Cancel()
+        self._faults = Repeats()
         self._failures = 0
         self._suspects: dict[tuple[str, str], OutboxRow] = {}  # by MDN and app: in work when something fails
         self._rejections = 0  # in a row
@@ -108,23 +112,25 @@ class Deliverer:
             return self._failed(str(error))
         except StoreError as error:
             self.close_channel()  # what is on the road will be answered to nobody
-            self.log.error(
-                "platform {platform}: store unavailable: {reason}", platform=self.platform, reason=str(error)
-            )
+            if self._faults.worth_saying(str(error), self._monotonic()):
+                self.log.error(
+                    "platform {platform}: store unavailable: {reason}", platform=self.platform, reason=str(error)
+                )
             self._failures += 1
-            return Ended(str(error), self._now() + self._patience.wait_ms(self._failures - 1))
+            return Ended(str(error), self._patience.wait_ms(self._failures - 1))
         except Exception as error:
             self.close_channel()  # what is on the road would be taken for answers to the next deliveries
             self.log.failure("platform {platform}: a fault of ours", platform=self.platform)
             return self._failed(f"a fault of ours, which the log shows: {type(error).__name__}")
 
     def stop(self) -> None:
-        """End a run soon; from any thread."""
+        """End a run soon, and connect no more; from any thread."""
         self._stopping.set()
+        self._cancel.request()
 
     def abort(self) -> None:
         """End a run now, by closing the connection under it; from any thread."""
-        self._stopping.set()
+        self.stop()
         channel = self._channel
         if channel is not None:
             channel.close()
@@ -152,12 +158,12 @@ class Deliverer:
             if not sendable:
                 continue
             if self._channel is None:
-                self._channel = self._open_channel()
+                self._channel = self._open_channel(self._cancel)
             if self._stopping.is_set():  # meanwhile: `abort` had no connection to close
                 break
             self._deliver(store, self._channel, sendable)
             if self._state.paused:
-                return Ended("paused after many rejections", self._now() + PAUSED_TRY_MS)
+                return Ended("paused after many rejections", PAUSED_TRY_MS)
         return Ended(None)
 
     def _prepare(self, store: Store, rows: Sequence[OutboxRow]) -> dict[tuple[str, str], tuple[OutboxRow, Delivery]]:
@@ -268,7 +274,7 @@ class Deliverer:
                     (row,) = self._suspects.values()
                     postponed = Postpone(row, now + self._patience.wait_ms(row.attempts), reason)
                     self._store.outbox.settle(self.platform, [postponed], now)
-        return Ended(reason, now + wait_ms)
+        return Ended(reason, wait_ms)
 
     def _report(self, store: Store) -> None:
         """Store the platform's state where it changed, but a success that follows a success only once in a while."""

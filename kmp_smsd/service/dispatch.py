@@ -15,21 +15,24 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from kmp_smsd.service.delivering import Deliverer, Ended
+from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.service.watching import watch
 from kmp_smsd.storage import Store, StoreUnavailable
+from kmp_smsd.storage.outbox import has_come
 
 WATCH_EVERY_S = 0.1
 OPEN_MAX = 64  # connections; the longest idle one gives way
 FAILING_MAX = OPEN_MAX // 4  # of them, for platforms whose last try failed: who hangs delays nobody else
 IDLE_CLOSE_S = 60.0
 STOP_WITHIN_S = 10.0
+AFTER_FAULT_S = 60.0
 
 
 @dataclass(slots=True)
 class _Worker:
     deliverer: Deliverer
     running: Deferred[None] | None = None
-    not_before: int = 0  # Unix milliseconds
+    not_before: float = 0.0  # monotonic seconds
     hurried_at: int = 0  # Unix milliseconds: the last wish of a person that was heeded
     hurried: bool = False  # since the last run began
     due_at: int | None = 0  # Unix milliseconds; None: nothing is due
@@ -67,6 +70,7 @@ class Dispatcher(Service):
         self._routed = False  # each app is routed and all of its deliveries have followed
         self._moving: Iterator[int] | None = None  # the steps in which they do
         self._stopping = False
+        self._faults = Repeats()
 
     def startService(self) -> None:
         super().startService()
@@ -133,10 +137,11 @@ class Dispatcher(Service):
         if changed:
             self._store.finish_erasing()
         self._data_version = version
+        now = int(self._wall() * 1000)
         due = {
-            name: self._store.outbox.next_try(name)
+            name: self._store.outbox.next_try(name, now)
             for name, worker in list(self._workers.items())
-            if changed or (worker.due_at is not None and worker.due_at <= self._wall() * 1000)
+            if changed or (worker.due_at is not None and has_come(worker.due_at, now))
         }
         return due, self._store.routes.hurried() if changed else {}
 
@@ -146,8 +151,8 @@ class Dispatcher(Service):
             self._workers[name].due_at = due_at
         for name, hurried_at in hurried.items():
             worker = self._workers.get(name)
-            if worker is not None and hurried_at > worker.hurried_at:
-                worker.hurried_at, worker.hurried, worker.not_before = hurried_at, True, 0
+            if worker is not None and hurried_at != worker.hurried_at:  # or less: the clock may have been set back
+                worker.hurried_at, worker.hurried, worker.not_before = hurried_at, True, 0.0
         now = int(self._wall() * 1000)
         waiting = sorted(
             (worker for worker in self._workers.values() if self._has_work(worker, now)),
@@ -163,9 +168,10 @@ class Dispatcher(Service):
         self._close_idle()
 
     def _has_work(self, worker: _Worker, now: int) -> bool:
-        return (
-            worker.running is None and worker.due_at is not None and worker.due_at <= now and worker.not_before <= now
-        )
+        """Whether something is due there at `now` (Unix milliseconds), and nobody waits or works already."""
+        if worker.running is not None or worker.due_at is None or not has_come(worker.due_at, now):
+            return False
+        return worker.not_before <= self._monotonic()
 
     def _may_open(self, worker: _Worker) -> bool:
         """Whether a thread and a connection are free for `worker`."""
@@ -195,13 +201,13 @@ class Dispatcher(Service):
         closed.addCallbacks(lambda _: self._free(worker), self._broke, errbackArgs=(worker,))
 
     def _ran(self, ended: Ended, worker: _Worker) -> None:
-        worker.not_before = 0 if worker.hurried else ended.next_try_at
+        worker.not_before = 0.0 if worker.hurried else self._monotonic() + ended.wait_ms / 1000
         worker.due_at = 0  # look again: more may have come due meanwhile
         self._free(worker)
 
     def _broke(self, failure: Failure, worker: _Worker) -> None:
         self.log.failure("platform {platform}: delivery broke off", failure, platform=worker.deliverer.platform)
-        worker.not_before = int(self._wall() * 1000) + 60_000
+        worker.not_before = self._monotonic() + AFTER_FAULT_S
         worker.due_at = 0
         self._free(worker)
 
@@ -213,6 +219,8 @@ class Dispatcher(Service):
 
     def _not_looked(self, failure: Failure) -> None:
         self._data_version = None
+        if not self._faults.worth_saying(failure.getErrorMessage(), self._monotonic()):
+            return
         if failure.check(StoreUnavailable):
             self.log.error("store unavailable: {reason}", reason=failure.getErrorMessage())
         else:

@@ -79,7 +79,7 @@ class SmscLink(Service):
 
     `link` is its `[smsc.NAME]` section. Raises ValueError where the password does not fit into a bind.
     `reactor` has TCP and time. `monotonic` is the clock of the session's timers, which a change of the wall clock must
-    not move; `jitter` gives numbers from 0 to 1.
+    not move, `wall` that of what people see; `jitter` gives numbers from 0 to 1.
     """
 
     name: str
@@ -93,13 +93,14 @@ class SmscLink(Service):
         reactor: Any,
         *,
         monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.name = name
         self.options = link
         self.receiver = receiver
         self.reactor = reactor
-        self.monotonic = monotonic
+        self.monotonic, self.wall = monotonic, wall
         self.log = Logger()
         self._sessions = [_session_settings(link, password, command_id) for command_id in _BIND_COMMANDS[link.bind]]
         self._mode = 0
@@ -110,7 +111,7 @@ class SmscLink(Service):
         self._retry: DelayedCall | None = None
         self._draining = False
         self._waiters: list[Deferred[None]] = []  # one for each call of drain
-        self._state = LinkState(name=name, word=LinkWord.STOPPED, since=reactor.seconds())
+        self._state = LinkState(name=name, word=LinkWord.STOPPED, since=wall())
 
     @property
     def state(self) -> LinkState:
@@ -157,7 +158,7 @@ class SmscLink(Service):
     def note(self, **changes: Any) -> None:
         """Change the snapshot; a new `word` also changes `since`."""
         if changes.get("word", self._state.word) is not self._state.word:
-            changes["since"] = self.reactor.seconds()
+            changes["since"] = self.wall()
         self._state = replace(self._state, **changes)
 
     def connected(self, connection: LinkConnection) -> None:

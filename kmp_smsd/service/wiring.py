@@ -10,6 +10,7 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 
+from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.channels.protocol import Channel, ChannelDown
 from kmp_smsd.channels.ssh import open_channel
@@ -119,9 +120,9 @@ def _deliverer(config: Config, name: str, platform: Platform, data_keys: DataKey
     def credentials(own: SecretRef | None) -> bytes:
         return read_secret(ssh_identity(own, config.secrets))
 
-    def channel() -> Channel:
+    def channel(cancel: Cancel) -> Channel:
         try:
-            return open_channel(platform.channel, credentials, name)
+            return open_channel(platform.channel, credentials, name, cancel)
         except SecretUnavailable as error:  # to be mended while we run; until then this platform waits
             raise ChannelDown(str(error)) from None
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from kmp_smsd.storage.database import STEP_ROWS, Database
 
+TRY_WITHIN_MS = 86_400_000  # nobody waits longer for a try: a later one was set before the clock was set back
 DUE = "wanted_version <> confirmed_version AND wanted_version <> rejected_version"
 
 # The one place where a version is made: higher than any that this MDN + app ever had, and never behind the clock.
@@ -25,6 +26,11 @@ ON CONFLICT (subscriber, app, platform) DO UPDATE SET
   confirmed_version = max(confirmed_version, excluded.confirmed_version),
   try_at = excluded.try_at, attempts = 0, error = NULL
 """
+
+
+def has_come(try_at: int, now: int) -> bool:
+    """Whether at `now` it is time to try what is to be tried at `try_at` (both in Unix milliseconds)."""
+    return not now < try_at <= now + TRY_WITHIN_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,26 +140,31 @@ class Outbox:
         self._database = database
 
     def due(self, platform: str, now: int, limit: int) -> list[OutboxRow]:
-        """Return up to `limit` rows of `platform` whose time has come, the longest due first."""
+        """Return up to `limit` rows of `platform` whose time has come (see `has_come`), the longest due first."""
         return [
             OutboxRow(subscriber, mdn, app_id, version, attempts, WrappedKey(*key) if key[0] is not None else None)
             for subscriber, mdn, app_id, version, attempts, *key in self._database.rows(
                 f"""SELECT o.subscriber, s.mdn, o.app, o.wanted_version, o.attempts, k.key_id,
                       k.algorithm, k.kcv, k.app, k.state, i.data_key, k.nonce, k.ciphertext
-                    FROM (SELECT * FROM outbox WHERE platform = ? AND try_at <= ? AND {DUE} ORDER BY try_at LIMIT ?) o
+                    FROM (SELECT * FROM (SELECT * FROM outbox WHERE platform = ?1 AND try_at <= ?2 AND {DUE}
+                                         ORDER BY try_at LIMIT ?4)
+                          UNION ALL
+                          SELECT * FROM (SELECT * FROM outbox WHERE platform = ?1 AND try_at > ?3 AND {DUE}
+                                         ORDER BY try_at LIMIT ?4)
+                          LIMIT ?4) o
                     JOIN subscribers s ON s.number = o.subscriber
                     LEFT JOIN keys k ON k.id = o.key LEFT JOIN imports i ON i.id = k.import
                     ORDER BY o.try_at""",
-                (platform, now, limit),
+                (platform, now, now + TRY_WITHIN_MS, limit),
             )
         ]
 
-    def next_try(self, platform: str) -> int | None:
+    def next_try(self, platform: str, now: int) -> int | None:
         """When the next row of `platform` comes due, in Unix milliseconds; None where nothing is due at all."""
-        found = self._database.rows(
-            f"SELECT try_at FROM outbox WHERE platform = ? AND {DUE} ORDER BY try_at LIMIT 1", (platform,)
-        )
-        return found[0][0] if found else None
+        seek = f"SELECT try_at FROM outbox WHERE platform = ? AND {DUE} ORDER BY try_at"
+        ((first, last),) = self._database.rows(f"SELECT ({seek} LIMIT 1), ({seek} DESC LIMIT 1)", (platform, platform))
+        at: int | None = last if first is not None and not has_come(first, now) and has_come(last, now) else first
+        return at
 
     def settle(self, platform: str, settlements: Sequence[Settlement], now: int) -> None:
         """Write what became of deliveries to `platform`, in one transaction."""

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.options import SshOptions
 from kmp_smsd.channels.protocol import Bind
 from kmp_smsd.channels.ssh import SshChannel, open_channel
@@ -36,9 +37,13 @@ class Platform:
         }
         return SshOptions.model_validate(plain | changes)
 
-    def open(self, identity: bytes | None = None, **changes: Any) -> SshChannel:
+    def open(self, identity: bytes | None = None, cancel: Cancel | None = None, **changes: Any) -> SshChannel:
         channel = open_channel(
-            self.options(**changes), lambda _reference: identity or self.identity, "metering", lambda: NOW_S
+            self.options(**changes),
+            lambda _reference: identity or self.identity,
+            "metering",
+            cancel or Cancel(),
+            lambda: NOW_S,
         )
         self.channels.append(channel)
         return channel

@@ -79,7 +79,7 @@ class At:
         self.deliverer.close()
         self.start()
 
-    def _open_channel(self):
+    def _open_channel(self, _cancel):
         if self.unreachable is not None:
             raise self.unreachable
         self.channels.append(ChannelByHand(self))
@@ -306,7 +306,7 @@ def test_what_was_answered_before_the_platform_went_down_is_settled(at):
         n2=lambda delivery: Rejected(delivery, "no"), n3=lambda _: ChannelDown("connection lost"), n4=pytest.fail
     )
     ended = at.run()
-    assert ended == Ended("connection lost", at.now + 5000)
+    assert ended == Ended("connection lost", 5000)
     assert at.channels[0].closed
     assert not at.deliverer.is_open
     assert at.confirmed(1)
@@ -324,7 +324,7 @@ def test_back_off_of_a_platform_grows_is_capped_and_ends_with_a_confirmation(at)
     waits = []
     for _ in range(10):
         assert not at.deliverer.is_open
-        waits.append((at.run().next_try_at - at.now) / 1000)
+        waits.append(at.run().wait_ms / 1000)
         assert at.deliverer.failing
     assert waits == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]
     at.unreachable = None
@@ -333,7 +333,7 @@ def test_back_off_of_a_platform_grows_is_capped_and_ends_with_a_confirmation(at)
     assert not at.deliverer.failing
     make_due(at.store, 3)
     at.answer = lambda _: ChannelDown("lost")
-    assert at.run().next_try_at == at.now + 5000
+    assert at.run().wait_ms == 5000
 
 
 def test_failed_try_is_shown_to_people(at):
@@ -367,7 +367,7 @@ def test_failed_try_that_cannot_be_shown_is_a_failed_try(at, monkeypatch):
     at.deliverer.close_channel()
     at.unreachable = ChannelDown("refused")
     monkeypatch.setattr(at.mine.routes, "report", raising(StoreUnavailable("disk full")))
-    assert at.run() == Ended("refused", at.now + 5000)
+    assert at.run() == Ended("refused", 5000)
 
 
 def test_success_after_success_is_written_once_in_ten_seconds(at):
@@ -390,7 +390,7 @@ def test_poison_delivery_is_put_off_so_that_the_others_pass(at):
     ended = at.run(after_ms=60_000)
     assert at.batches == [[mdn(3)]]  # one by one after three failures
     assert (at.row(3)["error"], at.row(3)["try_at"]) == ("crashed", at.now + 5000)
-    at.now = ended.next_try_at
+    at.now += ended.wait_ms
     at.run()
     assert at.confirmed(4, 5)
     assert not at.confirmed(3)
@@ -442,7 +442,7 @@ def test_twenty_rejections_in_a_row_pause_the_platform(at, events):
     assert reject_all(at, *range(1, 20)) == Ended(None)
     assert not at.platform()["paused"]
     ended = reject_all(at, 20)
-    assert ended.next_try_at == at.now + TEN_MINUTES_MS
+    assert ended.wait_ms == TEN_MINUTES_MS
     assert ended.error is not None
     shown = at.platform()
     assert (shown["paused"], shown["next_try_at"]) == (1, at.now + TEN_MINUTES_MS)
@@ -461,10 +461,10 @@ def test_paused_platform_is_tried_with_one_delivery_each_ten_minutes(at):
     reject_all(at, *range(1, 21))
     make_due(at.store, 21, 22, 23)
     for number in (21, 22):
-        assert at.run(after_ms=TEN_MINUTES_MS).next_try_at == at.now + TEN_MINUTES_MS
+        assert at.run(after_ms=TEN_MINUTES_MS).wait_ms == TEN_MINUTES_MS
         assert at.batches == [[mdn(number)]]
     at.answer = lambda delivery: TryLater(delivery, "busy")
-    assert at.run(after_ms=TEN_MINUTES_MS).next_try_at == at.now + TEN_MINUTES_MS
+    assert at.run(after_ms=TEN_MINUTES_MS).wait_ms == TEN_MINUTES_MS
     assert at.platform()["paused"] == 1
 
 
@@ -691,7 +691,7 @@ def test_deliveries_that_could_not_be_settled_go_again(at, monkeypatch, events):
     with monkeypatch.context() as patch:
         patch.setattr(at.mine.outbox, "settle", raising(StoreUnavailable("disk full")))
         ended = at.run()
-    assert ended == Ended("disk full", at.now + 5000)
+    assert ended == Ended("disk full", 5000)
     assert at.channels[-1].closed
     assert at.deliverer.failing
     assert any(event["log_level"] is LogLevel.error for event in events)
@@ -704,21 +704,29 @@ def test_store_that_cannot_be_opened_is_tried_again(at, monkeypatch):
     make_due(at.store, 1)
     with monkeypatch.context() as patch:
         patch.setattr(at.deliverer, "_open_store", raising(StoreUnavailable("disk full")))
-        assert at.run().next_try_at == at.now + 5000
+        assert at.run().wait_ms == 5000
     assert at.run(after_ms=5000) == Ended(None)
     assert at.confirmed(1)
 
 
+def test_store_that_stays_away_is_told_of_every_ten_seconds(at, monkeypatch, events):
+    monkeypatch.setattr(at.deliverer, "_open_store", raising(StoreUnavailable("disk full")))
+    for _ in range(25):
+        at.run()
+        at.elapsed_s += 1.0
+    assert len([event for event in events if event["log_level"] is LogLevel.error]) == 3
+
+
 def test_store_that_stays_away_is_asked_less_and_less_often(at, monkeypatch):
     monkeypatch.setattr(at.deliverer, "_open_store", raising(StoreUnavailable("disk full")))
-    assert [(at.run().next_try_at - at.now) / 1000 for _ in range(10)] == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]
+    assert [at.run().wait_ms / 1000 for _ in range(10)] == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]
 
 
 def test_fault_of_ours_closes_the_connection_and_is_a_failure_like_any(at, events):
     """What is on the road would be taken for answers to the next deliveries."""
     make_due(at.store, 1, 2)
     at.answer = lambda _: RuntimeError("a fault of ours")
-    assert [(at.run().next_try_at - at.now) / 1000 for _ in range(2)] == [5, 10]
+    assert [at.run().wait_ms / 1000 for _ in range(2)] == [5, 10]
     assert at.channels[0].closed
     assert not at.deliverer.is_open
     assert at.deliverer.failing
@@ -762,7 +770,7 @@ def test_row_of_an_earlier_try_is_no_suspect_of_a_fault_before_the_next(at, monk
 def test_store_that_fails_with_a_fault_of_ours_is_a_failure_like_any(at, monkeypatch, events):
     make_due(at.store, 1)
     monkeypatch.setattr(at.deliverer, "_open_store", raising(RuntimeError("a fault of ours")))
-    assert [(at.run().next_try_at - at.now) / 1000 for _ in range(3)] == [5, 10, 20]
+    assert [at.run().wait_ms / 1000 for _ in range(3)] == [5, 10, 20]
     assert len([event for event in events if event["log_level"] is LogLevel.critical]) == 3
 
 
@@ -808,8 +816,8 @@ def test_abort_while_a_connection_is_made_sends_nothing_over_it(at):
     make_due(at.store, 1)
     open_channel = at.deliverer._open_channel
 
-    def aborted():
-        channel = open_channel()
+    def aborted(cancel):
+        channel = open_channel(cancel)
         at.deliverer.abort()
         return channel
 
@@ -818,6 +826,23 @@ def test_abort_while_a_connection_is_made_sends_nothing_over_it(at):
     assert at.deliveries == []
     at.deliverer.close()
     assert at.channels[0].closed
+
+
+@pytest.mark.parametrize("end", ["stop", "abort"])
+def test_stop_ends_an_attempt_to_connect(at, end):
+    make_due(at.store, 1)
+    requested = []
+
+    def connecting(cancel):
+        requested.append(cancel.requested)
+        getattr(at.deliverer, end)()
+        requested.append(cancel.requested)
+        raise ChannelDown("connecting was cancelled")
+
+    at.deliverer._open_channel = connecting
+    at.run()
+    assert requested == [False, True]
+    assert at.platform()["last_error"] is None
 
 
 def test_abort_without_a_connection_is_nothing(at):

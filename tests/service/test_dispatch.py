@@ -4,6 +4,7 @@ from contextlib import closing
 
 import pytest
 from pysqlite3 import dbapi2 as sqlite3
+from twisted.logger import LogLevel
 
 from kmp_smsd.channels.protocol import ChannelDown, Confirmed
 from kmp_smsd.service import dispatch as dispatch_module
@@ -60,6 +61,7 @@ class At:
         patch.setattr(dispatch_module, "ThreadPool", PoolByHand)
         migrate(path)
         self.reactor = ReactorByHand()
+        self.clock_set_by_s = 0
         self.store = open_store(path)
         self.mine = open_store(path)
         self.by_name = deliverers
@@ -68,7 +70,7 @@ class At:
         self.watcher, self.pool = self.dispatcher._watcher, self.dispatcher._pool
         self.looks = []
         next_try = self.mine.outbox.next_try
-        self.mine.outbox.next_try = lambda name: (self.looks.append(name), next_try(name))[1]
+        self.mine.outbox.next_try = lambda name, now: (self.looks.append(name), next_try(name, now))[1]
 
     def _dispatcher(self, store):
         return Dispatcher(
@@ -77,12 +79,19 @@ class At:
             self.by_name,
             self.reactor,
             monotonic=self.reactor.seconds,
-            wall=lambda: START_S + self.reactor.seconds(),
+            wall=self._wall,
         )
+
+    def _wall(self):
+        return START_S + self.clock_set_by_s + self.reactor.seconds()
+
+    def set_clock(self, by_s):
+        """Set the wall clock to what it would be plus `by_s`."""
+        self.clock_set_by_s = by_s
 
     @property
     def now(self):
-        return int((START_S + self.reactor.seconds()) * 1000)
+        return int(self._wall() * 1000)
 
     def start(self):
         self.dispatcher.startService()
@@ -143,7 +152,7 @@ def start(tmp_path, monkeypatch):
 def failed(at, name, seconds):
     """End a run that found the platform down."""
     deliverer = at.by_name[name]
-    deliverer.failing, deliverer.ended = True, Ended("down", at.now + int(seconds * 1000))
+    deliverer.failing, deliverer.ended = True, Ended("down", int(seconds * 1000))
     at.end(name)
     deliverer.is_open = False
 
@@ -245,6 +254,66 @@ def test_worker_that_breaks_off_is_an_alarm_and_tries_again_in_a_minute(start, e
     assert at.begun() == ["p2"]
     at.look(6)
     assert at.begun() == ["p2", "p1"]
+
+
+# A wall clock that is set
+
+DAY_S = 86_400
+
+
+@pytest.mark.parametrize("set_by_s", [-30 * DAY_S, -2 * DAY_S, -600, 600, 2 * DAY_S, 30 * DAY_S])
+def test_platform_that_failed_waits_as_long_though_the_clock_is_set(start, set_by_s):
+    at = start(due=(1,))
+    failed(at, "p1", 5)
+    at.set_clock(set_by_s)
+    at.settle(1, try_at=at.now)
+    at.look(45)
+    begun = at.begun()
+    at.look(10)
+    assert (begun, at.begun()) == ([], ["p1"])
+
+
+@pytest.mark.parametrize("set_by_s", [-30 * DAY_S, -2 * DAY_S])
+def test_delivery_that_waits_is_due_when_the_clock_is_set_back_by_days(start, set_by_s):
+    at = start(due=(1,))
+    at.settle(1, try_at=at.now + 900_000)
+    at.end("p1")
+    at.look(10)
+    assert at.begun() == []
+    at.set_clock(set_by_s)
+    at.look()
+    assert at.begun() == ["p1"]
+
+
+def test_nothing_is_stuck_after_a_clock_that_ran_ahead_for_a_while(start):
+    at = start(due=(1,))
+    at.set_clock(30 * DAY_S)
+    at.settle(1, try_at=at.now + 900_000)
+    at.make_due(2)
+    at.end("p1")
+    at.look(10)
+    assert at.begun() == ["p2"]
+    failed(at, "p2", 5)
+    at.look()
+    at.set_clock(0)
+    at.look()
+    assert at.begun() == ["p1"]
+    at.look(55)
+    assert at.begun() == ["p1", "p2"]
+
+
+def test_wish_is_heeded_though_the_clock_was_set_back(start):
+    at = start(due=(1,))
+    at.look()
+    at.store.outbox.retry(at.now, platform="p1")
+    at.look()
+    failed(at, "p1", 900)
+    at.look()
+    failed(at, "p1", 900)
+    at.set_clock(-600)
+    at.store.outbox.retry(at.now, platform="p1")
+    at.look()
+    assert at.begun() == ["p1"]
 
 
 # What people wish
@@ -402,6 +471,34 @@ def test_healthy_platforms_go_first(start):
 # A store that fails
 
 
+@pytest.mark.parametrize("fails", ["data_version", "finish_erasing"])
+@pytest.mark.parametrize("kind", [StoreUnavailable, RuntimeError])
+def test_fault_that_lasts_is_logged_every_ten_seconds(start, monkeypatch, events, kind, fails):
+    at = start()
+    reason = "one reason"
+
+    def fail():
+        raise kind(reason)
+
+    monkeypatch.setattr(at.mine, fails, fail)
+    at.make_due(1)
+    at.look(205)
+    faults = [event for event in events if event["log_level"] >= LogLevel.error]
+    assert len(faults) == 3
+    reason = "another reason"
+    at.look(2)
+    faults = [event for event in events if event["log_level"] >= LogLevel.error]
+    assert len(faults) == 4
+
+
+def test_fault_in_assigning_that_lasts_is_logged_every_ten_seconds(start, monkeypatch, events):
+    at = start()
+    at.make_due(1)
+    monkeypatch.setattr(at.dispatcher, "_may_open", lambda _: 1 / 0)
+    at.look(205)
+    assert len(alarms(events)) == 3
+
+
 @pytest.mark.parametrize("error", [StoreUnavailable("locked"), RuntimeError("a fault of ours")])
 @pytest.mark.parametrize("fails", ["data_version", "finish_erasing"])
 def test_looking_goes_on_after_a_fault(start, monkeypatch, events, error, fails):
@@ -424,7 +521,7 @@ def test_what_was_not_looked_up_is_looked_up_again(start, monkeypatch):
     at = start()
     at.make_due(1)
     with monkeypatch.context() as patch:
-        patch.setattr(at.mine.outbox, "next_try", lambda _: (_ for _ in ()).throw(StoreUnavailable("locked")))
+        patch.setattr(at.mine.outbox, "next_try", lambda *_: (_ for _ in ()).throw(StoreUnavailable("locked")))
         at.look()
     at.look()
     assert at.begun() == ["p1"]
@@ -585,6 +682,9 @@ def test_key_goes_out_within_a_fifth_of_a_second_beside_a_platform_that_is_down(
     got = []
 
     class Road:
+        def __init__(self, _cancel):
+            pass
+
         def deliver(self, batch):
             got.extend(delivery.mdn for delivery in batch)
             yield from map(Confirmed, batch)
@@ -592,7 +692,7 @@ def test_key_goes_out_within_a_fifth_of_a_second_beside_a_platform_that_is_down(
         def close(self):
             pass
 
-    def unreachable():
+    def unreachable(_cancel):
         raise ChannelDown("refused")
 
     deliverers = {}

@@ -65,6 +65,7 @@ class Smscs:
             self.receiver,
             self.reactor,
             monotonic=self.reactor.seconds,
+            wall=self.reactor.seconds,
             jitter=lambda: 1.0,
         )
         self.protocol = self.transport = None
@@ -674,3 +675,12 @@ def test_change_of_the_wall_clock_enquires_nobody():
     monotonic.advance(30.0)
     smsc.reactor.advance(0.5)
     assert smsc.heard() == [(CommandId.ENQUIRE_LINK, 0, 2)]
+
+
+def test_times_for_people_are_of_the_wall_clock():
+    smsc = Smscs()
+    smsc.link.wall = lambda: 1_732_380_000.0
+    smsc.link.startService()
+    smsc.bind()
+    state = smsc.link.state
+    assert (state.since, state.last_received_at, state.last_sent_at) == (1_732_380_000.0,) * 3

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.python.failure import Failure
 
+from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.protocol import ChannelDown
 from kmp_smsd.config.load import load
 from kmp_smsd.config.secrets import SecretUnavailable
@@ -129,7 +130,7 @@ def test_dispatch_begins_without_an_ssh_key_since_it_may_be_mended_while_it_runs
     (role,) = made(Role.DISPATCH)
     (worker,) = role.dispatcher._workers.values()
     with pytest.raises(ChannelDown, match="ssh-identity"):
-        worker.deliverer._open_channel()
+        worker.deliverer._open_channel(Cancel())
 
 
 def test_both_roles_may_share_a_process(site, made, vendor):
@@ -257,14 +258,14 @@ def test_every_platform_has_a_deliverer_and_its_apps_lead_to_it(site, made, vend
 
 @pytest.mark.parametrize("own", [False, True])
 def test_platform_is_reached_with_its_own_identity_or_the_common_one(site, made, vendor, monkeypatch, own):
-    monkeypatch.setattr(wiring, "open_channel", lambda options, credentials, _: credentials(options.identity))
+    monkeypatch.setattr(wiring, "open_channel", lambda options, credentials, *_: credentials(options.identity))
     site.secret("master-key", vendor.private)
     site.secret("ssh-identity", "common")
     site.secret("of-its-own", "its own")
     site.platform(text=PLATFORM + (f'identity = {{file = "{site.directory}/of-its-own"}}\n' if own else ""))
     (role,) = made(Role.DISPATCH)
     (worker,) = role.dispatcher._workers.values()
-    assert worker.deliverer._open_channel() == (b"its own" if own else b"common")
+    assert worker.deliverer._open_channel(Cancel()) == (b"its own" if own else b"common")
 
 
 # Starting and stopping

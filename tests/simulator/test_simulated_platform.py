@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.options import SshOptions
 from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed
 from kmp_smsd.channels.ssh import SshChannel, open_channel
@@ -26,7 +27,7 @@ def platform(tmp_path: Path) -> Iterator[SimulatedPlatform]:
 
 def connect(platform: SimulatedPlatform, identity: bytes = IDENTITY) -> SshChannel:
     options = SshOptions(kind="ssh", hosts=(platform.address,), user=platform.user, host_keys=(platform.host_key,))
-    return open_channel(options, lambda _reference: identity, "lab")
+    return open_channel(options, lambda _reference: identity, "lab", Cancel())
 
 
 def binds(count: int) -> list[Bind]:

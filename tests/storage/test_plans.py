@@ -49,7 +49,7 @@ def intake(store: Store) -> None:
 def dispatch(store: Store) -> None:
     settle(store, sync(A, "k1"), sync(B, "k2"))
     store.routes.move(NOW)
-    store.outbox.next_try("metering")
+    store.outbox.next_try("metering", NOW)
     first, second = due(store)
     store.outbox.settle("metering", [Outbid(first, NOW + 5, NOW, "stale"), Postpone(second, NOW + 1, "busy")], NOW)
     (first, second) = due(store, now=NOW + 1)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kmp_smsd.storage import Store
-from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject
+from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, has_come
 from tests.storage.stock import (
     HOUR,
     MOVING,
@@ -58,9 +58,33 @@ def test_rows_come_due_in_the_order_of_their_time(store: Store, row: OutboxRow) 
     assert [one.mdn for one in due(store, now=NOW + 9)] == [B]
     assert [one.mdn for one in due(store, now=NOW + 10)] == [B, A]
     assert [one.mdn for one in store.outbox.due("metering", NOW + 10, 1)] == [B]
-    assert store.outbox.next_try("metering") == NOW + 1
+    assert store.outbox.next_try("metering", NOW) == NOW + 1
     assert due(store, "other", NOW + 10) == []
-    assert store.outbox.next_try("other") is None
+    assert store.outbox.next_try("other", NOW) is None
+
+
+def test_try_more_than_a_day_ahead_was_set_before_the_clock_was_set_back_and_is_due(
+    store: Store, row: OutboxRow
+) -> None:
+    settle(store, sync(B, "k2"), now=NOW + 5)
+    store.outbox.settle("metering", [Postpone(row, NOW + DAY, "busy")], NOW)
+    assert due(store, now=NOW) == []
+    assert store.outbox.next_try("metering", NOW) == NOW + 5
+    assert [one.mdn for one in due(store, now=NOW - 1)] == [A]
+    assert has_come(store.outbox.next_try("metering", NOW - 1) or 0, NOW - 1)
+    assert [one.mdn for one in due(store, now=NOW - 2 * DAY)] == [B, A]
+    assert [one.mdn for one in store.outbox.due("metering", NOW - 2 * DAY, 1)] == [B]
+
+
+@pytest.mark.parametrize(
+    ("try_at", "come"),
+    [(NOW - 30 * DAY, True), (NOW, True), (NOW + 1, False), (NOW + DAY, False), (NOW + DAY + 1, True)],
+)
+def test_dispatch_and_the_outbox_agree_on_what_is_due(store: Store, row: OutboxRow, try_at: int, come: bool) -> None:
+    store.outbox.settle("metering", [Postpone(row, try_at, "busy")], NOW)
+    assert has_come(try_at, NOW) is come
+    assert bool(due(store, now=NOW)) is come
+    assert store.outbox.next_try("metering", NOW) == try_at
 
 
 def test_confirmed_row_is_not_due_any_more(store: Store, row: OutboxRow) -> None:
@@ -81,7 +105,7 @@ def test_postponed_row_counts_its_attempts_and_says_why(store: Store, row: Outbo
 def test_rejected_row_rests(store: Store, row: OutboxRow) -> None:
     store.outbox.settle("metering", [Reject(row, "who?")], NOW)
     assert due(store, now=NOW + DAY) == []
-    assert store.outbox.next_try("metering") is None
+    assert store.outbox.next_try("metering", NOW) is None
     (shown,) = store.outbox.listing(platform=None, mdn=None, everything=False, limit=10)
     assert (shown["rejected_version"], shown["error"]) == (row.version, "who?")
 
@@ -164,9 +188,8 @@ def test_again_wants_what_a_platform_rejected_since_then(store: Store) -> None:
     assert [(one.mdn, one.version) for one in due(store, now=NOW + 7)] == [(B, NOW + 7)]
 
 
-@pytest.mark.usefixtures("row")
-def test_again_wants_any_number_of_rows_in_steps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kmp_smsd.storage.outbox.STEP_ROWS", 2)
+@pytest.mark.usefixtures("row", "small_steps")
+def test_again_wants_any_number_of_rows_in_steps(store: Store) -> None:
     register(store, A, *[f"app{number}" for number in range(5)])
     store.routes.set({f"app{number}": "metering" for number in range(5)})
     import_keys(store, *[f"key{number}" for number in range(5)])
