@@ -228,6 +228,8 @@ def _hosts_in_file(settings: Settings, name: str) -> tuple[Path, list[Host], lis
         with open(path, "rb") as file:
             channel = tomllib.load(file).get("channel", {})
         hosts = [ssh_host(text) for text in channel["hosts"]]
+        if not hosts:
+            raise ValueError
     except (ValueError, TypeError, KeyError, AttributeError):
         raise Failed(f'{path}: hosts = ["HOST:PORT"] is needed in [channel]: see check-config', CONFIGURATION) from None
     pinned = []

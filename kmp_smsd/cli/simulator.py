@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import signal
 import sys
 import threading
@@ -45,6 +46,12 @@ def demo(directory: Path | None) -> None:
     """
     from kmp_smsd.cli.demo import demo as play
 
+    if (
+        directory is not None
+        and os.path.lexists(directory)
+        and not (directory.is_dir() and not any(directory.iterdir()))
+    ):
+        raise Failed(f"{shown(str(directory))} is in use: name an empty directory, or one that does not exist yet")
     if not play(directory):
         raise click.exceptions.Exit(REFUSED)
 

@@ -94,6 +94,24 @@ def test_what_was_written_is_never_told_in_full_length(site, words, characters):
     assert "5" * 81 not in told
 
 
+def test_a_platform_without_hosts_is_told_so(site):
+    site.write("platforms.d/metering.toml", 'apps = ["meter"]\n[channel]\nkind = "ssh"\nhosts = []\n')
+    code, told = site.refused("platforms", "trust", "metering")
+    assert code == 78
+    assert 'hosts = ["HOST:PORT"] is needed in [channel]' in told
+
+
+@pytest.mark.parametrize("name", ["used", "loop"])
+def test_a_demo_is_not_played_over_other_files(site, name):
+    (site.directory / "loop").symlink_to("loop")
+    (site.directory / "used").mkdir()
+    (site.directory / "used" / "master.key").write_text("precious")
+    code, told = site.refused("demo", "--directory", str(site.directory / name))
+    assert code == 1
+    assert "is in use: name an empty directory, or one that does not exist yet" in told
+    assert (site.directory / "used" / "master.key").read_text() == "precious"
+
+
 def test_a_name_in_the_environment_that_is_not_utf8_is_no_bug(site, monkeypatch):
     site.ready()
     monkeypatch.setenv("SUDO_USER", "op\udcff")
