@@ -47,8 +47,25 @@ class Want:
     above: int = 0
 
 
+_CONFIRM = """
+UPDATE outbox SET confirmed_version = max(confirmed_version, ?),
+  rejected_version = iif(rejected_version = ?, 0, rejected_version),
+  attempts = iif(wanted_version = ?, 0, attempts), error = iif(wanted_version = ?, NULL, error)
+WHERE subscriber = ? AND app = ? AND platform = ?"""
+
+# Two platforms' names may lead to one store on the far side, which keeps what has the higher version.
+_OUTBID_BY_NOTHING = """
+SELECT o.subscriber, o.app, o.key, o.platform FROM json_each(?) j
+CROSS JOIN outbox o ON o.subscriber = j.value ->> 0 AND o.app = j.value ->> 1
+WHERE o.key IS NOT NULL AND o.wanted_version < (
+  SELECT max(wanted_version) FROM outbox WHERE subscriber = o.subscriber AND app = o.app)"""
+
+
 def want(connection: Any, wants: Iterable[Want], now: int) -> None:
-    """Write `wants` inside the caller's transaction, each at a new version."""
+    """Write `wants` inside the caller's transaction, each at a new version.
+
+    Where nothing is wanted any more, but the same MDN and app have a key elsewhere, that key is wanted again above it.
+    """
     wants = list(wants)
     apps = json.dumps(list({one.app_id for one in wants}))
     routes = dict(connection.execute("SELECT app, platform FROM routes JOIN json_each(?) ON app = value", (apps,)))
@@ -66,6 +83,12 @@ def want(connection: Any, wants: Iterable[Want], now: int) -> None:
             for one in wants
         ],
     )
+    emptied = [(one.subscriber, one.app_id) for one in wants if one.key is None]
+    if emptied:
+        outbid = connection.execute(_OUTBID_BY_NOTHING, (json.dumps(emptied),)).fetchall()
+        connection.executemany(
+            _WANT, [(subscriber, app, platform, key, 0, now) for subscriber, app, key, platform in outbid]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +197,7 @@ class Outbox:
             place = (row.subscriber, row.app_id, platform)
             match settlement:
                 case Confirm():
-                    confirmed.append((row.version, row.version, row.version, row.version, *place))
+                    confirmed.append((row.version,) * 4 + place)
                 case Postpone():
                     postponed.append((settlement.try_at, settlement.reason, *place, row.version))
                 case Reject():
@@ -182,13 +205,7 @@ class Outbox:
                 case Outbid():
                     outbid.append((settlement, place))
         with self._database.transaction() as connection:
-            connection.executemany(
-                """UPDATE outbox SET confirmed_version = max(confirmed_version, ?),
-                     rejected_version = iif(rejected_version = ?, 0, rejected_version),
-                     attempts = iif(wanted_version = ?, 0, attempts), error = iif(wanted_version = ?, NULL, error)
-                   WHERE subscriber = ? AND app = ? AND platform = ?""",
-                confirmed,
-            )
+            connection.executemany(_CONFIRM, confirmed)
             connection.executemany(
                 """UPDATE outbox SET try_at = ?, error = ?, attempts = attempts + 1
                    WHERE subscriber = ? AND app = ? AND platform = ? AND wanted_version = ?""",
@@ -201,20 +218,7 @@ class Outbox:
                 rejected,
             )
             for settlement, place in outbid:
-                still = connection.execute(
-                    """SELECT key, wanted_at, attempts FROM outbox
-                       WHERE subscriber = ? AND app = ? AND platform = ? AND wanted_version = ?""",
-                    (*place, settlement.row.version),
-                ).fetchone()
-                if still is not None:
-                    key, wanted_at, attempts = still
-                    row = settlement.row
-                    want(connection, [Want(row.subscriber, row.app_id, key, platform, settlement.held)], now)
-                    connection.execute(
-                        """UPDATE outbox SET wanted_at = ?, try_at = ?, attempts = ?, error = ?
-                           WHERE subscriber = ? AND app = ? AND platform = ?""",
-                        (wanted_at, settlement.try_at, attempts + 1, settlement.reason, *place),
-                    )
+                _answer_stale(connection, settlement, place, now)
 
     def retry(self, now: int, *, platform: str | None = None, mdn: str | None = None) -> int:
         """Make due rows due at once, and want rejected ones again at a new version; the number of rows."""
@@ -278,7 +282,7 @@ class Outbox:
         def renew(_: Any, rows: list[Any]) -> list[Want]:
             return [Want(subscriber, app, key, at) for subscriber, app, at, key in rows if platform in (None, at)]
 
-        return sum(self.walk(renew, now))
+        return sum(self.walk(renew, now, wants_per_row=2))
 
     def walk(
         self, wants_of: Callable[[Any, list[Any]], list[Want]], now: int, *, wants_per_row: int = 1
@@ -344,3 +348,34 @@ class Outbox:
                    ORDER BY o.subscriber, o.app, o.platform LIMIT ?""",
             (*parameters, everything, platform, platform, limit),
         )
+
+
+def _answer_stale(connection: Any, outbid: Outbid, place: tuple[int, str, str], now: int) -> None:
+    """Want the same above what the platform holds, in the caller's transaction, unless something else is wanted by now.
+
+    Where that is what another platform's name was told for this MDN and app, both names lead to one store, and what was
+    here is gone from it: the withdrawal is confirmed. A higher one would take away what was put in its place.
+    """
+    row = outbid.row
+    still = connection.execute(
+        """SELECT key, wanted_at, attempts FROM outbox
+           WHERE subscriber = ? AND app = ? AND platform = ? AND wanted_version = ?""",
+        (*place, row.version),
+    ).fetchone()
+    if still is None:
+        return
+    key, wanted_at, attempts = still
+    told_elsewhere = connection.execute(
+        """SELECT 1 FROM outbox
+           WHERE subscriber = ? AND app = ? AND platform <> ? AND ? IN (wanted_version, confirmed_version)""",
+        (*place, outbid.held),
+    ).fetchone()
+    if key is None and told_elsewhere:
+        connection.execute(_CONFIRM, (row.version,) * 4 + place)
+        return
+    want(connection, [Want(row.subscriber, row.app_id, key, place[2], outbid.held)], now)
+    connection.execute(
+        """UPDATE outbox SET wanted_at = ?, try_at = ?, attempts = ?, error = ?
+           WHERE subscriber = ? AND app = ? AND platform = ?""",
+        (wanted_at, outbid.try_at, attempts + 1, outbid.reason, *place),
+    )

@@ -210,6 +210,7 @@ def test_superseded_key_left_at_the_old_platform_cannot_be_destroyed(open_store:
         store.keys.destroy("k1", NOW + 2)
     sum(store.routes.move(NOW + 2))
     confirm_all(store, "metering", NOW + 2)
+    confirm_all(store, "elsewhere", NOW + 2)  # the new key, wanted again above the old one's withdrawal
     assert store.keys.destroy("k1", NOW + 3)
 
 

@@ -164,6 +164,42 @@ def test_outbid_row_that_changed_meanwhile_is_left_alone(store: Store, row: Outb
     assert row_at(store, A) == before
 
 
+@pytest.fixture
+def moved(store: Store, row: OutboxRow) -> OutboxRow:
+    """The withdrawal at the old platform of an app that moved to a new one; both names lead to one store."""
+    store.outbox.settle("metering", [Confirm(row)], NOW)
+    store.routes.set({"meter": "new"})
+    sum(store.routes.move(NOW + 1))
+    (withdraw,) = due(store, now=NOW + 1)
+    assert withdraw.key is None
+    return withdraw
+
+
+def test_withdrawal_does_not_outbid_the_key_that_the_same_store_got_by_another_name(
+    store: Store, moved: OutboxRow
+) -> None:
+    (bind,) = due(store, "new", NOW + 1)
+    store.outbox.settle("new", [Confirm(bind)], NOW + 2)
+    store.outbox.settle("metering", [Outbid(moved, bind.version, NOW + 3, "holds more")], NOW + 3)
+    old, new = row_at(store, A, platform="metering"), row_at(store, A, platform="new")
+    assert (old["key_id"], old["confirmed_version"]) == (None, old["wanted_version"])
+    assert (new["key_id"], new["confirmed_version"], new["wanted_version"]) == ("k1", bind.version, bind.version)
+
+
+def test_key_stays_above_a_withdrawal_that_had_to_be_raised(store: Store, moved: OutboxRow) -> None:
+    (bind,) = due(store, "new", NOW + 1)
+    store.outbox.settle("metering", [Outbid(moved, NOW + 5 * HOUR, NOW + 3, "holds more")], NOW + 3)
+    (withdraw,), (again,) = due(store, now=NOW + 3), due(store, "new", NOW + 3)
+    assert bind.version < NOW + 5 * HOUR < withdraw.version < again.version
+    assert again.key == bind.key
+
+
+def test_resync_of_the_old_platform_takes_no_key_from_the_new_one(store: Store, moved: OutboxRow) -> None:
+    store.outbox.want_again(NOW + 5, platform="metering")
+    (withdraw,), (bind,) = due(store, now=NOW + 5), due(store, "new", NOW + 5)
+    assert moved.version < withdraw.version < bind.version
+
+
 def test_retry_makes_waiting_rows_due_and_rejected_ones_wanted_again(store: Store, row: OutboxRow) -> None:
     settle(store, sync(B, "k2"))
     (other,) = [one for one in due(store) if one.mdn == B]

@@ -154,8 +154,9 @@ class Life(RuleBasedStateMachine):
         sim=st.sampled_from(OnConflict),
         terminal=st.sampled_from(OnConflict),
         late=st.sampled_from([OnConflict.HELD, OnConflict.REFUSED]),
+        one_store=st.booleans(),
     )
-    def begin(self, sim: OnConflict, terminal: OnConflict, late: OnConflict) -> None:
+    def begin(self, sim: OnConflict, terminal: OnConflict, late: OnConflict, one_store: bool) -> None:
         self.ended = ExitStack()
         self.ended.enter_context(self.back_end.small_steps())
         directory = self.ended.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm"))
@@ -166,6 +167,8 @@ class Life(RuleBasedStateMachine):
         self.now = NOW
         self.flying: list[tuple[str, OutboxRow]] = []
         self.platforms: dict[str, dict[tuple[str, str], tuple[int, str | None]]] = {name: {} for name in PLATFORMS}
+        if one_store:  # two names lead to it
+            self.platforms = dict.fromkeys(PLATFORMS, self.platforms["one"])
         self.highest: dict[tuple[str, str], int] = {}
         self.saved: tuple[str, Model] | None = None
         self.restored = False
@@ -379,6 +382,16 @@ class Life(RuleBasedStateMachine):
         assert wanted == expected
 
     @invariant()
+    def a_wanted_key_has_the_highest_version_of_its_place(self) -> None:
+        rows = outbox_of(self.store)
+        for row in rows:
+            if row["key_id"] is not None:
+                place = row["mdn"], row["app_id"]
+                assert row["wanted_version"] == max(
+                    one["wanted_version"] for one in rows if (one["mdn"], one["app_id"]) == place
+                )
+
+    @invariant()
     def versions_only_grow(self) -> None:
         now: dict[tuple[str, str], int] = {}
         for row in outbox_of(self.store):
@@ -397,11 +410,18 @@ class Life(RuleBasedStateMachine):
                 for platform in PLATFORMS:
                     rows = self.store.outbox.due(platform, self.now, 1_000)
                     self.store.outbox.settle(platform, [self.deliver(platform, row) for row in rows], self.now)
-            for row in outbox_of(self.store):
-                if row["platform"]:
-                    held = self.platforms[row["platform"]][row["mdn"], row["app_id"]]
-                    assert held == (row["wanted_version"], row["key_id"])
-                    assert row["confirmed_version"] == row["wanted_version"]
+            rows = [row for row in outbox_of(self.store) if row["platform"]]
+            with_key = {(row["mdn"], row["app_id"]): row["key_id"] for row in rows if row["key_id"] is not None}
+            for row in rows:
+                assert row["confirmed_version"] == row["wanted_version"]
+                place = row["mdn"], row["app_id"]
+                version, held = self.platforms[row["platform"]][place]
+                if row["key_id"] is not None:
+                    assert (version, held) == (row["wanted_version"], row["key_id"])
+                elif self.platforms["one"] is self.platforms["two"]:
+                    assert held == with_key.get(place)
+                else:
+                    assert (version, held) == (row["wanted_version"], None)
         finally:
             self.store.close()
             self.ended.close()
