@@ -69,6 +69,9 @@ class Database:
     def __init__(self, path: Path, *, checkpoint_aside: bool = False) -> None:
         self.path = path
         self._wal = path.with_name(path.name + "-wal")
+        self._shm = path.with_name(
+            path.name + "-shm"
+        )  # without it, who comes later makes another and overwrites the log
         with ExitStack() as opened:
             self.connection = opened.enter_context(closing(connect(path)))
             self._lock = opened.enter_context(closing(WriteLock(path)))
@@ -77,7 +80,7 @@ class Database:
                 raise StoreUnusable(f"{path} is not in WAL mode: put copies in place with 'kmp-smsd db restore'")
             self.connection.execute("SELECT 1 FROM sqlite_schema").fetchone()  # makes the log, where there is none
             self._share_files()
-            self._files = [(one, one.stat().st_ino) for one in (path, self._wal)]
+            self._files = [(one, one.stat().st_ino) for one in (path, self._wal, self._shm)]
             self._checkpointer: Checkpointer | None = None
             if checkpoint_aside:
                 self._checkpointer = opened.enter_context(closing(Checkpointer(connect(path))))
@@ -122,6 +125,8 @@ class Database:
 
     def data_version(self) -> int:
         """A number that changes whenever another connection commits; the connection must be idle otherwise."""
+        with self._faults():
+            self._check_files()
         return int(self.rows("PRAGMA data_version")[0][0])
 
     def erase_log(self, *, waits_s: Sequence[float] = ERASE_WAITS_S) -> bool:
@@ -161,7 +166,9 @@ class Database:
             except FileNotFoundError:
                 stands = False
             if not stands:
-                raise StoreUnavailable(f"{path} was removed or replaced under us: restore it, then restart this role")
+                raise StoreUnavailable(
+                    f"{path} was removed or replaced under us: stop both roles, restore it, start them"
+                )
 
     def _checkpoint_when_large(self) -> None:
         """Have the log moved into the database; the last of it while we hold the lock, so that the log begins anew."""

@@ -238,7 +238,7 @@ def test_log_stays_small_while_intake_writes_on(open_store: object, monkeypatch:
     assert store._database._wal.stat().st_size < 1_000_000
 
 
-@pytest.mark.parametrize("suffix", ["", "-wal"])
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
 @pytest.mark.parametrize("replaced", [False, True])
 def test_nothing_is_confirmed_into_a_file_that_is_gone(path: Path, suffix: str, replaced: bool) -> None:
     migrate(path)
@@ -250,3 +250,5 @@ def test_nothing_is_confirmed_into_a_file_that_is_gone(path: Path, suffix: str, 
             file.touch()
         with pytest.raises(StoreUnavailable, match="was removed or replaced under us"):
             settle(store, sync(A, "k1"))
+        with pytest.raises(StoreUnavailable, match="was removed or replaced under us"):
+            store.data_version()  # who only watches says so too
