@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from twisted.application.service import Service
@@ -113,7 +114,9 @@ class Dispatcher(Service):
             moving = self._store.routes.set(self._routes)
             if moving:
                 self.log.info("routes changed, deliveries follow: {apps}", apps=", ".join(sorted(moving)))
-            self._moving = self._store.routes.move(int(self._wall() * 1000))
+            now = int(self._wall() * 1000)
+            # what waits for a later try may have waited for what was mended before this start
+            self._moving = chain(self._store.routes.move(now), self._store.outbox.hasten(self._workers, now))
         try:
             self._routed = next(self._moving, None) is None
         except BaseException:

@@ -236,6 +236,12 @@ class Outbox:
             retried += step
         return retried
 
+    def hasten(self, platforms: Iterable[str], now: int) -> Iterator[int]:
+        """Make due at once, step by step, what failed at `platforms` and waits; yields the rows of each step."""
+        for platform in platforms:
+            while step := self._retry_waiting("platform = ? AND attempts > 0", [platform], now):
+                yield step
+
     def _hurry(self, now: int, platform: str | None, mdn: str | None) -> None:
         """Wish that dispatch does not wait before it tries these platforms again."""
         if platform is not None:

@@ -13,6 +13,7 @@ from kmp_smsd.service.dispatch import FAILING_MAX, IDLE_CLOSE_S, OPEN_MAX, WATCH
 from kmp_smsd.service.preparing import Preparer
 from kmp_smsd.storage import StoreUnavailable, open_store
 from kmp_smsd.storage.maintenance import migrate
+from kmp_smsd.storage.outbox import Postpone
 from tests.service.by_hand import PoolByHand, ReactorByHand, alarms, finished
 from tests.service.vendor import Vendor, make_due, mdn
 from tests.storage.stock import import_keys, row_at
@@ -162,6 +163,20 @@ def failed(at, name, seconds):
 
 def test_what_is_due_at_the_start_is_delivered(start):
     assert start(3, due=(1, 3)).begun() == ["p1", "p3"]
+
+
+def test_what_failed_before_the_start_is_tried_at_once(tmp_path, monkeypatch):
+    """Its app may have been left out of its platform's file by mistake."""
+    at = At(tmp_path / "kmp.db", monkeypatch, {"p1": DelivererByHand("p1")})
+    at.store.routes.set(at.routes)
+    at.make_due(1)
+    (row,) = at.store.outbox.due("p1", at.now, 10)
+    at.store.outbox.settle("p1", [Postpone(row, at.now + 3_600_000, "its file does not name the app")], at.now)
+    at.start()
+    at.look()
+    assert at.begun() == ["p1"]
+    at.store.close()
+    at.mine.close()
 
 
 def test_new_work_is_begun_with_the_next_look(start):
