@@ -178,7 +178,7 @@ def _counted(lab: Lab) -> Counter[str]:
     from kmp_smsd.storage import open_store
 
     with open_store(lab.database) as store:
-        return Counter({row["outcome"]: row["count"] for row in store.tallies()})
+        return Counter({row["outcome"]: row["count"] for row in store.journal.tallies()})
 
 
 def _counts(lab: Lab, outcome: str) -> None:

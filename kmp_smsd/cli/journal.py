@@ -42,7 +42,7 @@ def list_(settings: Settings, mdn: str | None, limit: int | None, as_json: bool)
     with settings.store() as store:
 
         def before(entry: int | None) -> list[dict[str, Any]]:
-            return store.journal(mdn=mdn, before=entry, limit=limit or PAGE)
+            return store.journal.listing(mdn=mdn, before=entry, limit=limit or PAGE)
 
         listing(
             islice(pages(before, None, lambda row: int(row["entry"])), 1 if limit else None),

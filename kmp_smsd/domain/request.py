@@ -19,6 +19,7 @@ class SyncRequest:
     received_at: int  # Unix milliseconds of its first reception
     link: str
     approved_hold: int | None = None  # that hold's message, come again; counts while its approval stands
+    waited: bool = False  # for what was missing, and comes again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

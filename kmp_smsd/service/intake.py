@@ -29,14 +29,14 @@ from kmp_smsd.smpp.constants import CommandStatus
 from kmp_smsd.smpp.pdu import Message
 from kmp_smsd.storage import Store, StoreUnavailable
 
-WATCH_EVERY_S = 0.1  # deadlines of answers, and wishes of commands
+WATCH_EVERY_S = 0.1  # deadlines of answers, and requests that commands marked
 
 
 @dataclass(slots=True)
 class Chunk:
-    """Messages that arrived together by one connection, in order. Without one: wishes, which nobody waits for."""
+    """Messages that arrived together by one connection, in order."""
 
-    connection: Connection | None
+    connection: Connection
     messages: Sequence[Message]
     requests: list[SyncRequest | Unfit]
     deadline: float  # monotonic seconds
@@ -100,7 +100,6 @@ class Intake(Service):
         self._pool = ThreadPool(1, 1, name="store")
         self._watch = watch(self._look, reactor)
         self._looking = False
-        self._data_version: int | None = None
         self._idle: list[Deferred[None]] = []
 
     def attach(self, link: SmscLink) -> None:
@@ -188,15 +187,14 @@ class Intake(Service):
         position = 0
         for chunk in self._take_batch():
             end = position + len(chunk.requests)
-            if chunk.connection is not None:
-                terms = self._release(chunk)
-                if not chunk.answered:
-                    terms.failures = 0
-                    never = terms.never
-                    answers[chunk.connection] += [
-                        (message, never if outcome in NEVER_AGAIN else CommandStatus.ESME_ROK)
-                        for message, outcome in zip(chunk.messages, outcomes[position:end], strict=True)
-                    ]
+            terms = self._release(chunk)
+            if not chunk.answered:
+                terms.failures = 0
+                never = terms.never
+                answers[chunk.connection] += [
+                    (message, never if outcome in NEVER_AGAIN else CommandStatus.ESME_ROK)
+                    for message, outcome in zip(chunk.messages, outcomes[position:end], strict=True)
+                ]
             position = end
         for connection, pairs in answers.items():
             connection.answer(pairs)
@@ -208,11 +206,9 @@ class Intake(Service):
             self.log.error("store unavailable: {reason}", reason=failure.getErrorMessage())
         else:
             self.log.failure("a batch could not be settled", failure)
-        self._data_version = None  # wishes among them are looked up again
         batch = self._take_batch()
         for chunk in batch:
-            if chunk.connection is not None:
-                self._release(chunk)
+            self._release(chunk)
         self._leave(batch, "the store is unavailable")
         self._next_batch()
 
@@ -222,7 +218,6 @@ class Intake(Service):
         return batch
 
     def _release(self, chunk: Chunk) -> _Terms:
-        assert chunk.connection is not None
         terms = self._terms[chunk.connection.link_name]
         terms.in_flight -= len(chunk.messages)
         return terms
@@ -231,7 +226,7 @@ class Intake(Service):
         """Leave messages with the SMSC. Where it happens to a link several times in a row, leave it all of them."""
         left: Counter[str] = Counter()
         for chunk in chunks:
-            if chunk.connection is not None and not chunk.answered:
+            if not chunk.answered:
                 chunk.answered = True
                 link = chunk.connection.link_name
                 chunk.connection.answer([(message, self._terms[link].temporary) for message in chunk.messages])
@@ -247,7 +242,7 @@ class Intake(Service):
                 terms.link.back_off()
 
     def _look(self) -> None:
-        """Answer what waits for too long; see what people wish."""
+        """Answer what waits for too long; decide again what was marked."""
         now = self._monotonic()
         # The commit of a batch that is late may still succeed: a repeat is harmless.
         late = [chunk for chunk in self._batch or () if now >= chunk.deadline]
@@ -259,27 +254,15 @@ class Intake(Service):
         self._leave(late + overdue, "the store is slow")
         if not self._looking:
             self._looking = True
-            deferToThreadPool(self._reactor, self._pool, self._wishes).addCallbacks(
-                self._decide_wishes, self._not_looked
-            )
+            looked = deferToThreadPool(self._reactor, self._pool, self._store.settle_again, int(self._wall() * 1000))
+            looked.addCallbacks(self._settled_again, self._not_settled_again)
 
-    def _wishes(self) -> tuple[int, list[SyncRequest]]:
-        """In the store's thread: the requests that a command marked since the last look."""
-        version = self._store.data_version()
-        return version, [] if version == self._data_version else self._store.approved()
-
-    def _decide_wishes(self, found: tuple[int, list[SyncRequest]]) -> None:
+    def _settled_again(self, outcomes: list[Outcome]) -> None:
         self._looking = False
-        if not self._watch.running:
-            return  # the store is being closed: what is wished waits for the next start
-        version, requests = found
-        self._data_version = None if requests else version
-        if requests and all(chunk.connection is not None for chunk in (*self._pending, *(self._batch or ()))):
-            self._pending.append(Chunk(None, (), list(requests[: self._batch_max]), float("inf")))
-            self._next_batch()
+        if outcomes and self._watch.running:
+            self._look()  # there may be more; what came meanwhile goes first
 
-    def _not_looked(self, failure: Failure) -> None:
+    def _not_settled_again(self, failure: Failure) -> None:
         self._looking = False
-        self._data_version = None
         if not failure.check(StoreUnavailable):
-            self.log.failure("wishes could not be read", failure)
+            self.log.failure("marked requests could not be settled", failure)

@@ -8,6 +8,7 @@ from kmp_smsd.storage.bindings import close_holds, end_bindings
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.outbox import DUE
+from kmp_smsd.storage.waking import wake_key
 
 # pre-active until the first binding, active from then on
 _SHOWN_STATE = """iif(k.state <> 'live', k.state, iif(EXISTS (
@@ -26,10 +27,11 @@ class Keys:
         self._change(key_id, "suspended", ("live",), reason)
 
     def resume(self, key_id: str, now: int) -> None:
-        """May be bound again; deliveries that waited for it are tried at once."""
+        """May be bound again; deliveries and requests that waited for it are tried at once."""
         with self._database.transaction() as connection:
             key = self._set_state(connection, key_id, "live", ("suspended",), None)
             _retry_deliveries(connection, key, now)
+            wake_key(connection, key, now)
 
     def revoke(self, key_id: str, reason: str | None, now: int, *, compromised: bool) -> int:
         """End the key for good and withdraw it where it is bound; how many bindings ended (0 or 1)."""

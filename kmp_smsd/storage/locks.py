@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from kmp_smsd.storage.errors import StoreBusy, StoreUnavailable
-from kmp_smsd.storage.waiting import told_while_waiting
+from kmp_smsd.storage.lock_waits import told_while_waiting
 
 SHARED_MODE = 0o660  # both roles and the operators work through one group
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from kmp_smsd.storage.bindings import close_holds, end_bindings
 from kmp_smsd.storage.database import STEP_ROWS, Database
+from kmp_smsd.storage.waking import wake_mdns
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,16 @@ class Registration:
 
     mdn: str
     app_id: str
+
+
+def hear(connection: Any, mdn: str, now: int) -> int:
+    """The number of a subscriber that may be new, heard of at `now`; in the caller's transaction."""
+    (number,) = connection.execute(
+        """INSERT INTO subscribers (mdn, last_heard) VALUES (?, ?)
+           ON CONFLICT (mdn) DO UPDATE SET last_heard = excluded.last_heard RETURNING number""",
+        (mdn, now),
+    ).fetchone()
+    return int(number)
 
 
 class Registrations:
@@ -39,6 +50,7 @@ class Registrations:
                        SELECT number, ?, ? FROM subscribers WHERE mdn = ? ON CONFLICT DO NOTHING""",
                     [(one.app_id, now, one.mdn) for one in step],
                 ).rowcount
+                wake_mdns(connection, [one.mdn for one in step], now)
         return new
 
     def remove(self, mdn: str, app_ids: Sequence[str], now: int) -> list[str]:
@@ -57,6 +69,7 @@ class Registrations:
                     end_bindings(connection, "registration removed", now, subscriber=subscriber, app_id=app_id)
                     close_holds(connection, now, subscriber=subscriber, app_id=app_id)
                     connection.execute("UPDATE subscribers SET last_heard = ? WHERE number = ?", (now, subscriber))
+            wake_mdns(connection, [mdn] if removed else [], now)
         return removed
 
     def existing(self, registrations: Sequence[Registration]) -> set[Registration]:

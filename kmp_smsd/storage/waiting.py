@@ -1,71 +1,145 @@
-"""What the log says while the write lock is waited for: by whom it is held.
-
-Somebody may have stopped a command in the middle of a transaction (^Z), and then no message is answered with success
-and nothing is delivered. The lock itself is waited for in the kernel, so another thread tells.
-"""
+"""Requests that wait for what is still missing: kept and removed by decisions, marked by what arrives."""
 
 from __future__ import annotations
 
-import logging
-import os
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-log = logging.getLogger(__name__)
+from kmp_smsd.domain.facts import Decision, Facts
+from kmp_smsd.domain.request import Unfit
+from kmp_smsd.domain.waiting import again_at, waits
+from kmp_smsd.storage.database import STEP_ROWS, Database
+from kmp_smsd.storage.subscribers import hear
 
-TELL_EVERY_S = 10.0
-LONG_S = 3.0  # a transaction takes milliseconds
+# Who knows one key ID and forges senders, or has one SIM and invents key IDs, pushes out no more than his own.
+KEPT_PER_MDN = 32
+KEPT_PER_KEY = 8
 
-_waits: dict[int, float] = {}  # the lock file's descriptor -> since when, in monotonic seconds
-_teller: threading.Thread | None = None
-
-
-@contextmanager
-def told_while_waiting(descriptor: int) -> Iterator[None]:
-    """Around the wait for the flock on this file. Who waits for long is told of about every 10 seconds."""
-    global _teller
-    _waits[descriptor] = time.monotonic()
-    if _teller is None:  # one for the whole process; a second one, begun at the same moment, would do no harm
-        _teller = threading.Thread(target=_tell_for_ever, name="lock waits", daemon=True)
-        _teller.start()
-    try:
-        yield
-    finally:
-        del _waits[descriptor]
+Waiter = tuple[int, str]  # subscriber number, key ID
 
 
-def _tell_for_ever() -> None:
-    while True:
-        time.sleep(TELL_EVERY_S)
-        tell(time.monotonic())
+def read_waiters(database: Database, subscribers: Iterable[int]) -> set[Waiter]:
+    """The requests of `subscribers` that wait."""
+    return {
+        (subscriber, key_id)
+        for subscriber, key_id in database.rows(
+            "SELECT w.subscriber, w.key_id FROM json_each(?) j CROSS JOIN waiting w ON w.subscriber = j.value",
+            (json.dumps(list(subscribers)),),
+        )
+    }
 
 
-def tell(now: float) -> None:
-    """Say by whom each lock is held that was long waited for by `now`, once per lock however many wait."""
-    inodes = set()
-    for descriptor, since in list(_waits.items()):
-        if now - since >= LONG_S:
-            with suppress(OSError):  # closed in this moment
-                inodes.add(os.fstat(descriptor).st_ino)
-    for inode in inodes:
-        log.warning("the write lock is held by %s", holder(inode))
+def write_waiting(connection: Any, facts: Facts, waiters: set[Waiter], decisions: Sequence[Decision | Unfit]) -> None:
+    """Keep the last request per MDN and key that waits, and remove what any other outcome ended.
+
+    Runs inside the caller's transaction. `waiters` are those of these MDNs before.
+    """
+    last = {
+        (one.request.mdn, one.request.key_id): one
+        for one in decisions
+        if isinstance(one, Decision) and not (one.request.approved_hold is not None and waits(one, facts))
+    }  # an approval that cannot be fulfilled stands in its hold
+    ended: list[Waiter] = []
+    for (mdn, key_id), decision in last.items():
+        subscriber = facts.subscribers.get(mdn)
+        if waits(decision, facts):
+            if subscriber is None:
+                subscriber = facts.subscribers[mdn] = hear(connection, mdn, facts.now)
+            _keep(connection, subscriber, decision, again_at(decision, facts))
+            if (subscriber, key_id) not in waiters:
+                _drop_oldest(connection, subscriber, key_id)
+        elif subscriber is not None and (subscriber, key_id) in waiters:
+            ended.append((subscriber, key_id))
+    connection.executemany("DELETE FROM waiting WHERE subscriber = ? AND key_id = ?", ended)
 
 
-def holder(inode: int) -> str:
-    """The process that holds the flock on this file, as the kernel tells."""
-    with suppress(OSError):
-        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
-            _, kind, _, _, pid, *where = line.split()  # a waiting process has "->" before its kind
-            if kind == "FLOCK" and where[0].endswith(f":{inode}"):
-                return f"PID {pid} ({_command(pid)})"
-    return "a process that cannot be named"
+def _keep(connection: Any, subscriber: int, decision: Decision, again: int | None) -> None:
+    request = decision.request
+    proof = request.proof
+    connection.execute(
+        """INSERT INTO waiting (subscriber, key_id, app, counter, tag, link, received_at, outcome, again_at)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+           ON CONFLICT DO UPDATE SET app = excluded.app, counter = excluded.counter, tag = excluded.tag,
+             link = excluded.link, received_at = excluded.received_at, outcome = excluded.outcome,
+             again_at = excluded.again_at""",
+        (
+            subscriber,
+            request.key_id,
+            request.app_id,
+            proof.counter if proof else None,
+            proof.tag if proof else None,
+            request.link,
+            request.received_at,
+            decision.outcome.value,
+            again,
+        ),
+    )
 
 
-def _command(pid: str) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return "unknown"
+def _drop_oldest(connection: Any, subscriber: int, key_id: str) -> None:
+    for column, value, kept in (("subscriber", subscriber, KEPT_PER_MDN), ("key_id", key_id, KEPT_PER_KEY)):
+        connection.execute(
+            f"""DELETE FROM waiting WHERE (subscriber, key_id) IN (
+                  SELECT subscriber, key_id FROM waiting WHERE {column} = ?
+                  ORDER BY received_at DESC, subscriber, key_id LIMIT -1 OFFSET ?)""",
+            (value, kept),
+        )
+
+
+class Waiting:
+    """Waiting requests, for intake and for people."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._recalling: tuple[list[int], Waiter] | None = None  # the imports, and how far the walk has come
+
+    def recall(self, now: int) -> None:
+        """Mark what waits for keys of imports that went live: one step of a walk, which the next call goes on with.
+
+        A walk that is broken off begins again: marking twice is harmless.
+        """
+        if self._recalling is None:
+            live = self._database.rows("SELECT id FROM imports WHERE recalled = 0 AND live_at IS NOT NULL")
+            if not live:
+                return
+            self._recalling = [row[0] for row in live], (0, "")
+        imports, after = self._recalling
+        with self._database.transaction() as connection:
+            last = connection.execute(
+                """SELECT subscriber, key_id FROM waiting WHERE (subscriber, key_id) > (?, ?)
+                   ORDER BY subscriber, key_id LIMIT 1 OFFSET ?""",
+                (*after, STEP_ROWS - 1),
+            ).fetchone()
+            connection.execute(
+                """UPDATE waiting SET again_at = ?
+                   WHERE (subscriber, key_id) > (?, ?) AND (? IS NULL OR (subscriber, key_id) <= (?, ?))
+                     AND outcome = 'unknown_key' AND EXISTS (
+                       SELECT 1 FROM keys k JOIN imports i ON i.id = k.import
+                       WHERE k.key_id = waiting.key_id AND i.live_at IS NOT NULL)""",
+                (now, *after, last and last[0], *(last or (None, None))),
+            )
+            if last is None:
+                connection.executemany("UPDATE imports SET recalled = 1 WHERE id = ?", [(one,) for one in imports])
+        self._recalling = (imports, last) if last is not None else None
+
+    def expire(self, before: int) -> int:
+        """Forget what was received before that time, in Unix milliseconds; how many, at most 5,000 a call."""
+        with self._database.transaction() as connection:
+            return int(
+                connection.execute(
+                    """DELETE FROM waiting WHERE (subscriber, key_id) IN (
+                         SELECT subscriber, key_id FROM waiting WHERE received_at < ? LIMIT ?)""",
+                    (before, STEP_ROWS),
+                ).rowcount
+            )
+
+    def listing(self, *, mdn: str | None = None, after: tuple[str, str] = ("", ""), limit: int) -> list[dict[str, Any]]:
+        """Waiting requests in the order of their MDN and key ID, behind the place `after`."""
+        return self._database.records(
+            ("mdn", "key_id", "app_id", "outcome", "received_at", "link", "proof_counter", "again_at"),
+            """SELECT s.mdn, w.key_id, w.app, w.outcome, w.received_at, w.link, w.counter, w.again_at
+               FROM waiting w JOIN subscribers s ON s.number = w.subscriber
+               WHERE (? IS NULL OR s.mdn = ?) AND (s.mdn, w.key_id) > (?, ?) ORDER BY s.mdn, w.key_id LIMIT ?""",
+            (mdn, mdn, *after, limit),
+        )

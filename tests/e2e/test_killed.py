@@ -42,7 +42,7 @@ def test_nothing_answered_ok_is_lost_whoever_is_killed(tmp_path):
         carrier.settled()
         assert set(carrier.bindings().items()) == {((mdn, "meter"), key) for mdn, key in terminals}
         with open_store(carrier.database) as store:
-            counted = Counter({row["outcome"]: row["count"] for row in store.tallies()})
+            counted = Counter({row["outcome"]: row["count"] for row in store.journal.tallies()})
         assert counted["bound"] == len(terminals)  # what was sent again after a lost answer is already_bound
         assert counted.keys() <= {"bound", "already_bound"}
         assert min(killed[victim] for victim in ("intake", "dispatch", "receiver")) >= ROUNDS // 3

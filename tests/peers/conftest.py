@@ -68,7 +68,7 @@ class ForeignLab(Lab):
 
     def _counted(self) -> Counter[str]:
         with open_store(self.database) as store:
-            return Counter({row["outcome"]: row["count"] for row in store.tallies()})
+            return Counter({row["outcome"]: row["count"] for row in store.journal.tallies()})
 
 
 def mo(number: int, source_addr: str, text: str, **fields: Any) -> dict[str, Any]:

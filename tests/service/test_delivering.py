@@ -872,7 +872,7 @@ def test_closing_closes_connection_and_store(at):
     at.deliverer.close()
     assert at.channels[0].closed
     with pytest.raises(Exception, match="closed"):
-        at.mine.tallies()
+        at.mine.journal.tallies()
 
 
 # Patience alone

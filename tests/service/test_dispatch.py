@@ -643,7 +643,7 @@ def test_idle_dispatcher_finishes_and_closes_everything(start):
     assert (at.pool.stopped, at.watcher.stopped) == (True, True)
     assert at.reactor.getDelayedCalls() == []
     with pytest.raises(Exception, match="closed"):
-        at.mine.tallies()
+        at.mine.journal.tallies()
 
 
 def test_finishing_waits_for_the_workers_and_begins_nothing(start):

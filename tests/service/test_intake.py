@@ -15,7 +15,8 @@ from kmp_smsd.service.intake import WATCH_EVERY_S, Intake
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.simulator.deliver import deliver_sm_body, with_header
 from kmp_smsd.smpp.constants import RESPONSE, CommandId
-from kmp_smsd.storage import StoreUnavailable, open_store
+from kmp_smsd.storage import StoreUnavailable, open_store, settling
+from kmp_smsd.storage.again import read_again
 from kmp_smsd.storage.maintenance import migrate
 from tests.service.by_hand import MDN, PLAN, PoolByHand, ReactorByHand, SmscByHand, alarms, finished, headers, link, mo
 from tests.storage.stock import bound, counted, import_keys, journalled, open_holds, register
@@ -195,7 +196,7 @@ def test_request_knows_when_and_by_which_link_it_came(start):
     at.pool.run()
     (request,) = at.batches[0]
     assert (request.link, request.received_at) == ("south", int(NOW_S * 1000) + 5000)
-    assert at.store.journal(limit=1)[0]["at"] == int(NOW_S * 1000) + 5000  # when the batch began
+    assert at.store.journal.listing(limit=1)[0]["at"] == int(NOW_S * 1000) + 5000  # when the batch began
 
 
 # Group commit
@@ -478,20 +479,11 @@ def test_wishes_are_decided_under_continuous_load(at):
     assert bound(at.store) == {(OTHER, "meter"): "KEY-1"}
 
 
-def test_wishes_are_decided_though_the_store_fails_once(at):
-    at.store.holds.approve(at.hold(), "somebody")
-    at.fails = [StoreUnavailable("disk full")]
-    at.poll()
-    assert bound(at.store) == {(MDN, "meter"): "KEY-1"}
-    at.poll()
-    assert bound(at.store) == {(OTHER, "meter"): "KEY-1"}
-
-
 @pytest.mark.parametrize("error", [StoreUnavailable("locked"), RuntimeError("a fault of ours")])
-def test_wishes_are_seen_though_looking_fails_once(at, monkeypatch, events, error):
+def test_wishes_are_decided_though_the_store_fails_once(at, monkeypatch, events, error):
     at.store.holds.approve(at.hold(), "somebody")
     with monkeypatch.context() as patch:
-        patch.setattr(at.mine, "approved", lambda: (_ for _ in ()).throw(error))
+        patch.setattr(at.mine, "settle_again", lambda _: (_ for _ in ()).throw(error))
         at.poll()
     assert bound(at.store) == {(MDN, "meter"): "KEY-1"}
     at.poll()
@@ -509,39 +501,15 @@ def test_looking_goes_on_after_a_fault_of_ours(at, monkeypatch, events):
     assert bound(at.store) == {(OTHER, "meter"): "KEY-1"}
 
 
-def test_wish_that_waits_for_its_batch_is_not_taken_twice(at):
-    at.store.holds.approve(at.hold(), "somebody")
-    at.batches.clear()
-    smsc = SmscByHand()
-    at.intake.messages(smsc, (mo(1),))
-    at.reactor.advance(WATCH_EVERY_S)
-    at.intake.messages(smsc, (mo(2),))
-    at.pool.run_one()  # the first batch
-    at.pool.run_one()  # a look: the wish is in the queue behind the second batch
-    at.reactor.advance(WATCH_EVERY_S)
-    at.pool.run_one()  # the second batch
-    at.pool.run_one()  # another look: the wish is in the third batch, which has not begun
+def test_all_that_waited_for_a_registration_is_decided_within_one_poll(at, monkeypatch):
+    monkeypatch.setattr(settling, "read_again", lambda database, now, limit: read_again(database, now, min(limit, 2)))
+    keys = [f"KEY-{number}" for number in range(7)]
+    import_keys(at.store, *keys)
+    at.intake.messages(SmscByHand(), tuple(mo(number, f"K1:{key}:app-{key}") for number, key in enumerate(keys)))
     at.pool.run()
-    assert [sum(one.approved_hold is not None for one in batch) for batch in at.batches] == [0, 0, 1]
-    assert bound(at.store) == {(OTHER, "meter"): "KEY-1"}
-
-
-def test_more_wishes_than_fit_into_a_batch_are_all_decided(start):
-    at = start(sync={"batch_max": 1})
-    at.hold()
-    import_keys(at.store, "KEY-2")
-    register(at.store, MDN, "alarm")
-    register(at.store, OTHER, "alarm")
-    both = "K1:KEY-2:alarm"
-    at.intake.messages(SmscByHand(), (mo(1, both), mo(2, both, source_addr=OTHER)))
-    at.pool.run()
-    assert len(open_holds(at.store)) == 2
-    for hold in open_holds(at.store):
-        at.store.holds.approve(hold["hold"], "somebody")
+    register(at.store, MDN, *(f"app-{key}" for key in keys))
     at.poll()
-    at.poll()
-    at.poll()
-    assert bound(at.store) == {(OTHER, "meter"): "KEY-1", (OTHER, "alarm"): "KEY-2"}
+    assert bound(at.store) == {(MDN, f"app-{key}"): key for key in keys}
 
 
 def test_store_is_not_asked_again_before_it_has_answered(at):
@@ -550,17 +518,9 @@ def test_store_is_not_asked_again_before_it_has_answered(at):
     assert len(at.pool.jobs) == 1
 
 
-def test_wishes_fit_into_a_batch(start):
-    at = start(sync={"batch_max": 2})
-    requests = [at.intake._read(at.intake._terms["north"].reader, mo(), 0, "north") for _ in range(5)]
-    at.intake._decide_wishes((1, requests))
-    at.pool.run()
-    assert [len(batch) for batch in at.batches] == [2]
-
-
-def test_wishes_are_not_read_while_nothing_changes(at, monkeypatch):
+def test_nobody_is_kept_from_writing_while_nothing_is_marked(at, monkeypatch):
     at.poll()
-    monkeypatch.setattr(at.mine, "approved", lambda: pytest.fail("nobody has written anything"))
+    monkeypatch.setattr(at.mine._database, "transaction", lambda: pytest.fail("nobody has marked anything"))
     at.poll()
 
 
@@ -578,7 +538,7 @@ def test_finishing_settles_what_is_in_hand_and_closes_the_store(at):
     assert at.pool.stopped
     assert counted(at.store) == {"not_registered": 2}
     with pytest.raises(Exception, match="closed"):
-        at.mine.tallies()
+        at.mine.journal.tallies()
     assert not at.reactor.getDelayedCalls()
 
 
@@ -588,7 +548,7 @@ def test_finishing_waits_for_the_batch_under_way(at):
     finished(at.intake.finish()).addCallback(ended.append)
     at.reactor.pass_time(1)
     assert ended == []
-    assert at.mine.tallies() == []  # the store is still open
+    assert at.mine.journal.tallies() == []  # the store is still open
     at.pool.run()
     assert ended == [None]
 
@@ -599,16 +559,14 @@ def test_idle_intake_finishes_at_once(at):
     assert ended == [None]
 
 
-def test_wish_that_is_seen_when_all_is_over_waits_for_the_next_start(at, events):
+def test_look_under_way_ends_before_the_store_is_closed(at, events):
     at.store.holds.approve(at.hold(), "somebody")
-    at.batches.clear()
     at.reactor.advance(WATCH_EVERY_S)
     ended = []
     finished(at.intake.finish(), at.pool).addCallback(ended.append)
     assert ended == [None]
-    assert at.batches == []  # its store is closed
+    assert bound(at.store) == {(OTHER, "meter"): "KEY-1"}
     assert [event for event in events if event["log_level"] >= LogLevel.warn] == []
-    assert [hold["deciding"] for hold in open_holds(at.store)] == [1]
 
 
 # With a real link

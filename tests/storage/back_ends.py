@@ -8,7 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 from kmp_smsd.domain.policy import SyncPolicy
-from kmp_smsd.storage import Store, database, maintenance, open_store, outbox, store
+from kmp_smsd.storage import Store, database, journal, maintenance, open_store, outbox
 
 
 class Sqlite:
@@ -39,7 +39,7 @@ class Sqlite:
         with (
             mock.patch.object(database, "STEP_ROWS", 2),
             mock.patch.object(outbox, "STEP_ROWS", 2),
-            mock.patch.object(store, "JOURNAL_STEP", 2),
+            mock.patch.object(journal, "JOURNAL_STEP", 2),
         ):
             yield
 

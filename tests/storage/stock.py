@@ -121,13 +121,13 @@ def open_holds(store: Store) -> list[dict[str, Any]]:
 def counted(store: Store) -> dict[str, int]:
     """outcome -> number of messages, over all links and hours."""
     counts: dict[str, int] = {}
-    for row in store.tallies():
+    for row in store.journal.tallies():
         counts[row["outcome"]] = counts.get(row["outcome"], 0) + row["count"]
     return counts
 
 
 def journalled(store: Store) -> list[tuple[str, str]]:
-    return [(row["mdn"], row["outcome"]) for row in reversed(store.journal(limit=100_000))]
+    return [(row["mdn"], row["outcome"]) for row in reversed(store.journal.listing(limit=100_000))]
 
 
 def content(store: Store, mdns: tuple[str, ...]) -> dict[str, Any]:
@@ -136,8 +136,8 @@ def content(store: Store, mdns: tuple[str, ...]) -> dict[str, Any]:
         "bindings": [row for mdn in mdns for row in _unversioned(store.bindings.of(mdn))],
         "holds": store.holds.listing(everything=True, limit=10_000),
         "outbox": _unversioned(outbox(store)),
-        "journal": store.journal(limit=10_000),
-        "tallies": store.tallies(),
+        "journal": store.journal.listing(limit=10_000),
+        "tallies": store.journal.tallies(),
         "keys": store.keys.listing(limit=10_000),
     }
 

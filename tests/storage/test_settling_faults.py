@@ -9,7 +9,8 @@ import pytest
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.request import SyncRequest
 from kmp_smsd.storage import Store, StoreUnavailable, settling
-from tests.storage.stock import A, C, bound, content, counted, import_keys, journalled, register, settle, sync
+from kmp_smsd.storage.journal import Journal
+from tests.storage.stock import NOW, A, C, bound, content, counted, import_keys, journalled, register, settle, sync
 
 
 def test_stranger_whose_entry_was_not_committed_gets_it_when_it_comes_again(
@@ -17,14 +18,14 @@ def test_stranger_whose_entry_was_not_committed_gets_it_when_it_comes_again(
 ) -> None:
     import_keys(store, "k1")
 
-    record = settling.Settling._record
+    record = Journal.record
 
     def broken(*given: Any) -> None:
         record(*given)
         raise OSError("disk")
 
     with monkeypatch.context() as patch:
-        patch.setattr(settling.Settling, "_record", broken)
+        patch.setattr(Journal, "record", broken)
         with pytest.raises(StoreUnavailable):
             settle(store, sync(C, "k1"))
     settle(store, sync(C, "k1"))
@@ -82,3 +83,18 @@ def test_fault_of_the_store_is_nobody_s_error(store: Store, monkeypatch: pytest.
             settle(store, sync(A, "k1"), sync(A, "k2"))
     assert content(store, (A,)) == before
     assert settle(store, sync(A, "k1")) == [Outcome.BOUND]
+
+
+def test_waiting_request_that_cannot_be_settled_does_not_come_for_ever(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_keys(store, "k1", "k2")
+    settle(store, sync(A, "k1"), sync(A, "k2"))
+    register(store, A, "meter")
+    poisoned(monkeypatch, "k1")
+    found: list[Outcome] = []
+    while outcomes := store.settle_again(NOW + 1):
+        found += outcomes
+    assert sorted(found) == [Outcome.BOUND, Outcome.ERROR]
+    assert bound(store) == {(A, "meter"): "k2"}
+    assert store.waiting.listing(limit=9) == []

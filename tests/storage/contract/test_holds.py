@@ -38,7 +38,7 @@ def state(store: Store, hold: int) -> str:
 
 def decided(store: Store, now: int = NOW + 100) -> list[Outcome]:
     """What intake does with approvals: settle their requests like messages."""
-    return store.settle(store.approved(), now)
+    return store.settle_again(now)
 
 
 def test_hold_shows_its_evidence(store: Store, held: int) -> None:
@@ -79,7 +79,7 @@ def test_approved_hold_moves_the_key(store: Store, held: int) -> None:
         "moved",
         NOW + 100,
     )
-    assert store.approved() == []
+    assert store.settle_again(NOW + 999) == []
 
 
 def test_approval_is_of_the_app_that_was_shown(store: Store, held: int) -> None:
@@ -106,14 +106,12 @@ def test_approved_after_the_key_was_revoked_approves_nothing(store: Store, held:
     store.keys.revoke("k1", "lost", NOW + 50, compromised=True)
     with pytest.raises(NotPossible, match=f"hold {held} is closed"):
         store.holds.approve(held, "adam")
-    assert store.approved() == []
+    assert store.settle_again(NOW + 999) == []
 
 
 @pytest.mark.parametrize("ending", ["refused", "revoked", "registration"])
 def test_approval_that_is_overtaken_by_an_ending_moves_nothing(store: Store, held: int, ending: str) -> None:
-    """Intake has read the approved request already when a person thinks again."""
     store.holds.approve(held, "adam")
-    approved = store.approved()
     if ending == "refused":
         store.holds.refuse(held, "eve", NOW + 50)
     elif ending == "revoked":
@@ -122,22 +120,11 @@ def test_approval_that_is_overtaken_by_an_ending_moves_nothing(store: Store, hel
         store.registrations.remove(B, ["meter"], NOW + 50)
         register(store, B, "meter")
     before = bound(store)
-    assert store.approved() == []
-    assert store.settle(approved, NOW + 100)[0] not in (Outcome.MOVED, Outcome.BOUND)
+    assert decided(store) == []
     assert bound(store) == before
 
 
-def test_approved_request_read_twice_moves_once(store: Store, held: int) -> None:
-    store.holds.approve(held, "adam")
-    approved = store.approved()
-    assert store.settle(approved, NOW + 100) == [Outcome.MOVED]
-    store.keys.revoke("k1", None, NOW + 101, compromised=False)
-    assert store.settle(approved, NOW + 102) == [Outcome.KEY_NOT_USABLE]
-    assert state(store, held) == "approved"
-
-
-def test_approved_and_held_again_in_one_batch(open_store: Any) -> None:
-    """Two keys are approved for one place; the first one's terminal is heard again behind them."""
+def test_approved_twice_for_one_place_and_the_first_is_held_again(open_store: Any) -> None:
     store = open_store()
     import_keys(store, "k1", "k2", "k3")
     register(store, A, "meter")
@@ -145,7 +132,8 @@ def test_approved_and_held_again_in_one_batch(open_store: Any) -> None:
     first, second = (hold["hold"] for hold in open_holds(store))
     store.holds.approve(first, "adam")
     store.holds.approve(second, "adam")
-    assert settle(store, *store.approved(), sync(A, "k2"), now=NOW + 1) == [Outcome.MOVED, Outcome.MOVED, Outcome.HELD]
+    assert decided(store, NOW + 1) == [Outcome.MOVED, Outcome.MOVED]
+    assert settle(store, sync(A, "k2"), now=NOW + 1) == [Outcome.HELD]
     assert bound(store) == {(A, "meter"): "k3"}
     assert [state(store, hold) for hold in (first, second)] == ["approved", "approved"]
     assert [hold["key_id"] for hold in open_holds(store)] == ["k2"]
@@ -192,7 +180,7 @@ def test_later_binding_of_the_same_key_and_place_closes_the_hold(store: Store, h
     store.keys.revoke("k2", None, NOW + 50, compromised=False)
     assert settle(store, sync(B, "k1", received_at=NOW + 60), now=NOW + 60) == [Outcome.BOUND]
     assert state(store, held) == "closed"
-    assert store.approved() == []
+    assert store.settle_again(NOW + 999) == []
 
 
 @pytest.mark.parametrize("wish", ["approve", "refuse"])

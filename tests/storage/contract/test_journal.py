@@ -26,20 +26,20 @@ def hours(entries: list[dict[str, int]]) -> list[int]:
 
 
 def test_newest_entry_comes_first(store: Store) -> None:
-    assert hours(store.journal(limit=100)) == [6, 5, 4, 3, 2, 1, 0]
+    assert hours(store.journal.listing(limit=100)) == [6, 5, 4, 3, 2, 1, 0]
 
 
 def test_entries_of_one_number_are_found_however_many_lie_between(store: Store) -> None:
-    assert hours(store.journal(mdn=A, limit=100)) == [6, 0]
-    assert hours(store.journal(mdn=B, limit=100)) == [5, 4, 3, 2, 1]
-    assert store.journal(mdn="8613900000099", limit=100) == []
+    assert hours(store.journal.listing(mdn=A, limit=100)) == [6, 0]
+    assert hours(store.journal.listing(mdn=B, limit=100)) == [5, 4, 3, 2, 1]
+    assert store.journal.listing(mdn="8613900000099", limit=100) == []
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 6])
 def test_pages_join_without_a_gap(store: Store, limit: int) -> None:
     found: list[int] = []
     before = None
-    while page := store.journal(mdn=B, before=before, limit=limit):
+    while page := store.journal.listing(mdn=B, before=before, limit=limit):
         assert len(page) <= limit
         found += hours(page)
         before = page[-1]["entry"]
@@ -47,9 +47,9 @@ def test_pages_join_without_a_gap(store: Store, limit: int) -> None:
 
 
 def test_search_ends_at_its_limit(store: Store) -> None:
-    assert hours(store.journal(mdn=A, limit=1)) == [6]
-    assert hours(store.journal(limit=3)) == [6, 5, 4]
+    assert hours(store.journal.listing(mdn=A, limit=1)) == [6]
+    assert hours(store.journal.listing(limit=3)) == [6, 5, 4]
 
 
 def test_empty_journal_has_no_entries(open_store: Any) -> None:
-    assert open_store(name="new").journal(limit=1) == []
+    assert open_store(name="new").journal.listing(limit=1) == []

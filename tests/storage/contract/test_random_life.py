@@ -52,18 +52,52 @@ class Model:
         self.bound: dict[str, dict[str, Any]] = {}  # by key
         self.superseded: dict[tuple[str, str, str], int] = {}
         self.holds: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.waiting: dict[tuple[str, str], dict[str, Any]] = {}  # by MDN and key
+        self.arrived: set[str] = set()  # keys of imports that intake has not looked at yet
         self.counts: Counter[str] = Counter()
         self.bindings = 0
 
-    def message(self, key: str, mdn: str, named: str | None, received_at: int, now: int, approval: bool = False) -> str:
+    def message(
+        self,
+        key: str,
+        mdn: str,
+        named: str | None,
+        received_at: int,
+        now: int,
+        *,
+        approval: bool = False,
+        waited: bool = False,
+    ) -> str:
         outcome, triple = self._row_5_to_10(key, mdn, named)
         if outcome is None:
             assert triple is not None
             outcome = self._row_11_to_13(
                 triple, received_at, now, approval and self.holds.get(triple, {}).get("approved")
             )
-        self.counts[outcome] += 1
+        something_misses = outcome in ("unknown_key", "key_not_usable", "app_not_registered", "app_required") or (
+            outcome == "not_registered" and key in self.keys
+        )
+        if not something_misses:
+            self.waiting.pop((mdn, key), None)
+        elif not approval:
+            self.waiting[mdn, key] = {"named": named, "received_at": received_at, "for": outcome, "again_at": None}
+        if not (waited and something_misses):
+            self.counts[outcome] += 1
         return outcome
+
+    def wake(self, now: int, *, mdn: str | None = None, key: str | None = None) -> None:
+        for (number, reported), one in self.waiting.items():
+            if number == mdn or reported == key:
+                one["again_at"] = now
+
+    def marked(self, now: int) -> list[tuple[str, str, dict[str, Any]]]:
+        """What intake is to decide again, in its order."""
+        for (_, key), one in self.waiting.items():
+            if self.arrived and one["for"] == "unknown_key" and key in self.keys:
+                one["again_at"] = now
+        self.arrived.clear()
+        found = [(mdn, key, one) for (mdn, key), one in self.waiting.items() if one["again_at"] is not None]
+        return sorted(found, key=lambda one: (one[2]["again_at"], one[2]["received_at"]))
 
     def _row_5_to_10(self, key: str, mdn: str, named: str | None) -> tuple[str | None, Any]:
         candidates = {app for number, app in self.registered if number == mdn}
@@ -165,6 +199,7 @@ class Life(RuleBasedStateMachine):
         self.store = self.databases.open(self.policy)
         self.model = Model(self.policy)
         self.now = NOW
+        self.received: set[int] = set()
         self.flying: list[tuple[str, OutboxRow]] = []
         self.platforms: dict[str, dict[tuple[str, str], tuple[int, str | None]]] = {name: {} for name in PLATFORMS}
         if one_store:  # two names lead to it
@@ -184,11 +219,13 @@ class Life(RuleBasedStateMachine):
             serial = "7" if key in ("s1", "s2") else None
             import_keys(self.store, staged(key, app_id=app, serial=serial))
             self.model.keys[key] = {"state": "live", "app": app, "serial": serial}
+            self.model.arrived.add(key)
 
     @rule(mdn=mdns, app=apps)
     def add_registration(self, mdn: str, app: str) -> None:
         register(self.store, mdn, app, now=self.now)
         self.model.registered.add((mdn, app))
+        self.model.wake(self.now, mdn=mdn)
 
     @rule(mdn=mdns, app=apps)
     def remove_registration(self, mdn: str, app: str) -> None:
@@ -197,13 +234,24 @@ class Life(RuleBasedStateMachine):
         if removed:
             self.model.registered.discard((mdn, app))
             self.model.end_registration((mdn, app))
+            self.model.wake(self.now, mdn=mdn)
 
     @rule(batch=st.lists(reports, min_size=1, max_size=6))
     def messages_arrive(self, batch: list[tuple[str, str, str | None, int]]) -> None:
         self.now += 1
-        asked = [sync(mdn, key, app, received_at=self.now - age) for mdn, key, app, age in batch]
-        expected = [self.model.message(key, mdn, app, self.now - age, self.now) for mdn, key, app, age in batch]
+        times = [self.first_free(self.now - age) for *_, age in batch]
+        asked = [sync(mdn, key, app, received_at=at) for (mdn, key, app, _), at in zip(batch, times, strict=True)]
+        expected = [
+            self.model.message(key, mdn, app, at, self.now) for (mdn, key, app, _), at in zip(batch, times, strict=True)
+        ]
         assert self.store.settle(asked, self.now) == expected
+
+    def first_free(self, instant: int) -> int:
+        """No two messages at one instant, so that their order is known."""
+        while instant in self.received:
+            instant -= 1
+        self.received.add(instant)
+        return instant
 
     @precondition(lambda self: self.model.holds)
     @rule(data=st.data(), approve=st.booleans())
@@ -220,17 +268,19 @@ class Life(RuleBasedStateMachine):
                 self.model.holds[triple].update(state="refused", approved=False)
 
     @rule()
-    def intake_feeds_approvals(self) -> None:
+    def intake_decides_again(self) -> None:
         self.now += 1
-        approved = self.store.approved()
         expected = []
-        for request in approved:
-            assert request.app_id is not None
-            triple = request.key_id, request.mdn, request.app_id
-            expected.append(self.model.message(*triple, request.received_at, self.now, approval=True))
+        waiters = [(mdn, key, dict(one)) for mdn, key, one in self.model.marked(self.now)]
+        for hold in [hold for hold in open_holds(self.store) if hold["deciding"]]:
+            triple = hold["key_id"], hold["mdn"], hold["app_id"]
+            expected.append(self.model.message(*triple, hold["received_at"], self.now, approval=True))
             if triple in self.model.holds:
                 self.model.holds[triple]["approved"] = False
-        assert self.store.settle(approved, self.now) == expected
+        for mdn, key, one in waiters:
+            named, received_at = one["named"], one["received_at"]
+            expected.append(self.model.message(key, mdn, named, received_at, self.now, waited=True))
+        assert self.store.settle_again(self.now) == expected
 
     @rule(key=keys, wish=st.sampled_from(["suspend", "resume", "deactivate", "compromise", "destroy"]))
     def person_changes_a_key(self, key: str, wish: str) -> None:
@@ -248,6 +298,7 @@ class Life(RuleBasedStateMachine):
                 self.store.keys.suspend(key, None)
             elif wish == "resume":
                 self.store.keys.resume(key, now)
+                self.model.wake(now, key=key)
             elif wish == "destroy":
                 self.store.keys.destroy(key, now)
                 assert key not in self.model.bound
@@ -355,12 +406,22 @@ class Life(RuleBasedStateMachine):
         assert found == expected
 
     @invariant()
+    def waiting_is_what_something_misses_for(self) -> None:
+        found = {
+            (one["mdn"], one["key_id"]): (one["app_id"], one["outcome"], one["received_at"])
+            for one in self.store.waiting.listing(limit=1_000)
+        }
+        assert found == {
+            place: (one["named"], one["for"], one["received_at"]) for place, one in self.model.waiting.items()
+        }
+
+    @invariant()
     def every_answered_message_is_counted(self) -> None:
         counted: Counter[str] = Counter()
-        for row in self.store.tallies():
+        for row in self.store.journal.tallies():
             counted[row["outcome"]] += row["count"]
         assert counted == self.model.counts
-        journalled = Counter(row["outcome"] for row in self.store.journal(limit=100_000))
+        journalled = Counter(row["outcome"] for row in self.store.journal.listing(limit=100_000))
         assert all(journalled[outcome] <= counted[outcome] for outcome in journalled)
         assert (journalled["bound"], journalled["moved"]) == (counted["bound"], counted["moved"])
         assert set(journalled) == {outcome for outcome in counted if counted[outcome]}

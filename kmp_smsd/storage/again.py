@@ -1,0 +1,75 @@
+"""Messages that come again: commands mark them, intake decides them once more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.payload import Proof
+from kmp_smsd.domain.request import SyncRequest
+from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.holding import answer_approval
+
+_APPROVED = """
+SELECT s.mdn, k.key_id, h.app, h.counter, h.tag, h.received_at, h.link, h.id
+FROM holds h JOIN subscribers s ON s.number = h.subscriber JOIN keys k ON k.id = h.key
+WHERE h.marked = 1 ORDER BY h.id LIMIT ?"""
+
+_WAITED = """
+SELECT s.mdn, w.key_id, w.app, w.counter, w.tag, w.received_at, w.link
+FROM waiting w JOIN subscribers s ON s.number = w.subscriber
+WHERE w.again_at <= ? ORDER BY w.again_at, w.received_at, w.subscriber, w.key_id LIMIT ?"""
+
+_ANY = """
+SELECT EXISTS (SELECT 1 FROM holds WHERE marked = 1) OR EXISTS (SELECT 1 FROM waiting WHERE again_at <= ?)"""
+
+
+def any_again(database: Database, now: int) -> bool:
+    """Whether `read_again` would find something. Cheap: polled, for a key's validity begins without a commit."""
+    return bool(database.rows(_ANY, (now,))[0][0])
+
+
+def read_again(database: Database, now: int, limit: int) -> list[SyncRequest]:
+    """Up to `limit` requests that are to be decided again at `now`, in Unix milliseconds.
+
+    The app of an approved hold is what the person saw and approved, whether the message named it or not.
+    """
+    again = [_request(*row, approved_hold=hold) for *row, hold in database.rows(_APPROVED, (limit,))]
+    if len(again) < limit:
+        again += [_request(*row, waited=True) for row in database.rows(_WAITED, (now, limit - len(again)))]
+    return again
+
+
+def settle_faulty_again(connection: Any, request: SyncRequest, now: int) -> None:
+    """Answer a request that cannot be settled, so that it does not come for ever; in the caller's transaction."""
+    if request.approved_hold is not None:
+        answer_approval(connection, request.approved_hold, Outcome.ERROR, now)
+    elif request.waited:
+        connection.execute(
+            """DELETE FROM waiting WHERE subscriber = (SELECT number FROM subscribers WHERE mdn = ?) AND key_id = ?""",
+            (request.mdn, request.key_id),
+        )
+
+
+def _request(
+    mdn: str,
+    key_id: str,
+    app: str | None,
+    counter: int | None,
+    tag: str | None,
+    received_at: int,
+    link: str,
+    *,
+    approved_hold: int | None = None,
+    waited: bool = False,
+) -> SyncRequest:
+    return SyncRequest(
+        mdn=mdn,
+        key_id=key_id,
+        app_id=app,
+        proof=Proof(counter, tag) if counter is not None and tag is not None else None,
+        received_at=received_at,
+        link=link,
+        approved_hold=approved_hold,
+        waited=waited,
+    )

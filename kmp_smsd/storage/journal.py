@@ -1,0 +1,118 @@
+"""The journal of messages and their tallies: everything has an entry or is counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from kmp_smsd.domain.facts import Decision, Facts
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.request import Unfit, sender_class
+from kmp_smsd.domain.waiting import waits
+from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.strangers import CLASSES_AN_HOUR, STRANGERS_AN_HOUR, FirstOfAnHour
+from kmp_smsd.storage.subscribers import hear
+
+HOUR_MS = 3_600_000
+JOURNAL_STEP = 100_000  # entries that one statement looks through
+OTHER_SENDERS = "other"  # the class of senders beyond CLASSES_AN_HOUR
+
+
+class Journal:
+    """Writes what became of messages, and shows it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._strangers = FirstOfAnHour(STRANGERS_AN_HOUR)
+        self._classes = FirstOfAnHour(CLASSES_AN_HOUR)
+
+    def record(
+        self, connection: Any, facts: Facts, decisions: Sequence[Decision | Unfit], new_holds: dict[int, int]
+    ) -> None:
+        """Journal what has an entry, count everything, in the caller's transaction; then call `commit`.
+
+        `new_holds` are the numbers of holds that were opened, by the position of their decision.
+        """
+        hour = facts.now // HOUR_MS
+        self._strangers.begin(hour)
+        self._classes.begin(hour)
+        tallies: Counter[tuple[str, str, str]] = Counter()
+        entries: list[tuple[Any, ...]] = []
+        for position, decision in enumerate(decisions):
+            outcome = decision.outcome
+            if isinstance(decision, Unfit):
+                mdn, link, key_id, app = decision.mdn, decision.link, None, None
+            else:
+                request = decision.request
+                if request.waited and waits(decision, facts):
+                    continue  # nothing came of it: the message was counted when it came
+                mdn, link, key_id, app = request.mdn, request.link, request.key_id, decision.app_id
+            entry = (outcome.value, link, key_id, app, decision.why or None, new_holds.get(position))
+            if mdn is None:
+                sender = decision.sender if isinstance(decision, Unfit) else ""
+                tallies[link, outcome.value, self._class(link, outcome, sender)] += 1
+                continue
+            subscriber = facts.subscribers.get(mdn)
+            if subscriber in facts.registrations:
+                tallies[link, outcome.value, ""] += 1
+                entries.append((facts.now, hour, subscriber, *entry))
+            elif self._strangers.has(link, (mdn, outcome)):
+                tallies[link, outcome.value, ""] += 1
+            elif self._strangers.admit(link, (mdn, outcome)):
+                tallies[link, outcome.value, ""] += 1
+                entries.append((facts.now, hour, hear(connection, mdn, facts.now), *entry))
+            else:
+                tallies[link, outcome.value, self._class(link, outcome, sender_class(mdn))] += 1
+        connection.executemany(
+            """INSERT INTO journal (at, hour, subscriber, outcome, link, key_id, app, why, hold)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING""",
+            entries,
+        )
+        connection.executemany(
+            """INSERT INTO tallies (hour, link, outcome, sender, count) VALUES (?, ?, ?, ?, ?)
+               ON CONFLICT DO UPDATE SET count = count + excluded.count""",
+            [(hour, *counted, count) for counted, count in tallies.items()],
+        )
+
+    def commit(self) -> None:
+        self._strangers.commit()
+        self._classes.commit()
+
+    def listing(self, *, mdn: str | None = None, before: int | None = None, limit: int) -> list[dict[str, Any]]:
+        """Journal entries, the newest first, of those with a number below `before`.
+
+        The journal has no index by subscriber: it would have intake write a fifth more for each binding. The entries of
+        one MDN are looked for from the end backwards, in steps, so that a long search holds up no checkpoint.
+        """
+        columns = ("entry", "at", "mdn", "outcome", "link", "key_id", "app_id", "why", "hold")
+        ((first, last),) = self._database.rows(
+            "SELECT ifnull((SELECT min(id) FROM journal), 0), ifnull((SELECT max(id) FROM journal), 0)"
+        )
+        end = last + 1 if before is None else before
+        entries: list[dict[str, Any]] = []
+        while end > first and len(entries) < limit:
+            begin = end - JOURNAL_STEP
+            entries += self._database.records(
+                columns,
+                """SELECT j.id, j.at, s.mdn, j.outcome, j.link, j.key_id, j.app, j.why, j.hold
+                       FROM journal j CROSS JOIN subscribers s ON s.number = j.subscriber
+                       WHERE j.id >= ? AND j.id < ?
+                         AND (? IS NULL OR j.subscriber = (SELECT number FROM subscribers WHERE mdn = ?))
+                       ORDER BY j.id DESC LIMIT ?""",
+                (begin, end, mdn, mdn, limit - len(entries)),
+            )
+            end = begin
+        return entries
+
+    def tallies(self, *, since_hour: int = 0) -> list[dict[str, Any]]:
+        """Counted messages per outcome and link since an hour (hours since 1970, UTC)."""
+        return self._database.records(
+            ("link", "outcome", "count"),
+            "SELECT link, outcome, sum(count) FROM tallies WHERE hour >= ? GROUP BY link, outcome ORDER BY 1, 2",
+            (since_hour,),
+        )
+
+    def _class(self, link: str, outcome: Outcome, sender: str) -> str:
+        """The class that a sender is counted under: its own, or that of all for which there is no room."""
+        return sender if not sender or self._classes.admit(link, (outcome, sender)) else OTHER_SENDERS

@@ -1,0 +1,198 @@
+"""Requests that come before what they need: kept, marked by what arrives, decided again, never for ever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.payload import Proof
+from kmp_smsd.domain.policy import OnConflict, SyncPolicy
+from kmp_smsd.domain.request import SyncRequest
+from kmp_smsd.storage import Store
+from kmp_smsd.storage.waiting import KEPT_PER_KEY, KEPT_PER_MDN
+from tests.storage.stock import (
+    HOUR,
+    MOVING,
+    NOW,
+    A,
+    B,
+    bound,
+    counted,
+    import_keys,
+    journalled,
+    register,
+    settle,
+    staged,
+    sync,
+    wanted,
+)
+
+LATER = NOW + HOUR
+
+
+def waiting(store: Store) -> dict[tuple[str, str], str]:
+    """(MDN, key ID) -> what is missing."""
+    return {(row["mdn"], row["key_id"]): row["outcome"] for row in store.waiting.listing(limit=1_000)}
+
+
+def test_registered_after_power_on_is_bound_without_another_message(store: Store) -> None:
+    import_keys(store, "k1")
+    assert settle(store, sync(A, "k1")) == [Outcome.NOT_REGISTERED]
+    assert store.settle_again(LATER) == []
+    register(store, A, "meter", now=LATER)
+    assert store.settle_again(LATER) == [Outcome.BOUND]
+    assert bound(store) == {(A, "meter"): "k1"}
+    assert wanted(store) == {(A, "meter", ""): "k1"}
+    assert waiting(store) == {}
+    assert [row["received_at"] for row in store.bindings.of(A)] == [NOW]
+    assert journalled(store) == [(A, "not_registered"), (A, "bound")]
+    assert store.settle_again(LATER) == []
+
+
+def test_imported_after_power_on_is_bound_without_another_message(store: Store) -> None:
+    register(store, A, "meter")
+    assert settle(store, sync(A, "k1")) == [Outcome.UNKNOWN_KEY]
+    import_keys(store, "k2")
+    assert store.settle_again(LATER) == []
+    import_keys(store, "k1")
+    assert store.settle_again(LATER) == [Outcome.BOUND]
+    assert bound(store) == {(A, "meter"): "k1"}
+
+
+def test_import_that_is_staged_only_wakes_nobody(store: Store) -> None:
+    register(store, A, "meter")
+    settle(store, sync(A, "k1"))
+    number = store.imports.begin(
+        vendor="acme", file_name="f", digest="", data_key_id="d", sealed=b"", fingerprint="5f" * 16, now=NOW
+    )
+    store.imports.stage(number, [staged("k1")])
+    assert store.settle_again(LATER) == []
+    store.imports.publish(number, LATER)
+    assert store.settle_again(LATER) == [Outcome.BOUND]
+
+
+def test_resumed_key_is_bound_without_another_message(store: Store) -> None:
+    import_keys(store, "k1")
+    register(store, A, "meter")
+    store.keys.suspend("k1", "checking")
+    assert settle(store, sync(A, "k1")) == [Outcome.KEY_NOT_USABLE]
+    store.keys.resume("k1", LATER)
+    assert store.settle_again(LATER) == [Outcome.BOUND]
+
+
+def test_key_is_bound_when_its_validity_begins(store: Store) -> None:
+    import_keys(store, staged("k1", valid_from=LATER))
+    register(store, A, "meter")
+    assert settle(store, sync(A, "k1")) == [Outcome.KEY_NOT_USABLE]
+    assert store.settle_again(LATER - 1) == []
+    assert store.settle_again(LATER) == [Outcome.BOUND]
+
+
+def test_one_registration_too_many_and_the_right_one_missing(store: Store) -> None:
+    """Which app is meant shows when one of two goes, or when the right one comes."""
+    import_keys(store, "k1", staged("reserved", app_id="alarm"))
+    register(store, A, "meter", "tracker")
+    assert settle(store, sync(A, "k1"), sync(A, "reserved")) == [Outcome.APP_REQUIRED, Outcome.APP_NOT_REGISTERED]
+    store.registrations.remove(A, ["tracker"], LATER)
+    assert store.settle_again(LATER) == [Outcome.BOUND, Outcome.APP_NOT_REGISTERED]
+    register(store, A, "alarm", now=LATER)
+    assert store.settle_again(LATER) == [Outcome.BOUND]
+    assert bound(store) == {(A, "meter"): "k1", (A, "alarm"): "reserved"}
+
+
+def test_request_keeps_all_that_it_said(open_store: Any) -> None:
+    store = open_store(SyncPolicy())
+    import_keys(store, "k1", "k2")
+    register(store, B, "meter")
+    settle(store, sync(B, "k2"))
+    request = SyncRequest(
+        mdn=A, key_id="k2", app_id="meter", proof=Proof(7, "0" * 13), received_at=NOW + 1, link="south"
+    )
+    settle(store, request)
+    register(store, A, "meter", "tracker")
+    assert store.settle_again(LATER) == [Outcome.HELD]
+    (hold,) = store.holds.listing(limit=9)
+    assert (hold["app_id"], hold["proof_counter"], hold["received_at"]) == ("meter", 7, NOW + 1)
+    assert store.journal.listing(limit=1)[0]["link"] == "south"
+
+
+def test_last_request_of_a_key_and_mdn_is_the_one_that_waits(store: Store) -> None:
+    import_keys(store, "k1")
+    settle(store, sync(A, "k1", "meter"), sync(A, "k1", "tracker", received_at=NOW + 5))
+    register(store, A, "meter", "tracker")
+    assert store.settle_again(LATER) == [Outcome.BOUND]
+    assert bound(store) == {(A, "tracker"): "k1"}
+
+
+def test_waiting_request_does_not_undo_what_is_newer(open_store: Any) -> None:
+    store = open_store(MOVING)
+    import_keys(store, "k1")
+    settle(store, sync(A, "k1"))
+    register(store, B, "meter")
+    assert settle(store, sync(B, "k1", received_at=NOW + 10), now=NOW + 10) == [Outcome.BOUND]
+    register(store, A, "meter", now=LATER)
+    assert store.settle_again(LATER) == [Outcome.HELD]
+    assert bound(store) == {(B, "meter"): "k1"}
+
+
+@pytest.mark.parametrize("ending", ["bound by a message", "held", "malformed since"])
+def test_any_other_outcome_ends_the_waiting(open_store: Any, ending: str) -> None:
+    store = open_store(SyncPolicy(on_sim_change=OnConflict.HELD))
+    import_keys(store, "k1")
+    settle(store, sync(A, "k1"))
+    assert waiting(store) == {(A, "k1"): "not_registered"}
+    if ending == "held":
+        register(store, B, "meter")
+        settle(store, sync(B, "k1"))
+    register(store, A, "meter")
+    outcome = settle(store, sync(A, "k1", received_at=LATER), now=LATER)
+    assert outcome == [Outcome.HELD if ending == "held" else Outcome.BOUND]
+    assert waiting(store) == {}
+    if ending != "held":
+        store.bindings.withdraw(A, "meter", LATER)
+    assert store.settle_again(LATER) == []  # the mark of the registration went with the request
+
+
+def test_what_still_misses_something_goes_on_waiting_and_is_counted_once(store: Store) -> None:
+    import_keys(store, "k1")
+    settle(store, sync(A, "k1", "tracker"))
+    register(store, A, "meter")
+    assert store.settle_again(LATER) == [Outcome.APP_NOT_REGISTERED]
+    assert waiting(store) == {(A, "k1"): "app_not_registered"}
+    assert store.settle_again(LATER) == []
+    assert counted(store) == {"not_registered": 1}
+    register(store, A, "tracker")
+    assert store.settle_again(LATER) == [Outcome.BOUND]
+
+
+def test_forger_of_senders_and_key_ids_fills_nothing(store: Store) -> None:
+    register(store, A, "meter")
+    import_keys(store, "k1", staged("mine"))
+    forged = [f"86139{number:08}" for number in range(100, 200)]
+    settle(store, *(sync(mdn, f"guess-{mdn}") for mdn in forged))
+    assert waiting(store) == {}
+    settle(store, *(sync(mdn, "k1", received_at=NOW + position) for position, mdn in enumerate(forged)))
+    assert list(waiting(store)) == [(mdn, "k1") for mdn in forged[-KEPT_PER_KEY:]]
+    settle(store, *(sync(A, f"guess-{number:03}", received_at=NOW + number) for number in range(200)))
+    assert [key for mdn, key in waiting(store) if mdn == A] == [
+        f"guess-{number:03}" for number in range(200 - KEPT_PER_MDN, 200)
+    ]
+
+
+def test_waiting_is_forgotten_when_it_has_waited_for_long(store: Store) -> None:
+    import_keys(store, "k1")
+    settle(store, sync(A, "k1"), sync(B, "k1", received_at=NOW + 10))
+    assert store.waiting.expire(NOW + 10) == 1
+    assert list(waiting(store)) == [(B, "k1")]
+
+
+def test_waiting_is_listed_in_pages_and_by_mdn(store: Store) -> None:
+    import_keys(store, "k1", "k2")
+    settle(store, sync(A, "k1"), sync(A, "k2"), sync(B, "k1"))
+    first = store.waiting.listing(limit=2)
+    assert [(row["mdn"], row["key_id"]) for row in first] == [(A, "k1"), (A, "k2")]
+    (last,) = store.waiting.listing(after=(A, "k2"), limit=2)
+    assert (last["mdn"], last["key_id"], last["received_at"], last["link"]) == (B, "k1", NOW, "north")
+    assert [row["key_id"] for row in store.waiting.listing(mdn=B, limit=9)] == ["k1"]
