@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kmp_smsd.channels.cancel import Cancel
 
+from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.host_keys import fetch_host_keys
 from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed, Rejected, TryLater, Withdraw
