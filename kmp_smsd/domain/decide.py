@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kmp_smsd.domain.facts import Binding, Decision, Facts
+from kmp_smsd.domain.facts import Approval, Binding, Decision, Facts
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import STRICTNESS, OnConflict
 from kmp_smsd.domain.request import SyncRequest
@@ -59,7 +59,7 @@ def _bind(
         return Decision(request, Outcome.BOUND, app_id)  # most messages
     conflicts = tuple(binding for binding in (standing, occupant) if binding is not None)
     verdict, why = OnConflict.MOVED, []
-    if request.approved_hold is None or facts.approvals.get(triple) != request.approved_hold:
+    if not _is_approved(request, facts.approvals.get(triple), conflicts):
         policy = facts.policy
         ended_at = facts.superseded.get(triple)
         late = ended_at is not None and request.received_at - ended_at < policy.late_ms
@@ -79,3 +79,12 @@ def _bind(
     if not conflicts and verdict is OnConflict.MOVED:
         return Decision(request, Outcome.BOUND, app_id)
     return Decision(request, _OUTCOME[verdict], app_id, "; ".join(why), conflicts)
+
+
+def _is_approved(request: SyncRequest, approval: Approval | None, conflicts: tuple[Binding, ...]) -> bool:
+    """An approval is of what the person saw: it ends no binding that was made since."""
+    return (
+        approval is not None
+        and approval.hold == request.approved_hold
+        and approval.evidence.issuperset(binding.number for binding in conflicts)
+    )

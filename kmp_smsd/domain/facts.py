@@ -8,6 +8,7 @@ MDN + app wants in the end. Subscribers, keys and bindings are known by their nu
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import SyncPolicy
@@ -52,6 +53,13 @@ class Binding:
         return self.subscriber, self.app_id
 
 
+class Approval(NamedTuple):
+    """A person approved the hold `hold`, seeing the bindings `evidence` (their numbers) in its way."""
+
+    hold: int
+    evidence: frozenset[int]
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What one request means. `conflicts` are the bindings in its way; `why` is for the journal."""
@@ -77,7 +85,7 @@ class Facts:
     bound_places: dict[Place, Binding] = field(default_factory=dict)
     superseded: dict[Triple, int] = field(default_factory=dict)  # when it last was
     refusals: dict[Triple, frozenset[int]] = field(default_factory=dict)  # a person refused it on these bindings
-    approvals: dict[Triple, int] = field(default_factory=dict)  # the hold that a person approved
+    approvals: dict[Triple, Approval] = field(default_factory=dict)
     ended: list[Binding] = field(default_factory=list)  # bindings from before this batch that it ended
     made: list[Binding] = field(default_factory=list)  # bindings that it made, some of them ended again
     wanted: dict[Place, int | None] = field(default_factory=dict)  # place: key number, or nothing

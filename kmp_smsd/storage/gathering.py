@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kmp_smsd.domain.facts import Binding, Facts, Key, Triple
+from kmp_smsd.domain.facts import Approval, Binding, Facts, Key, Triple
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.storage.database import Database
@@ -94,10 +94,11 @@ def gather(database: Database, policy: SyncPolicy, messages: Sequence[SyncReques
     for key, subscriber, app, hold, refused, approved, elsewhere, occupant, stands in rows(_HOLDS, (keys,)):
         triple = (key, subscriber, app)
         batch.holds[triple] = (hold, not refused)
+        evidence = frozenset({elsewhere, occupant} - {None})
         if refused and stands:
-            facts.refusals[triple] = frozenset({elsewhere, occupant} - {None})
+            facts.refusals[triple] = evidence
         elif approved:
-            facts.approvals[triple] = hold
+            facts.approvals[triple] = Approval(hold, evidence)
     batch.rejected = {(row[0], row[1]) for row in rows(_REJECTED, (subscribers, now - REARM_AFTER_MS))}
     batch.waiters = read_waiters(database, facts.subscribers.values())
     facts.next_binding = rows("SELECT coalesce(max(id), 0) + 1 FROM bindings")[0][0]

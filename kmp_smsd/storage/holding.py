@@ -43,10 +43,15 @@ def write_holds(
                 opened[position] = hold
                 standing[triple] = (hold, True)
             else:
-                connection.execute(
-                    """UPDATE holds SET received_at = ?, why = ?, elsewhere = ?, occupant = ?, counter = ?, tag = ?,
-                         link = ?, repeats = repeats + 1 WHERE id = ?""",
-                    (*evidence, hold),
+                connection.execute(  # an approval is of the evidence that the person saw
+                    """UPDATE holds SET received_at = ?1, why = ?2, elsewhere = ?3, occupant = ?4, counter = ?5,
+                         tag = ?6, link = ?7, repeats = repeats + ?9,
+                         marked = marked AND elsewhere IS ?3 AND occupant IS ?4 WHERE id = ?8""",
+                    (
+                        *evidence,
+                        hold,
+                        request.approved_hold is None,
+                    ),
                 )
         elif decision.outcome in _BOUND:
             hold, _ = standing.pop(_triple(facts, decision), (None, False))
@@ -65,7 +70,7 @@ def answer_approval(connection: Any, hold: int, outcome: Outcome, now: int) -> N
     """An approval that bound settles its hold; any other outcome is shown and leaves it open."""
     connection.execute(
         """UPDATE holds SET marked = 0, last_outcome = ?, state = iif(?, 'approved', state),
-             settled_at = iif(?, ?, settled_at) WHERE id = ? AND marked = 1""",
+             settled_at = iif(?, ?, settled_at) WHERE id = ? AND state = 'open'""",
         (outcome.value, outcome in _STANDS, outcome in _STANDS, now, hold),
     )
 

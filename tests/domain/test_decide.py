@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from kmp_smsd.domain.decide import decide
-from kmp_smsd.domain.facts import Binding, Decision, Facts, Key
+from kmp_smsd.domain.facts import Approval, Binding, Decision, Facts, Key, Triple
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 from kmp_smsd.domain.request import SyncRequest
@@ -340,6 +340,9 @@ def test_refusal_ends_with_a_binding_in_its_evidence() -> None:
     assert outcome(known) is not Outcome.REFUSED
 
 
+ALL_SEEN = frozenset(range(10_000))
+
+
 @pytest.mark.parametrize("case", IN_THE_WAY)
 @pytest.mark.parametrize("policy", [HELD, REFUSED])
 def test_approval_overrides_policies_lateness_and_refusals(case: str, policy: OnConflict) -> None:
@@ -349,7 +352,7 @@ def test_approval_overrides_policies_lateness_and_refusals(case: str, policy: On
         policy=SyncPolicy(on_sim_change=policy, on_terminal_change=policy, on_late=policy),
     )
     known.superseded[MINE, HERE, "meter"] = NOW - HOUR
-    known.approvals[MINE, HERE, "meter"] = 7
+    known.approvals[MINE, HERE, "meter"] = Approval(7, frozenset(one.number for one in IN_THE_WAY[case]))
     asked = request("meter", received_at=NOW - 50 * HOUR, approved_hold=7)
     assert decide(asked, known).outcome is Outcome.MOVED
 
@@ -357,20 +360,29 @@ def test_approval_overrides_policies_lateness_and_refusals(case: str, policy: On
 def test_approval_with_nothing_left_in_the_way_binds() -> None:
     known = facts()
     known.superseded[MINE, HERE, "meter"] = NOW - HOUR
-    known.approvals[MINE, HERE, "meter"] = 7
+    known.approvals[MINE, HERE, "meter"] = Approval(7, ALL_SEEN)
     assert outcome(known, request(approved_hold=7)) is Outcome.BOUND
 
 
-@pytest.mark.parametrize("approvals", [{}, {(MINE, HERE, "meter"): 8}, {(MINE, HERE, "tracker"): 7}])
-def test_approval_that_does_not_stand_any_more_approves_nothing(approvals: dict[tuple[int, int, str], int]) -> None:
+@pytest.mark.parametrize(
+    "approvals",
+    [{}, {(MINE, HERE, "meter"): Approval(8, ALL_SEEN)}, {(MINE, HERE, "tracker"): Approval(7, ALL_SEEN)}],
+)
+def test_approval_that_does_not_stand_any_more_approves_nothing(approvals: dict[Triple, Approval]) -> None:
     known = facts(bindings=IN_THE_WAY["sim"])
     known.approvals.update(approvals)
     assert outcome(known, request(approved_hold=7)) is Outcome.HELD
 
 
+def test_approval_ends_no_binding_that_the_person_has_not_seen() -> None:
+    known = facts(bindings=IN_THE_WAY["sim"])
+    known.approvals[MINE, HERE, "meter"] = Approval(7, frozenset({98, 99}))
+    assert outcome(known, request(approved_hold=7)) is Outcome.HELD
+
+
 def test_approval_is_used_once() -> None:
     known = facts(bindings=IN_THE_WAY["sim"])
-    known.approvals[MINE, HERE, "meter"] = 7
+    known.approvals[MINE, HERE, "meter"] = Approval(7, ALL_SEEN)
     known.apply(decide(request(approved_hold=7), known))
     back = SyncRequest(mdn=MDNS[THERE], key_id="mine", received_at=NOW, link="north")
     assert known.apply(decide(back, known)).outcome is Outcome.HELD
@@ -388,5 +400,5 @@ def test_approval_is_used_once() -> None:
     ],
 )
 def test_approval_does_not_override_the_other_rows(known: Facts, expected: Outcome) -> None:
-    known.approvals[MINE, HERE, "meter"] = 7
+    known.approvals[MINE, HERE, "meter"] = Approval(7, ALL_SEEN)
     assert outcome(known, request("meter", approved_hold=7)) is expected

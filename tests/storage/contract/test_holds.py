@@ -124,7 +124,35 @@ def test_approval_that_is_overtaken_by_an_ending_moves_nothing(store: Store, hel
     assert bound(store) == before
 
 
-def test_approved_twice_for_one_place_and_the_first_is_held_again(open_store: Any) -> None:
+def test_approval_ends_no_binding_that_nobody_was_shown(store: Store, held: int) -> None:
+    """What stood in the way went, and another key came to its place while the person thought."""
+    import_keys(store, "k3")
+    store.bindings.withdraw(B, "meter", NOW + 50)
+    assert settle(store, sync(B, "k3", received_at=NOW + 60), now=NOW + 60) == [Outcome.BOUND]
+    before = bound(store)
+    store.holds.approve(held, "adam")
+    assert decided(store) == [Outcome.HELD]
+    assert bound(store) == before
+    hold = store.holds.get(held)
+    assert hold is not None
+    assert (hold["state"], hold["here_bound_key_id"], hold["deciding"], hold["last_outcome"], hold["repeats"]) == (
+        "open", "k3", 0, "held", 0,
+    )  # fmt: skip
+    store.holds.approve(held, "adam")
+    assert decided(store) == [Outcome.MOVED]
+
+
+def test_approval_does_not_stand_when_the_message_comes_again_with_other_evidence(store: Store, held: int) -> None:
+    import_keys(store, "k3")
+    store.holds.approve(held, "adam")
+    store.bindings.withdraw(B, "meter", NOW + 50)
+    settle(store, sync(B, "k3", received_at=NOW + 60), now=NOW + 60)
+    assert settle(store, sync(B, "k1", received_at=NOW + 70), now=NOW + 70) == [Outcome.HELD]
+    assert decided(store) == []
+    assert state(store, held) == "open"
+
+
+def test_of_two_holds_at_one_place_the_first_approval_counts(open_store: Any) -> None:
     store = open_store()
     import_keys(store, "k1", "k2", "k3")
     register(store, A, "meter")
@@ -132,11 +160,10 @@ def test_approved_twice_for_one_place_and_the_first_is_held_again(open_store: An
     first, second = (hold["hold"] for hold in open_holds(store))
     store.holds.approve(first, "adam")
     store.holds.approve(second, "adam")
-    assert decided(store, NOW + 1) == [Outcome.MOVED, Outcome.MOVED]
-    assert settle(store, sync(A, "k2"), now=NOW + 1) == [Outcome.HELD]
-    assert bound(store) == {(A, "meter"): "k3"}
-    assert [state(store, hold) for hold in (first, second)] == ["approved", "approved"]
-    assert [hold["key_id"] for hold in open_holds(store)] == ["k2"]
+    assert decided(store, NOW + 1) == [Outcome.MOVED, Outcome.HELD]
+    assert bound(store) == {(A, "meter"): "k2"}
+    assert [state(store, hold) for hold in (first, second)] == ["approved", "open"]
+    assert [hold["here_bound_key_id"] for hold in open_holds(store)] == ["k2"]
 
 
 def test_refused_hold_refuses_the_same_message_from_now_on(store: Store, held: int) -> None:

@@ -136,7 +136,7 @@ class Model:
         in_the_way = [one for one in (elsewhere, occupant) if one is not None]
         asked: list[OnConflict] = []
         gone = self.superseded.get(triple)
-        if approved:
+        if approved and {one["number"] for one in in_the_way} <= self.holds[triple]["evidence"]:
             pass
         elif (gone is not None and received_at < gone + self.policy.late_hours * HOUR) or any(
             one["received_at"] > received_at for one in in_the_way
@@ -151,8 +151,9 @@ class Model:
         for verdict in (OnConflict.REFUSED, OnConflict.HELD):
             if verdict in asked:
                 if verdict is OnConflict.HELD:
-                    kept = hold["approved"] if hold is not None and hold["state"] == "open" else False
                     evidence = {one["number"] for one in in_the_way}
+                    kept = hold is not None and hold["state"] == "open" and hold["approved"]
+                    kept = kept and hold is not None and hold["evidence"] == evidence
                     self.holds[triple] = {"state": "open", "approved": kept, "evidence": evidence}
                 return str(verdict)
         for one in in_the_way:
@@ -358,7 +359,7 @@ class Life(RuleBasedStateMachine):
         place, key = (row.mdn, row.app_id), row.key.key_id if row.key is not None else None
         version, held = self.platforms[platform].get(place, (0, None))
         if row.version < version:
-            return Outbid(row, version, self.now)
+            return Outbid(row, version, self.now, "holds more")
         assert row.version > version or key == held, "one version with two contents"
         self.platforms[platform][place] = row.version, key
         return Confirm(row)
