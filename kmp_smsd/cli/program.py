@@ -30,6 +30,7 @@ COMMANDS = {
     "keys": ("keys", "keys", "Import terminals' keys, show them, end them."),
     "registrations": ("registrations", "registrations", "Say which MDN may be bound to which app."),
     "bindings": ("bindings", "bindings", "Show and withdraw bindings of keys to MDNs."),
+    "waiting": ("waiting", "waiting", "Show the requests that came before what they need."),
     "holds": ("holds", "holds", "Decide the requests that wait for a person."),
     "outbox": ("outbox", "outbox", "Show and hurry what is to be delivered."),
     "platforms": ("platforms", "platforms", "Show, test and trust platforms, and deliver all to one again."),
@@ -70,7 +71,7 @@ class Program(click.Group):
         with _to_stdout():
             return super().invoke(ctx)
 
-    def main(  # type: ignore[override]
+    def main(  # type: ignore[override]  # click's main has more parameters, all passed on
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:
         settings = Settings()

@@ -134,12 +134,19 @@ class Waiting:
                 ).rowcount
             )
 
-    def listing(self, *, mdn: str | None = None, after: tuple[str, str] = ("", ""), limit: int) -> list[dict[str, Any]]:
-        """Waiting requests in the order of their MDN and key ID, behind the place `after`."""
+    def listing(self, *, mdn: str | None = None, after: tuple[int, str] = (0, ""), limit: int) -> list[dict[str, Any]]:
+        """Waiting requests, those of one number together, behind the place `after`: (subscriber, key ID)."""
+        columns = (
+            "mdn", "key_id", "app_id", "outcome", "received_at", "link", "proof_counter", "again_at", "subscriber",
+        )  # fmt: skip
+        condition, parameters = "(w.subscriber, w.key_id) > (?, ?)", [*after]
+        if mdn is not None:
+            condition += " AND w.subscriber = (SELECT number FROM subscribers WHERE mdn = ?)"
+            parameters.append(mdn)
         return self._database.records(
-            ("mdn", "key_id", "app_id", "outcome", "received_at", "link", "proof_counter", "again_at"),
-            """SELECT s.mdn, w.key_id, w.app, w.outcome, w.received_at, w.link, w.counter, w.again_at
-               FROM waiting w JOIN subscribers s ON s.number = w.subscriber
-               WHERE (? IS NULL OR s.mdn = ?) AND (s.mdn, w.key_id) > (?, ?) ORDER BY s.mdn, w.key_id LIMIT ?""",
-            (mdn, mdn, *after, limit),
+            columns,
+            f"""SELECT s.mdn, w.key_id, w.app, w.outcome, w.received_at, w.link, w.counter, w.again_at, w.subscriber
+                FROM waiting w JOIN subscribers s ON s.number = w.subscriber
+                WHERE {condition} ORDER BY w.subscriber, w.key_id LIMIT ?""",
+            (*parameters, limit),
         )

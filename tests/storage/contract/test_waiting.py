@@ -193,6 +193,6 @@ def test_waiting_is_listed_in_pages_and_by_mdn(store: Store) -> None:
     settle(store, sync(A, "k1"), sync(A, "k2"), sync(B, "k1"))
     first = store.waiting.listing(limit=2)
     assert [(row["mdn"], row["key_id"]) for row in first] == [(A, "k1"), (A, "k2")]
-    (last,) = store.waiting.listing(after=(A, "k2"), limit=2)
+    (last,) = store.waiting.listing(after=(first[-1]["subscriber"], "k2"), limit=2)
     assert (last["mdn"], last["key_id"], last["received_at"], last["link"]) == (B, "k1", NOW, "north")
     assert [row["key_id"] for row in store.waiting.listing(mdn=B, limit=9)] == ["k1"]
