@@ -129,7 +129,7 @@ class _Running:
     def _guarded(self, step: Callable[[], Any]) -> None:
         try:
             step()
-        except Exception:
+        except Exception:  # in the reactor's hands nobody would end the process
             log.exception("cannot go on: %s", self._name)
             self._end_broken()
 

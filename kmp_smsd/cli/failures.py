@@ -24,7 +24,7 @@ class Failed(click.ClickException):
 
     def __init__(self, sentence: str, exit_code: int = REFUSED) -> None:
         super().__init__(sentence)
-        self.exit_code = exit_code  # type: ignore[misc]
+        self.exit_code = exit_code  # type: ignore[misc]  # click declares it for the class
 
 
 def explain(error: Exception) -> tuple[int, str] | None:

@@ -37,7 +37,7 @@ def start_logging(level: str) -> None:
     if level != "debug":
         logging.getLogger("twisted").setLevel(max(logging.WARNING, getattr(logging, level.upper())))
     globalLogBeginner.beginLoggingTo(
-        [_to_python],  # type: ignore[list-item]
+        [_to_python],  # type: ignore[list-item]  # Twisted's observers are declared as an interface
         redirectStandardIO=False,
         discardBuffer=True,
     )

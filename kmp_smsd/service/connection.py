@@ -187,7 +187,7 @@ class LinkConnection(StreamProtocol):
             try:
                 self._link.receiver.messages(self, messages)
                 return
-            except Exception:
+            except Exception:  # a bug of ours must not cost the SMSC its answers
                 self._link.log.failure("link {link}: the receiver failed", link=self.link_name)
         temporary = self._link.options.temporary_status
         self._session.answer_all([(message, temporary) for message in messages])

@@ -119,7 +119,7 @@ class Dispatcher(Service):
             self._moving = chain(self._store.routes.move(now), self._store.outbox.hasten(self._workers, now))
         try:
             self._routed = next(self._moving, None) is None
-        except BaseException:
+        except BaseException:  # a generator that raised is spent: begin again
             self._moving = None
             raise
 

@@ -45,7 +45,7 @@ class Settling:
             return self._settle(lambda: messages, now)
         except StoreUnavailable:
             raise
-        except Exception:
+        except Exception:  # one message's own fault: halve until it stands alone
             if len(messages) == 1:
                 return [self._settle_faulty(messages[0], now)]
             half = len(messages) // 2
@@ -62,7 +62,7 @@ class Settling:
             return self._settle(lambda: read_again(self._database, now, limit), now)
         except StoreUnavailable:
             raise
-        except Exception:
+        except Exception:  # one request's own fault: fewer at a time, until it stands alone
             if limit > 1:
                 return self.settle_again(now, limit // 2)
             return [self._settle_faulty(one, now) for one in read_again(self._database, now, 1)]
