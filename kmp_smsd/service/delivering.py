@@ -25,6 +25,7 @@ REPORT_EVERY_S = 10.0
 ONE_BY_ONE_AFTER = 3  # failures in a row; then it shows whether one delivery brings the platform down
 PAUSE_AFTER = 20  # rejections in a row
 PAUSED_TRY_MS = 600_000
+STORE_RETRY_MAX_MS = 30_000  # our own store wakes soon after its fault is mended; a platform may be far away
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +118,8 @@ class Deliverer:
                     "platform {platform}: store unavailable: {reason}", platform=self.platform, reason=str(error)
                 )
             self._failures += 1
-            return Ended(str(error), self._patience.wait_ms(self._failures - 1))
-        except Exception as error:
+            return Ended(str(error), min(STORE_RETRY_MAX_MS, self._patience.wait_ms(self._failures - 1)))
+        except Exception as error:  # a bug of ours must not cost this platform its later deliveries
             self.close_channel()  # what is on the road would be taken for answers to the next deliveries
             self.log.failure("platform {platform}: a fault of ours", platform=self.platform)
             return self._failed(f"a fault of ours, which the log shows: {type(error).__name__}")

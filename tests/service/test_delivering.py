@@ -717,9 +717,9 @@ def test_store_that_stays_away_is_told_of_every_ten_seconds(at, monkeypatch, eve
     assert len([event for event in events if event["log_level"] is LogLevel.error]) == 3
 
 
-def test_store_that_stays_away_is_asked_less_and_less_often(at, monkeypatch):
+def test_store_that_stays_away_is_asked_less_often_but_twice_a_minute_at_the_least(at, monkeypatch):
     monkeypatch.setattr(at.deliverer, "_open_store", raising(StoreUnavailable("disk full")))
-    assert [at.run().wait_ms / 1000 for _ in range(10)] == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]
+    assert [at.run().wait_ms / 1000 for _ in range(10)] == [5, 10, 20, 30, 30, 30, 30, 30, 30, 30]
 
 
 def test_fault_of_ours_closes_the_connection_and_is_a_failure_like_any(at, events):
