@@ -25,6 +25,11 @@ def find_sshd() -> str | None:
     return shutil.which("sshd", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
 
 
+def is_usable() -> bool:
+    """Whether an OpensshServer can be had here: it needs one installed, and a user with a name to log in as."""
+    return find_sshd() is not None and _user() is not None
+
+
 def new_identity() -> tuple[bytes, str]:
     """A new ed25519 key: the private half as OpenSSH writes it, and the public line."""
     key = Ed25519PrivateKey.generate()
@@ -38,12 +43,16 @@ def new_identity() -> tuple[bytes, str]:
 class OpensshServer:
     """One sshd with its files in `directory`; the one authorized key `public` may run `command` and nothing else.
 
-    `address` is for `hosts` of a platform file, `host_key` for `host_keys`, `user` to log in as.
+    `address` is for `hosts` of a platform file, `host_key` for `host_keys`, `user` to log in as. Raises RuntimeError
+    where the current user has no name.
     """
 
     def __init__(self, directory: Path, command: str, public: str) -> None:
+        user = _user()
+        if user is None:
+            raise RuntimeError(f"uid {os.geteuid()} has no name to log in with at sshd: give it one in /etc/passwd")
         self.directory = directory
-        self.user = pwd.getpwuid(os.geteuid()).pw_name
+        self.user = user
         self.public = public
         private, self.host_key = new_identity()
         self.port = 0
@@ -172,6 +181,14 @@ LogLevel DEBUG1
         path.touch(mode=0o600)
         path.write_bytes(content)
         return path
+
+
+def _user() -> str | None:
+    """The current user's name; a container's user need not have one."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return None
 
 
 def _free_port() -> int:
