@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from kmp_smsd.simulator.openssh import OpensshServer, find_sshd, new_identity
+from kmp_smsd.simulator.openssh import OpensshServer, is_usable, new_identity
 from kmp_smsd.simulator.platform import SimulatedPlatform
 from kmp_smsd.simulator.server import SmscServer
 from kmp_smsd.simulator.smsc import SmscSettings
@@ -102,13 +102,13 @@ class Lab:
     ) -> None:
         """`sync`, `link`, `channel` and `numbering` are further options of those sections.
 
-        `openssh` None: where installed.
+        `openssh` None: where it can be used.
         """
         self.directory = directory
         self.config = directory / "kmp-smsd.toml"
         self.database = directory / "kmp-smsd.db"
         self.smsc = SmscServer(smsc or SmscSettings(system_id="kmp", password=SMPP_PASSWORD))
-        self.openssh = find_sshd() is not None if openssh is None else openssh
+        self.openssh = is_usable() if openssh is None else openssh
         self.platforms: dict[str, LabPlatform] = {}
         self.roles: list[Role] = []
         self._sync, self._link, self._channel = dict(sync or {}), dict(link or {}), dict(channel or {})
@@ -125,7 +125,14 @@ class Lab:
         self.close()
 
     def start(self) -> None:
-        """Start SMSC and platforms, write the configuration, make master key and database."""
+        """Start SMSC and platforms, write the configuration, make master key and database. All or nothing runs then."""
+        try:
+            self._start()
+        except BaseException:  # an interrupt too: no server may be left running
+            self.close()
+            raise
+
+    def _start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.smsc.start()
         identity, public = new_identity()
@@ -155,8 +162,8 @@ class Lab:
             if self.openssh
             else SimulatedPlatform(command, public)
         )
-        server.start()
         self.platforms[name] = LabPlatform(name, tuple(apps), server, store)
+        server.start()
         return self.platforms[name]
 
     def write_config(self) -> None:

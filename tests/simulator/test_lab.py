@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pwd
+import socket
+from pathlib import Path
+
+import pytest
+
+from kmp_smsd.simulator.lab import Lab
+from kmp_smsd.simulator.openssh import OpensshServer, is_usable, new_identity
+from kmp_smsd.simulator.platform import SimulatedPlatform
+from tests.sshd import require_sshd
+
+
+@pytest.fixture
+def nameless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current user is in no /etc/passwd, as in many containers."""
+
+    def getpwuid(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", getpwuid)
+
+
+def answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), 5.0).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("openssh", [False, True])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_lab_that_cannot_start_leaves_nothing_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, openssh: bool, error: type[BaseException]
+) -> None:
+    if openssh:
+        require_sshd()
+
+    def command(lab: Lab, *_words: str) -> None:
+        seen.extend([f"127.0.0.1:{lab.smsc.port}", *(one.server.address for one in lab.platforms.values())])
+        assert all(map(answers, seen))
+        raise error
+
+    seen: list[str] = []
+    monkeypatch.setattr(Lab, "command", command)
+    with pytest.raises(error):
+        Lab(tmp_path, {"metering": ["meter"], "fleet": ["tracker"]}, openssh=openssh).start()
+    assert len(seen) == 3
+    assert not any(map(answers, seen))
+
+
+@pytest.mark.usefixtures("nameless")
+def test_user_without_a_name_gets_platforms_that_need_none(tmp_path: Path) -> None:
+    assert not is_usable()
+    assert not Lab(tmp_path, {}).openssh
+    assert SimulatedPlatform(["true"], new_identity()[1]).user
+
+
+@pytest.mark.usefixtures("nameless")
+def test_user_without_a_name_is_told_what_sshd_lacks(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"^uid \d+ has no name to log in with at sshd"):
+        OpensshServer(tmp_path, "true", new_identity()[1])
