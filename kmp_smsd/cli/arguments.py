@@ -14,7 +14,7 @@ from kmp_smsd.domain.identifiers import is_app_id, is_key_id
 from kmp_smsd.domain.shown import shown
 
 
-class MdnType(click.ParamType):  # type: ignore[type-arg]
+class NewMdnType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
     """An MDN as people write it, made canonical by the configured numbering plan."""
 
     name = "MDN"
@@ -27,7 +27,28 @@ class MdnType(click.ParamType):  # type: ignore[type-arg]
             self.fail(str(error), param, ctx)
 
 
-class KeyIdType(click.ParamType):  # type: ignore[type-arg]
+class MdnType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
+    """An MDN that may be stored: as people write it, or its digits where the numbering plan does not know it any more.
+
+    A ``+`` before them rules out that the plan takes them for a national number.
+    """
+
+    name = "MDN"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        assert ctx is not None
+        plan = ctx.ensure_object(Settings).config.numbering
+        try:
+            return plan.parse(value)
+        except ValueError as error:
+            digits = value.removeprefix("+")
+            if not plan.is_foreign(digits):
+                self.fail(str(error), param, ctx)
+            click.echo(f"kmp-smsd: {error}; it is taken as it stands", err=True)
+            return digits
+
+
+class KeyIdType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
     """A key ID."""
 
     name = "KEY_ID"
@@ -38,7 +59,7 @@ class KeyIdType(click.ParamType):  # type: ignore[type-arg]
         return value
 
 
-class AppIdType(click.ParamType):  # type: ignore[type-arg]
+class AppIdType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
     """An app ID."""
 
     name = "APP"
@@ -49,7 +70,7 @@ class AppIdType(click.ParamType):  # type: ignore[type-arg]
         return value
 
 
-class WordsType(click.ParamType):  # type: ignore[type-arg]
+class WordsType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
     """What a person writes for others to read."""
 
     name = "TEXT"
@@ -77,7 +98,8 @@ class SecondsType(click.FloatRange):
         return seconds
 
 
-MDN, KEY_ID, APP_ID, PERSON, REASON = MdnType(), KeyIdType(), AppIdType(), WordsType(64), WordsType(200)
+NEW_MDN, MDN = NewMdnType(), MdnType()
+KEY_ID, APP_ID, PERSON, REASON = KeyIdType(), AppIdType(), WordsType(64), WordsType(200)
 NUMBER = click.IntRange(1, 2**63 - 1)  # of a row, as SQLite counts
 SECONDS = SecondsType()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmp_smsd.cli.arguments import APP_ID, MDN, dry_run_option, json_option
+from kmp_smsd.cli.arguments import APP_ID, MDN, NEW_MDN, dry_run_option, json_option
 from kmp_smsd.cli.failures import Failed
 from kmp_smsd.cli.output import PAGE, count, listing, pages
 from kmp_smsd.cli.progress import progress
@@ -30,7 +30,7 @@ def registrations() -> None:
 
 
 @registrations.command()
-@click.argument("mdn", type=MDN)
+@click.argument("mdn", type=NEW_MDN)
 @click.argument("app_ids", metavar="APP...", type=APP_ID, nargs=-1, required=True)
 @click.pass_obj
 def add(settings: Settings, mdn: str, app_ids: tuple[str, ...]) -> None:

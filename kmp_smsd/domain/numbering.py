@@ -109,6 +109,11 @@ class NumberingPlan:
             raise ValueError(f"'{shown(text)}' may be +{legal[0]} or +{legal[1]}: write the one that is meant, with +")
         raise ValueError(self._why_not(readings))
 
+    def is_foreign(self, number: str) -> bool:
+        """Whether `number` is E.164 digits of no legal MDN: another plan, such as an earlier one, may have had it."""
+        digits = number.isascii() and number.isdigit() and not number.startswith("0")
+        return digits and len(number) <= E164_DIGITS_MAX and self._legal(number) is None
+
     def _legal(self, number: str) -> str | None:
         # isdigit() alone accepts the digits of every script.
         if not (number.isascii() and number.isdigit()):

@@ -237,3 +237,15 @@ def test_impossible_plan_is_refused(make, sentence):
 
 def test_plan_without_ranges_knows_no_legal_number():
     assert NumberingPlan("86", ()).canonical("8613912345678", 1, 1, RULES) is None
+
+
+@given(st.from_regex("[1-9][0-9]{0,14}", fullmatch=True))
+def test_stored_number_is_legal_or_foreign_and_so_can_be_named_under_every_plan(number):
+    assert CHINA.is_foreign(number) == (CHINA.canonical(number, 1, 1, STRICT) is None)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "0441234", "+441234", "44 1234", "44x", "\uff14\uff14", "4" * 16, "8613912345678"]
+)
+def test_what_no_plan_stored_is_not_foreign(text):
+    assert not CHINA.is_foreign(text)
