@@ -23,6 +23,7 @@ COLUMNS: Columns = {
     "delivery": delivery,
     "since": "wanted_at",
     "next try": "try_at",
+    "rejected": "rejected_at",
     "tries": "attempts",
     "error": "error",
 }

@@ -334,11 +334,12 @@ class Outbox:
     ) -> list[dict[str, Any]]:
         """Rows for people: due and rejected ones, or all of them, behind the row `after`: (subscriber, app, platform).
 
-        A row's `subscriber` is its MDN's number here, which stays where the MDN is erased.
+        A row's `subscriber` is its MDN's number here, which stays where the MDN is erased. `try_at` is that of a due
+        row, `rejected_at` that of a rejected one.
         """
         columns = (
             "mdn", "app_id", "platform", "key_id", "kcv", "wanted_version", "confirmed_version", "rejected_version",
-            "wanted_at", "try_at", "attempts", "error", "subscriber",
+            "wanted_at", "try_at", "rejected_at", "attempts", "error", "subscriber",
         )  # fmt: skip
         condition, parameters = "(o.subscriber, o.app, o.platform) > (?, ?, ?)", [*after]
         if mdn is not None:
@@ -347,7 +348,8 @@ class Outbox:
         return self._database.records(
             columns,
             f"""SELECT s.mdn, o.app, o.platform, k.key_id, k.kcv, o.wanted_version, o.confirmed_version,
-                     o.rejected_version, o.wanted_at, o.try_at, o.attempts, o.error, o.subscriber
+                     o.rejected_version, o.wanted_at, iif({DUE}, o.try_at, NULL),
+                     iif(o.wanted_version = o.rejected_version, o.try_at, NULL), o.attempts, o.error, o.subscriber
                    FROM outbox o JOIN subscribers s ON s.number = o.subscriber LEFT JOIN keys k ON k.id = o.key
                    WHERE {condition} AND (? OR o.wanted_version <> o.confirmed_version)
                      AND (? IS NULL OR o.platform = ?)
