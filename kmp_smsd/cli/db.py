@@ -53,9 +53,12 @@ def backup(settings: Settings, file: Path) -> None:
 
 @db.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--other-master-key", is_flag=True, help="Take it even where its keys are sealed to another master key than ours."
+)
 @yes_option
 @click.pass_obj
-def restore(settings: Settings, file: Path, yes: bool) -> None:
+def restore(settings: Settings, file: Path, other_master_key: bool, yes: bool) -> None:
     """Put the backup FILE in the place of the database, and deliver everything again. Stop the daemon first.
 
     What was imported, registered and bound since the backup is lost; the present database is kept beside the new one.
@@ -69,7 +72,9 @@ def restore(settings: Settings, file: Path, yes: bool) -> None:
     else:
         lost = f"{path}, which is missing, will be made of {file}, written {written}."
     confirm(lost, yes=yes)
-    done = maintenance.restore(path, file, now_ms())
+    done = maintenance.restore(
+        path, file, now_ms(), public_half=_public_half(settings), other_master_key=other_master_key
+    )
     click.echo(f"{path}: restored from {file}; {count(done.wanted_again, 'row')} wanted again at the platforms")
     if done.previous is not None:
         click.echo(f"the database as it was: {done.previous}")
@@ -78,3 +83,13 @@ def restore(settings: Settings, file: Path, yes: bool) -> None:
         " still have",
         err=True,
     )
+
+
+def _public_half(settings: Settings) -> str | None:
+    """The fingerprint of the configured public half; None where the machine is new and has none yet."""
+    from kmp_smsd.vault.master_key import PublicKey
+
+    try:
+        return PublicKey.load(settings.config.secrets.public_key).fingerprint
+    except FileNotFoundError:
+        return None

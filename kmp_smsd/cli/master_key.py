@@ -8,6 +8,7 @@ import click
 
 from kmp_smsd.cli.failures import Failed
 from kmp_smsd.cli.settings import Settings
+from kmp_smsd.cli.undumpable import make_undumpable
 
 
 @click.group()
@@ -31,6 +32,7 @@ def create(settings: Settings, private_path: Path | None) -> None:
     """
     from kmp_smsd.vault.key_files import create_master_key
 
+    make_undumpable()
     public_path = settings.config.secrets.public_key
     private_path = private_path or _private_path(settings)
     _no_keys_sealed_to_another(settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Collection
 from enum import StrEnum
 from typing import Any
@@ -22,8 +23,8 @@ from kmp_smsd.service.dispatch import Dispatcher
 from kmp_smsd.service.intake import Intake
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.preparing import DataKeys, Preparer
-from kmp_smsd.storage import Store, open_store
-from kmp_smsd.vault.master_key import MasterKey, WrongMasterKey
+from kmp_smsd.storage import Store, StoreUnusable, open_store
+from kmp_smsd.vault.master_key import MasterKey, PublicKey, WrongMasterKey
 
 
 class Role(StrEnum):
@@ -87,10 +88,33 @@ def _intake(config: Config, reactor: Any) -> IntakeRole:
     if not config.smsc:
         raise NothingToDo(f"{config.path}: no [smsc.NAME] section is enabled: intake has nothing to bind to")
     passwords = {name: read_password(link) for name, link in config.smsc.items()}
+    public_half = _public_half(config)
     store = open_store(config.storage.path, config.sync.policy, checkpoint_aside=True)
+    _check_public_half(store, config, public_half)
     intake = Intake(store, config.sync, config.numbering, config.smsc, reactor)
     links = [SmscLink(name, link, passwords[name], intake, reactor) for name, link in config.smsc.items()]
     return IntakeRole(intake, links)
+
+
+def _public_half(config: Config) -> str | None:
+    """The fingerprint of the public half; None where there is none, which whoever imports will miss."""
+    try:
+        return PublicKey.load(config.secrets.public_key).fingerprint
+    except FileNotFoundError:
+        return None
+
+
+def _check_public_half(store: Store, config: Config, public_half: str | None) -> None:
+    """Refuse another installation's database: it would answer our terminals that nobody registered them."""
+    if public_half is None:
+        return
+    known = store.master_key()
+    if known is not None and known != public_half:
+        store.close()
+        raise StoreUnusable(
+            f"the keys in {config.storage.path} are sealed to master key {known}, {config.secrets.public_key} is"
+            f" {public_half}: correct [storage] path or [secrets] public_key, or restore this installation's backup"
+        )
 
 
 def _dispatch(config: Config, reactor: Any) -> DispatchRole:
@@ -122,7 +146,7 @@ def _deliverer(config: Config, name: str, platform: Platform, data_keys: DataKey
 
     def channel(cancel: Cancel) -> Channel:
         try:
-            return open_channel(platform.channel, credentials, name, cancel)
+            return open_channel(platform.channel, credentials, name, cancel, time.time)
         except SecretUnavailable as error:  # to be mended while we run; until then this platform waits
             raise ChannelDown(str(error)) from None
 

@@ -138,8 +138,13 @@ def _partial(target: Path) -> Iterator[Path]:
             partial.unlink()
 
 
-def restore(path: Path, source: Path, now: int) -> Restored:
+def restore(
+    path: Path, source: Path, now: int, *, public_half: str | None = None, other_master_key: bool = False
+) -> Restored:
     """Put the backup `source` in the place of `path`, and want every row again at a new version.
+
+    `now` is Unix milliseconds, `public_half` the fingerprint of the configured one. Unless `other_master_key` is said,
+    a backup whose keys are sealed to another one than that, or than the present database's, is NotPossible.
 
     All of it is done on a copy beside `path`, which then takes its place in one step. The replaced database is kept.
     """
@@ -156,6 +161,8 @@ def restore(path: Path, source: Path, now: int) -> Restored:
                 (verdict,) = original.execute("PRAGMA integrity_check(1)").fetchone()
                 if verdict != "ok":
                     raise NotPossible(f"{source} is damaged: {verdict}")
+                if not other_master_key:
+                    _check_master_key(original, source, public_half, path)
                 original.execute("VACUUM INTO ?", (str(copy),))
             with closing(connect(copy)) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -164,7 +171,7 @@ def restore(path: Path, source: Path, now: int) -> Restored:
                 wanted_again = Outbox(database).want_again(now)
                 database.erase_log()
             os.chmod(copy, SHARED_MODE)
-            previous = _set_aside(path) if path.exists() else None
+            previous = _set_aside(path, now) if path.exists() else None
             _sync(copy)
             try:
                 os.replace(copy, path)
@@ -187,12 +194,37 @@ def _exclusively(path: Path) -> Iterator[None]:
         yield
 
 
-def _set_aside(path: Path) -> Path:
+def _check_master_key(original: Any, source: Path, public_half: str | None, path: Path) -> None:
+    """Keys that this installation cannot open are another one's, or from before its master key was replaced."""
+    sealed_to = _master_key(original)
+    for ours, known in (("the configured public half is", public_half), (f"{path} has", _present_master_key(path))):
+        if sealed_to is not None and known is not None and sealed_to != known:
+            raise NotPossible(
+                f"the keys in {source} are sealed to master key {sealed_to}, {ours} {known}: is it the backup of"
+                " another installation? With both halves of its master key at hand, say --other-master-key"
+            )
+
+
+def _present_master_key(path: Path) -> str | None:
+    """That of the database to be replaced; None where it has none, or is missing or damaged."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=0)) as present:
+            return _master_key(present)
+    except sqlite3.DatabaseError:
+        return None
+
+
+def _master_key(connection: Any) -> str | None:
+    found = connection.execute("SELECT master_key FROM store").fetchone()
+    return None if found is None else found[0]
+
+
+def _set_aside(path: Path, now: int) -> Path:
     """Keep the present database under another name, its log folded in: a foreign log beside a database destroys it.
 
     Exclusive locking proves that nobody reads it either (a backup, a shell); closing it then removes log and index.
     """
-    previous = _beside(path, "before-restore")
+    previous = _beside(path, time.strftime("before-restore-%Y%m%dT%H%M%SZ", time.gmtime(now / 1000)))
     try:
         with closing(
             sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=0)
@@ -212,8 +244,8 @@ def _set_aside(path: Path) -> Path:
 
 
 def _beside(path: Path, what: str) -> Path:
-    """A name for a copy, by the second; one that is not taken."""
-    stem = f"{path.name}.{what}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    """A name for a copy; one that is not taken."""
+    stem = f"{path.name}.{what}"
     names = chain([stem], (f"{stem}.{number}" for number in count(2)))
     return next(one for one in map(path.with_name, names) if not one.exists())
 

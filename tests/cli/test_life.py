@@ -8,6 +8,8 @@ import threading
 
 import pytest
 
+from kmp_smsd.storage.outbox import Reject
+from kmp_smsd.vault.master_key import create
 from tests.cli.site import FIRST, SECOND, THIRD, Site, until
 
 
@@ -318,6 +320,90 @@ def test_a_backup_is_restored_and_everything_delivered_again(site):
     assert "the database as it was: " in told
     assert len(site.rows("registrations", "list")) == 1
     assert len(site.rows("outbox", "list")) == 1
+
+
+def test_a_backup_of_another_installation_is_restored_only_where_that_is_said(site, tmp_path_factory):
+    site.ready("K1")
+    other = Site(tmp_path_factory.mktemp("other"))
+    other.ready("K1")
+    copy = other.directory / "copy.db"
+    other.ok("db", "backup", str(copy))
+    code, told = site.refused("db", "restore", str(copy), "--yes")
+    assert code == 1
+    assert "is it the backup of another installation?" in told
+    (site.directory / "master.pub").rename(site.directory / "moved")  # the present database tells it as well
+    assert site.refused("db", "restore", str(copy), "--yes")[0] == 1
+    (site.directory / "moved").rename(site.directory / "master.pub")
+    site.ok("db", "restore", str(copy), "--yes", "--other-master-key")
+    site.link(1)
+    code, told = site.refused("intake", "--log-level", "error")
+    assert code == 78
+    assert "correct [storage] path or [secrets] public_key, or restore this installation's backup" in told
+
+
+def test_a_number_that_left_the_numbering_plan_can_still_be_seen_and_ended(site):
+    site.ready("K1", "K2", apps=("meter", "tracker"))
+    site.message(FIRST, "K1", app_id="meter")
+    site.message(FIRST, "K2", app_id="tracker")
+    site.deliver("metering")
+    text = site.config.read_text(encoding="utf-8")
+    site.write("kmp-smsd.toml", text.replace('prefix = "8613"', 'prefix = "8615"'))
+
+    def found(*words):
+        done = site.run(*words, "--json")
+        assert done.exit_code == 0
+        assert done.stderr == f"kmp-smsd: +{FIRST} is in no range of the numbering plan; it is taken as it stands\n"
+        return len(done.stdout.splitlines())
+
+    for number in (FIRST, f"+{FIRST}"):
+        assert found("registrations", "list", "--mdn", number) == 2
+        assert found("bindings", "show", number) == 2
+        assert found("journal", "list", "--mdn", number) == 2
+        assert found("outbox", "list", "--mdn", number, "--all") >= 2
+    assert "key K1 is withdrawn" in site.ok("bindings", "withdraw", FIRST, "meter")
+    assert f"{FIRST} tracker: removed, key K2 is withdrawn" in site.ok("registrations", "remove", FIRST, "tracker")
+    assert site.rows("bindings", "list") == []
+    due = [row for row in site.rows("outbox", "list") if row["platform"]]
+    assert [(row["mdn"], row["key_id"]) for row in due] == [(FIRST, None)] * 2
+    assert site.run("outbox", "retry", "--mdn", FIRST).exit_code == 0
+    assert site.refused("registrations", "add", FIRST, "meter")[0] == 64
+    assert site.refused("bindings", "show", f"{FIRST}x")[0] == 64
+
+
+def test_a_number_with_two_readings_is_never_taken_for_a_foreign_one(site):
+    site.ready()
+    text = site.config.read_text(encoding="utf-8")
+    more = 'name = "mobile"}, {prefix = "138", digits = 11, name = "elsewhere"}'
+    site.write("kmp-smsd.toml", text.replace('name = "mobile"}', more))
+    code, told = site.refused("registrations", "remove", "13800000001", "meter")
+    assert code == 64
+    assert "may be +13800000001 or +8613800000001" in told
+
+
+def test_a_rejected_delivery_has_no_next_try_but_the_time_of_its_rejection(site):
+    site.ready("K1")
+    site.message(FIRST, "K1")
+    with site.store() as store:
+        store.routes.set({"meter": "metering"})
+        list(store.routes.move(2_000_000))
+    (row,) = site.rows("outbox", "list", "--platform", "metering")
+    assert (row["try_at"], row["rejected_at"]) == (2_000_000, None)
+    with site.store() as store:
+        store.outbox.settle("metering", [Reject(store.outbox.due("metering", 2**60, 1)[0], "full")], 3_000_000)
+    (row,) = site.rows("outbox", "list", "--platform", "metering")
+    assert (row["try_at"], row["rejected_at"]) == (None, 3_000_000)
+    site.ok("outbox", "retry")
+    site.deliver("metering")
+    confirmed = site.rows("outbox", "list", "--platform", "metering", "--all")[0]
+    assert (confirmed["try_at"], confirmed["rejected_at"]) == (None, None)
+
+
+def test_the_private_half_is_made_where_no_other_process_can_read_it(site, monkeypatch):
+    done = []
+    monkeypatch.setattr("kmp_smsd.cli.master_key.make_undumpable", lambda: done.append("undumpable"))
+    monkeypatch.setattr("kmp_smsd.vault.key_files.create", lambda: done.append("made") or create())
+    site.ok("master-key", "create")
+    assert done == ["undumpable", "made"]
 
 
 def test_a_restore_waits_for_nobody(site):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from contextlib import closing
 
 import pytest
@@ -181,6 +182,37 @@ def test_wrong_private_half_is_refused_and_the_database_let_go(site, vendor):
         pass
 
 
+def test_intake_refuses_another_installations_database_and_lets_it_go(site, vendor):
+    with open_store(site.database) as store:
+        vendor.import_into(store, ("KEY-1", None))
+    site.secret("smsc-north", "secret")
+    private, public = master_key.create()
+    site.secret("master-key.pub", public)
+    with pytest.raises(StoreUnusable, match=r"or restore this installation's backup") as caught:
+        site.make(Role.INTAKE)
+    assert vendor.master_key.fingerprint in str(caught.value)
+    assert master_key.MasterKey.parse(private, "").fingerprint in str(caught.value)
+    with closing(SchemaLock(site.database, exclusive=True)):
+        pass
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_intake_takes_its_own_database_and_one_without_keys(site, made, vendor, imported):
+    with open_store(site.database) as store:
+        if imported:
+            vendor.import_into(store, ("KEY-1", None))
+    site.secret("smsc-north", "secret")
+    site.secret("master-key.pub", vendor.public if imported else master_key.create()[1])
+    made(Role.INTAKE)
+
+
+def test_intake_says_that_the_public_half_is_damaged(site, made):
+    site.secret("smsc-north", "secret")
+    site.secret("master-key.pub", "nothing")
+    with pytest.raises(MasterKeyFileFault, match=r"master-key\.pub"):
+        made(Role.INTAKE)
+
+
 def test_right_private_half_is_taken(site, made, vendor):
     with open_store(site.database) as store:
         vendor.import_into(store, ("KEY-1", None))
@@ -258,7 +290,11 @@ def test_every_platform_has_a_deliverer_and_its_apps_lead_to_it(site, made, vend
 
 @pytest.mark.parametrize("own", [False, True])
 def test_platform_is_reached_with_its_own_identity_or_the_common_one(site, made, vendor, monkeypatch, own):
-    monkeypatch.setattr(wiring, "open_channel", lambda options, credentials, *_: credentials(options.identity))
+    def opened(options, credentials, _name, _cancel, clock):
+        assert abs(clock() - time.time()) < 60
+        return credentials(options.identity)
+
+    monkeypatch.setattr(wiring, "open_channel", opened)
     site.secret("master-key", vendor.private)
     site.secret("ssh-identity", "common")
     site.secret("of-its-own", "its own")

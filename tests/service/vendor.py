@@ -21,9 +21,9 @@ class Vendor:
     """One import: a data key of its own, sealed to a master key of its own."""
 
     def __init__(self) -> None:
-        self.private, public = master_key.create()
+        self.private, self.public = master_key.create()
         self.master_key = MasterKey.parse(self.private, "the master key")
-        self.public_key = PublicKey(base64.urlsafe_b64decode(public.split()[2]))
+        self.public_key = PublicKey(base64.urlsafe_b64decode(self.public.split()[2]))
         self.data_key = DataKey.new()
 
     def sealed(self, data_key_ids: Any) -> dict[str, bytes]:

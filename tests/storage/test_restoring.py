@@ -20,9 +20,11 @@ from kmp_smsd.storage import StoreBusy, StoreUnavailable, StoreUnusable, mainten
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.maintenance import backup, migrate, restore
 from tests.storage.stock import (
+    FINGERPRINT,
     NOW,
     A,
     B,
+    begin_import,
     bound,
     confirm_all,
     due,
@@ -36,6 +38,7 @@ from tests.storage.stock import (
 )
 
 DAY = 86_400_000
+OTHERS = "others-master-key"
 
 
 @pytest.fixture
@@ -141,6 +144,61 @@ def test_damaged_backup_changes_nothing(path: Path, saved: Path, damage: str) ->
     with open_store(path) as store:
         assert bound(store) == {(A, "meter"): "k2"}
     assert list(path.parent.glob("*restor*")) == []
+
+
+@pytest.fixture
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The backup of another installation, whose keys are sealed to its own master key."""
+    database = tmp_path_factory.mktemp("other") / "kmp.db"
+    migrate(database)
+    with open_store(database) as store:
+        store.imports.publish(begin_import(store, fingerprint=OTHERS), NOW)
+    backup(database, database.with_name("saved.db"))
+    return database.with_name("saved.db")
+
+
+def test_backup_of_another_installation_is_refused_and_changes_nothing(path: Path, foreign: Path) -> None:
+    for public_half in (FINGERPRINT, OTHERS, None):
+        with pytest.raises(NotPossible, match=f"master key {OTHERS}, .* {FINGERPRINT}: is it the backup of another"):
+            restore(path, foreign, NOW, public_half=public_half)
+    with open_store(path) as store:
+        assert bound(store) == {(A, "meter"): "k1"}
+    assert list(path.parent.glob("*restor*")) == []
+
+
+@pytest.mark.parametrize("present", ["missing", "noise", "without keys"])
+def test_configured_public_half_tells_what_a_lost_database_cannot(path: Path, foreign: Path, present: str) -> None:
+    for file in path.parent.glob("kmp.db*"):
+        file.unlink()
+    if present == "noise":
+        path.write_bytes(b"\x8f" * 20_000)
+    elif present == "without keys":
+        migrate(path)
+    with pytest.raises(NotPossible, match=f"the configured public half is {FINGERPRINT}: "):
+        restore(path, foreign, NOW, public_half=FINGERPRINT)
+    restore(path, foreign, NOW, public_half=OTHERS)
+    with open_store(path) as store:
+        assert store.master_key() == OTHERS
+
+
+def test_backup_of_another_master_key_is_restored_where_a_person_says_so(path: Path, foreign: Path) -> None:
+    restore(path, foreign, NOW, public_half=FINGERPRINT, other_master_key=True)
+    with open_store(path) as store:
+        assert store.master_key() == OTHERS
+
+
+def test_backup_without_keys_fits_every_master_key(path: Path, tmp_path: Path) -> None:
+    migrate(tmp_path / "new.db")
+    backup(tmp_path / "new.db", tmp_path / "empty.db")
+    restore(path, tmp_path / "empty.db", NOW, public_half=OTHERS)
+    with open_store(path) as store:
+        assert store.master_key() is None
+
+
+def test_replaced_database_is_named_by_the_time_that_was_given(path: Path, saved: Path) -> None:
+    at = 1_000_000_000_000
+    names = [previous.name for _ in range(2) if (previous := restore(path, saved, at).previous) is not None]
+    assert names == ["kmp.db.before-restore-20010909T014640Z", "kmp.db.before-restore-20010909T014640Z.2"]
 
 
 def test_restore_waits_for_nobody(path: Path, saved: Path) -> None:
