@@ -126,7 +126,7 @@ def negotiated(
         if isinstance(error, ChannelDown):
             raise
         raise ChannelDown(f"{host}: {str(error) or 'the host closed the connection'}") from None
-    except BaseException:
+    except BaseException:  # an interrupt too: no connection may be left open
         transport.close()
         raise
     finally:

@@ -91,9 +91,7 @@ class SshChannel:
         return wire.judge(answer, delivery, self._clock())
 
 
-def open_channel(
-    options: SshOptions, credentials: Credentials, name: str, cancel: Cancel, clock: Clock = time.time
-) -> SshChannel:
+def open_channel(options: SshOptions, credentials: Credentials, name: str, cancel: Cancel, clock: Clock) -> SshChannel:
     """Connect to the first of the platform's hosts that lets us; raises ChannelDown with the reason of each.
 
     `name` is the platform's, for the log. Blocks for `connect_within_s` per host at most, and until `cancel`.
@@ -122,14 +120,14 @@ class Finding:
     fault: str = ""
 
 
-def probe(options: SshOptions, credentials: Credentials, name: str) -> list[Finding]:
+def probe(options: SshOptions, credentials: Credentials, name: str, clock: Clock) -> list[Finding]:
     """Connect to every host, exchange hellos, hang up. No key is sent."""
     identity = load_identity(credentials(options.identity))
     findings = []
     for host in options.hosts:
         began = time.monotonic()
         try:
-            channel, shown = _open_at(host, options, identity, name, Cancel(), time.time)
+            channel, shown = _open_at(host, options, identity, name, Cancel(), clock)
         except ChannelDown as down:
             findings.append(Finding(host=host, took_s=time.monotonic() - began, fault=str(down)))
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import time
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,7 +121,7 @@ def test(settings: Settings, name: str, identity: Path | None, as_json: bool) ->
             raise SecretUnavailable(f"{error}; here, name it with --identity") from None
 
     try:
-        findings = probe(config.platforms[name].channel, credentials, name)
+        findings = probe(config.platforms[name].channel, credentials, name, time.time)
     except ChannelDown as down:  # before any host was tried: the identity is none
         raise Failed(str(down), NO_PERMISSION) from None
     rows = [

@@ -465,7 +465,7 @@ def test_host_that_is_down_shows_its_fault_instead_of_keys(platform: Platform) -
 
 def test_probe_tells_of_every_host_and_sends_no_key(platform: Platform, second: OpensshServer) -> None:
     options = platform.options(hosts=[second.address, platform.server.address])
-    bad, good = probe(options, lambda _reference: platform.identity, "metering")
+    bad, good = probe(options, lambda _reference: platform.identity, "metering", time.time)
     assert "host key" in bad.fault
     assert good.hello is not None
     assert good.hello.receiver == "kmp-receive 1"
