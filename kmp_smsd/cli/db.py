@@ -72,9 +72,8 @@ def restore(settings: Settings, file: Path, other_master_key: bool, yes: bool) -
     else:
         lost = f"{path}, which is missing, will be made of {file}, written {written}."
     confirm(lost, yes=yes)
-    done = maintenance.restore(
-        path, file, now_ms(), public_half=_public_half(settings), other_master_key=other_master_key
-    )
+    public_half = None if other_master_key else _public_half(settings)
+    done = maintenance.restore(path, file, now_ms(), public_half=public_half, other_master_key=other_master_key)
     click.echo(f"{path}: restored from {file}; {count(done.wanted_again, 'row')} wanted again at the platforms")
     if done.previous is not None:
         click.echo(f"the database as it was: {done.previous}")

@@ -23,7 +23,7 @@ LINE_OCTETS_MAX = 4096
 PUBLIC_KEY_OCTETS_MAX = 65_536
 
 
-class Latin1Type(click.ParamType):  # type: ignore[type-arg]
+class Latin1Type(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
     """Text as the simulated SMSC writes it into a PDU."""
 
     name = "TEXT"

@@ -334,6 +334,8 @@ def test_a_backup_of_another_installation_is_restored_only_where_that_is_said(si
     (site.directory / "master.pub").rename(site.directory / "moved")  # the present database tells it as well
     assert site.refused("db", "restore", str(copy), "--yes")[0] == 1
     (site.directory / "moved").rename(site.directory / "master.pub")
+    site.database.unlink()
+    assert "the configured public half is " in site.refused("db", "restore", str(copy), "--yes")[1]
     site.ok("db", "restore", str(copy), "--yes", "--other-master-key")
     site.link(1)
     code, told = site.refused("intake", "--log-level", "error")
