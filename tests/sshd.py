@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,5 +26,12 @@ def require_sshd() -> None:
 def platform_server(directory: Path, store: Path, public: str) -> OpensshServer:
     """A server that runs kmp-receive on `store` for the holder of the key `public`; not yet started."""
     require_sshd()
-    command = shlex.join([sys.executable, str(RECEIVER), "--store", str(store)])
-    return OpensshServer(directory, command, public)
+    return OpensshServer(directory, shlex.join(receiver_command(store)), public)
+
+
+def receiver_command(store: Path) -> list[str]:
+    """The command of this checkout's kmp-receive on `store`, which is made where there is none."""
+    command = [sys.executable, str(RECEIVER), "--store", str(store)]
+    if not store.exists():
+        subprocess.run([*command, "init"], check=True)
+    return command

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import paramiko
 
 from kmp_smsd.channels.cancel import Cancel
+from kmp_smsd.channels.hiding import presentable
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.options import HostKey, SecretRef, SshOptions
 from kmp_smsd.channels.protocol import ChannelDown
@@ -115,7 +116,7 @@ def negotiated(
     except paramiko.IncompatiblePeer as error:
         transport.close()
         raise NoSuchHostKey(
-            f"{host}: no common algorithm, or no host key of type {', '.join(algorithms)}: {error}"
+            f"{host}: no common algorithm, or no host key of type {', '.join(algorithms)}: {presentable(str(error))}"
         ) from None
     except (paramiko.SSHException, OSError, EOFError, ChannelDown) as error:
         transport.close()
@@ -125,7 +126,7 @@ def negotiated(
             raise ChannelDown(f"{host}: not connected within {within_s:g} s") from None
         if isinstance(error, ChannelDown):
             raise
-        raise ChannelDown(f"{host}: {str(error) or 'the host closed the connection'}") from None
+        raise ChannelDown(f"{host}: {presentable(str(error)) or 'the host closed the connection'}") from None
     except BaseException:  # an interrupt too: no connection may be left open
         transport.close()
         raise

@@ -84,10 +84,10 @@ class SshChannel:
         try:
             answer = wire.parse_answer(line, keys)
         except wire.WireError as error:
-            raise self._stream.down(str(error)) from None
+            raise self._stream.down(str(error), keys) from None
         delivery = unanswered.pop(answer.id, None)
         if delivery is None:
-            raise self._stream.down(f"answered id {answer.id}, which was never asked or has its answer")
+            raise self._stream.down("answered an id that was never asked or has its answer", keys)
         return wire.judge(answer, delivery, self._clock())
 
 

@@ -9,9 +9,10 @@ from contextlib import suppress
 
 import paramiko
 
+from kmp_smsd.channels.hiding import ALLOWANCE, EXAMINED_CHARACTERS, presentable, weight
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.protocol import ChannelDown
-from kmp_smsd.channels.wire import excerpt, printable
+from kmp_smsd.channels.wire import excerpt
 
 log = logging.getLogger(__name__)
 
@@ -28,25 +29,37 @@ class Stream:
     def __init__(
         self, name: str, host: Host, transport: paramiko.Transport, command: str, max_line_octets: int
     ) -> None:
-        """Run `command`. `name` is the platform's, for the log; a longer line than `max_line_octets` is an error."""
+        """Run `command`. `name` is the platform's, for the log; a longer line than `max_line_octets` is an error.
+
+        The host key of `transport` was found to be the right one.
+        """
         self.host = host
         self._name = name
         self._transport = transport
         self._max_line_octets = max_line_octets
         self._partial = b""
-        self._last_said = ""
+        self._muttered = b""  # on standard error, its line not yet ended
+        self._last_said = b""  # there
+        self._allowance = ALLOWANCE  # for all lines of standard error: a key may come in one octet a line
         self._logged = 0
         self._closed = False
+        self._host_key = transport.get_remote_server_key().asbytes()
         self._channel = transport.open_session()
         self._channel.exec_command(command)
 
     def send(self, octets: bytes, within_s: float, keys: Sequence[bytes] = ()) -> None:
-        """Send all of `octets`; raises ChannelDown when the far side takes none of them for `within_s`."""
+        """Send all of `octets`; raises ChannelDown when the far side takes none of them for `within_s`.
+
+        Nothing is sent to a host that showed another key when the connection was given new session keys (RFC 4253,
+        section 9): paramiko takes any.
+        """
         self._channel.settimeout(within_s)
         try:
+            if self._transport.get_remote_server_key().asbytes() != self._host_key:
+                raise self.down("the host key changed on a live connection")
             self._channel.sendall(octets)
         except TimeoutError:
-            raise self.down(f"takes no data since {within_s:g} s") from None
+            raise self.down(f"takes no data since {within_s:g} s", keys) from None
         except (OSError, EOFError, paramiko.SSHException):
             raise self._ended(keys) from None
 
@@ -60,7 +73,7 @@ class Stream:
         while True:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
-                raise self.down(f"no answer for {within_s:g} s")
+                raise self.down(f"no answer for {within_s:g} s", keys)
             self._channel.settimeout(min(DRAIN_EVERY_S, remaining))
             octets: bytes | None = None
             with suppress(TimeoutError):
@@ -73,7 +86,8 @@ class Stream:
             lines = (self._partial + octets).split(b"\n")
             for line in lines:
                 if len(line) >= self._max_line_octets:
-                    raise self.down(f"a line of more than {self._max_line_octets} octets: {excerpt(line, keys)}")
+                    why = f"a line of more than {self._max_line_octets} octets: {excerpt(line, keys)}"
+                    raise self.down(why, keys)
             self._partial = lines.pop()
             if lines:
                 return lines
@@ -83,9 +97,9 @@ class Stream:
         self._closed = True
         self._transport.close()
 
-    def down(self, why: str) -> ChannelDown:
-        """Close the connection; the error to raise for it."""
-        closed, said = self._closed, self._last_said
+    def down(self, why: str, keys: Sequence[bytes] = ()) -> ChannelDown:
+        """Close the connection; the error to raise for it. `keys` are those that must not be seen in it."""
+        closed, said = self._closed, self._presentable(self._muttered or self._last_said, keys)
         self.close()
         if closed:
             return ChannelDown(f"{self.host}: closed by us")
@@ -97,9 +111,9 @@ class Stream:
             self._channel.status_event.wait(EXIT_STATUS_WITHIN_S)
         self._drain(keys)
         status = self._channel.exit_status
-        if status >= 0:
-            return self.down(f"the receiver ended with exit status {status}")
-        return self.down("the connection broke")
+        if 0 <= status <= 255:  # SSH has room for 4 octets, a process has one
+            return self.down(f"the receiver ended with exit status {status}", keys)
+        return self.down("the connection broke", keys)
 
     def _drain(self, keys: Sequence[bytes]) -> None:
         for _ in range(DRAINED_READS):
@@ -108,15 +122,20 @@ class Stream:
             octets: bytes = self._channel.recv_stderr(READ_OCTETS)
             if not octets:
                 return
-            lines = octets.decode("utf-8", "replace").splitlines()
-            # Hiding keys costs time: of what is not logged only the last line, for an error's text.
-            for line in lines[: max(1, LOGGED_LINES - self._logged)]:
-                self._log(printable(line, keys))
-            self._last_said = printable(lines[-1], keys)
+            *lines, self._muttered = (self._muttered + octets).split(b"\n")
+            self._muttered = self._muttered[:EXAMINED_CHARACTERS]
+            for line in filter(None, map(bytes.strip, lines)):
+                self._last_said = line
+                self._log(line, keys)
 
-    def _log(self, line: str) -> None:
+    def _log(self, line: bytes, keys: Sequence[bytes]) -> None:
         self._logged += 1
-        if self._logged <= LOGGED_LINES:
-            log.info("platform %s says: %s", self._name, line)
+        if self._logged <= LOGGED_LINES:  # else nothing of it is looked at: hiding keys costs time
+            said = self._presentable(line, keys)
+            self._allowance = max(0, self._allowance - weight(said))
+            log.info("platform %s says: %s", self._name, said)
         elif self._logged == LOGGED_LINES + 1:
             log.warning("platform %s says much: its standard error is no longer logged", self._name)
+
+    def _presentable(self, line: bytes, keys: Sequence[bytes]) -> str:
+        return presentable(line.decode("latin-1"), keys, allowance=self._allowance)

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
 
+from kmp_smsd.channels.hiding import presentable
 from kmp_smsd.channels.protocol import Bind, Confirmed, Delivery, Rejected, Result, TryLater
 from kmp_smsd.vault.receipt import receipt_matches
 
 PROTOCOL: Final = 1
 MAX_INTEGER: Final = 2**63 - 1
 EXCERPT_OCTETS: Final = 80
-REASON_CHARACTERS: Final = 200
-EXAMINED_CHARACTERS: Final = 2_000  # of a peer's text: what comes later is never shown
 LEAST_MAX_LINE_OCTETS: Final = 1_024  # the longest delivery has less than half of it
 LONGEST_RETRY_S: Final = 86_400.0
 AHEAD_MS: Final = 86_400_000  # a version is Unix milliseconds: one day ahead of our clock is absurd
-
-# Piece of an encoded key that already tells too much, in characters.
-_PIECE: Final = 8
-# What may be a key in hex or base64. No slash, so that paths stay readable.
-_ENCODED = re.compile(r"[A-Za-z0-9_+=-]{22,}")
 
 
 class WireError(Exception):
@@ -95,7 +88,7 @@ def parse_hello(line: bytes) -> Hello:
             f"the receiver takes lines of {max_line} octets only (max_line of its hello); "
             f"a delivery needs {LEAST_MAX_LINE_OCTETS}"
         )
-    return Hello(receiver=printable(receiver), window=window, max_line=max_line)
+    return Hello(receiver=presentable(receiver), window=window, max_line=max_line)
 
 
 def parse_answer(line: bytes, keys: Iterable[bytes] = ()) -> Answer:
@@ -137,27 +130,14 @@ def judge(answer: Answer, delivery: Delivery, now_s: float) -> Result:
         case "rejected":
             return Rejected(delivery, _reason(answer, delivery))
         case str(status):
-            return TryLater(delivery, f"answered {printable(status, _keys(delivery))!r}, which is no answer to this")
+            return TryLater(delivery, f"answered {presentable(status, _keys(delivery))!r}, which is no answer to this")
         case _:
             return TryLater(delivery, "answered without a status that is text")
 
 
 def excerpt(line: bytes, keys: Iterable[bytes] = ()) -> str:
-    """The first 80 octets of `line`, printable, for an error text; nothing that may be one of `keys` or another key."""
-    # Hide before cutting: a cut could leave half a key that is no longer known as one.
-    return printable(line.decode("latin-1"), keys, EXCERPT_OCTETS)
-
-
-def printable(text: str, keys: Iterable[bytes] = (), characters: int = REASON_CHARACTERS) -> str:
-    """`text` of a peer made fit for a log: one line, cut, no control characters, no key in hex or base64."""
-    text = text[:EXAMINED_CHARACTERS]
-    for key in keys:
-        for form in (key.hex(), base64.b64encode(key).decode(), base64.urlsafe_b64encode(key).decode()):
-            folded = text.casefold() if form == key.hex() else text
-            if any(form[at : at + _PIECE] in folded for at in range(max(1, len(form) - _PIECE + 1))):
-                return "<hidden: it repeats a key>"
-    text = _ENCODED.sub("<hidden>", text)
-    return "".join(character if " " <= character <= "~" else "." for character in text[:characters])
+    """The first 80 octets of `line`, as far as they may be shown in an error text."""
+    return presentable(line.decode("latin-1"), keys, characters=EXCERPT_OCTETS)
 
 
 def _line(fields: dict[str, Any]) -> bytes:
@@ -203,14 +183,15 @@ def _seconds(value: Any) -> float | None:
 def _stale(held: Any, delivery: Delivery, now_s: float) -> Result:
     if not _is_integer(held) or held <= delivery.version:
         return TryLater(delivery, "stale, but without a version higher than ours")
+    # The number itself is in neither text: a peer can put 8 octets of a key, or an MDN, into it.
     if held > now_s * 1000 + AHEAD_MS:
-        return Rejected(delivery, f"the platform holds version {held}, more than a day ahead of our clock", alarm=True)
-    return TryLater(delivery, f"the platform holds version {held}", held_version=held)
+        return Rejected(delivery, "the platform holds a version more than a day ahead of our clock", alarm=True)
+    return TryLater(delivery, "the platform holds a later version", held_version=held)
 
 
 def _reason(answer: Answer, delivery: Delivery) -> str:
     reason = answer.fields.get("reason")
-    return printable(reason, _keys(delivery)) if isinstance(reason, str) and reason else "no reason given"
+    return presentable(reason, _keys(delivery)) if isinstance(reason, str) and reason else "no reason given"
 
 
 def _keys(delivery: Delivery) -> tuple[bytes, ...]:

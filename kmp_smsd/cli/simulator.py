@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import signal
+import subprocess
 import sys
 import threading
 from concurrent.futures import Future
@@ -161,7 +162,7 @@ def platform(public_key: Path, store: Path) -> None:
 
     Prints the [channel] section that leads here; port and host key are new each time. Ends when interrupted.
     """
-    from kmp_smsd.simulator.lab import receiver_path
+    from kmp_smsd.simulator.lab import receiver_command
     from kmp_smsd.simulator.platform import SimulatedPlatform
 
     with open(public_key, "rb") as file:
@@ -169,10 +170,10 @@ def platform(public_key: Path, store: Path) -> None:
     if not _is_public_key(line):
         raise Failed(f"{public_key} is no SSH public key: name the .pub file of the daemon's SSH identity")
     try:
-        receiver = receiver_path()
-    except RuntimeError as error:
+        command = receiver_command(store.absolute())
+    except (RuntimeError, subprocess.CalledProcessError) as error:
         raise Failed(str(error)) from None
-    server = SimulatedPlatform([sys.executable, str(receiver), "--store", str(store.absolute())], line)
+    server = SimulatedPlatform(command, line)
     server.start()
     try:
         click.echo(

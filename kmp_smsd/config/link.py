@@ -158,7 +158,10 @@ class Link(Section):
     )
 
     unknown_ton: Literal["international", "national", "refuse"] = Field(
-        default="international", description="How to read a source address of unknown type (TON 0)."
+        default="international",
+        description="How to read a source address of unknown type (TON 0). "
+        "`national`: only where this SMSC sends none but our own country's numbers so, since a foreign number that "
+        "looks national is taken for ours.",
     )
     international_prefixes: Annotated[tuple[InternationalPrefix, ...], LIST] = Field(
         default=("+", "00"), description="What may stand before an international number. Empty: nothing may."

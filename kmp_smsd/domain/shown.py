@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 CHARACTERS_MAX = 80
-_HEAD, _GAP, _TAIL = 50, "...", 27
+GAP = "..."
+_HEAD, _TAIL = 50, 27
 
 
 def printable(text: str) -> str:
@@ -19,4 +20,4 @@ def shown(text: str) -> str:
     if len(text) > 2 * CHARACTERS_MAX:
         text = text[:CHARACTERS_MAX] + text[-CHARACTERS_MAX:]
     text = printable(text)
-    return text if len(text) <= CHARACTERS_MAX else text[:_HEAD] + _GAP + text[-_TAIL:]
+    return text if len(text) <= CHARACTERS_MAX else text[:_HEAD] + GAP + text[-_TAIL:]

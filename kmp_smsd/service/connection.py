@@ -10,6 +10,7 @@ from twisted.internet.protocol import ClientFactory
 from twisted.internet.protocol import Protocol as StreamProtocol
 from twisted.python.failure import Failure
 
+from kmp_smsd.domain.shown import shown
 from kmp_smsd.smpp.constants import name_of
 from kmp_smsd.smpp.events import (
     BadPdu,
@@ -160,7 +161,7 @@ class LinkConnection(StreamProtocol):
                     link=self.link_name,
                     word=link.state.word,
                     peer=link.state.peer,
-                    system_id=system_id,
+                    system_id=shown(system_id),
                     version="unknown" if version is None else f"{version:#04x}",
                 )
             case BindRefused(command_id, status):

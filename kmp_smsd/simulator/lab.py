@@ -41,6 +41,14 @@ def receiver_path() -> Path:
     return Path(found)
 
 
+def receiver_command(store: Path) -> list[str]:
+    """The command of a kmp-receive on `store`, which is made where there is none."""
+    command = [sys.executable, str(receiver_path()), "--store", str(store)]
+    if not store.exists():
+        subprocess.run([*command, "init"], check=True)
+    return command
+
+
 @dataclass(slots=True)
 class LabPlatform:
     """One platform: its SSH server, and the store of its kmp-receive."""
@@ -53,12 +61,9 @@ class LabPlatform:
 
     def holds(self) -> list[dict[str, Any]]:
         """What the platform says that it holds, by kmp-receive itself: KCVs instead of keys, no tombstones."""
-        if not self.store.exists():
-            return []
         listing = subprocess.run(
-            [sys.executable, str(receiver_path()), "--store", str(self.store), "list", "--json"],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
+            [*receiver_command(self.store), "list", "--json"], check=True, capture_output=True, text=True
+        )
         return [row for line in listing.stdout.splitlines() if (row := json.loads(line))["key_id"]]
 
 
@@ -156,7 +161,7 @@ class Lab:
     def add_platform(self, name: str, apps: Iterable[str], public: str) -> LabPlatform:
         """Start one more platform for the holder of the key `public`; its file is written by `write_config`."""
         store = self.directory / f"{name}.held"
-        command = [sys.executable, str(receiver_path()), "--store", str(store)]
+        command = receiver_command(store)
         server = (
             OpensshServer(self.directory / f"{name}.sshd", shlex.join(command), public)
             if self.openssh

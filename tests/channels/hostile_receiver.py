@@ -7,7 +7,11 @@ import json
 import os
 import select
 import sys
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.channels.spellings import SPELLINGS
 
 behaviour = sys.argv[1]
 
@@ -82,13 +86,26 @@ match behaviour:
     case "endless":
         hear()
         say("[" * 200_000)
-    case "echo":
-        say("received " + json.dumps(hear()))
-    case "echo-hex":
-        key = hear()["key"]
-        say("key=" + base64.urlsafe_b64decode(key + "==").hex())
-    case "echo-stderr":
-        print("key " + hear()["key"], file=sys.stderr)
+    case "unended":
+        hear()
+        os.write(2, b"no space left on device")
+        sys.exit(3)
+    case "quote-line" | "quote-error" | "quote-octets" | "quote-reason":
+        asked = hear()
+        quoted = SPELLINGS[sys.argv[2]](base64.urlsafe_b64decode(asked["key"] + "=="))
+        octets = f"bad key {quoted}\n".encode("utf-8" if quoted.isascii() else "latin-1")
+        match behaviour:
+            case "quote-line":
+                os.write(1, octets)
+            case "quote-error":
+                os.write(2, octets)
+            case "quote-octets":
+                # As C does: standard error is not buffered, and each octet is printed by itself.
+                for octet in octets:
+                    os.write(2, bytes([octet]))
+            case "quote-reason":
+                say({"id": asked["id"], "status": "retry", "reason": f"bad key {quoted}"})
+                hang()
         sys.exit(1)
     case "twice":
         asked = hear()

@@ -54,8 +54,6 @@ class Platform:
 
     def held(self) -> dict[tuple[str, str], tuple[int, bytes | None]]:
         """What the platform's store holds: version and key (None: a tombstone) by MDN and app ID."""
-        if not self.store.exists():
-            return {}
         connection = sqlite3.connect(self.store)
         try:
             rows = connection.execute("SELECT mdn, app_id, version, key FROM held").fetchall()

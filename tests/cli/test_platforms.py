@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import socket
-import sys
 
 import pytest
 
 from kmp_smsd.simulator.openssh import new_identity
 from kmp_smsd.simulator.platform import SimulatedPlatform
 from tests.cli.site import FIRST, HOST_KEY
-from tests.sshd import RECEIVER
+from tests.sshd import receiver_command
 
 
 @pytest.fixture
@@ -20,7 +19,7 @@ def platform(site):
     identity = site.directory / "ssh-identity"
     identity.touch(mode=0o600)
     identity.write_bytes(private)
-    server = SimulatedPlatform([sys.executable, str(RECEIVER), "--store", str(site.directory / "held.db")], public)
+    server = SimulatedPlatform(receiver_command(site.directory / "held.db"), public)
     server.start()
     site.platform("metering", server.address)
     yield server

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from kmp_smsd.channels.hiding import REPEATS_A_KEY
 from kmp_smsd.simulator.lab import SMPP_PASSWORD
 from kmp_smsd.smpp.constants import CommandStatus
+from tests.channels.spellings import SPELLINGS
 from tests.e2e.carrier import Carrier
 
 ECHO = Path(__file__).with_name("echo.py")  # a platform that says whatever it hears, on both of its streams
@@ -25,6 +28,10 @@ def spellings(secret: bytes) -> Iterator[bytes]:
         stable = inner.rstrip(b"=")[:-2]
         yield stable
         yield stable.translate(bytes.maketrans(b"+/", b"-_"))
+    for spell in SPELLINGS.values():
+        spelled = spell(secret[:16]).rstrip("=")
+        for text in (spelled, json.dumps(spelled)[1:-1], spelled[len(spelled) // 2 :]):
+            yield text.encode("utf-8", "replace")
 
 
 def test_no_secret_is_in_any_file_or_log(tmp_path, monkeypatch):
@@ -50,14 +57,16 @@ def test_no_secret_is_in_any_file_or_log(tmp_path, monkeypatch):
         said.append(refused.stdout + refused.stderr)
         faulty.unlink()
         server = carrier.platforms["metering"].server
-        server.command(f"{sys.executable} {ECHO}")
+        starts = tmp_path / "starts"
+        server.command(f"{sys.executable} {ECHO} {starts}")
         server.kill_sessions()
         mdn, key = carrier.terminal("meter")
         carrier.say(mdn, f"K1:{key}")
         carrier.wait_for(
-            lambda: any("repeats a key" in (row["last_error"] or "") for row in carrier.listing("platforms", "list")),
-            "the echo to be told",
+            lambda: starts.exists() and int(starts.read_text() or 0) >= 8, "the echo to be told in each spelling"
         )
+        quoted = [row["last_error"] or "" for row in carrier.listing("platforms", "list")]
+        assert any("you said" in error or REPEATS_A_KEY in error for error in quoted)
         carrier.command("keys", "revoke", terminals[3][1], "--yes")
         for words in (
             ("keys", "list"),

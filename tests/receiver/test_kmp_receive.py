@@ -7,6 +7,7 @@ import hmac
 import json
 import os
 import resource
+import runpy
 import sqlite3
 import stat
 import subprocess
@@ -80,7 +81,9 @@ class Receiver:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    return tmp_path / "keys.db"
+    store = tmp_path / "keys.db"
+    assert command(store, "init").returncode == 0
+    return store
 
 
 @pytest.fixture
@@ -315,7 +318,7 @@ def test_stream_that_does_not_begin_with_hello_stores_nothing(store: Path) -> No
     receiver = Receiver("--store", str(store))
     receiver.say(BIND)
     assert receiver.end() == (65, "kmp-receive: the first line is not a hello\n")
-    assert not store.exists()
+    assert command(store, "list", "--json").stdout == ""
 
 
 def test_kmp_of_another_version_learns_which_is_spoken_here(store: Path) -> None:
@@ -328,7 +331,7 @@ def test_half_a_line_at_the_end_is_never_applied(run: Run, store: Path) -> None:
     receiver = run()
     receiver.say(json.dumps(BIND).encode())
     assert receiver.end() == (0, "")
-    assert not store.exists()
+    assert command(store, "list", "--json").stdout == ""
 
 
 def test_sigterm_ends_the_stream_with_everything_answered(run: Run, store: Path) -> None:
@@ -358,9 +361,60 @@ def test_full_disk_asks_for_time_and_loses_nothing_that_was_answered(run: Run, s
     assert {answer["status"] for answer in run().ask(*binds[:200], *binds[-200:])} == {"stored"}
 
 
-def test_store_that_cannot_be_opened_asks_for_time(run: Run, tmp_path: Path) -> None:
-    receiver = run("--store", str(tmp_path / "nowhere" / "keys.db"))
+def test_store_whose_volume_is_not_mounted_is_not_made_in_its_place(run: Run, tmp_path: Path) -> None:
+    for missing in (tmp_path / "other.db", tmp_path / "nowhere" / "keys.db"):
+        receiver = run("--store", str(missing))
+        [answer] = receiver.ask(BIND)
+        assert answer["status"] == "retry"
+        assert "is its volume mounted?" in answer["reason"]
+        status, said = receiver.end()
+        assert (status, said) == (0, f"kmp-receive: {answer['reason']}\n")
+        assert not missing.exists()
+
+
+def test_store_that_is_mounted_meanwhile_is_used(run: Run, tmp_path: Path) -> None:
+    receiver = run("--store", str(tmp_path / "other.db"))
     assert receiver.ask(BIND)[0]["status"] == "retry"
+    assert command(tmp_path / "other.db", "init").returncode == 0
+    assert receiver.ask(BIND)[0]["status"] == "stored"
+
+
+def test_init_leaves_a_store_as_it_is(run: Run, store: Path) -> None:
+    run().ask(BIND)
+    again = command(store, "init")
+    assert (again.returncode, again.stderr) == (
+        75,
+        f"kmp-receive: store: {store} exists already: it is left as it is\n",
+    )
+    assert len(command(store, "list", "--json").stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "at", "refused"),
+    [
+        ("nfs4", "/var/lib/keys", True),
+        ("9p", "/var/lib/keys/deeper", True),
+        ("fuse.sshfs", "/var/lib/keys", True),
+        ("ext4", "/var/lib/keys", False),
+        ("nfs4", "/var/lib/keys-too", False),
+        ("nfs4", "/var/lib", False),
+    ],
+)
+def test_network_file_system_is_refused(monkeypatch: pytest.MonkeyPatch, kind: str, at: str, refused: bool) -> None:
+    receive = runpy.run_path(str(SCRIPT))
+    check_place = receive["check_place"]
+    lines = [
+        "21 1 8:1 / / rw - ext4 /dev/sda1 rw",
+        f"29 21 0:40 / /var/lib/keys rw,relatime shared:1 - {kind} far:/keys rw",
+    ]
+    monkeypatch.setitem(check_place.__globals__, "mounts", lambda: "\n".join(lines))
+    monkeypatch.setattr(os.path, "isdir", lambda _: True)
+    monkeypatch.setattr(os.path, "realpath", lambda path: path)
+    if refused:
+        with pytest.raises(OSError, match="network file system"):
+            check_place(f"{at}/keys.db")
+    else:
+        check_place(f"{at}/keys.db")
 
 
 def test_damaged_store_asks_for_time(run: Run, store: Path) -> None:
@@ -394,11 +448,11 @@ def test_get_reveals_the_key_only_when_told_to(run: Run, store: Path) -> None:
     assert (missing.returncode, missing.stdout) == (1, "")
 
 
-def test_commands_do_not_create_a_store(store: Path) -> None:
-    listed = command(store, "list")
+def test_commands_do_not_create_a_store(tmp_path: Path) -> None:
+    listed = command(tmp_path / "keys.db", "list")
     assert listed.returncode == 75
     assert "does not exist" in listed.stderr
-    assert not store.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_usage_is_64(store: Path) -> None:

@@ -26,11 +26,9 @@ BIND = Bind(
 def test_session_of_the_document_is_what_kmp_receive_does(tmp_path: Path) -> None:
     session = re.findall(r"^   (->|<-) (\{.*\})$", DOCUMENT, re.MULTILINE)
     assert len(session) == 14
-    receiver = subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "kmp-receive"), "--store", str(tmp_path / "keys.db")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
+    command = [sys.executable, str(ROOT / "scripts" / "kmp-receive"), "--store", str(tmp_path / "keys.db")]
+    subprocess.run([*command, "init"], check=True)
+    receiver = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with receiver:
         assert receiver.stdin is not None
         assert receiver.stdout is not None

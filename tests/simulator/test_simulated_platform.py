@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,14 +12,14 @@ from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed
 from kmp_smsd.channels.ssh import SshChannel, open_channel
 from kmp_smsd.simulator.openssh import new_identity
 from kmp_smsd.simulator.platform import SimulatedPlatform
+from tests.sshd import receiver_command
 
-RECEIVER = Path(__file__).resolve().parents[2] / "scripts" / "kmp-receive"
 IDENTITY, PUBLIC = new_identity()
 
 
 @pytest.fixture
 def platform(tmp_path: Path) -> Iterator[SimulatedPlatform]:
-    platform = SimulatedPlatform([sys.executable, str(RECEIVER), "--store", str(tmp_path / "keys.db")], PUBLIC)
+    platform = SimulatedPlatform(receiver_command(tmp_path / "keys.db"), PUBLIC)
     platform.start()
     yield platform
     platform.stop()
