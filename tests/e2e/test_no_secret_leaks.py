@@ -28,8 +28,8 @@ def spellings(secret: bytes) -> Iterator[bytes]:
         stable = inner.rstrip(b"=")[:-2]
         yield stable
         yield stable.translate(bytes.maketrans(b"+/", b"-_"))
-    for spell in SPELLINGS.values():
-        spelled = spell(secret[:16]).rstrip("=")
+    for spell in SPELLINGS.values() if len(secret) == 16 else ():  # a key
+        spelled = spell(secret).rstrip("=")
         for text in (spelled, json.dumps(spelled)[1:-1], spelled[len(spelled) // 2 :]):
             yield text.encode("utf-8", "replace")
 
