@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from kmp_smsd.config.faults import bounds
+from kmp_smsd.config.gateway import Gateway
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.models import Secrets, Storage
 from kmp_smsd.config.numbering import Numbering
@@ -49,6 +50,8 @@ _LIVE: Mapping[str, Mapping[str, Any]] = {
         "host_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43],
     },
 }
+# Sections that an installation may well be without.
+_OPTIONAL = {"gateway.data"}
 # How an option is written that has no default.
 _SHOWN: Mapping[str, Mapping[str, Any]] = {
     "numbering": {"ranges": [{"prefix": "8613", "digits": 13, "name": "mobile"}]},
@@ -61,6 +64,7 @@ _SHOWN: Mapping[str, Mapping[str, Any]] = {
         "destination_port": 5000,
     },
     "channel": {"identity": {"credential": "ssh-metering"}},
+    "gateway.data": {"on_sim_change": "moved", "on_terminal_change": "held", "on_late": "held", "late_hours": 72},
 }
 
 
@@ -96,6 +100,7 @@ def main_file() -> str:
         ("numbering", Numbering),
         ("sync", Sync),
         ("smsc.north", Link),
+        ("gateway.data", Gateway),
     )
 
 
@@ -114,7 +119,7 @@ def _file(about: str, *sections: tuple[str, Any]) -> str:
     for section, model in sections:
         text += "\n"
         if section != "platform":  # whose options stand before every section
-            text += _comment(_first_paragraph(model)) + f"[{section}]\n"
+            text += _comment(_first_paragraph(model)) + ("#" if section in _OPTIONAL else "") + f"[{section}]\n"
         for option in options(model, section):
             text += _comment(option.about) + ("" if option.live else "#") + f"{option.name} = {option.value}\n"
     return text

@@ -23,6 +23,7 @@ from kmp_smsd.config.section import NAME_IN_WORDS
 from kmp_smsd.config.sync import Sync
 from kmp_smsd.config.syntax import Syntax, read_toml
 from kmp_smsd.domain.numbering import NumberingPlan
+from kmp_smsd.domain.policy import SyncPolicy
 
 FILE_OCTETS_MAX = 1_048_576
 PLATFORMS = "platforms.d"
@@ -39,6 +40,7 @@ class Config:
     secrets: Secrets
     numbering: NumberingPlan
     sync: Sync
+    policy: SyncPolicy
     smsc: Mapping[str, Link]
     platforms: Mapping[str, Platform]
 
@@ -55,6 +57,7 @@ def load(path: str | os.PathLike[str], platforms: str | os.PathLike[str] | None 
     main = _File.read(main_path, MainFile, faults)
     ranges = _ranges(main, faults)
     files = _platform_files(directory, faults)
+    _one_name_per_road(main, faults)
     _one_file_per_app(files.values(), faults)
     _every_platform_can_log_in(main, files.values(), faults)
     if faults or main.value is None:
@@ -67,6 +70,7 @@ def load(path: str | os.PathLike[str], platforms: str | os.PathLike[str] | None 
         secrets=config.secrets,
         numbering=NumberingPlan(config.numbering.country_code, tuple(entry.number_range for entry in ranges)),
         sync=config.sync,
+        policy=config.policy,
         smsc=MappingProxyType({name: link for name, link in config.smsc.items() if link.enabled}),
         platforms=MappingProxyType(
             {name: file.value for name, file in files.items() if file.value is not None and file.value.enabled}
@@ -194,6 +198,13 @@ def _platform_files(directory: Path, faults: list[Fault]) -> dict[str, _File[Pla
         if not is_platform_name(path.stem):
             faults.append(Fault(str(path), 0, "", "", f"the file's name is the platform's: {NAME_IN_WORDS}"))
     return {path.stem: _File.read(path, Platform, faults) for path in paths}
+
+
+def _one_name_per_road(main: _File[MainFile], faults: list[Fault]) -> None:
+    links, gateways = main.get("smsc"), main.get("gateway")
+    for name in gateways if isinstance(gateways, dict) and isinstance(links, dict) else ():
+        if name in links:
+            faults.append(main.fault(("gateway", name), "has a link's name: the journal could not tell them apart"))
 
 
 def _one_file_per_app(files: Iterable[_File[Platform]], faults: list[Fault]) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 from pydantic import Field
 
 from kmp_smsd.channels.options import SecretRef
+from kmp_smsd.config.gateway import Gateway
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.numbering import Numbering
 from kmp_smsd.config.section import NAME, NAME_IN_WORDS, ConfPath, Section, written_as
 from kmp_smsd.config.sync import Sync
+from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 
 LinkName = Annotated[str, written_as(NAME, f"a link's name as {NAME_IN_WORDS}")]
+GatewayName = Annotated[str, written_as(NAME, f"a gateway's name as {NAME_IN_WORDS}")]
 
 
 class Storage(Section):
@@ -51,3 +55,16 @@ class MainFile(Section):
     numbering: Numbering
     sync: Sync = Field(default_factory=Sync)
     smsc: dict[LinkName, Link] = Field(default={})
+    gateway: dict[GatewayName, Gateway] = Field(default={})
+
+    @property
+    def policy(self) -> SyncPolicy:
+        """The options that `decide` needs."""
+        sync = self.sync
+        return SyncPolicy(
+            on_sim_change=OnConflict(sync.on_sim_change),
+            on_terminal_change=OnConflict(sync.on_terminal_change),
+            on_late=OnConflict(sync.on_late),
+            late_hours=sync.late_hours,
+            gateways=MappingProxyType({name: gateway.policy(sync) for name, gateway in self.gateway.items()}),
+        )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kmp_smsd.config.example import Option, options
+from kmp_smsd.config.gateway import Gateway
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.models import Secrets, Storage
 from kmp_smsd.config.numbering import Numbering
@@ -29,6 +30,7 @@ _FILES: tuple[tuple[str, tuple[tuple[str, str, Any], ...]], ...] = (
             ("[numbering]", "numbering", Numbering),
             ("[sync]", "sync", Sync),
             ("[smsc.NAME]", "smsc.north", Link),
+            ("[gateway.NAME]", "gateway.data", Gateway),
         ),
     ),
     (

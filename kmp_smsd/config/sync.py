@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from kmp_smsd.config.section import LIST, Section, written_as
-from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 
 ShortCode = Annotated[str, written_as("[0-9]{1,20}", "a short code as 1 to 20 digits")]
 Policy = Literal["held", "refused", "moved"]
@@ -47,13 +46,3 @@ class Sync(Section):
     batch_max: int = Field(
         default=2000, ge=1, le=2000, description="Messages that are settled in one transaction, at most."
     )
-
-    @property
-    def policy(self) -> SyncPolicy:
-        """The options that `decide` needs."""
-        return SyncPolicy(
-            on_sim_change=OnConflict(self.on_sim_change),
-            on_terminal_change=OnConflict(self.on_terminal_change),
-            on_late=OnConflict(self.on_late),
-            late_hours=self.late_hours,
-        )

@@ -60,7 +60,7 @@ def _bind(
     conflicts = tuple(binding for binding in (standing, occupant) if binding is not None)
     verdict, why = OnConflict.MOVED, []
     if not _is_approved(request, facts.approvals.get(triple), conflicts):
-        policy = facts.policy
+        policy = facts.policy.by(request.link)
         ended_at = facts.superseded.get(triple)
         late = ended_at is not None and request.received_at - ended_at < policy.late_ms
         if late or any(binding.received_at > request.received_at for binding in conflicts):

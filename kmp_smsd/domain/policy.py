@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -25,7 +26,17 @@ class SyncPolicy:
     on_terminal_change: OnConflict = OnConflict.HELD
     on_late: OnConflict = OnConflict.HELD  # held or refused
     late_hours: int = 72
+    gateways: Mapping[str, SyncPolicy] = field(default_factory=dict)  # what holds instead for requests by a gateway
 
     @property
     def late_ms(self) -> int:
         return self.late_hours * 3_600_000
+
+    @property
+    def longest_late_ms(self) -> int:
+        """The longest `late_ms` that any request may meet."""
+        return max(self.late_ms, *(policy.late_ms for policy in self.gateways.values()), 0)
+
+    def by(self, road: str) -> SyncPolicy:
+        """The policy for requests that come by this link or gateway."""
+        return self.gateways.get(road, self)

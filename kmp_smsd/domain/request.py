@@ -20,6 +20,7 @@ class SyncRequest:
     link: str
     approved_hold: int | None = None  # that hold's message, come again; counts while its approval stands
     waited: bool = False  # for what was missing, and comes again
+    submission: int | None = None  # its number where a gateway handed it in; `link` is the gateway's name then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

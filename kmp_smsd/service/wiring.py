@@ -89,7 +89,7 @@ def _intake(config: Config, reactor: Any) -> IntakeRole:
         raise NothingToDo(f"{config.path}: no [smsc.NAME] section is enabled: intake has nothing to bind to")
     passwords = {name: read_password(link) for name, link in config.smsc.items()}
     public_half = _public_half(config)
-    store = open_store(config.storage.path, config.sync.policy, checkpoint_aside=True)
+    store = open_store(config.storage.path, config.policy, checkpoint_aside=True)
     _check_public_half(store, config, public_half)
     intake = Intake(store, config.sync, config.numbering, config.smsc, reactor)
     links = [SmscLink(name, link, passwords[name], intake, reactor) for name, link in config.smsc.items()]

@@ -1,4 +1,4 @@
-"""Messages that come again: commands mark them, intake decides them once more."""
+"""Requests that no SMSC sends: what comes again because a command marked it, and what a gateway handed in."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from kmp_smsd.domain.payload import Proof
 from kmp_smsd.domain.request import SyncRequest
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.holding import answer_approval
+from kmp_smsd.storage.submissions import answer_faulty_submission
 
 _APPROVED = """
 SELECT s.mdn, k.key_id, h.app, h.counter, h.tag, h.received_at, h.link, h.id
@@ -20,8 +21,14 @@ SELECT s.mdn, w.key_id, w.app, w.counter, w.tag, w.received_at, w.link
 FROM waiting w JOIN subscribers s ON s.number = w.subscriber
 WHERE w.again_at <= ? ORDER BY w.again_at, w.received_at, w.subscriber, w.key_id LIMIT ?"""
 
+_SUBMITTED = """
+SELECT s.mdn, h.key_id, h.app, h.counter, h.tag, h.received_at, h.gateway, h.id
+FROM submissions h JOIN subscribers s ON s.number = h.subscriber
+WHERE h.outcome IS NULL ORDER BY h.id LIMIT ?"""
+
 _ANY = """
-SELECT EXISTS (SELECT 1 FROM holds WHERE marked = 1) OR EXISTS (SELECT 1 FROM waiting WHERE again_at <= ?)"""
+SELECT EXISTS (SELECT 1 FROM holds WHERE marked = 1) OR EXISTS (SELECT 1 FROM waiting WHERE again_at <= ?)
+  OR EXISTS (SELECT 1 FROM submissions WHERE outcome IS NULL)"""
 
 
 def any_again(database: Database, now: int) -> bool:
@@ -30,13 +37,17 @@ def any_again(database: Database, now: int) -> bool:
 
 
 def read_again(database: Database, now: int, limit: int) -> list[SyncRequest]:
-    """Up to `limit` requests that are to be decided again at `now`, in Unix milliseconds.
+    """Up to `limit` requests that are to be decided at `now`, in Unix milliseconds.
 
     The app of an approved hold is what the person saw and approved, whether the message named it or not.
     """
     again = [_request(*row, approved_hold=hold) for *row, hold in database.rows(_APPROVED, (limit,))]
     if len(again) < limit:
         again += [_request(*row, waited=True) for row in database.rows(_WAITED, (now, limit - len(again)))]
+    if len(again) < limit:
+        again += [
+            _request(*row, submission=number) for *row, number in database.rows(_SUBMITTED, (limit - len(again),))
+        ]
     return again
 
 
@@ -49,6 +60,8 @@ def settle_faulty_again(connection: Any, request: SyncRequest, now: int) -> None
             """DELETE FROM waiting WHERE subscriber = (SELECT number FROM subscribers WHERE mdn = ?) AND key_id = ?""",
             (request.mdn, request.key_id),
         )
+    elif request.submission is not None:
+        answer_faulty_submission(connection, request.submission)
 
 
 def _request(
@@ -62,6 +75,7 @@ def _request(
     *,
     approved_hold: int | None = None,
     waited: bool = False,
+    submission: int | None = None,
 ) -> SyncRequest:
     return SyncRequest(
         mdn=mdn,
@@ -72,4 +86,5 @@ def _request(
         link=link,
         approved_hold=approved_hold,
         waited=waited,
+        submission=submission,
     )

@@ -88,7 +88,7 @@ def gather(database: Database, policy: SyncPolicy, messages: Sequence[SyncReques
         for row in rows(sql, (parameter,)):
             facts.know(Binding(*row))
     oldest = min(one.received_at for one in requests)
-    for key, subscriber, app, ended_at in rows(_SUPERSEDED, (keys, oldest - policy.late_ms)):
+    for key, subscriber, app, ended_at in rows(_SUPERSEDED, (keys, oldest - policy.longest_late_ms)):
         triple = (key, subscriber, app)
         facts.superseded[triple] = max(ended_at, facts.superseded.get(triple, 0))
     for key, subscriber, app, hold, refused, approved, elsewhere, occupant, stands in rows(_HOLDS, (keys,)):

@@ -18,6 +18,7 @@ from kmp_smsd.storage.gathering import Batch, gather
 from kmp_smsd.storage.holding import write_holds
 from kmp_smsd.storage.journal import Journal
 from kmp_smsd.storage.outbox import Want, want
+from kmp_smsd.storage.submissions import answer_submissions
 from kmp_smsd.storage.waiting import write_waiting
 
 log = logging.getLogger(__name__)
@@ -123,3 +124,4 @@ class Settling:
         new_holds = write_holds(connection, facts, batch.holds, decisions)
         self._journal.record(connection, facts, decisions, new_holds)
         write_waiting(connection, facts, batch.waiters, decisions)
+        answer_submissions(connection, decisions)

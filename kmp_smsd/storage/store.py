@@ -23,6 +23,7 @@ from kmp_smsd.storage.maintenance import check_place, check_schema
 from kmp_smsd.storage.outbox import Outbox
 from kmp_smsd.storage.routes import Routes
 from kmp_smsd.storage.settling import Settling
+from kmp_smsd.storage.submissions import Submissions
 from kmp_smsd.storage.subscribers import Registrations
 from kmp_smsd.storage.waiting import Waiting
 
@@ -49,6 +50,7 @@ class Store:
         self.outbox = Outbox(self._database)
         self.registrations = Registrations(self._database)
         self.routes = Routes(self._database)
+        self.submissions = Submissions(self._database)
         self.waiting = Waiting(self._database)
         self._settling = Settling(self._database, policy, self.journal)
 

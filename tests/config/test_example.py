@@ -9,6 +9,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from kmp_smsd.config.example import main_file, options, platform_file
+from kmp_smsd.config.gateway import Gateway
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.load import load
 from kmp_smsd.config.models import MainFile, Secrets, Storage
@@ -24,13 +25,14 @@ MODELS = {
     "numbering": Numbering,
     "sync": Sync,
     "smsc.north": Link,
+    "gateway.data": Gateway,
     "platform": Platform,
     "channel": Platform.model_fields["channel"].annotation,
 }
 
 
 def uncommented(text):
-    return re.sub(r"^#(?=[a-z_]+ = )", "", text, flags=re.MULTILINE)
+    return re.sub(r"^#(?=[a-z_]+ = |\[)", "", text, flags=re.MULTILINE)
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def test_examples_load_with_every_comment_removed(conf):
 @pytest.mark.parametrize("section", MODELS)
 def test_every_option_is_in_its_example_with_its_default(section):
     model = MODELS[section]
-    text = main_file() if section in ("smsc.north", *MainFile.model_fields) else platform_file()
+    text = main_file() if section in ("smsc.north", "gateway.data", *MainFile.model_fields) else platform_file()
     table = tomllib.loads(uncommented(text))
     for name in () if section == "platform" else section.split("."):
         table = table[name]

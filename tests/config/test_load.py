@@ -32,8 +32,8 @@ def test_good_configuration_becomes_frozen_values(files):
     assert link.hosts == (Host("smsc.example", 2775),)
     assert (link.temporary_status, link.never_status, link.interface_version) == (0x64, 0x66, 0x34)
     assert link.address_rules == AddressRules()
-    assert config.sync.policy.on_sim_change is OnConflict.HELD
-    assert config.sync.policy.late_hours == 72
+    assert config.policy.on_sim_change is OnConflict.HELD
+    assert config.policy.late_hours == 72
     assert config.platforms["metering"].apps == ("meter",)
     assert config.numbering.canonical("13912345678", 2, 1, link.address_rules) == "8613912345678"
     assert config.storage.path == Path("/var/lib/kmp-smsd/kmp-smsd.db")

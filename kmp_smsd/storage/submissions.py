@@ -1,0 +1,102 @@
+"""Requests that a gateway hands in: a command keeps them, intake decides them, the command tells the outcome."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kmp_smsd.domain.facts import Decision
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.request import SyncRequest, Unfit
+from kmp_smsd.storage.database import STEP_ROWS, Database
+from kmp_smsd.storage.subscribers import hear
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a submission. `app_id` is the app that was meant, where that was clear."""
+
+    outcome: Outcome
+    app_id: str | None
+    why: str
+
+
+def answer_submissions(connection: Any, decisions: Sequence[Decision | Unfit]) -> None:
+    """Keep what became of the submissions among `decisions`, in the caller's transaction."""
+    connection.executemany(
+        "UPDATE submissions SET outcome = ?, bound_app = ?, why = ? WHERE id = ? AND outcome IS NULL",
+        [
+            (one.outcome.value, one.app_id, one.why or None, one.request.submission)
+            for one in decisions
+            if isinstance(one, Decision) and one.request.submission is not None
+        ],
+    )
+
+
+def answer_faulty_submission(connection: Any, submission: int) -> None:
+    """Keep that a submission could not be settled, in the caller's transaction."""
+    connection.execute("UPDATE submissions SET outcome = ? WHERE id = ?", (Outcome.ERROR.value, submission))
+
+
+class Submissions:
+    """The command's side."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def submit(self, requests: Sequence[SyncRequest], now: int) -> list[int]:
+        """Keep at most 5,000 requests, in order, for intake to decide; their numbers."""
+        with self._database.transaction() as connection:
+            return [
+                connection.execute(
+                    """INSERT INTO submissions (subscriber, key_id, app, counter, tag, gateway, received_at)
+                       VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id""",
+                    (
+                        hear(connection, one.mdn, now),
+                        one.key_id,
+                        one.app_id,
+                        one.proof.counter if one.proof else None,
+                        one.proof.tag if one.proof else None,
+                        one.link,
+                        one.received_at,
+                    ),
+                ).fetchone()[0]
+                for one in requests
+            ]
+
+    def answers(self, submissions: Sequence[int]) -> dict[int, Answer]:
+        """What became of those that intake has decided."""
+        return {
+            number: Answer(Outcome(outcome), app_id, why or "")
+            for number, outcome, app_id, why in self._database.rows(
+                """SELECT s.id, s.outcome, s.bound_app, s.why
+                   FROM json_each(?) j CROSS JOIN submissions s ON s.id = j.value WHERE s.outcome IS NOT NULL""",
+                (json.dumps(list(submissions)),),
+            )
+        }
+
+    def forget(self, submissions: Sequence[int]) -> None:
+        """Forget at most 5,000 whose answer was told."""
+        with self._database.transaction() as connection:
+            connection.executemany(
+                "DELETE FROM submissions WHERE id = ? AND outcome IS NOT NULL", [(one,) for one in submissions]
+            )
+
+    def expire(self, before: int) -> int:
+        """Forget decided ones received before that time, in Unix milliseconds: nobody asked for their answer.
+
+        How many, at most 5,000 a call. They are numbered in the order in which they came.
+        """
+        oldest = self._database.rows("SELECT received_at FROM submissions ORDER BY id LIMIT 1")
+        if not oldest or oldest[0][0] >= before:
+            return 0
+        with self._database.transaction() as connection:
+            return int(
+                connection.execute(
+                    """DELETE FROM submissions WHERE id IN (SELECT id FROM submissions ORDER BY id LIMIT ?)
+                         AND received_at < ? AND outcome IS NOT NULL""",
+                    (STEP_ROWS, before),
+                ).rowcount
+            )

@@ -1,0 +1,99 @@
+"""Requests that a gateway hands in: kept by a command, decided by intake, answered once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.payload import Proof
+from kmp_smsd.domain.policy import OnConflict, SyncPolicy
+from kmp_smsd.domain.request import SyncRequest
+from kmp_smsd.storage import Store
+from kmp_smsd.storage.submissions import Answer
+from tests.storage.stock import HOUR, NOW, A, B, bound, import_keys, journalled, open_holds, register, settle, sync
+
+LENIENT = SyncPolicy(on_sim_change=OnConflict.MOVED)
+
+
+def test_submitted_request_is_decided_by_intake_and_answered(store: Store) -> None:
+    import_keys(store, "k1")
+    register(store, A, "meter")
+    (number,) = store.submissions.submit([sync(A, "k1", link="data")], NOW)
+    assert store.submissions.answers([number]) == {}
+    assert bound(store) == {}
+    assert store.settle_again(NOW + 1) == [Outcome.BOUND]
+    assert store.submissions.answers([number]) == {number: Answer(Outcome.BOUND, "meter", "")}
+    assert bound(store) == {(A, "meter"): "k1"}
+    assert store.journal.listing(limit=1)[0]["link"] == "data"
+    assert store.settle_again(NOW + 2) == []
+
+
+def test_submissions_are_decided_in_their_order_and_each_is_answered(store: Store) -> None:
+    import_keys(store, "k1", "k2")
+    register(store, A, "meter")
+    asked = [
+        sync(A, "k1", link="data"),
+        sync(A, "k1", link="data"),
+        sync(A, "k2", link="data"),
+        sync(B, "k9", link="data"),
+    ]
+    numbers = store.submissions.submit(asked, NOW)
+    store.settle_again(NOW)
+    answers = store.submissions.answers(numbers)
+    assert [answers[number].outcome for number in numbers] == [
+        Outcome.BOUND, Outcome.ALREADY_BOUND, Outcome.HELD, Outcome.NOT_REGISTERED,
+    ]  # fmt: skip
+    assert answers[numbers[2]].why == "another key is bound here"
+
+
+def test_gateway_has_a_policy_of_its_own(open_store: Any) -> None:
+    store = open_store(SyncPolicy(gateways={"data": LENIENT}))
+    import_keys(store, "k1")
+    for mdn in (A, B):
+        register(store, mdn, "meter")
+    settle(store, sync(A, "k1"))
+    assert settle(store, sync(B, "k1", received_at=NOW + 1)) == [Outcome.HELD]
+    store.submissions.submit([sync(B, "k1", link="other", received_at=NOW + 2)], NOW + 2)
+    assert store.settle_again(NOW + 2) == [Outcome.HELD]
+    store.submissions.submit([sync(B, "k1", link="data", received_at=NOW + 3)], NOW + 3)
+    assert store.settle_again(NOW + 3) == [Outcome.MOVED]
+    assert open_holds(store) == []
+
+
+def test_gateway_with_a_longer_memory_of_replaced_keys(open_store: Any) -> None:
+    store = open_store(SyncPolicy(on_terminal_change=OnConflict.MOVED, late_hours=1, gateways={"data": SyncPolicy()}))
+    import_keys(store, "k1", "k2")
+    register(store, A, "meter")
+    settle(store, sync(A, "k1"), sync(A, "k2", received_at=NOW + 1))
+    store.bindings.withdraw(A, "meter", NOW + 2)
+    store.submissions.submit([sync(A, "k1", link="data", received_at=NOW + 5 * HOUR)], NOW + 5 * HOUR)
+    assert store.settle_again(NOW + 5 * HOUR) == [Outcome.HELD]
+    assert settle(store, sync(A, "k1", received_at=NOW + 6 * HOUR), now=NOW + 6 * HOUR) == [Outcome.BOUND]
+
+
+def test_submission_that_lacks_something_waits_like_a_message(store: Store) -> None:
+    import_keys(store, "k1")
+    proof = Proof(5, "0" * 13)
+    request = SyncRequest(mdn=A, key_id="k1", app_id="meter", proof=proof, received_at=NOW, link="data")
+    (number,) = store.submissions.submit([request], NOW)
+    store.settle_again(NOW)
+    assert store.submissions.answers([number])[number].outcome is Outcome.NOT_REGISTERED
+    register(store, A, "meter", now=NOW + 1)
+    assert store.settle_again(NOW + 1) == [Outcome.BOUND]
+    assert journalled(store) == [(A, "not_registered"), (A, "bound")]
+    assert store.submissions.answers([number])[number].outcome is Outcome.NOT_REGISTERED  # what was told stays told
+
+
+def test_answer_that_was_told_is_forgotten_and_an_open_one_never(store: Store) -> None:
+    import_keys(store, "k1")
+    first, second = store.submissions.submit([sync(A, "k1", link="data")] * 2, NOW)
+    store.submissions.forget([first, second])
+    assert len(store.settle_again(NOW)) == 2
+    store.submissions.forget([first])
+    assert list(store.submissions.answers([first, second])) == [second]
+    assert store.submissions.expire(NOW) == 0
+    third, *_ = store.submissions.submit([sync(A, "k1", link="data", received_at=NOW + 1)], NOW + 1)
+    assert store.submissions.expire(NOW + 2) == 1
+    assert list(store.submissions.answers([second])) == []
+    store.settle_again(NOW + 3)
+    assert list(store.submissions.answers([third])) == [third]
