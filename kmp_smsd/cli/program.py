@@ -95,6 +95,7 @@ class Program(click.Group):
             _complain(f"{_sentence(error.format_message(), arguments)} (see '{path} --help')")
             code = USAGE
         except click.ClickException as error:
+            _forget_if_broken(sys.stdout)
             _complain(error.format_message())
             code = error.exit_code
         except Exception as error:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmp_smsd.cli.arguments import APP_ID, MDN, NEW_MDN, dry_run_option, json_option
+from kmp_smsd.cli.apply import apply
+from kmp_smsd.cli.arguments import APP_ID, MDN, NEW_MDN, confirm, dry_run_option, json_option, yes_option
 from kmp_smsd.cli.failures import Failed
 from kmp_smsd.cli.output import PAGE, count, listing, pages
 from kmp_smsd.cli.progress import progress
@@ -27,6 +28,9 @@ STEP_ROWS = 5000
 @click.group()
 def registrations() -> None:
     """Say which MDN may be bound to which app."""
+
+
+registrations.add_command(apply)
 
 
 @registrations.command()
@@ -65,6 +69,28 @@ def remove(settings: Settings, mdn: str, app_ids: tuple[str, ...]) -> None:
         click.echo(f"{mdn} {app_id}: removed{ended}")
     if missing := [app_id for app_id in wanted if app_id not in removed]:
         raise Failed(f"{mdn} is not registered for {', '.join(missing)}: see 'kmp-smsd registrations list --mdn {mdn}'")
+
+
+@registrations.command()
+@click.argument("old", type=MDN)
+@click.argument("new", type=MDN)
+@dry_run_option
+@yes_option
+@click.pass_obj
+def renumber(settings: Settings, old: str, new: str, dry_run: bool, yes: bool) -> None:
+    """Give the number NEW all that OLD has: registrations, bindings and what waits. OLD is left with nothing."""
+    with settings.store() as store:
+        if dry_run:
+            renumbered = store.renumbering.preview(old, new)
+        else:
+            store.renumbering.preview(old, new)  # before anybody is asked
+            confirm(f"{old} will lose its registrations and keys, and {new} will have them.", yes=yes)
+            renumbered = store.renumbering.renumber(old, new, now_ms())
+    for app_id in renumbered.app_ids:
+        key_id = renumbered.key_ids.get(app_id)
+        click.echo(f"{new} {app_id}: registered{f', key {key_id} is bound' if key_id else ''}")
+    if dry_run:
+        click.echo("kmp-smsd: a dry run, nothing was changed", err=True)
 
 
 @registrations.command("list")

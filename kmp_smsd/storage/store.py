@@ -21,6 +21,8 @@ from kmp_smsd.storage.keys import Keys
 from kmp_smsd.storage.locks import SchemaLock
 from kmp_smsd.storage.maintenance import check_place, check_schema
 from kmp_smsd.storage.outbox import Outbox
+from kmp_smsd.storage.renumbering import Renumbering
+from kmp_smsd.storage.requests import Requests
 from kmp_smsd.storage.routes import Routes
 from kmp_smsd.storage.settling import Settling
 from kmp_smsd.storage.submissions import Submissions
@@ -49,6 +51,8 @@ class Store:
         self.keys = Keys(self._database)
         self.outbox = Outbox(self._database)
         self.registrations = Registrations(self._database)
+        self.renumbering = Renumbering(self._database)
+        self.requests = Requests(self._database)
         self.routes = Routes(self._database)
         self.submissions = Submissions(self._database)
         self.waiting = Waiting(self._database)

@@ -8,7 +8,10 @@ from typing import Any
 
 from kmp_smsd.storage.bindings import close_holds, end_bindings
 from kmp_smsd.storage.database import STEP_ROWS, Database
+from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.waking import wake_mdns
+
+APPS_AT_ONCE = 250  # of one MDN: ending or moving one touches up to eight rows, of 5,000 in a transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,70 @@ def hear(connection: Any, mdn: str, now: int) -> int:
     return int(number)
 
 
+def register(connection: Any, registrations: Sequence[Registration], now: int) -> int:
+    """Register at `now`, at most 5,000, in the caller's transaction; how many were new."""
+    connection.executemany(
+        "INSERT INTO subscribers (mdn, last_heard) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        [(one.mdn, now) for one in registrations],
+    )
+    new: int = connection.executemany(
+        """INSERT INTO registrations (subscriber, app, registered_at)
+           SELECT number, ?, ? FROM subscribers WHERE mdn = ? ON CONFLICT DO NOTHING""",
+        [(one.app_id, now, one.mdn) for one in registrations],
+    ).rowcount
+    wake_mdns(connection, [one.mdn for one in registrations], now)
+    return new
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The apps whose registrations were removed, and how many bindings ended with them."""
+
+    app_ids: list[str]
+    bindings: int
+
+
+def unregister(connection: Any, mdn: str, app_ids: Sequence[str] | None, now: int) -> Removed:
+    """Remove these registrations of `mdn`, or all, in the caller's transaction; what stands afterwards is not wanted.
+
+    Raises NotPossible, before anything is changed, where all of them are too many for one transaction.
+    """
+    found = connection.execute("SELECT number FROM subscribers WHERE mdn = ?", (mdn,)).fetchone()
+    if found is None:
+        return Removed([], 0)
+    removed = leave(connection, found[0], all_apps(connection, found[0]) if app_ids is None else app_ids, now)
+    if removed.app_ids:
+        wake_mdns(connection, [mdn], now)
+    return removed
+
+
+def all_apps(connection: Any, subscriber: int) -> list[str]:
+    """The apps that `subscriber` is registered for. Raises NotPossible where one transaction cannot end them all."""
+    apps = connection.execute(
+        "SELECT app FROM registrations WHERE subscriber = ? ORDER BY app LIMIT ?", (subscriber, APPS_AT_ONCE + 1)
+    ).fetchall()
+    if len(apps) > APPS_AT_ONCE:
+        raise NotPossible(f"the number has more than {APPS_AT_ONCE} registrations: remove some of them by name first")
+    return [app for (app,) in apps]
+
+
+def leave(
+    connection: Any, subscriber: int, app_ids: Sequence[str], now: int, why: str = "registration removed"
+) -> Removed:
+    """End registrations with their bindings and holds and want nothing there, in the caller's transaction."""
+    removed, bindings = [], 0
+    for app_id in app_ids:
+        if connection.execute(
+            "DELETE FROM registrations WHERE subscriber = ? AND app = ?", (subscriber, app_id)
+        ).rowcount:
+            removed.append(app_id)
+            bindings += end_bindings(connection, why, now, subscriber=subscriber, app_id=app_id)
+            close_holds(connection, now, subscriber=subscriber, app_id=app_id)
+    if removed:
+        connection.execute("UPDATE subscribers SET last_heard = ? WHERE number = ?", (now, subscriber))
+    return Removed(removed, bindings)
+
+
 class Registrations:
     """Who may be bound to what. Adding needs no decision; removing ends the binding."""
 
@@ -39,38 +106,14 @@ class Registrations:
         """Register; returns how many were new. In steps of at most 5,000."""
         new = 0
         for start in range(0, len(registrations), STEP_ROWS):
-            step = registrations[start : start + STEP_ROWS]
             with self._database.transaction() as connection:
-                connection.executemany(
-                    "INSERT INTO subscribers (mdn, last_heard) VALUES (?, ?) ON CONFLICT DO NOTHING",
-                    [(one.mdn, now) for one in step],
-                )
-                new += connection.executemany(
-                    """INSERT INTO registrations (subscriber, app, registered_at)
-                       SELECT number, ?, ? FROM subscribers WHERE mdn = ? ON CONFLICT DO NOTHING""",
-                    [(one.app_id, now, one.mdn) for one in step],
-                ).rowcount
-                wake_mdns(connection, [one.mdn for one in step], now)
+                new += register(connection, registrations[start : start + STEP_ROWS], now)
         return new
 
     def remove(self, mdn: str, app_ids: Sequence[str], now: int) -> list[str]:
         """Remove registrations, end their bindings and want nothing there, in one transaction; the apps removed."""
-        removed = []
         with self._database.transaction() as connection:
-            for app_id in app_ids:
-                found = connection.execute(
-                    """DELETE FROM registrations
-                       WHERE subscriber = (SELECT number FROM subscribers WHERE mdn = ?) AND app = ?
-                       RETURNING subscriber""",
-                    (mdn, app_id),
-                ).fetchall()
-                for (subscriber,) in found:
-                    removed.append(app_id)
-                    end_bindings(connection, "registration removed", now, subscriber=subscriber, app_id=app_id)
-                    close_holds(connection, now, subscriber=subscriber, app_id=app_id)
-                    connection.execute("UPDATE subscribers SET last_heard = ? WHERE number = ?", (now, subscriber))
-            wake_mdns(connection, [mdn] if removed else [], now)
-        return removed
+            return unregister(connection, mdn, app_ids, now).app_ids
 
     def existing(self, registrations: Sequence[Registration]) -> set[Registration]:
         """Which of `registrations` stand already."""

@@ -78,13 +78,35 @@ def _keep(connection: Any, subscriber: int, decision: Decision, again: int | Non
 
 
 def _drop_oldest(connection: Any, subscriber: int, key_id: str) -> None:
-    for column, value, kept in (("subscriber", subscriber, KEPT_PER_MDN), ("key_id", key_id, KEPT_PER_KEY)):
-        connection.execute(
-            f"""DELETE FROM waiting WHERE (subscriber, key_id) IN (
-                  SELECT subscriber, key_id FROM waiting WHERE {column} = ?
-                  ORDER BY received_at DESC, subscriber, key_id LIMIT -1 OFFSET ?)""",
-            (value, kept),
-        )
+    _keep_newest(connection, "subscriber", subscriber, KEPT_PER_MDN)
+    _keep_newest(connection, "key_id", key_id, KEPT_PER_KEY)
+
+
+def _keep_newest(connection: Any, column: str, value: int | str, kept: int) -> None:
+    connection.execute(
+        f"""DELETE FROM waiting WHERE (subscriber, key_id) IN (
+              SELECT subscriber, key_id FROM waiting WHERE {column} = ?
+              ORDER BY received_at DESC, subscriber, key_id LIMIT -1 OFFSET ?)""",
+        (value, kept),
+    )
+
+
+def follow(connection: Any, old: int, new: int, now: int) -> None:
+    """Let what waits at subscriber `old` wait at `new`, and have all that waits there decided again.
+
+    Runs inside the caller's transaction. Where a key waits at both, the last request counts.
+    """
+    connection.execute(
+        """INSERT INTO waiting (subscriber, key_id, app, counter, tag, link, received_at, outcome)
+           SELECT ?, key_id, app, counter, tag, link, received_at, outcome FROM waiting WHERE subscriber = ?
+           ON CONFLICT DO UPDATE SET app = excluded.app, counter = excluded.counter, tag = excluded.tag,
+             link = excluded.link, received_at = excluded.received_at, outcome = excluded.outcome
+           WHERE excluded.received_at > received_at""",
+        (new, old),
+    )
+    connection.execute("DELETE FROM waiting WHERE subscriber = ?", (old,))
+    _keep_newest(connection, "subscriber", new, KEPT_PER_MDN)
+    connection.execute("UPDATE waiting SET again_at = ? WHERE subscriber = ?", (now, new))
 
 
 class Waiting:
