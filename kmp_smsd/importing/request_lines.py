@@ -31,6 +31,10 @@ class _Faulty(ValueError):
     """A sentence about the line."""
 
 
+class _NamesSubscriber(_Faulty):
+    """The ID is not even repeated to whoever sent it."""
+
+
 def read_request(line: bytes | None, canonical: Canonical) -> Request:
     """What a line asks for. None stands for a line of more than MOST_OCTETS.
 
@@ -47,6 +51,8 @@ def read_request(line: bytes | None, canonical: Canonical) -> Request:
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).digest()
     try:
         return Request(id, digest, _wish(asked, id, canonical))
+    except _NamesSubscriber as fault:
+        return Request(None, b"", Fault(str(fault)))
     except _Faulty as fault:
         return Request(id, digest, Fault(str(fault)))
 
@@ -120,7 +126,7 @@ def _mdn(asked: dict[str, Any], name: str, id: str, canonical: Canonical) -> str
             f'"{name}" is no legal number of the numbering plan; correct it, or add its range to [numbering]'
         ) from None
     if len(mdn) >= 10 and mdn[3:] in id:  # however it is written; a country code has at most three digits
-        raise _Faulty(f'"id" has the number of "{name}" in it; IDs are kept, take one that names nobody')
+        raise _NamesSubscriber(f'"id" has the number of "{name}" in it; IDs are kept, take one that names nobody')
     return mdn
 
 
