@@ -15,6 +15,7 @@ from kmp_smsd.domain.request import Unfit
 from kmp_smsd.storage import Store, open_store
 from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.storage.outbox import Confirm, Outbid, Postpone, Reject
+from kmp_smsd.storage.requests import Add, Remove, Renumber, Request
 from kmp_smsd.storage.routes import PlatformState
 from kmp_smsd.storage.subscribers import Registration
 from tests.storage.stock import NOW, A, B, C, begin_import, due, import_keys, open_holds, register, settle, staged, sync
@@ -32,7 +33,7 @@ def large_scans(connection: sqlite3.Connection, statement: str) -> list[str]:
     for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {statement}"):
         found = re.match(r"SCAN (\w+)", step)
         if found and not SMALL.search(step) and aliases.get(found[1], found[1]) in (
-            "keys", "subscribers", "bindings", "outbox", "journal", "registrations", "holds", "waiting",
+            "keys", "subscribers", "bindings", "outbox", "journal", "registrations", "holds", "waiting", "requests",
         ):  # fmt: skip
             walked.append(f"{step}: {statement}")
     return walked
@@ -81,11 +82,19 @@ def endings(store: Store) -> None:
     store.keys.listing(serial="7", limit=10)
 
 
+def business(store: Store) -> None:
+    settle(store, sync(A, "k1"), sync(B, "k2"), sync(C, "k3"))
+    wishes = [Renumber(A, C), Renumber(A, C), Add(A, ("meter",)), Remove(B, ("meter",)), Remove(A, None)]
+    store.requests.apply([Request(str(number), b"", wish) for number, wish in enumerate(wishes)], NOW)
+    store.requests.expire(NOW + 1)
+    store.renumbering.preview(C, B)
+
+
 def importing(store: Store) -> None:
     import_keys(store, "new1", "new2")
 
 
-@pytest.mark.parametrize("work", [intake, dispatch, status, endings, importing])
+@pytest.mark.parametrize("work", [intake, dispatch, status, endings, business, importing])
 def test_no_statement_walks_a_large_table(tmp_path: Path, work: Callable[[Store], None]) -> None:
     path = tmp_path / "kmp.db"
     migrate(path)

@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject
+from kmp_smsd.storage.requests import Add, Remove, Renumber, Request
 from tests.storage.back_ends import BACK_ENDS, Sqlite
 from tests.storage.stock import HOUR, NOW, import_keys, open_holds, register, staged, sync
 from tests.storage.stock import bound as bound_in
@@ -39,6 +40,7 @@ PLATFORMS = ("one", "two")
 names = itertools.count()
 mdns, keys, apps = st.sampled_from(MDNS), st.sampled_from(KEYS), st.sampled_from(APPS)
 ages = st.sampled_from([0, 0, 0, 1, HOUR, 80 * HOUR])
+wishes = st.just("remove all") | mdns | st.lists(apps, min_size=1, unique=True).map(tuple)
 reports = st.tuples(mdns, keys, st.none() | apps, ages)
 
 
@@ -54,6 +56,7 @@ class Model:
         self.holds: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.waiting: dict[tuple[str, str], dict[str, Any]] = {}  # by MDN and key
         self.arrived: set[str] = set()  # keys of imports that intake has not looked at yet
+        self.remembered: list[tuple[Request, dict[str, Any]]] = []  # of the business system, with their results
         self.counts: Counter[str] = Counter()
         self.bindings = 0
 
@@ -179,6 +182,27 @@ class Model:
         for triple in [triple for triple in self.holds if triple[1:] == place]:
             del self.holds[triple]
 
+    def renumber(self, old: str, new: str, now: int) -> dict[str, Any] | None:
+        """The result; None where it makes no sense."""
+        apps = {app for number, app in self.registered if number == old}
+        if old == new or not apps or any(number == new for number, _ in self.registered):
+            return None
+        moved = [one for one in self.bound.values() if one["mdn"] == old]
+        for app in apps:
+            self.registered.remove((old, app))
+            self.registered.add((new, app))
+            self.end_registration((old, app))
+        for one in moved:
+            self.bindings += 1
+            self.bound[one["key"]] = {**one, "mdn": new, "number": self.bindings}
+        for (number, key), one in list(self.waiting.items()):
+            if number == old:
+                del self.waiting[old, key]
+                if (new, key) not in self.waiting or self.waiting[new, key]["received_at"] < one["received_at"]:
+                    self.waiting[new, key] = one
+        self.wake(now, mdn=new)
+        return {"registrations": len(apps), "bindings": len(moved)}
+
 
 class Life(RuleBasedStateMachine):
     def __init__(self, back_end: type[Sqlite]) -> None:
@@ -236,6 +260,45 @@ class Life(RuleBasedStateMachine):
             self.model.registered.discard((mdn, app))
             self.model.end_registration((mdn, app))
             self.model.wake(self.now, mdn=mdn)
+
+    @rule(mdn=mdns, wish=wishes)
+    def business_system_asks(self, mdn: str, wish: str | tuple[str, ...]) -> None:
+        """For all apps to be removed, for the number to become another one, or for apps to be added."""
+        expected: dict[str, Any] | None
+        asked: Add | Remove | Renumber
+        if wish == "remove all":
+            asked = Remove(mdn, None)
+            places = {place for place in self.model.registered if place[0] == mdn}
+            ended = len(places & self.places().keys())
+            expected = {"removed": len(places), "unchanged": 0, "bindings": ended}
+            self.model.registered -= places
+            for place in places:
+                self.model.end_registration(place)
+            if places:
+                self.model.wake(self.now, mdn=mdn)
+        elif isinstance(wish, str):
+            asked = Renumber(mdn, wish)
+            expected = self.model.renumber(mdn, wish, self.now)
+        else:
+            asked = Add(mdn, wish)
+            new = {(mdn, app) for app in wish} - self.model.registered
+            expected = {"added": len(new), "unchanged": len(wish) - len(new)}
+            self.model.registered |= new
+            self.model.wake(self.now, mdn=mdn)
+        request = Request(f"request-{next(names)}", repr((mdn, wish)).encode(), asked)
+        (result,) = self.store.requests.apply([request], self.now)
+        reason = result.pop("reason", None)
+        assert (reason is not None) == (expected is None)
+        assert result == {"result": "done" if expected is not None else "refused", **(expected or {})}
+        self.model.remembered.append((request, {**result, "reason": reason} if reason else result))
+
+    @rule(data=st.data())
+    def business_system_asks_again(self, data: st.DataObject) -> None:
+        if self.model.remembered:
+            request, result = data.draw(st.sampled_from(self.model.remembered))
+            another = Request(request.id, b"another", request.wish)
+            assert self.store.requests.apply([request], self.now) == [result]
+            assert self.store.requests.apply([another], self.now)[0]["result"] == "error"
 
     @rule(batch=st.lists(reports, min_size=1, max_size=6))
     def messages_arrive(self, batch: list[tuple[str, str, str | None, int]]) -> None:
