@@ -18,8 +18,9 @@ from kmp_smsd.smpp.constants import RESPONSE, CommandId
 from kmp_smsd.storage import StoreUnavailable, open_store, settling
 from kmp_smsd.storage.again import read_again
 from kmp_smsd.storage.maintenance import migrate
+from kmp_smsd.storage.requests import Renumber, Request
 from tests.service.by_hand import MDN, PLAN, PoolByHand, ReactorByHand, SmscByHand, alarms, finished, headers, link, mo
-from tests.storage.stock import bound, counted, import_keys, journalled, open_holds, register
+from tests.storage.stock import NOW, bound, counted, import_keys, journalled, open_holds, register
 
 OK, TEMPORARY, NEVER = 0, 0x64, 0x66
 OTHER = "8613900000002"
@@ -510,6 +511,16 @@ def test_all_that_waited_for_a_registration_is_decided_within_one_poll(at, monke
     register(at.store, MDN, *(f"app-{key}" for key in keys))
     at.poll()
     assert bound(at.store) == {(MDN, f"app-{key}"): key for key in keys}
+
+
+def test_what_waited_at_a_number_that_became_another_is_decided_within_one_poll(at):
+    import_keys(at.store, "KEY-1")
+    register(at.store, OTHER, "meter")
+    at.intake.messages(SmscByHand(), (mo(1, "K1:KEY-1"),))
+    at.pool.run()
+    at.store.requests.apply([Request("1", b"", Renumber(OTHER, MDN))], NOW)
+    at.poll()
+    assert bound(at.store) == {(MDN, "meter"): "KEY-1"}
 
 
 def test_store_is_not_asked_again_before_it_has_answered(at):
