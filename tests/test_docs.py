@@ -72,7 +72,8 @@ def lead(words: list[str]) -> str | None:
         known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         known |= set(command.get_help_option_names(context))
         if not isinstance(command, click.Group):
-            unknown = [word for word in words if word.startswith("-") and word != "-" and word.split("=")[0] not in known]
+            named = [word for word in words if word.startswith("-") and word != "-"]  # which is standard input
+            unknown = [word for word in named if word.split("=")[0] not in known]
             return f"{command.name} has no {unknown[0]}" if unknown else None
         while words and words[0].startswith("-"):
             option = words.pop(0)

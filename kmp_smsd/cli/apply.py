@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from io import FileIO
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from kmp_smsd.storage import Store
     from kmp_smsd.storage.requests import Request
 
+STDIN = 0
 READ_OCTETS = 1 << 16
 BATCH_LINES = 2_000
 
@@ -35,25 +37,28 @@ def apply(settings: Settings, file: str) -> None:
     result: send the others again.
     """
     canonical = settings.config.numbering.parse
-    descriptor = sys.stdin.fileno() if file == "-" else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    os.set_blocking(descriptor, True)  # another program may share standard input; "nothing yet" is no end
-    with settings.store() as store:
-        errors = lines = 0
-        for batch in _batches(lambda: os.read(descriptor, READ_OCTETS), canonical):
+    errors = lines = 0
+    with _opened(file) as source, settings.store() as store:
+        os.set_blocking(source.fileno(), True)  # another program may share standard input; "nothing yet" is no end
+        for batch in _batches(source, canonical):
             lines += len(batch)
             errors += _apply(store, batch)
     if errors:
         raise Failed(f"{count(errors, 'error')} in {count(lines, 'line')}: correct them and send them again")
 
 
-def _batches(read: Callable[[], bytes], canonical: Callable[[str], str]) -> Iterator[list[Numbered]]:
+def _opened(file: str) -> FileIO:
+    return FileIO(STDIN, closefd=False) if file == "-" else FileIO(file)
+
+
+def _batches(source: FileIO, canonical: Callable[[str], str]) -> Iterator[list[Numbered]]:
     """The requests of each piece that arrives, without waiting for the next."""
     from kmp_smsd.importing.arriving_lines import ArrivingLines
     from kmp_smsd.importing.request_lines import read_request
 
     arriving = ArrivingLines()
     while True:
-        data = read()
+        data = source.read(READ_OCTETS)  # what is there, not what there may be
         lines = arriving.receive(data) if data else arriving.end()
         requests = [(number, read_request(line, canonical)) for number, line in lines if line is None or line.strip()]
         for start in range(0, len(requests), BATCH_LINES):

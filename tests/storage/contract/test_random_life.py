@@ -40,7 +40,6 @@ PLATFORMS = ("one", "two")
 names = itertools.count()
 mdns, keys, apps = st.sampled_from(MDNS), st.sampled_from(KEYS), st.sampled_from(APPS)
 ages = st.sampled_from([0, 0, 0, 1, HOUR, 80 * HOUR])
-wishes = st.just("remove all") | mdns | st.lists(apps, min_size=1, unique=True).map(tuple)
 reports = st.tuples(mdns, keys, st.none() | apps, ages)
 
 
@@ -261,36 +260,38 @@ class Life(RuleBasedStateMachine):
             self.model.end_registration((mdn, app))
             self.model.wake(self.now, mdn=mdn)
 
-    @rule(mdn=mdns, wish=wishes)
-    def business_system_asks(self, mdn: str, wish: str | tuple[str, ...]) -> None:
-        """For all apps to be removed, for the number to become another one, or for apps to be added."""
-        expected: dict[str, Any] | None
-        asked: Add | Remove | Renumber
-        if wish == "remove all":
-            asked = Remove(mdn, None)
-            places = {place for place in self.model.registered if place[0] == mdn}
-            ended = len(places & self.places().keys())
-            expected = {"removed": len(places), "unchanged": 0, "bindings": ended}
-            self.model.registered -= places
-            for place in places:
-                self.model.end_registration(place)
-            if places:
-                self.model.wake(self.now, mdn=mdn)
-        elif isinstance(wish, str):
-            asked = Renumber(mdn, wish)
-            expected = self.model.renumber(mdn, wish, self.now)
-        else:
-            asked = Add(mdn, wish)
-            new = {(mdn, app) for app in wish} - self.model.registered
-            expected = {"added": len(new), "unchanged": len(wish) - len(new)}
-            self.model.registered |= new
+    @rule(mdn=mdns, wanted=st.lists(apps, min_size=1, unique=True).map(tuple))
+    def business_system_adds(self, mdn: str, wanted: tuple[str, ...]) -> None:
+        new = {(mdn, app) for app in wanted} - self.model.registered
+        self.model.registered |= new
+        self.model.wake(self.now, mdn=mdn)
+        self.ask(Add(mdn, wanted), {"added": len(new), "unchanged": len(wanted) - len(new)})
+
+    @rule(mdn=mdns)
+    def business_system_removes_all(self, mdn: str) -> None:
+        places = {place for place in self.model.registered if place[0] == mdn}
+        ended = len(places & self.places().keys())
+        self.model.registered -= places
+        for place in places:
+            self.model.end_registration(place)
+        if places:
             self.model.wake(self.now, mdn=mdn)
-        request = Request(f"request-{next(names)}", repr((mdn, wish)).encode(), asked)
+        self.ask(Remove(mdn, None), {"removed": len(places), "unchanged": 0, "bindings": ended})
+
+    @precondition(lambda self: self.model.registered)
+    @rule(data=st.data(), new=mdns)
+    def business_system_renumbers(self, data: st.DataObject, new: str) -> None:
+        """Mostly a number with a key."""
+        old, _ = data.draw(st.sampled_from(sorted(self.places() or self.model.registered)))
+        self.ask(Renumber(old, new), self.model.renumber(old, new, self.now))
+
+    def ask(self, wish: Add | Remove | Renumber, expected: dict[str, Any] | None) -> None:
+        """For what is done with `expected`, or refused."""
+        request = Request(f"request-{next(names)}", repr(wish).encode(), wish)
         (result,) = self.store.requests.apply([request], self.now)
-        reason = result.pop("reason", None)
-        assert (reason is not None) == (expected is None)
-        assert result == {"result": "done" if expected is not None else "refused", **(expected or {})}
-        self.model.remembered.append((request, {**result, "reason": reason} if reason else result))
+        self.model.remembered.append((request, dict(result)))
+        assert (result.pop("reason", None) is None) == (expected is not None)
+        assert result == {"result": "refused" if expected is None else "done", **(expected or {})}
 
     @rule(data=st.data())
     def business_system_asks_again(self, data: st.DataObject) -> None:
