@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from collections.abc import Callable, Iterator
-from io import FileIO
 from typing import TYPE_CHECKING
 
 import click
 
 from kmp_smsd.cli.failures import TEMPORARY, Failed
+from kmp_smsd.cli.json_lines import arriving, tell
 from kmp_smsd.cli.output import count
 from kmp_smsd.cli.settings import Settings, now_ms
 
 if TYPE_CHECKING:
     from kmp_smsd.storage import Store
     from kmp_smsd.storage.requests import Request
-
-STDIN = 0
-READ_OCTETS = 1 << 16
-BATCH_LINES = 2_000
 
 Numbered = tuple[int, "Request"]
 
@@ -36,35 +28,16 @@ def apply(settings: Settings, file: str) -> None:
     30 days. Exits 1 where a line was not a request that can be done or refused, and 75 where not all lines had a
     result: send the others again.
     """
+    from kmp_smsd.importing.request_lines import read_request
+
     canonical = settings.config.numbering.parse
     errors = lines = 0
-    with _opened(file) as source, settings.store() as store:
-        os.set_blocking(source.fileno(), True)  # another program may share standard input; "nothing yet" is no end
-        for batch in _batches(source, canonical):
+    with settings.store() as store:
+        for batch in arriving(file, lambda line: read_request(line, canonical)):
             lines += len(batch)
             errors += _apply(store, batch)
     if errors:
         raise Failed(f"{count(errors, 'error')} in {count(lines, 'line')}: correct them and send them again")
-
-
-def _opened(file: str) -> FileIO:
-    return FileIO(STDIN, closefd=False) if file == "-" else FileIO(file)
-
-
-def _batches(source: FileIO, canonical: Callable[[str], str]) -> Iterator[list[Numbered]]:
-    """The requests of each piece that arrives, without waiting for the next."""
-    from kmp_smsd.importing.arriving_lines import ArrivingLines
-    from kmp_smsd.importing.request_lines import read_request
-
-    arriving = ArrivingLines()
-    while True:
-        data = source.read(READ_OCTETS)  # what is there, not what there may be
-        lines = arriving.receive(data) if data else arriving.end()
-        requests = [(number, read_request(line, canonical)) for number, line in lines if line is None or line.strip()]
-        for start in range(0, len(requests), BATCH_LINES):
-            yield requests[start : start + BATCH_LINES]
-        if not data:
-            return
 
 
 def _apply(store: Store, batch: list[Numbered]) -> int:
@@ -81,11 +54,7 @@ def _apply(store: Store, batch: list[Numbered]) -> int:
         for (line, request), result in zip(batch, results, strict=False):
             failed = result["result"] == "error"
             errors += failed
-            told.append(json.dumps({**({"line": line} if failed else {}), "id": request.id, **result}) + "\n")
+            told.append({**({"line": line} if failed else {}), "id": request.id, **result})
         batch = batch[len(results) :]
-        try:
-            sys.stdout.write("".join(told))
-            sys.stdout.flush()
-        except BrokenPipeError as error:
-            raise Failed("nobody reads the results: send the lines that had none again", TEMPORARY) from error
+        tell(told)
     return errors

@@ -30,6 +30,7 @@ COMMANDS = {
     "keys": ("keys", "keys", "Import terminals' keys, show them, end them."),
     "registrations": ("registrations", "registrations", "Say which MDN may be bound to which app."),
     "bindings": ("bindings", "bindings", "Show and withdraw bindings of keys to MDNs."),
+    "sync": ("sync", "sync", "Take sync requests that did not come by SMS."),
     "waiting": ("waiting", "waiting", "Show the requests that came before what they need."),
     "holds": ("holds", "holds", "Decide the requests that wait for a person."),
     "outbox": ("outbox", "outbox", "Show and hurry what is to be delivered."),

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from kmp_smsd.config.faults import ConfigFaults, Fault, explain, place
+from kmp_smsd.config.gateway import Gateway
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.locate import Path as KeyPath
 from kmp_smsd.config.models import MainFile, Secrets, Storage
@@ -42,6 +43,7 @@ class Config:
     sync: Sync
     policy: SyncPolicy
     smsc: Mapping[str, Link]
+    gateways: Mapping[str, Gateway]
     platforms: Mapping[str, Platform]
 
 
@@ -72,6 +74,7 @@ def load(path: str | os.PathLike[str], platforms: str | os.PathLike[str] | None 
         sync=config.sync,
         policy=config.policy,
         smsc=MappingProxyType({name: link for name, link in config.smsc.items() if link.enabled}),
+        gateways=MappingProxyType(config.gateway),
         platforms=MappingProxyType(
             {name: file.value for name, file in files.items() if file.value is not None and file.value.enabled}
         ),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kmp_smsd.cli import apply as module
+from kmp_smsd.cli import json_lines
 from kmp_smsd.cli.settings import now_ms
 from kmp_smsd.storage import Store, StoreUnavailable
 from kmp_smsd.storage.requests import Requests
@@ -146,7 +146,7 @@ def test_store_that_fails_in_the_middle_leaves_what_was_told_on_disk(site, monke
             raise StoreUnavailable("kmp.db: database or disk is full")
         return right(self, requests, now)
 
-    monkeypatch.setattr(module, "BATCH_LINES", 2)
+    monkeypatch.setattr(json_lines, "BATCH_LINES", 2)
     monkeypatch.setattr(Requests, "apply", failing)
     file = site.write("requests", lines(*[{**ADD, "id": str(number)} for number in range(10)]))
     done = site.run("registrations", "apply", str(file))
