@@ -22,10 +22,10 @@ POLL_S = 0.05
 
 
 def _elsewhere(row: Row) -> str:
-    if row["key_bound_at_mdn"] is None:
+    if row["key_bound_since"] is None:
         return "-"
     since = local_time(row["key_bound_since"])
-    return f"{row['key_bound_at_mdn']} {row['key_bound_at_app']} since {since}"
+    return f"{row['key_bound_at_mdn'] or '(an erased number)'} {row['key_bound_at_app']} since {since}"
 
 
 def _occupant(row: Row) -> str:

@@ -29,6 +29,7 @@ COMMANDS = {
     "check-config": ("check_config", "check_config", "Tell everything that is wrong with the configuration."),
     "keys": ("keys", "keys", "Import terminals' keys, show them, end them."),
     "registrations": ("registrations", "registrations", "Say which MDN may be bound to which app."),
+    "subscribers": ("subscribers", "subscribers", "Show what is known of a number, and erase it."),
     "bindings": ("bindings", "bindings", "Show and withdraw bindings of keys to MDNs."),
     "sync": ("sync", "sync", "Take sync requests that did not come by SMS."),
     "waiting": ("waiting", "waiting", "Show the requests that came before what they need."),

@@ -34,6 +34,13 @@ class Sync(Section):
         description="Hours for which the key that was replaced at an MDN and app may only come back as a late message. "
         "SMS arrive out of order.",
     )
+    remember_days: int = Field(
+        default=7,
+        ge=1,
+        le=365,
+        description="Days for which a request waits for a registration or a key that is missing, and for which a "
+        "number that nobody needs any more is remembered after it was last heard.",
+    )
     short_codes: Annotated[tuple[ShortCode, ...], LIST] = Field(
         default=(), description="The destination addresses that are ours. Empty: every one is."
     )

@@ -79,6 +79,7 @@ class Facts:
     policy: SyncPolicy
     next_binding: int = 1
     subscribers: dict[str, int] = field(default_factory=dict)
+    erasing: set[str] = field(default_factory=set)  # MDNs that are being erased: nothing new may hang on them
     registrations: dict[int, tuple[str, ...]] = field(default_factory=dict)
     keys: dict[str, Key] = field(default_factory=dict)
     bound_keys: dict[int, Binding] = field(default_factory=dict)

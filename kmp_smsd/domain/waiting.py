@@ -11,10 +11,11 @@ _MISSING = frozenset({Outcome.UNKNOWN_KEY, Outcome.KEY_NOT_USABLE, Outcome.APP_N
 def waits(decision: Decision, facts: Facts) -> bool:
     """Whether the request is kept, to be decided again when something changes.
 
-    Of an MDN without registration only where its key is known, so that a forger of senders fills nothing.
+    Of an MDN without registration only where its key is known, so that a forger of senders fills nothing; of one that
+    is being erased nothing.
     """
     if decision.outcome is Outcome.NOT_REGISTERED:
-        return decision.request.key_id in facts.keys
+        return decision.request.key_id in facts.keys and decision.request.mdn not in facts.erasing
     return decision.outcome in _MISSING
 
 

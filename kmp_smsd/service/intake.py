@@ -21,6 +21,7 @@ from kmp_smsd.domain.numbering import NumberingPlan
 from kmp_smsd.domain.outcome import NEVER_AGAIN, Outcome
 from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.service.connection import Connection
+from kmp_smsd.service.housekeeping import Housekeeping
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.rate import Bucket, Buckets
 from kmp_smsd.service.reading import Reader
@@ -99,6 +100,7 @@ class Intake(Service):
         self._batch: list[Chunk] | None = None
         self._pool = ThreadPool(1, 1, name="store")
         self._watch = watch(self._look, reactor)
+        self._housekeeping = Housekeeping(store, self._pool, reactor, remember_days=sync.remember_days, wall=wall)
         self._looking = False
         self._idle: list[Deferred[None]] = []
 
@@ -110,9 +112,11 @@ class Intake(Service):
         super().startService()
         self._pool.start()
         self._watch.start(WATCH_EVERY_S)
+        self._housekeeping.start()
 
     async def finish(self) -> None:
         """Settle what is in hand, then close the store. The links must have been drained."""
+        self._housekeeping.stop()
         if self._batch is not None or self._pending:
             idle: Deferred[None] = Deferred()
             self._idle.append(idle)

@@ -13,6 +13,7 @@ from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.storage.checkpoint import PASSIVE, Checkpointer
 from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
+from kmp_smsd.storage.leftovers import clear_leftovers, find_leftovers
 from kmp_smsd.storage.locks import SHARED_MODE, WriteLock
 
 #: No transaction touches more rows than this: others wait for it.
@@ -23,6 +24,7 @@ FINISH_PAGES = CHECKPOINT_PAGES // 16  # so few are moved while the writers wait
 LOG_PAGES_MAX = 8 * CHECKPOINT_PAGES  # from here on the writers wait for all of it
 BUSY_TIMEOUT_MS = 5_000
 ERASE_WAITS_S = (0.1,) * 50
+STEP_PAGES = 2_000  # that are cleared while the writers wait
 
 _PRAGMAS = f"""
 PRAGMA page_size = 2048;
@@ -130,24 +132,50 @@ class Database:
         return int(self.rows("PRAGMA data_version")[0][0])
 
     def erase_log(self, *, waits_s: Sequence[float] = ERASE_WAITS_S) -> bool:
-        """Empty the write-ahead log, so that what was erased is in no file; False where readers prevented it.
+        """See that what was erased is in no file any more; False where readers prevented it.
 
-        Waits for readers without the write lock: intake goes on meanwhile. Whoever erases sets `store.erase_log` in
-        the same transaction; it stands until this has succeeded.
+        Empties the write-ahead log, and clears what SQLite left in unused parts of pages. Waits for readers without the
+        write lock: intake goes on meanwhile. Whoever erases adds to `store.erase_log` in the same transaction; what is
+        erased after we began stays to be done.
         """
-        for wait_s in (*waits_s, 0.0):
+        (asked,) = self.rows("SELECT erase_log FROM store")[0]
+        waits = iter((*waits_s, None))
+        leftovers: list[int] | None = None  # looked for once all that was erased is in the database
+        while True:
+            with suppress(sqlite3.Error):
+                self.connection.execute(PASSIVE).fetchone()  # most of it without the lock
             with self._lock, self._faults():
-                self.connection.execute("PRAGMA busy_timeout = 0")
-                try:
-                    (busy, _, _) = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                finally:
-                    self.connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-            if not busy:
-                with self.transaction() as connection:
-                    connection.execute("UPDATE store SET erase_log = 0 WHERE erase_log = 1")
-                return True
-            time.sleep(wait_s)
-        return False
+                emptied = self._empty_log()
+                if emptied and leftovers is not None:
+                    step, leftovers = leftovers[:STEP_PAGES], leftovers[STEP_PAGES:]
+                    clear_leftovers(self.path, step)
+                    self._commit_elsewhere(None if leftovers else asked)
+                    if not leftovers:
+                        return True
+            if not emptied:
+                wait_s = next(waits)
+                if wait_s is None:
+                    return False
+                time.sleep(wait_s)
+            elif leftovers is None:
+                with self._faults():
+                    leftovers = find_leftovers(self.path)
+
+    def _commit_elsewhere(self, erased: int | None) -> None:
+        """Commit on another connection, so that all others, ours too, give up what they have cached of the file.
+
+        `erased` is what `store.erase_log` was, where all of that is done.
+        """
+        with closing(connect(self.path)) as another:
+            another.execute("UPDATE store SET erase_log = iif(erase_log IS ?, 0, erase_log)", (erased,))
+
+    def _empty_log(self) -> bool:
+        self.connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            (busy, _, _) = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            self.connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        return not busy
 
     @contextmanager
     def _faults(self) -> Iterator[None]:

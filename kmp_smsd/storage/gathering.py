@@ -17,7 +17,7 @@ REARM_AFTER_MS = 3_600_000
 
 # CROSS JOIN keeps SQLite from turning the join round: the batch is always the outer loop.
 _REGISTRATIONS = """
-SELECT s.mdn, s.number, r.app FROM json_each(?) j CROSS JOIN subscribers s ON s.mdn = j.value
+SELECT s.mdn, s.number, s.erasing_at, r.app FROM json_each(?) j CROSS JOIN subscribers s ON s.mdn = j.value
 LEFT JOIN registrations r ON r.subscriber = s.number"""
 
 # A terminal is vendor + serial; only where a message may have to name its app does the number of its keys matter.
@@ -73,8 +73,10 @@ def gather(database: Database, policy: SyncPolicy, messages: Sequence[SyncReques
     batch = Batch(facts)
     mdns = {one.mdn for one in messages if one.mdn is not None}
     registrations: dict[int, list[str]] = {}
-    for mdn, subscriber, app in rows(_REGISTRATIONS, (json.dumps(list(mdns)),)):
+    for mdn, subscriber, erasing_at, app in rows(_REGISTRATIONS, (json.dumps(list(mdns)),)):
         facts.subscribers[mdn] = subscriber
+        if erasing_at is not None:
+            facts.erasing.add(mdn)
         if app is not None:
             registrations.setdefault(subscriber, []).append(app)
     facts.registrations = {subscriber: tuple(apps) for subscriber, apps in registrations.items()}

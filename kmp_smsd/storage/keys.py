@@ -68,7 +68,7 @@ class Keys:
                     f" {mdn} {app_id} ('kmp-smsd outbox list')"
                 )
             connection.execute("UPDATE keys SET nonce = NULL, ciphertext = NULL WHERE id = ?", (key,))
-            connection.execute("UPDATE store SET erase_log = 1")
+            connection.execute("UPDATE store SET erase_log = erase_log + 1")
             close_holds(connection, now, key=key)
         return self._database.erase_log()
 

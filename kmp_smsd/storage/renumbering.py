@@ -8,7 +8,7 @@ from typing import Any
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.outbox import Want, want
-from kmp_smsd.storage.subscribers import all_apps, hear, leave
+from kmp_smsd.storage.subscribers import all_apps, being_erased, hear, leave
 from kmp_smsd.storage.waiting import follow
 
 _BOUND = """
@@ -56,6 +56,8 @@ def _check(connection: Any, old: str, new: str) -> tuple[int, list[str]]:
     app_ids = all_apps(connection, found[0]) if found else []
     if not app_ids:
         raise NotPossible("the old number has no registration: register the new one instead")
+    if being_erased(connection, [new]):
+        raise NotPossible("the new number is being erased: wait until it is gone, or take another number")
     if connection.execute(
         "SELECT 1 FROM registrations WHERE subscriber = (SELECT number FROM subscribers WHERE mdn = ?) LIMIT 1", (new,)
     ).fetchone():

@@ -13,6 +13,7 @@ from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.storage.bindings import Bindings
 from kmp_smsd.storage.database import open_database
+from kmp_smsd.storage.erasing import Erasing
 from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.holds import Holds
 from kmp_smsd.storage.imports import Imports
@@ -45,6 +46,7 @@ class Store:
             check_schema(self._database.connection, path)
             self._opened = opened.pop_all()
         self.bindings = Bindings(self._database)
+        self.erasing = Erasing(self._database)
         self.holds = Holds(self._database)
         self.imports = Imports(self._database)
         self.journal = Journal(self._database)
@@ -83,10 +85,15 @@ class Store:
         """Changes whenever somebody else commits. Cheap: poll it."""
         return self._database.data_version()
 
-    def finish_erasing(self) -> None:
-        """Empty the write-ahead log where an erasure could not because somebody was reading."""
+    def finish_erasing(self) -> bool:
+        """Blank whom all platforms have let go, and empty the write-ahead log after that; whether something is left.
+
+        The log cannot be emptied while somebody is reading.
+        """
+        left = self.erasing.finish()
         if self._database.rows("SELECT erase_log FROM store")[0][0]:
-            self._database.erase_log(waits_s=())
+            return not self._database.erase_log(waits_s=()) or left
+        return left
 
     def sealed_data_keys(self, data_key_ids: Sequence[str]) -> dict[str, bytes]:
         """The sealed form of data keys, by their IDs."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +33,23 @@ def hear(connection: Any, mdn: str, now: int) -> int:
     return int(number)
 
 
+def being_erased(connection: Any, mdns: Iterable[str]) -> str | None:
+    """One of `mdns` that is being erased, if any: nothing new may hang on it before it is blanked."""
+    found = connection.execute(
+        """SELECT s.mdn FROM json_each(?) j CROSS JOIN subscribers s ON s.mdn = j.value
+           WHERE s.erasing_at IS NOT NULL LIMIT 1""",
+        (json.dumps(list(mdns)),),
+    ).fetchone()
+    return found[0] if found else None
+
+
 def register(connection: Any, registrations: Sequence[Registration], now: int) -> int:
-    """Register at `now`, at most 5,000, in the caller's transaction; how many were new."""
+    """Register at `now`, at most 5,000, in the caller's transaction; how many were new.
+
+    Raises NotPossible, before anything is changed, where a number is being erased; the sentence does not name it.
+    """
+    if being_erased(connection, {one.mdn for one in registrations}):
+        raise NotPossible("the number is being erased: register it when it is gone")
     connection.executemany(
         "INSERT INTO subscribers (mdn, last_heard) VALUES (?, ?) ON CONFLICT DO NOTHING",
         [(one.mdn, now) for one in registrations],
@@ -103,11 +119,20 @@ class Registrations:
         self._database = database
 
     def add(self, registrations: Sequence[Registration], now: int) -> int:
-        """Register; returns how many were new. In steps of at most 5,000."""
+        """Register; returns how many were new. In steps of at most 5,000.
+
+        Raises NotPossible where an MDN is being erased; the steps before that one stand.
+        """
         new = 0
         for start in range(0, len(registrations), STEP_ROWS):
             with self._database.transaction() as connection:
-                new += register(connection, registrations[start : start + STEP_ROWS], now)
+                step = registrations[start : start + STEP_ROWS]
+                if erased := being_erased(connection, {one.mdn for one in step}):
+                    raise NotPossible(
+                        f"{erased} is being erased: 'kmp-smsd subscribers erase {erased}' tells what it waits for;"
+                        " register it afterwards"
+                    )
+                new += register(connection, step, now)
         return new
 
     def remove(self, mdn: str, app_ids: Sequence[str], now: int) -> list[str]:

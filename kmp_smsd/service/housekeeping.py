@@ -1,0 +1,61 @@
+"""Housekeeping: what nobody needs any more goes, in small steps between the batches of intake."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+
+from kmp_smsd.service.watching import watch
+from kmp_smsd.storage import Store, StoreUnavailable
+
+STEP_EVERY_S = 30.0
+DAY_MS = 86_400_000
+
+
+class Housekeeping:
+    """Takes its steps in the thread of `store`; batches pass between them."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        store: Store,
+        pool: ThreadPool,
+        reactor: Any,
+        *,
+        remember_days: int,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._pool = pool
+        self._reactor = reactor
+        self._remember_ms = remember_days * DAY_MS
+        self._wall = wall
+        self._watch = watch(self._tidy, reactor)
+
+    def start(self) -> None:
+        self._watch.start(STEP_EVERY_S, now=False)
+
+    def stop(self) -> None:
+        """Take no further step; the one under way goes on."""
+        if self._watch.running:
+            self._watch.stop()
+
+    @inlineCallbacks
+    def _tidy(self) -> Any:
+        for step in (self._store.waiting.expire, self._store.erasing.sweep):
+            if not self._watch.running:
+                return
+            before = int(self._wall() * 1000) - self._remember_ms
+            done: Deferred[int] = deferToThreadPool(self._reactor, self._pool, step, before)
+            try:
+                yield done
+            except StoreUnavailable as error:  # the next step finds the same
+                self.log.error("store unavailable: {reason}", reason=str(error))
+                return

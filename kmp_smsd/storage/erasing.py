@@ -1,0 +1,183 @@
+"""Erasing subscribers: what hangs on one goes, its keys are withdrawn, and in the end its MDN is blanked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kmp_smsd.storage.bindings import close_holds, end_bindings
+from kmp_smsd.storage.database import Database
+
+#: What a subscriber has that is deleted with it. Ended bindings, settled holds and the journal know its number alone.
+DELETED = ("registrations", "waiting")
+
+SWEEP_ROWS = 2_000  # subscribers that one step of a sweep, or of a look at those being erased, goes through
+
+_UNCONFIRMED = """
+SELECT 1 FROM outbox o WHERE o.subscriber = s.number AND o.wanted_version <> o.confirmed_version"""
+
+# What nobody needs: heard of long ago, and nothing hangs on it.
+_NEEDLESS = f"""s.mdn IS NOT NULL AND s.last_heard < ?
+  AND NOT EXISTS (SELECT 1 FROM registrations r WHERE r.subscriber = s.number)
+  AND NOT EXISTS (SELECT 1 FROM bindings b WHERE b.subscriber = s.number AND b.state = 'bound')
+  AND NOT EXISTS (SELECT 1 FROM waiting w WHERE w.subscriber = s.number)
+  AND NOT EXISTS (SELECT 1 FROM holds h WHERE h.subscriber = s.number AND h.state IN ('open', 'refused'))
+  AND NOT EXISTS ({_UNCONFIRMED})"""
+
+
+@dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """A platform that may still hold a key for an app of a subscriber that is erased."""
+
+    app_id: str
+    platform: str
+    rejected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """How far an erasure has come: `known` until the MDN is blanked; `log_emptied` where it is in no file any more."""
+
+    known: bool
+    blanked: bool
+    unconfirmed: tuple[Unconfirmed, ...] = ()
+    log_emptied: bool = True
+
+
+class Erasing:
+    """Erases subscribers: by command, when the last platform has confirmed, and when nobody needs a number."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._swept = 0  # the number up to which the sweep has come
+        self._looked = 0  # likewise the look at those being erased
+
+    def erase(self, mdn: str, now: int, *, at_once: bool = False) -> Erased:
+        """Remove all that hangs on `mdn` and want nothing at its platforms, in one transaction.
+
+        It is blanked once they have confirmed that, or `at_once`: then nobody tells those in `unconfirmed` any more.
+        To erase again is harmless.
+        """
+        with self._database.transaction() as connection:
+            found = connection.execute("SELECT number FROM subscribers WHERE mdn = ?", (mdn,)).fetchone()
+            if found is None:
+                return Erased(known=False, blanked=False)
+            (number,) = found
+            _remove_all(connection, number, now)
+            unconfirmed = _unconfirmed(connection, number)
+            blanked = at_once or not unconfirmed
+            if blanked:
+                _blank(connection, [number])
+        return Erased(True, blanked, unconfirmed, self._database.erase_log() if blanked else True)
+
+    def finish(self) -> bool:
+        """Blank whom all platforms have let go; whether there are others still. One step of a walk over them."""
+        rows = self._database.rows(
+            f"""SELECT s.number, NOT EXISTS ({_UNCONFIRMED}) FROM subscribers s
+                WHERE s.erasing_at IS NOT NULL AND s.number > ? ORDER BY s.number LIMIT ?""",
+            (self._looked, SWEEP_ROWS),
+        )
+        began, self._looked = self._looked, rows[-1][0] if len(rows) == SWEEP_ROWS else 0
+        if numbers := [number for number, confirmed in rows if confirmed]:
+            with self._database.transaction() as connection:  # nothing is wanted of them any more: confirmed stays so
+                _blank(connection, numbers)
+        return began > 0 or self._looked > 0 or len(numbers) < len(rows)
+
+    def sweep(self, heard_before: int) -> int:
+        """Blank numbers that nobody needs, last heard before that time (Unix milliseconds); how many.
+
+        One step of a walk over all subscribers, which begins again at its end. It writes only where it found some.
+        """
+        rows = self._database.rows(
+            f"""SELECT s.number, {_NEEDLESS}
+                FROM (SELECT * FROM subscribers WHERE number > ? ORDER BY number LIMIT ?) s""",
+            (heard_before, self._swept, SWEEP_ROWS),
+        )
+        self._swept = rows[-1][0] if len(rows) == SWEEP_ROWS else 0
+        found = [number for number, needless in rows if needless]
+        if not found:
+            return 0
+        with self._database.transaction() as connection:
+            still = [
+                number
+                for number in found
+                if connection.execute(
+                    f"SELECT 1 FROM subscribers s WHERE s.number = ? AND {_NEEDLESS}", (number, heard_before)
+                ).fetchone()
+            ]
+            _blank(connection, still)
+        return len(still)
+
+    def show(self, mdn: str) -> dict[str, Any] | None:
+        """What is known of `mdn`; None where nothing is."""
+        rows = self._database.rows
+        found = rows("SELECT number, last_heard, erasing_at FROM subscribers WHERE mdn = ?", (mdn,))
+        if not found:
+            return None
+        number, last_heard, erasing_at = found[0]
+        columns = ("app_id", "platform", "key_id", "wanted_version", "confirmed_version", "rejected_version", "error")
+        return {
+            "mdn": mdn,
+            "subscriber": number,
+            "last_heard_at": last_heard,
+            "erasing_at": erasing_at,
+            "registered": [
+                row[0] for row in rows("SELECT app FROM registrations WHERE subscriber = ? ORDER BY app", (number,))
+            ],
+            "bound": self._database.records(
+                ("app_id", "key_id"),
+                """SELECT b.app, k.key_id FROM bindings b JOIN keys k ON k.id = b.key
+                   WHERE b.subscriber = ? AND b.state = 'bound' ORDER BY b.app""",
+                (number,),
+            ),
+            "ended_bindings": rows(
+                "SELECT count(*) FROM bindings WHERE subscriber = ? AND state <> 'bound'", (number,)
+            )[0][0],
+            "holds": rows(
+                "SELECT count(*) FROM holds WHERE subscriber = ? AND state IN ('open', 'refused')", (number,)
+            )[0][0],
+            "waiting": rows("SELECT count(*) FROM waiting WHERE subscriber = ?", (number,))[0][0],
+            "unconfirmed": self._database.records(
+                columns,
+                """SELECT o.app, o.platform, k.key_id, o.wanted_version, o.confirmed_version, o.rejected_version,
+                     o.error
+                   FROM outbox o LEFT JOIN keys k ON k.id = o.key
+                   WHERE o.subscriber = ? AND o.wanted_version <> o.confirmed_version ORDER BY o.app, o.platform""",
+                (number,),
+            ),
+        }
+
+
+def _remove_all(connection: Any, number: int, now: int) -> None:
+    for (app_id,) in connection.execute(
+        "SELECT app FROM bindings WHERE subscriber = ? AND state = 'bound'", (number,)
+    ).fetchall():
+        end_bindings(connection, "subscriber erased", now, subscriber=number, app_id=app_id)
+    for (app_id,) in connection.execute(
+        "SELECT DISTINCT app FROM holds WHERE subscriber = ? AND state IN ('open', 'refused')", (number,)
+    ).fetchall():
+        close_holds(connection, now, subscriber=number, app_id=app_id)
+    for table in DELETED:
+        connection.execute(f"DELETE FROM {table} WHERE subscriber = ?", (number,))
+    connection.execute("UPDATE subscribers SET erasing_at = ? WHERE number = ? AND erasing_at IS NULL", (now, number))
+
+
+def _unconfirmed(connection: Any, number: int) -> tuple[Unconfirmed, ...]:
+    return tuple(
+        Unconfirmed(app_id, platform, bool(rejected))
+        for app_id, platform, rejected in connection.execute(
+            """SELECT app, platform, wanted_version = rejected_version FROM outbox
+               WHERE subscriber = ? AND wanted_version <> confirmed_version ORDER BY app, platform""",
+            (number,),
+        )
+    )
+
+
+def _blank(connection: Any, numbers: Sequence[int]) -> None:
+    """Forget the MDNs of these subscribers. Without one nothing can be delivered, so their outbox rows go too."""
+    parameters = [(number,) for number in numbers]
+    connection.executemany("DELETE FROM outbox WHERE subscriber = ?", parameters)
+    connection.executemany("UPDATE subscribers SET mdn = NULL, erasing_at = NULL WHERE number = ?", parameters)
+    if numbers:
+        connection.execute("UPDATE store SET erase_log = erase_log + 1")

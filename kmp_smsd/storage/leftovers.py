@@ -1,0 +1,84 @@
+"""What SQLite leaves in its file although it was deleted: copies in the unused middle of a page.
+
+`secure_delete` overwrites what is deleted. But a page that is rebuilt, because an entry did not fit into it, may keep
+copies of entries between the cells' pointers and their content; tried: so was one erased number in a thousand. Nothing
+reads those octets. Here they are overwritten in the file itself, under conditions that `clear_leftovers` names.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+_CHUNK_OCTETS = 1 << 20
+_HEADER = struct.Struct(">BHHHB")  # of a b-tree page: kind, first free block, cells, their begin, fragments
+_HEADER_OCTETS = {2: 12, 5: 12, 10: 8, 13: 8}  # by kind: inner and leaf pages of indexes and tables
+_FIRST_PAGE = 100  # the file's own header, before that of its first page
+# In a page that is none of a b-tree, the first octet is the highest of a page number: 0 or 1 in files below this.
+_PAGES_MAX = 2 << 24
+
+# Closing any descriptor of a file drops all locks that this process has on it, SQLite's too (POSIX): so none is closed.
+_descriptors: dict[tuple[int, int], int] = {}
+
+
+def find_leftovers(path: Path) -> list[int]:
+    """The offsets of pages with something in their unused middle. May run beside writers."""
+    descriptor = _descriptor(path)
+    return [offset for offset, page in _pages(descriptor) if _unused(page, offset) is not None]
+
+
+def clear_leftovers(path: Path, offsets: Sequence[int]) -> None:
+    """Overwrite the unused middle of these pages with zeros, durably.
+
+    The caller keeps all writers out and has just emptied the write-ahead log, so that the file alone is the database;
+    and has another connection commit before writers may go on, so that none of them keeps an old page in its cache.
+    """
+    descriptor = _descriptor(path)
+    octets = _page_octets(descriptor)
+    for offset in offsets:
+        found = _unused(os.pread(descriptor, octets, offset), offset)
+        if found is not None:
+            begin, end = found
+            os.pwrite(descriptor, bytes(end - begin), offset + begin)
+    os.fsync(descriptor)
+
+
+def _unused(page: bytes, offset: int) -> tuple[int, int] | None:
+    """Where the unused middle of a page begins and ends; None where there is none, or nothing in it."""
+    start = _FIRST_PAGE if offset == 0 else 0
+    if len(page) < start + _HEADER.size or page[start] not in _HEADER_OCTETS:
+        return None
+    kind, _, cells, content, _ = _HEADER.unpack_from(page, start)
+    begin = start + _HEADER_OCTETS[kind] + 2 * cells
+    if not begin < content <= len(page) or not any(page[begin:content]):
+        return None
+    return begin, content
+
+
+def _pages(descriptor: int) -> Iterator[tuple[int, bytes]]:
+    octets = _page_octets(descriptor)
+    if os.fstat(descriptor).st_size > octets * _PAGES_MAX:
+        return
+    at = 0
+    while chunk := os.pread(descriptor, _CHUNK_OCTETS, at):
+        for begin in range(0, len(chunk), octets):
+            yield at + begin, chunk[begin : begin + octets]
+        at += len(chunk)
+
+
+def _page_octets(descriptor: int) -> int:
+    (octets,) = struct.unpack(">H", os.pread(descriptor, 2, 16))
+    return 65_536 if octets == 1 else int(octets)
+
+
+def _descriptor(path: Path) -> int:
+    status = path.stat()
+    place = status.st_dev, status.st_ino
+    for other, descriptor in list(_descriptors.items()):
+        if os.fstat(descriptor).st_nlink == 0:  # deleted, so that nobody's locks on it matter
+            os.close(_descriptors.pop(other))
+    if place not in _descriptors:
+        _descriptors[place] = os.open(path, os.O_RDWR)
+    return _descriptors[place]
