@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kmp_smsd.cli.arguments import confirm, dry_run_option, json_option, yes_option
+from kmp_smsd.cli.arguments import SECONDS, confirm, dry_run_option, json_option, yes_option
 from kmp_smsd.cli.failures import CONFIGURATION, NO_PERMISSION, UNAVAILABLE, Failed
 from kmp_smsd.cli.output import Columns, Row, count, listing, platform
 from kmp_smsd.cli.settings import Settings, now_ms
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from kmp_smsd.channels.options import HostKey, SecretRef
     from kmp_smsd.storage import Store
 
+POLL_S = 0.05
+
 
 def _state(row: Row) -> str:
     if not row["configured"]:
-        return "in no file"
+        return "in no file" if row["forgotten_at"] is None else "to be forgotten"
     return (
         "paused" if row["paused"] else "failing" if row["last_error"] else "good" if row["last_success_at"] else "new"
     )
@@ -63,7 +65,7 @@ SHOWN: Columns = {
 
 @click.group()
 def platforms() -> None:
-    """Show, test and trust platforms, and deliver all to one again."""
+    """Show, test, trust and forget platforms, and deliver all to one again."""
 
 
 @platforms.command("list")
@@ -78,7 +80,7 @@ def list_(settings: Settings, as_json: bool) -> None:
         del seen[""]  # nothing waits for a platform that is in no file yet
     new = {
         "due": 0, "oldest_due_at": None, "rejected": 0, "last_success_at": None, "last_error": None,
-        "last_error_at": None, "next_try_at": None, "paused": 0,
+        "last_error_at": None, "next_try_at": None, "paused": 0, "forgotten_at": None,
     }  # fmt: skip
     rows = []
     for name in sorted(seen.keys() | config.platforms.keys()):
@@ -200,6 +202,52 @@ def resync(settings: Settings, name: str, dry_run: bool, yes: bool) -> None:
         confirm(question, yes=yes)
         wanted = store.outbox.want_again(now_ms(), platform=name)
     click.echo(f"{count(wanted, 'row')} of {name}: wanted again")
+
+
+@platforms.command()
+@click.argument("name")
+@dry_run_option
+@yes_option
+@click.option("--wait", "wait_s", type=SECONDS, default=10.0, show_default=True, metavar="SECONDS",
+              help="How long to wait for dispatch to do it.")  # fmt: skip
+@click.pass_obj
+def forget(settings: Settings, name: str, dry_run: bool, yes: bool, wait_s: float) -> None:
+    """Drop what is kept of a platform that is gone: nobody tells it any more to give up what it holds.
+
+    Keys that are still wanted there wait until another platform's file has their apps. Dispatch does it, if it runs
+    without a file of that name. Exits 69 where it has not in time; the wish is kept then.
+    """
+    from kmp_smsd.config.load import PLATFORMS
+
+    path = settings.path.parent / PLATFORMS / f"{name}.toml"
+    with settings.store() as store:
+        check_name(settings, store, name)
+        if path.exists():
+            raise Failed(f"{path} still names it: let `apps = []` there until all is confirmed, then remove the file")
+        wanted, unconfirmed = store.outbox.count_held(name)
+        waits = f"{count(wanted, 'key')} wanted there {'waits' if wanted == 1 else 'wait'} for another platform"
+        question = f"{name} is forgotten: {waits}, {count(unconfirmed, 'withdrawal')} will never reach it."
+        if dry_run:
+            click.echo(question)
+            return
+        confirm(question, yes=yes)
+        store.routes.wish_forgotten(name, now_ms())
+        if not _await_forgotten(store, name, wait_s):
+            raise Failed(
+                f"dispatch has not forgotten {name} within {wait_s:g} s; the wish is kept, and is done as soon as"
+                " dispatch runs without that file: restart it where it began before the file was removed",
+                UNAVAILABLE,
+            )
+    click.echo(f"{name} is forgotten")
+
+
+def _await_forgotten(store: Store, name: str, wait_s: float) -> bool:
+    deadline = time.monotonic() + wait_s
+    while store.routes.is_to_be_forgotten(name):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
 
 
 def check_name(settings: Settings, store: Store, name: str) -> None:

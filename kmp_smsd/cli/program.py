@@ -35,7 +35,7 @@ COMMANDS = {
     "waiting": ("waiting", "waiting", "Show the requests that came before what they need."),
     "holds": ("holds", "holds", "Decide the requests that wait for a person."),
     "outbox": ("outbox", "outbox", "Show and hurry what is to be delivered."),
-    "platforms": ("platforms", "platforms", "Show, test and trust platforms, and deliver all to one again."),
+    "platforms": ("platforms", "platforms", "Show, test, trust and forget platforms, and deliver all to one again."),
     "journal": ("journal", "journal", "Show what became of messages."),
     "master-key": ("master_key", "master_key", "Make the key that protects all others."),
     "db": ("db", "db", "Create, migrate, back up and restore the database."),

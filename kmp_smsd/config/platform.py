@@ -20,9 +20,9 @@ class Platform(Section):
 
     enabled: bool = Field(default=True, description="false: the file is checked, and the platform gets nothing.")
     apps: Annotated[tuple[AppId, ...], LIST] = Field(
-        min_length=1,
         max_length=1000,
-        description="The app IDs whose keys this platform gets. An app is in one file only.",
+        description="The app IDs whose keys this platform gets. An app is in one file only. Empty: the platform gives "
+        "up what it holds and gets nothing any more.",
     )
     retry_min_s: float = Field(
         default=5.0,

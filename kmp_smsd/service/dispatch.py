@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from twisted.application.service import Service
@@ -70,6 +69,7 @@ class Dispatcher(Service):
         self._watched: Deferred[Any] | None = None
         self._data_version: int | None = None
         self._erase_at: int | None = None  # Unix milliseconds; None: nothing is being erased
+        self._kept = False  # what has a file is not to be forgotten
         self._routed = False  # each app is routed and all of its deliveries have followed
         self._moving: Iterator[int] | None = None  # the steps in which they do
         self._stopping = False
@@ -112,18 +112,27 @@ class Dispatcher(Service):
 
         So nobody else waits for them. After a fault of the store it begins again: what has followed stays.
         """
+        if not self._kept:
+            self._store.routes.keep(self._workers)
+            self._kept = True
         if self._moving is None:
             moving = self._store.routes.set(self._routes)
             if moving:
                 self.log.info("routes changed, deliveries follow: {apps}", apps=", ".join(sorted(moving)))
-            now = int(self._wall() * 1000)
-            # what waits for a later try may have waited for what was mended before this start
-            self._moving = chain(self._store.routes.move(now), self._store.outbox.hasten(self._workers, now))
+            self._moving = self._move(int(self._wall() * 1000))
         try:
             self._routed = next(self._moving, None) is None
         except BaseException:  # a generator that raised is spent: begin again
             self._moving = None
             raise
+
+    def _move(self, now: int) -> Iterator[int]:
+        yield from self._store.routes.move(now)
+        if names := self._store.routes.to_forget(self._workers):
+            yield from self._store.routes.forget(names, now)
+            self.log.info("platforms forgotten: {names}", names=", ".join(names))
+        # what waits for a later try may have waited for what was mended before this start
+        yield from self._store.outbox.hasten(self._workers, now)
 
     def _look(self) -> Deferred[Any]:
         """See where something is due, and put workers on it. The next look waits for this one."""
@@ -142,6 +151,8 @@ class Dispatcher(Service):
         if changed or (self._erase_at is not None and self._erase_at <= self._wall() * 1000):
             left = self._store.finish_erasing()
             self._erase_at = int(self._wall() * 1000) + ERASE_EVERY_MS if left else None
+            if self._routed and self._store.routes.to_forget(self._workers):
+                self._routed, self._moving = False, None  # begun with the next look
         self._data_version = version
         now = int(self._wall() * 1000)
         due = {

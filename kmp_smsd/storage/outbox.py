@@ -65,25 +65,32 @@ def want(connection: Any, wants: Iterable[Want], now: int) -> None:
     """Write `wants` inside the caller's transaction, each at a new version.
 
     Where nothing is wanted any more, but the same MDN and app have a key elsewhere, that key is wanted again above it.
+    While an app moves to another platform, what is wanted of it leaves the old one here, where its row has not followed
+    yet: at every commit a key is wanted at one platform.
     """
     wants = list(wants)
     apps = json.dumps(list({one.app_id for one in wants}))
-    routes = dict(connection.execute("SELECT app, platform FROM routes JOIN json_each(?) ON app = value", (apps,)))
-    connection.executemany(
-        _WANT,
-        [
-            (
-                one.subscriber,
-                one.app_id,
-                routes.get(one.app_id, "") if one.platform is None else one.platform,
-                one.key,
-                one.above,
-                now,
-            )
-            for one in wants
-        ],
-    )
-    emptied = [(one.subscriber, one.app_id) for one in wants if one.key is None]
+    routes = {
+        app: (platform, moving)
+        for app, platform, moving in connection.execute(
+            "SELECT app, platform, moving FROM routes JOIN json_each(?) ON app = value", (apps,)
+        )
+    }
+    rows: list[tuple[Any, ...]] = []
+    for one in wants:
+        platform, moving = routes.get(one.app_id, ("", 0)) if one.platform is None else (one.platform, 0)
+        if moving:
+            rows += [
+                (one.subscriber, one.app_id, old, None, one.above, now)
+                for (old,) in connection.execute(
+                    """SELECT platform FROM outbox
+                       WHERE subscriber = ? AND app = ? AND platform <> ? AND key IS NOT NULL""",
+                    (one.subscriber, one.app_id, platform),
+                )
+            ]
+        rows.append((one.subscriber, one.app_id, platform, one.key, one.above, now))
+    connection.executemany(_WANT, rows)
+    emptied = [(subscriber, app) for subscriber, app, _, key, *_ in rows if key is None]
     if emptied:
         outbid = connection.execute(_OUTBID_BY_NOTHING, (json.dumps(emptied),)).fetchall()
         connection.executemany(
@@ -142,6 +149,9 @@ class Reject:
 @dataclass(frozen=True, slots=True)
 class Outbid:
     """The platform holds the higher version `held`: want the same above it, unless something else is wanted by now.
+
+    But where nothing is wanted, and another platform was told just that for this MDN + app, the two are one receiver that
+    heard of the move in the other order: then this one has let go already.
 
     It is tried at `try_at` (Unix milliseconds), counts as an attempt and is as old as before, and ``outbox list`` shows
     `reason`: a platform may answer so for ever.
@@ -322,6 +332,15 @@ class Outbox:
     def count(self, platform: str) -> int:
         """How many rows `platform` has: what a resync of it wants again."""
         return int(self._database.rows("SELECT count(*) FROM outbox WHERE platform = ?", (platform,))[0][0])
+
+    def count_held(self, platform: str) -> tuple[int, int]:
+        """How many keys are wanted at `platform`, and how many rows of it want nothing and are not confirmed."""
+        ((wanted, unconfirmed),) = self._database.rows(
+            """SELECT count(key), count(*) FILTER (WHERE key IS NULL AND wanted_version <> confirmed_version)
+               FROM outbox WHERE platform = ?""",
+            (platform,),
+        )
+        return wanted, unconfirmed
 
     def listing(
         self,

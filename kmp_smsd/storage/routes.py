@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,6 +41,9 @@ class Routes:
                    WHERE platform <> excluded.platform""",
                 list(apps.items()),
             )
+            connection.executemany(
+                "INSERT INTO platforms (name) VALUES (?) ON CONFLICT DO NOTHING", [(name,) for name in apps.values()]
+            )
             return [row[0] for row in connection.execute("SELECT app FROM routes WHERE moving = 1")]
 
     def all(self) -> dict[str, str]:
@@ -66,6 +70,59 @@ class Routes:
         yield from Outbox(self._database).walk(follow, now, wants_per_row=2)
         with self._database.transaction() as connection:
             connection.executemany("UPDATE routes SET moving = 0 WHERE app = ? AND platform = ?", list(moving.items()))
+
+    def wish_forgotten(self, name: str, now: int) -> None:
+        """Have dispatch drop what it has of a platform that is gone, as soon as it runs without a file of it."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                """INSERT INTO platforms (name, forgotten_at) VALUES (?, ?)
+                   ON CONFLICT (name) DO UPDATE SET forgotten_at = excluded.forgotten_at""",
+                (name, now),
+            )
+
+    def is_to_be_forgotten(self, name: str) -> bool:
+        """Whether that wish still stands."""
+        wished = self._database.rows("SELECT 1 FROM platforms WHERE name = ? AND forgotten_at IS NOT NULL", (name,))
+        return bool(wished)
+
+    def keep(self, served: Collection[str]) -> None:
+        """Platforms that have a file are not forgotten, whatever was wished before it came back."""
+        if self._database.rows("SELECT 1 FROM platforms WHERE forgotten_at IS NOT NULL"):
+            with self._database.transaction() as connection:
+                connection.executemany(
+                    "UPDATE platforms SET forgotten_at = NULL WHERE name = ?", [(name,) for name in served]
+                )
+
+    def to_forget(self, served: Collection[str]) -> list[str]:
+        """The platforms that a person wishes forgotten, and that are not among those `served`."""
+        wished = self._database.rows("SELECT name FROM platforms WHERE forgotten_at IS NOT NULL ORDER BY name")
+        return [row[0] for row in wished if row[0] not in served]
+
+    def forget(self, names: Collection[str], now: int) -> Iterator[int]:
+        """Drop these platforms, step by step; yields how much was wanted elsewhere in each, after its commit.
+
+        What is wanted at one of them waits without a platform from then on, as do its apps. May be stopped and begun
+        again at any row.
+        """
+        with self._database.transaction() as connection:
+            connection.execute(
+                "UPDATE routes SET platform = '', moving = 1 WHERE platform IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(names)),),
+            )
+        yield from self.move(now)
+
+        def drop(connection: Any, rows: list[Any]) -> list[Want]:
+            return [
+                want
+                for subscriber, app, platform, _ in rows
+                if platform in names
+                for want in _dropped(connection, subscriber, app, platform)
+            ]
+
+        yield from Outbox(self._database).walk(drop, now, wants_per_row=2)
+        with self._database.transaction() as connection:
+            connection.executemany("DELETE FROM platforms WHERE name = ?", [(name,) for name in names])
+            connection.execute("DELETE FROM routes WHERE platform = '' AND moving = 0")
 
     def report(self, state: PlatformState) -> None:
         """Keep what happened to a platform for people to see."""
@@ -124,7 +181,16 @@ class Routes:
         )
         state = asdict(self.state(name))
         del state["name"]
-        return {"platform": name, "apps": apps, "due": due, "oldest_due_at": oldest, "rejected": rejected, **state}
+        forgotten = self._database.rows("SELECT forgotten_at FROM platforms WHERE name = ?", (name,))
+        return {
+            "platform": name,
+            "apps": apps,
+            "due": due,
+            "oldest_due_at": oldest,
+            "rejected": rejected,
+            **state,
+            "forgotten_at": forgotten[0][0] if forgotten else None,
+        }
 
 
 def _bound_here(connection: Any, subscriber: int, app: str, platform: str) -> list[Want]:
@@ -136,3 +202,25 @@ def _bound_here(connection: Any, subscriber: int, app: str, platform: str) -> li
         (platform, subscriber, app),
     ).fetchone()
     return [Want(subscriber, app, found[0], platform)] if found is not None and found[0] != found[1] else []
+
+
+def _dropped(connection: Any, subscriber: int, app: str, platform: str) -> list[Want]:
+    """Delete a row, at which nothing is wanted any more, and keep its version where it is the highest.
+
+    The next version of this MDN + app must be above it: a receiver knows no other way to tell old from new.
+    """
+    place = (subscriber, app, platform)
+    (version,) = connection.execute(
+        """DELETE FROM outbox WHERE subscriber = ? AND app = ? AND platform = ?
+           RETURNING max(wanted_version, confirmed_version)""",
+        place,
+    ).fetchone()
+    others = connection.execute(
+        """SELECT max(wanted_version, confirmed_version), platform, key FROM outbox
+           WHERE subscriber = ? AND app = ? ORDER BY key IS NULL, platform""",
+        (subscriber, app),
+    ).fetchall()
+    if any(other[0] >= version for other in others):
+        return []
+    _, at, key = others[0] if others else (0, "", None)
+    return [Want(subscriber, app, key, at, above=version)]

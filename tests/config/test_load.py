@@ -281,12 +281,33 @@ def test_section_that_is_no_section_is_a_fault(files):
 
 def test_app_in_two_files_is_a_fault(files):
     files.write("platforms.d/a.toml", PLATFORM)
-    files.write("platforms.d/b.toml", PLATFORM.replace('"meter"', '"x",\n"meter"'))
+    files.write("platforms.d/b.toml", PLATFORM.replace('"meter"', '"x",\n"meter"').replace("keys.", "other."))
     assert files.faults() == [
         'platforms.d/b.toml:2: apps[1]: "meter" goes to one platform only, and platforms.d/a.toml:1 has it already'
     ]
     files.write("platforms.d/b.toml", "enabled = false\n" + PLATFORM)
     assert list(files.load().platforms) == ["a"]
+
+
+def test_receiver_of_two_files_is_a_fault(files):
+    """Two platforms that are one receiver would withdraw from it what the other one binds."""
+    files.write("platforms.d/a.toml", PLATFORM)
+    files.write("platforms.d/b.toml", PLATFORM.replace('"meter"', '"x"').replace('"keys', '"one.example", "keys'))
+    assert files.faults() == [
+        "platforms.d/b.toml:4: [channel] hosts[1]: keys.example:22 is the receiver of platforms.d/a.toml:4 already:"
+        " put the apps of both into one file"
+    ]
+    for other in ('user = "kmp2"', 'user = "kmp"\ncommand = "kmp-receive --store two"'):
+        text = PLATFORM.replace('"meter"', '"x"').replace('user = "kmp"', other)
+        files.write("platforms.d/b.toml", text)
+        assert set(files.load().platforms) == {"a", "b"}
+    files.write("platforms.d/b.toml", "enabled = false\n" + PLATFORM)
+    assert set(files.load().platforms) == {"a"}
+
+
+def test_platform_without_apps_gives_up_what_it_holds(files):
+    files.write("platforms.d/a.toml", PLATFORM.replace('"meter"', ""))
+    assert files.load().platforms["a"].apps == ()
 
 
 def test_app_named_twice_in_one_file_is_a_fault(files):

@@ -8,7 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 from kmp_smsd.domain.policy import SyncPolicy
-from kmp_smsd.storage import Store, database, journal, maintenance, open_store, outbox, requests
+from kmp_smsd.storage import Store, database, erasing, journal, maintenance, open_store, outbox, requests
 
 
 class Sqlite:
@@ -39,6 +39,7 @@ class Sqlite:
         with (
             mock.patch.object(database, "STEP_ROWS", 2),
             mock.patch.object(outbox, "STEP_ROWS", 2),
+            mock.patch.object(erasing, "SWEEP_ROWS", 2),
             mock.patch.object(journal, "JOURNAL_STEP", 2),
             mock.patch.object(requests, "STEP_ROWS", 2),
             mock.patch.object(requests, "BATCH_ROWS", 2),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -10,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kmp_smsd.storage import Store
+from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow
 from kmp_smsd.storage.routes import PlatformState
 from tests.storage.stock import (
+    MOVING,
     NOW,
     A,
     B,
@@ -19,6 +23,7 @@ from tests.storage.stock import (
     confirm_all,
     due,
     import_keys,
+    outbox,
     register,
     row_at,
     settle,
@@ -167,3 +172,191 @@ def test_what_was_reported_of_a_platform_is_read_back(store: Store) -> None:
     assert store.routes.state("metering") == reported
     store.outbox.retry(NOW, platform="tracking")  # which nobody has seen yet
     assert store.routes.state("tracking") == PlatformState("tracking")
+
+
+# Platforms that are forgotten
+
+
+def forget(store: Store, name: str, now: int) -> None:
+    store.routes.wish_forgotten(name, now)
+    assert store.routes.to_forget(["other"]) == [name]
+    sum(store.routes.forget([name], now))
+
+
+def test_keys_wanted_at_a_forgotten_platform_wait_for_another(store: Store) -> None:
+    store.routes.set({"meter": "old"})
+    many(store)
+    confirm_all(store, "old")
+    before = versions(store)
+    forget(store, "old", NOW + 1)
+    assert {platform for _, _, platform in wanted(store)} == {""}
+    assert held_at(store) == {"": bound_keys(store)}
+    assert [one["platform"] for one in store.routes.platforms()] == [""]
+    assert store.routes.all() == {}
+    assert all(version > before[place] for place, version in versions(store).items())
+    store.routes.set({"meter": "new"})
+    sum(store.routes.move(NOW + 2))
+    assert held_at(store) == {"new": bound_keys(store)}
+
+
+def test_forgotten_platform_of_a_renamed_file_leaves_the_new_one_alone(store: Store) -> None:
+    store.routes.set({"meter": "old"})
+    many(store)
+    store.routes.set({"meter": "new"})
+    sum(store.routes.move(NOW + 1))
+    before = {(row["mdn"], row["wanted_version"]) for row in outbox(store) if row["platform"] == "new"}
+    assert store.outbox.count_held("old") == (0, 20)
+    forget(store, "old", NOW + 2)
+    assert {(row["mdn"], row["wanted_version"]) for row in outbox(store)} == before
+
+
+def test_version_outlives_its_platform(store: Store) -> None:
+    """A version far ahead of the clock, of a platform that is forgotten: the next one is above it all the same."""
+    ahead = NOW + 80_000_000
+    store.routes.set({"meter": "old", "tracker": "old"})
+    import_keys(store, "k1", "k2")
+    register(store, A, "meter")
+    register(store, B, "meter")
+    settle(store, sync(A, "k1"), sync(B, "k2"))
+    store.bindings.withdraw(A, "meter", NOW)
+    store.outbox.settle("old", [Outbid(row, ahead, NOW) for row in due(store, "old")], NOW)
+    store.routes.set({"meter": "new"})
+    sum(store.routes.move(NOW + 1))
+    store.outbox.settle("old", [Outbid(row, ahead + 9, NOW + 1) for row in due(store, "old", NOW + 1)], NOW + 1)
+    before = versions(store)
+    forget(store, "old", NOW + 2)
+    assert held_at(store) == {"new": {B: "k2"}}
+    assert all(version >= before[place] > ahead for place, version in versions(store).items())
+    settle(store, sync(A, "k1", received_at=NOW + 3), now=NOW + 3)
+    assert versions(store)[A, "meter"] > before[A, "meter"]
+
+
+def test_platform_whose_file_came_back_is_not_forgotten(store: Store) -> None:
+    store.routes.set({"meter": "old"})
+    store.routes.wish_forgotten("old", NOW)
+    assert store.routes.to_forget(["old"]) == []
+    store.routes.keep(["old", "other"])
+    assert store.routes.to_forget([]) == []
+    assert not store.routes.is_to_be_forgotten("old")
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers(0, 30), max_size=4))
+def test_forgetting_that_is_interrupted_anywhere_comes_to_the_same_end(open_store: Any, stops: list[int]) -> None:
+    store = open_store(name=f"forgotten-{next(names)}")
+    store.routes.set({"meter": "gone"})
+    many(store)
+    store.routes.set({"meter": "other"})
+    for _ in zip(range(5), store.routes.move(NOW), strict=False):
+        pass
+    before = versions(store)
+    for step, steps in enumerate(stops):
+        forgetting = store.routes.forget(["gone", "other"], NOW + step)
+        for _ in zip(range(steps), forgetting, strict=False):
+            pass
+        forgetting.close()
+        assert_each_key_is_wanted_once(store)
+    sum(store.routes.forget(["gone", "other"], NOW + 10))
+    assert held_at(store) == {"": bound_keys(store)}
+    assert {platform for _, _, platform in wanted(store)} == {""}
+    assert all(version >= before[place] for place, version in versions(store).items())
+    store.close()
+
+
+# At every commit
+
+
+def assert_each_key_is_wanted_once(store: Store) -> None:
+    """Each bound key at one platform, and no other key anywhere."""
+    found = sorted(((mdn, app), key) for (mdn, app, _), key in wanted(store).items() if key is not None)
+    assert found == sorted(bound(store).items())
+
+
+def test_each_key_is_wanted_at_one_platform_at_every_commit(open_store: Any) -> None:
+    """Files are renamed, split and merged, a platform is forgotten, while messages and wishes come in between."""
+    dispatch, intake, reader = open_store(), open_store(MOVING), open_store()
+    commits = []
+
+    def checked(store: Store) -> None:
+        real = store._database.transaction
+
+        @contextmanager
+        def transaction() -> Iterator[Any]:
+            with real() as connection:
+                yield connection
+            commits.append(store)
+            assert_each_key_is_wanted_once(reader)
+
+        store._database.transaction = transaction  # type: ignore[method-assign]
+
+    checked(dispatch)
+    checked(intake)
+    many(intake)
+    spare = [f"spare{number}" for number in range(60)]
+    import_keys(intake, *spare)
+    wishes = itertools.count()
+
+    def load() -> None:
+        """A terminal replaced, a repeat, a withdrawal, a SIM swapped: each at a number of its own."""
+        at, now = next(wishes), NOW + 10 * next(wishes)
+        one, two, three = (MDNS[(at * 7 + shift) % 20] for shift in (0, 5, 10))
+        settle(intake, sync(one, spare[at % 60], received_at=now), sync(two, KEYS[at % 20], received_at=now), now=now)
+        if (three, "meter") in bound(reader):
+            intake.bindings.withdraw(three, "meter", now)
+
+    now = NOW
+    for files in (
+        {"meter": "a", "tracker": "a"},
+        {"meter": "b", "tracker": "b"},  # renamed
+        {"meter": "b", "tracker": "c"},  # split
+        {"meter": "c", "tracker": "c"},  # merged
+        {"tracker": "c"},
+        {"meter": "b"},
+    ):
+        now += 1_000
+        dispatch.routes.set(files)
+        for _ in dispatch.routes.move(now):
+            load()
+        for _ in dispatch.routes.forget(["a"], now):
+            load()
+        load()
+    assert len(commits) > 200
+    sum(dispatch.routes.move(now))
+    assert held_at(reader) == {"b": bound_keys(reader)}
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_moved_between_two_files_of_one_receiver_the_key_stays_there(open_store: Any, data: st.DataObject) -> None:
+    """Withdrawal and bind come in any order, by two connections, and answers are lost."""
+    store = open_store(name=f"receiver-{next(names)}")
+    import_keys(store, "k1")
+    register(store, A, "meter")
+    settle(store, sync(A, "k1"))
+    held: tuple[int, str | None] = (0, None)
+
+    def deliver(platform: str, row: OutboxRow, *, lost: bool) -> None:
+        nonlocal held
+        key = row.key.key_id if row.key else None
+        answer: Confirm | Outbid = Confirm(row)
+        if row.version < held[0]:
+            answer = Outbid(row, held[0], NOW)
+        else:
+            assert row.version > held[0] or key == held[1]
+            held = row.version, key
+        if not lost:
+            store.outbox.settle(platform, [answer], NOW)
+
+    flying: list[tuple[str, OutboxRow]] = []
+    for _ in range(data.draw(st.integers(1, 3))):
+        store.routes.set({"meter": data.draw(st.sampled_from(["one", "two"]))})
+        sum(store.routes.move(NOW))
+        for _ in range(data.draw(st.integers(0, 4))):
+            for platform in data.draw(st.permutations(["one", "two"])):
+                flying += [(platform, row) for row in due(store, platform)]
+            if flying:
+                deliver(*flying.pop(data.draw(st.integers(0, len(flying) - 1))), lost=data.draw(st.booleans()))
+    while left := [(platform, row) for platform in ("one", "two") for row in due(store, platform)]:
+        deliver(*data.draw(st.sampled_from(left)), lost=False)
+    assert held[1] == "k1"
+    store.close()
