@@ -568,6 +568,61 @@ def test_routes_are_set_though_the_store_fails_at_first(tmp_path, monkeypatch):
     at.mine.close()
 
 
+# Erasing, and platforms that are gone
+
+
+def test_subscriber_is_blanked_when_the_last_platform_has_confirmed(start):
+    at = start(due=(1,))
+    at.settle(1)
+    at.look()
+    at.store.erasing.erase(mdn(1), at.now)
+    at.look(20)
+    assert at.store.erasing.show(mdn(1)) is not None
+    at.settle(1)
+    at.look()
+    assert at.store.erasing.show(mdn(1)) is None
+
+
+def test_log_is_emptied_after_the_reader_is_gone_though_nobody_writes(start):
+    at = start(due=(1, 2))
+    reading = at.store._database.connection.execute("SELECT * FROM keys")
+    reading.fetchone()
+    with closing(sqlite3.connect(str(at.store._database.path), isolation_level=None)) as connection:
+        connection.execute("UPDATE store SET erase_log = 1")
+    at.look(15)
+    reading.close()
+    assert at.store._database.rows("SELECT erase_log FROM store") == [(1,)]
+    at.look(11)
+    assert at.store._database.rows("SELECT erase_log FROM store") == [(0,)]
+
+
+def test_platform_without_a_file_is_forgotten_when_somebody_wishes_so(start):
+    at = start()
+    at.look(3)
+    at.make_due(1)
+    with closing(sqlite3.connect(str(at.store._database.path), isolation_level=None)) as connection:
+        connection.execute("UPDATE routes SET platform = 'gone' WHERE app = 'app-1'")
+        connection.execute("UPDATE outbox SET platform = 'gone'")
+    at.store.routes.wish_forgotten("gone", at.now)
+    at.store.routes.wish_forgotten("p2", at.now)
+    at.look(10)
+    assert at.store.routes.to_forget([]) == ["p2"]  # whose file was still there when dispatch began
+    assert row_at(at.store, mdn(1), "app-1", "p1")["key_id"] == "KEY-1"
+    assert at_platform(at, "gone") == 0
+    assert at.begun() == ["p1"]
+
+
+def test_platform_whose_file_is_there_at_the_start_is_not_forgotten(tmp_path, monkeypatch):
+    at = At(tmp_path / "kmp.db", monkeypatch, {"p1": DelivererByHand("p1")})
+    at.store.routes.wish_forgotten("p1", at.now)
+    at.start()
+    at.look(5)
+    assert at.store.routes.to_forget([]) == []
+    assert at.store.routes.all() == {"app-1": "p1"}
+    at.store.close()
+    at.mine.close()
+
+
 # Apps that moved
 
 
