@@ -122,6 +122,7 @@ def import_(settings: Settings, file: Path, dry_run: bool) -> None:
     from kmp_smsd.importing.csv_registrations import check_registrations
     from kmp_smsd.importing.faults import Faults
     from kmp_smsd.importing.lines import Lines
+    from kmp_smsd.storage.errors import NotPossible
 
     canonical = settings.config.numbering.parse
     faults, warnings = Faults(str(file)), Faults(str(file))
@@ -136,7 +137,10 @@ def import_(settings: Settings, file: Path, dry_run: bool) -> None:
             digest = lines.digest
             if not faults and not dry_run:
                 for step in _steps(lines, settings, changed := Faults(str(file))):
-                    new += store.registrations.add(step, now_ms())
+                    try:
+                        new += store.registrations.add(step, now_ms())
+                    except NotPossible as error:
+                        raise Failed(f"{error}; {new:,} of {file} are registered: import it again then") from None
                 if changed or lines.digest != digest:
                     raise Failed(f"{file} changed while it was read, {new:,} are registered: import it again")
     for fault in faults.by_line():

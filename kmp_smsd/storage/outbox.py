@@ -150,8 +150,8 @@ class Reject:
 class Outbid:
     """The platform holds the higher version `held`: want the same above it, unless something else is wanted by now.
 
-    But where nothing is wanted, and another platform was told just that for this MDN + app, the two are one receiver that
-    heard of the move in the other order: then this one has let go already.
+    But where nothing is wanted, and another platform was told just that for this MDN + app, the two are one receiver
+    that heard of the move in the other order: then this one has let go already.
 
     It is tried at `try_at` (Unix milliseconds), counts as an attempt and is as old as before, and ``outbox list`` shows
     `reason`: a platform may answer so for ever.

@@ -21,7 +21,7 @@ from kmp_smsd.storage.subscribers import Registration
 from tests.storage.stock import NOW, A, B, C, begin_import, due, import_keys, open_holds, register, settle, staged, sync
 
 #: Indexes that hold nothing but what is asked for: few rows however large the table.
-SMALL = re.compile(r"USING (COVERING )?INDEX (outbox_rejected|open_holds|marked_holds)$")
+SMALL = re.compile(r"USING (COVERING )?INDEX (outbox_rejected|open_holds|marked_holds|subscribers_erasing)$")
 
 
 def large_scans(connection: sqlite3.Connection, statement: str) -> list[str]:
@@ -94,7 +94,20 @@ def importing(store: Store) -> None:
     import_keys(store, "new1", "new2")
 
 
-@pytest.mark.parametrize("work", [intake, dispatch, status, endings, business, importing])
+def erasing(store: Store) -> None:
+    settle(store, sync(A, "k1"), sync(B, "k2"), sync(C, "k3"))
+    store.erasing.show(A)
+    store.erasing.erase(A, NOW)
+    store.erasing.finish()
+    store.erasing.sweep(NOW)
+    store.waiting.expire(NOW + 1)
+    store.erasing.sweep(NOW + 1)
+    store.routes.to_forget(["metering"])
+    (row, *_) = due(store)
+    store.outbox.settle("metering", [Outbid(row, NOW + 5, NOW, "holds more")], NOW)
+
+
+@pytest.mark.parametrize("work", [intake, dispatch, status, endings, business, importing, erasing])
 def test_no_statement_walks_a_large_table(tmp_path: Path, work: Callable[[Store], None]) -> None:
     path = tmp_path / "kmp.db"
     migrate(path)

@@ -56,6 +56,7 @@ class Model:
         self.waiting: dict[tuple[str, str], dict[str, Any]] = {}  # by MDN and key
         self.arrived: set[str] = set()  # keys of imports that intake has not looked at yet
         self.remembered: list[tuple[Request, dict[str, Any]]] = []  # of the business system, with their results
+        self.erasing: set[str] = set()
         self.counts: Counter[str] = Counter()
         self.bindings = 0
 
@@ -77,7 +78,7 @@ class Model:
                 triple, received_at, now, approval and self.holds.get(triple, {}).get("approved")
             )
         something_misses = outcome in ("unknown_key", "key_not_usable", "app_not_registered", "app_required") or (
-            outcome == "not_registered" and key in self.keys
+            outcome == "not_registered" and key in self.keys and mdn not in self.erasing
         )
         if not something_misses:
             self.waiting.pop((mdn, key), None)
@@ -176,6 +177,30 @@ class Model:
         for triple in [triple for triple in self.holds if triple[0] == key]:
             del self.holds[triple]
 
+    def erase(self, mdn: str) -> None:
+        for place in [(number, app) for number, app in self.registered if number == mdn]:
+            self.end_registration(place)
+        self.registered = {place for place in self.registered if place[0] != mdn}
+        self.waiting = {place: one for place, one in self.waiting.items() if place[0] != mdn}
+        self.erasing.add(mdn)
+
+    def forget_number(self, mdn: str) -> None:
+        """The same digits are somebody else from now on."""
+        self.erasing.discard(mdn)
+        self.superseded = {triple: at for triple, at in self.superseded.items() if triple[1] != mdn}
+
+    def needs(self, mdn: str) -> bool:
+        """Whether something hangs on a number, deliveries apart."""
+        return any(
+            mdn in numbers
+            for numbers in (
+                {number for number, _ in self.registered},
+                {one["mdn"] for one in self.bound.values()},
+                {number for number, _ in self.waiting},
+                {triple[1] for triple in self.holds},
+            )
+        )
+
     def end_registration(self, place: tuple[str, str]) -> None:
         self.end(place=place)
         for triple in [triple for triple in self.holds if triple[1:] == place]:
@@ -247,6 +272,10 @@ class Life(RuleBasedStateMachine):
 
     @rule(mdn=mdns, app=apps)
     def add_registration(self, mdn: str, app: str) -> None:
+        if mdn in self.model.erasing:
+            with pytest.raises(NotPossible, match="is being erased"):
+                register(self.store, mdn, app, now=self.now)
+            return
         register(self.store, mdn, app, now=self.now)
         self.model.registered.add((mdn, app))
         self.model.wake(self.now, mdn=mdn)
@@ -389,6 +418,62 @@ class Life(RuleBasedStateMachine):
             assert (mdn, app) in self.places()
             self.model.end(place=(mdn, app))
 
+    @rule(mdn=mdns, at_once=st.sampled_from([False, False, True]))
+    def person_erases(self, mdn: str, at_once: bool) -> None:
+        known = self.store.erasing.show(mdn) is not None
+        erased = self.store.erasing.erase(mdn, self.now, at_once=at_once)
+        assert erased.known == known
+        if not known:
+            assert not self.model.needs(mdn)
+            return
+        self.model.erase(mdn)
+        assert erased.blanked == (at_once or not erased.unconfirmed)
+        if erased.blanked:
+            self.number_goes(mdn)
+
+    @precondition(lambda self: self.model.erasing)
+    @rule()
+    def dispatch_finishes_erasing(self) -> None:
+        due = {row["mdn"] for row in outbox_of(self.store) if row["wanted_version"] != row["confirmed_version"]}
+        for _ in range(4):
+            self.store.erasing.finish()
+        for mdn in self.model.erasing - due:
+            self.number_goes(mdn)
+        assert all(self.store.erasing.show(mdn) is not None for mdn in self.model.erasing)
+
+    @rule()
+    def intake_keeps_house(self) -> None:
+        """Everybody was heard of long ago; whoever is needed stays."""
+        due = {row["mdn"] for row in outbox_of(self.store) if row["wanted_version"] != row["confirmed_version"]}
+        for _ in range(60):
+            self.store.erasing.sweep(self.now + 1)
+        for mdn in MDNS:
+            if self.model.needs(mdn) or mdn in due:
+                assert not self.model.needs(mdn) or self.store.erasing.show(mdn) is not None
+            else:
+                assert self.store.erasing.show(mdn) is None
+                self.number_goes(mdn)
+
+    def number_goes(self, mdn: str) -> None:
+        """A platform that was not told keeps what it has; what it holds is the old subscriber's."""
+        self.model.forget_number(mdn)
+        self.highest = {place: version for place, version in self.highest.items() if place[0] != mdn}
+        for held in self.platforms.values():
+            for place in [place for place in held if place[0] == mdn]:
+                del held[place]
+        self.flying = [(platform, row) for platform, row in self.flying if row.mdn != mdn]
+
+    @rule(platform=st.sampled_from(PLATFORMS), steps=st.none() | st.integers(0, 6))
+    def platform_is_forgotten(self, platform: str, steps: int | None) -> None:
+        """It is told no more; under that name there may be another one later, which holds nothing."""
+        forgetting = self.store.routes.forget([platform], self.now)
+        for _ in forgetting if steps is None else zip(range(steps), forgetting, strict=False):
+            pass
+        forgetting.close()
+        if platform not in {row["platform"] for row in outbox_of(self.store)}:
+            self.platforms[platform].clear()
+            self.flying = [(name, row) for name, row in self.flying if name != platform]
+
     @rule(app=apps, platform=st.sampled_from(PLATFORMS), steps=st.none() | st.integers(0, 4))
     def app_changes_platform(self, app: str, platform: str, steps: int | None) -> None:
         self.store.routes.set({app: platform})
@@ -493,19 +578,18 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def outbox_wants_exactly_what_is_bound(self) -> None:
+        """At one platform each: where its app is routed, or where it was while its app moves."""
         routes = self.store.routes.all()
         moving = set(self.store.routes.set({}))
-        wanted: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        wanted: dict[tuple[str, str], list[str]] = {}
         for row in outbox_of(self.store):
             place = row["mdn"], row["app_id"]
             assert row["confirmed_version"] <= row["wanted_version"] >= row["rejected_version"]
             self.highest[place] = max(row["wanted_version"], self.highest.get(place, 0))
-            if row["key_id"] is not None and row["app_id"] not in moving:
-                wanted.setdefault(place, []).append((row["platform"], row["key_id"]))
-        expected = {
-            place: [(routes.get(place[1], ""), key)] for place, key in self.places().items() if place[1] not in moving
-        }
-        assert wanted == expected
+            if row["key_id"] is not None:
+                wanted.setdefault(place, []).append(row["key_id"])
+                assert row["platform"] == routes.get(row["app_id"], "") or row["app_id"] in moving
+        assert wanted == {place: [key] for place, key in self.places().items()}
 
     @invariant()
     def a_wanted_key_has_the_highest_version_of_its_place(self) -> None:

@@ -1,0 +1,104 @@
+"""Erasing numbers and forgetting platforms on the command line."""
+
+from __future__ import annotations
+
+import threading
+
+from tests.cli.site import FIRST, SECOND, until
+
+
+def test_number_is_shown_erased_and_shown_no_more(site):
+    site.ready("K1", "K2", mdns=(FIRST, SECOND))
+    site.message(FIRST, "K1")
+    site.message(FIRST, "K2")
+    assert site.deliver("metering") == 1
+    (shown,) = site.rows("subscribers", "show", FIRST)
+    assert (shown["mdn"], shown["registered"], shown["holds"]) == (FIRST, ["meter"], 1)
+    assert shown["bound"] == [{"app_id": "meter", "key_id": "K1"}]
+    assert "meter to K1" in site.ok("subscribers", "show", FIRST)
+    question = (
+        f"{FIRST} loses 1 registration, 1 binding, 1 hold and 0 waiting requests; the number itself is erased once its"
+        " platforms have confirmed that."
+    )
+    assert site.ok("subscribers", "erase", FIRST, "--dry-run") == f"{question}\n"
+    assert site.refused("subscribers", "erase", FIRST)[0] == 64
+    assert site.rows("subscribers", "show", FIRST) == [shown]
+
+    told = site.ok("subscribers", "erase", FIRST, "--yes")
+    assert told.startswith(f"{FIRST} meter: waits for platform metering\n")
+    assert "--now does not wait" in told
+    assert site.ok("subscribers", "erase", FIRST) == told  # nothing is asked any more
+    assert "meter waiting at metering" in site.ok("subscribers", "show", FIRST)
+    code, sentence = site.refused("registrations", "add", FIRST, "meter")
+    assert (code, f"{FIRST} is being erased" in sentence) == (1, True)
+    done = site.run("registrations", "import", str(site.write("more.csv", f"mdn,app_id\n{FIRST},meter\n")))
+    assert (done.exit_code, "is being erased" in done.stderr) == (1, True)
+
+    assert site.deliver("metering") == 1
+    assert site.ok("subscribers", "erase", FIRST) == f"{FIRST} is erased\n"  # dispatch would have done it
+    assert site.refused("subscribers", "show", FIRST) == (1, f"nothing is known of {FIRST}")
+    assert site.ok("subscribers", "erase", FIRST).startswith(f"nothing is known of {FIRST}")
+    assert {row["mdn"] for row in site.rows("journal", "list")} == {None}
+    assert "-" in site.ok("journal", "list")
+    assert [row["mdn"] for row in site.rows("holds", "list", "--all")] == [None]
+
+
+def test_hold_whose_evidence_was_erased_says_so(site):
+    site.ready("K1", mdns=(FIRST, SECOND))
+    site.message(FIRST, "K1")
+    site.message(SECOND, "K1")
+    assert site.ok("subscribers", "erase", FIRST, "--yes") == f"{FIRST} is erased\n"
+    assert "(an erased number) meter since 1970-" in site.ok("holds", "list")
+
+
+def test_erased_at_once_tells_who_may_still_hold_the_key(site):
+    site.ready("K1")
+    site.message(FIRST, "K1")
+    site.deliver("metering")
+    told = site.ok("subscribers", "erase", FIRST, "--now", "--yes")
+    assert told.startswith(f"{FIRST} is erased\n")
+    assert "platform metering has not confirmed meter: it may still hold the key" in told
+    assert site.rows("outbox", "list", "--all") == []
+
+
+def test_erasure_that_waits_for_a_platform_in_no_file_tells_the_remedy(site):
+    site.ready("K1")
+    site.message(FIRST, "K1")
+    site.deliver("gone")
+    told = site.ok("subscribers", "erase", FIRST, "--yes")
+    assert "platform gone is in no file, 'kmp-smsd platforms forget gone' gives it up" in told
+
+
+def test_number_stays_in_the_log_while_it_is_read(site, monkeypatch):
+    site.ready("K1", "K2")
+    monkeypatch.setattr("kmp_smsd.storage.erasing.Database.erase_log", lambda *_: False)
+    assert "still in the database's log" in site.ok("subscribers", "erase", FIRST, "--yes")
+
+
+# Platforms
+
+
+def test_platform_is_forgotten_by_dispatch(site):
+    site.ready("K1")
+    site.message(FIRST, "K1")
+    site.deliver("old")
+    code, sentence = site.refused("platforms", "forget", "metering", "--yes")
+    assert (code, "platforms.d/metering.toml still names it" in sentence) == (1, True)
+    assert site.refused("platforms", "forget", "never-heard-of", "--yes")[0] == 1
+    question = "old is forgotten: 1 key wanted there waits for another platform, 0 withdrawals will never reach it.\n"
+    assert site.ok("platforms", "forget", "old", "--dry-run") == question
+    code, sentence = site.refused("platforms", "forget", "old", "--yes", "--wait", "0")
+    assert (code, "the wish is kept" in sentence) == (69, True)
+    assert "to be forgotten" in site.ok("platforms", "list")
+
+    def dispatch():
+        with site.store() as store:
+            until(lambda: store.routes.to_forget(()) == ["old"])
+            sum(store.routes.forget(["old"], 3_000_000))
+
+    doing = threading.Thread(target=dispatch)
+    doing.start()
+    assert site.ok("platforms", "forget", "old", "--yes") == "old is forgotten\n"
+    doing.join()
+    assert "old" not in {row["platform"] for row in site.rows("platforms", "list")}
+    assert "(none yet)" in site.ok("bindings", "list")
