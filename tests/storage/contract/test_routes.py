@@ -219,10 +219,12 @@ def test_version_outlives_its_platform(store: Store) -> None:
     register(store, B, "meter")
     settle(store, sync(A, "k1"), sync(B, "k2"))
     store.bindings.withdraw(A, "meter", NOW)
-    store.outbox.settle("old", [Outbid(row, ahead, NOW) for row in due(store, "old")], NOW)
+    store.outbox.settle("old", [Outbid(row, ahead, NOW, "holds more") for row in due(store, "old")], NOW)
     store.routes.set({"meter": "new"})
     sum(store.routes.move(NOW + 1))
-    store.outbox.settle("old", [Outbid(row, ahead + 9, NOW + 1) for row in due(store, "old", NOW + 1)], NOW + 1)
+    store.outbox.settle(
+        "old", [Outbid(row, ahead + 9, NOW + 1, "holds more") for row in due(store, "old", NOW + 1)], NOW + 1
+    )
     before = versions(store)
     forget(store, "old", NOW + 2)
     assert held_at(store) == {"new": {B: "k2"}}
@@ -340,7 +342,7 @@ def test_moved_between_two_files_of_one_receiver_the_key_stays_there(open_store:
         key = row.key.key_id if row.key else None
         answer: Confirm | Outbid = Confirm(row)
         if row.version < held[0]:
-            answer = Outbid(row, held[0], NOW)
+            answer = Outbid(row, held[0], NOW, "holds more")
         else:
             assert row.version > held[0] or key == held[1]
             held = row.version, key
