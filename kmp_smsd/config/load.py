@@ -61,7 +61,6 @@ def load(path: str | os.PathLike[str], platforms: str | os.PathLike[str] | None 
     files = _platform_files(directory, faults)
     _one_name_per_road(main, faults)
     _one_file_per_app(files.values(), faults)
-    _one_file_per_receiver(main, files.values(), faults)
     _every_platform_can_log_in(main, files.values(), faults)
     if faults or main.value is None:
         files_in_order = list(dict.fromkeys(fault.file for fault in faults))
@@ -221,23 +220,6 @@ def _one_file_per_app(files: Iterable[_File[Platform]], faults: list[Fault]) -> 
             if app in first:
                 faults.append(replace(fault, sentence=f"{fault.sentence}{first[app]} has it already"))
             first.setdefault(app, f"{fault.file}:{fault.line}")
-
-
-def _one_file_per_receiver(main: _File[MainFile], files: Iterable[_File[Platform]], faults: list[Fault]) -> None:
-    """Two platforms that are one receiver would withdraw from it what the other one binds."""
-    common = main.value.secrets.ssh_identity if main.value is not None else None
-    first: dict[tuple[object, ...], Fault] = {}
-    for file in files:
-        if file.value is None or not file.value.enabled:
-            continue
-        channel = file.value.channel
-        for number, host in enumerate(channel.hosts):
-            fault = file.fault(("channel", "hosts", number), f"{host} is the receiver of ")
-            receiver = (host, channel.user, channel.identity or common, channel.command)
-            other = first.setdefault(receiver, fault)
-            if other.file != fault.file:
-                sentence = f"{fault.sentence}{other.file}:{other.line} already: put the apps of both into one file"
-                faults.append(replace(fault, sentence=sentence))
 
 
 def _every_platform_can_log_in(main: _File[MainFile], files: Iterable[_File[Platform]], faults: list[Fault]) -> None:

@@ -16,6 +16,8 @@ from kmp_smsd.storage import Store, StoreUnavailable
 
 STEP_EVERY_S = 30.0
 DAY_MS = 86_400_000
+REQUESTS_KEPT_MS = 30 * DAY_MS  # of the business system, which may ask again
+ANSWERS_KEPT_MS = DAY_MS  # to a gateway that did not wait for them
 
 
 class Housekeeping:
@@ -49,10 +51,15 @@ class Housekeeping:
 
     @inlineCallbacks
     def _tidy(self) -> Any:
-        for step in (self._store.waiting.expire, self._store.erasing.sweep):
+        for step, kept_ms in (
+            (self._store.waiting.expire, self._remember_ms),
+            (self._store.requests.expire, REQUESTS_KEPT_MS),
+            (self._store.submissions.expire, ANSWERS_KEPT_MS),
+            (self._store.erasing.sweep, self._remember_ms),
+        ):
             if not self._watch.running:
                 return
-            before = int(self._wall() * 1000) - self._remember_ms
+            before = int(self._wall() * 1000) - kept_ms
             done: Deferred[int] = deferToThreadPool(self._reactor, self._pool, step, before)
             try:
                 yield done

@@ -10,7 +10,7 @@ from kmp_smsd.storage.bindings import close_holds, end_bindings
 from kmp_smsd.storage.database import Database
 
 #: What a subscriber has that is deleted with it. Ended bindings, settled holds and the journal know its number alone.
-DELETED = ("registrations", "waiting")
+DELETED = ("registrations", "waiting", "submissions")
 
 SWEEP_ROWS = 2_000  # subscribers that one step of a sweep, or of a look at those being erased, goes through
 
@@ -22,6 +22,7 @@ _NEEDLESS = f"""s.mdn IS NOT NULL AND s.last_heard < ?
   AND NOT EXISTS (SELECT 1 FROM registrations r WHERE r.subscriber = s.number)
   AND NOT EXISTS (SELECT 1 FROM bindings b WHERE b.subscriber = s.number AND b.state = 'bound')
   AND NOT EXISTS (SELECT 1 FROM waiting w WHERE w.subscriber = s.number)
+  AND NOT EXISTS (SELECT 1 FROM submissions u WHERE u.subscriber = s.number)
   AND NOT EXISTS (SELECT 1 FROM holds h WHERE h.subscriber = s.number AND h.state IN ('open', 'refused'))
   AND NOT EXISTS ({_UNCONFIRMED})"""
 

@@ -289,20 +289,11 @@ def test_app_in_two_files_is_a_fault(files):
     assert list(files.load().platforms) == ["a"]
 
 
-def test_receiver_of_two_files_is_a_fault(files):
-    """Two platforms that are one receiver would withdraw from it what the other one binds."""
+def test_two_files_may_lead_to_one_receiver(files):
+    """As when one is split: the versions see to it that the key stays there."""
     files.write("platforms.d/a.toml", PLATFORM)
-    files.write("platforms.d/b.toml", PLATFORM.replace('"meter"', '"x"').replace('"keys', '"one.example", "keys'))
-    assert files.faults() == [
-        "platforms.d/b.toml:4: [channel] hosts[1]: keys.example:22 is the receiver of platforms.d/a.toml:4 already:"
-        " put the apps of both into one file"
-    ]
-    for other in ('user = "kmp2"', 'user = "kmp"\ncommand = "kmp-receive --store two"'):
-        text = PLATFORM.replace('"meter"', '"x"').replace('user = "kmp"', other)
-        files.write("platforms.d/b.toml", text)
-        assert set(files.load().platforms) == {"a", "b"}
-    files.write("platforms.d/b.toml", "enabled = false\n" + PLATFORM)
-    assert set(files.load().platforms) == {"a"}
+    files.write("platforms.d/b.toml", PLATFORM.replace('"meter"', '"x"'))
+    assert set(files.load().platforms) == {"a", "b"}
 
 
 def test_platform_without_apps_gives_up_what_it_holds(files):
