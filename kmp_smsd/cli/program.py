@@ -37,6 +37,7 @@ COMMANDS = {
     "outbox": ("outbox", "outbox", "Show and hurry what is to be delivered."),
     "platforms": ("platforms", "platforms", "Show, test, trust and forget platforms, and deliver all to one again."),
     "journal": ("journal", "journal", "Show what became of messages."),
+    "replies": ("replies", "replies", "Show what terminals were told."),
     "master-key": ("master_key", "master_key", "Make the key that protects all others."),
     "db": ("db", "db", "Create, migrate, back up and restore the database."),
     "demo": ("simulator", "demo", "Show the whole road of a key on this machine."),

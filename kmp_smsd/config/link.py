@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.options import SecretRef
@@ -25,6 +25,12 @@ from kmp_smsd.config.section import LIST, Section, not_below, written_as
 from kmp_smsd.domain.numbering import AddressRules
 
 
+def _can_submit(reply: str, info: ValidationInfo) -> str:
+    if reply != "never" and info.data.get("bind") == "receiver":
+        raise ValueError('a receiver cannot reply: bind = "transceiver" or "pair" can')
+    return reply
+
+
 class Link(Section):
     """One connection to an SMSC. Several links may lead to one SMSC, and one link may know several hosts."""
 
@@ -41,10 +47,11 @@ class Link(Section):
         default=False,
         description="SMPP allows 8 characters in a password. true: longer ones are sent too; some SMSCs issue them.",
     )
-    bind: Literal["transceiver", "receiver", "auto"] = Field(
+    bind: Literal["transceiver", "receiver", "pair", "auto"] = Field(
         default="auto",
-        description="How to bind: transceiver, receiver, or auto: a receiver where the SMSC refuses a transceiver or "
-        "does not answer. For an SMSC that hangs up instead, write receiver.",
+        description="How to bind: transceiver; receiver; pair: a receiver, and a transmitter beside it on a connection "
+        "of its own; or auto: a receiver where the SMSC refuses a transceiver or does not answer. For an SMSC that "
+        "hangs up instead, write receiver or pair.",
     )
     system_type: Ascii = Field(default="", max_length=12, description="Our system_type, where the SMSC wants one.")
     interface_version: InterfaceVersion = Field(
@@ -70,7 +77,8 @@ class Link(Section):
         default=10.0,
         ge=0.1,
         le=300,
-        description="Seconds to wait for the answer to a request of ours; without one the link is dropped.",
+        description="Seconds to wait for the answer to a request of ours; without one the link is dropped, unless it "
+        "is a reply to a terminal, which then counts as sent.",
     )
     pdu_timeout_s: float = Field(
         default=10.0, ge=0.1, le=300, description="Seconds in which a PDU that has begun must be complete."
@@ -142,6 +150,16 @@ class Link(Section):
         le=1_048_576,
         description="The longest PDU taken, in octets; a longer one ends the connection.",
     )
+
+    reply: Annotated[Literal["never", "confirmed"], AfterValidator(_can_submit)] = Field(
+        default="never",
+        description="Whether terminals of this SMSC are told by SMS that their key is at the platform: never, or once "
+        "the platform has confirmed it (docs/replies.rst).",
+    )
+    reply_window: int = Field(
+        default=10, ge=1, le=1000, description="Replies that this SMSC has not answered yet, at most."
+    )
+    reply_per_s: float = Field(default=10.0, gt=0, le=10_000, description="Replies per second, at most.")
 
     data_coding: dict[DataCoding, Literal["octets", "ucs2", "ucs2-le"]] = Field(
         default={},

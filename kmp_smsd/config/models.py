@@ -66,5 +66,7 @@ class MainFile(Section):
             on_terminal_change=OnConflict(sync.on_terminal_change),
             on_late=OnConflict(sync.on_late),
             late_hours=sync.late_hours,
+            reply_expire_s=sync.reply_expire_s,
+            mdn_replies_a_day=sync.mdn_replies_a_day,
             gateways=MappingProxyType({name: gateway.policy(sync) for name, gateway in self.gateway.items()}),
         )

@@ -53,3 +53,17 @@ class Sync(Section):
     batch_max: int = Field(
         default=2000, ge=1, le=2000, description="Messages that are settled in one transaction, at most."
     )
+
+    reply_expire_s: int = Field(
+        default=3600,
+        ge=1,
+        le=604_800,
+        description="Seconds after which a terminal is no longer told that its key is at the platform, where its link "
+        "replies at all.",
+    )
+    mdn_replies_a_day: int = Field(
+        default=10,
+        ge=1,
+        le=1000,
+        description="Replies to one MDN in 24 hours, at most: each costs money, and senders can be forged.",
+    )

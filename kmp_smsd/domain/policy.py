@@ -27,6 +27,8 @@ class SyncPolicy:
     on_late: OnConflict = OnConflict.HELD  # held or refused
     late_hours: int = 72
     gateways: Mapping[str, SyncPolicy] = field(default_factory=dict)  # what holds instead for requests by a gateway
+    reply_expire_s: int = 3600
+    mdn_replies_a_day: int = 10
 
     @property
     def late_ms(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.payload import Proof
+from kmp_smsd.domain.reply import ReplyTo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,7 @@ class SyncRequest:
     approved_hold: int | None = None  # that hold's message, come again; counts while its approval stands
     waited: bool = False  # for what was missing, and comes again
     submission: int | None = None  # its number where a gateway handed it in; `link` is the gateway's name then
+    reply_to: ReplyTo | None = None  # where its link confirms to terminals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

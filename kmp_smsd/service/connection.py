@@ -22,10 +22,13 @@ from kmp_smsd.smpp.events import (
     LinkDead,
     Messages,
     PeerUnbound,
+    SubmitAnswered,
+    SubmitUnanswered,
 )
 from kmp_smsd.smpp.pdu import Message
 from kmp_smsd.smpp.session import EsmeSession, SessionSettings
 from kmp_smsd.smpp.states import State
+from kmp_smsd.smpp.submit import SubmitSm
 
 if TYPE_CHECKING:
     from kmp_smsd.service.link import SmscLink
@@ -33,6 +36,10 @@ if TYPE_CHECKING:
 TICK_S = 0.5  # how often a session's timers are looked at
 CLOSE_WITHIN_S = 5.0  # for a peer that does not take our last octets
 LOG_BAD_PDUS_EVERY_S = 10.0
+
+
+# Is told what the SMSC said about a submit_sm; None where that is not known.
+Told = Callable[[SubmitAnswered | None], None]
 
 
 class Receiver(Protocol):
@@ -90,6 +97,7 @@ class LinkConnection(StreamProtocol):
         self._reading = True
         self._bad_pdus_logged_at = float("-inf")
         self._bad_pdus_unlogged = 0
+        self._submitted: dict[int, Told] = {}  # by sequence_number
 
     @property
     def bound_for_s(self) -> float | None:
@@ -100,6 +108,20 @@ class LinkConnection(StreamProtocol):
         """Answer these messages with one write."""
         self._session.answer_all(pairs)
         self._flush()
+
+    @property
+    def can_submit(self) -> bool:
+        """Whether `submit` sends something now."""
+        return not (self.finishing or self._closing or self._write_blocked) and self._session.can_submit
+
+    def submit(self, submit_sm: SubmitSm, told: Told) -> bool:
+        """Send `submit_sm`, and call `told` once with what became of it; False where it cannot be sent at all."""
+        number = self._session.submit(submit_sm, self._link.monotonic()) if self.can_submit else None
+        if number is None:
+            return False
+        self._submitted[number] = told
+        self._flush()
+        return True
 
     def finish(self, within_s: float) -> None:
         """Take nothing new, unbind once all is answered, close after `within_s` seconds at the latest."""
@@ -133,6 +155,9 @@ class LinkConnection(StreamProtocol):
                 call.cancel()
         self._closing = True
         self._session.connection_lost()
+        submitted, self._submitted = self._submitted, {}
+        for told in submitted.values():
+            told(None)
         self._link.disconnected(self)
 
     def pauseProducing(self) -> None:
@@ -170,6 +195,10 @@ class LinkConnection(StreamProtocol):
             case BindUnanswered(reason):
                 self.bind_failure = event
                 self.ended_because = reason
+            case SubmitAnswered(number):
+                self._submitted.pop(number)(event)
+            case SubmitUnanswered(number):
+                self._submitted.pop(number)(None)
             case BadPdu():
                 self._count_bad(event)
             case PeerUnbound():

@@ -25,6 +25,7 @@ from kmp_smsd.service.housekeeping import Housekeeping
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.rate import Bucket, Buckets
 from kmp_smsd.service.reading import Reader
+from kmp_smsd.service.replying import Replier
 from kmp_smsd.service.watching import watch
 from kmp_smsd.smpp.constants import CommandStatus
 from kmp_smsd.smpp.pdu import Message
@@ -99,14 +100,16 @@ class Intake(Service):
         self._pending: deque[Chunk] = deque()
         self._batch: list[Chunk] | None = None
         self._pool = ThreadPool(1, 1, name="store")
+        self._replier = Replier(store, links, self._in_thread, monotonic=monotonic, wall=wall)
         self._watch = watch(self._look, reactor)
         self._housekeeping = Housekeeping(store, self._pool, reactor, remember_days=sync.remember_days, wall=wall)
         self._looking = False
         self._idle: list[Deferred[None]] = []
 
     def attach(self, link: SmscLink) -> None:
-        """Know the link that may be asked to back off."""
+        """Know the link that may be asked to back off, and that takes replies."""
         self._terms[link.name].link = link
+        self._replier.attach(link)
 
     def startService(self) -> None:
         super().startService()
@@ -123,7 +126,8 @@ class Intake(Service):
             await idle
         if self._watch.running:
             self._watch.stop()
-        await deferToThreadPool(self._reactor, self._pool, self._store.close)
+        await self._replier.finish()
+        await self._in_thread(self._store.close)
         self._pool.stop()
 
     def messages(self, connection: Connection, messages: tuple[Message, ...]) -> None:
@@ -183,7 +187,7 @@ class Intake(Service):
             return
         self._batch = batch
         requests = [request for chunk in batch for request in chunk.requests]
-        settled = deferToThreadPool(self._reactor, self._pool, self._store.settle, requests, int(self._wall() * 1000))
+        settled = self._in_thread(self._store.settle, requests, int(self._wall() * 1000))
         settled.addCallbacks(self._settled, self._not_settled)
 
     def _settled(self, outcomes: list[Outcome]) -> None:
@@ -215,6 +219,9 @@ class Intake(Service):
             self._release(chunk)
         self._leave(batch, "the store is unavailable")
         self._next_batch()
+
+    def _in_thread(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        return deferToThreadPool(self._reactor, self._pool, call, *args)
 
     def _take_batch(self) -> list[Chunk]:
         batch, self._batch = self._batch, None
@@ -258,8 +265,9 @@ class Intake(Service):
         self._leave(late + overdue, "the store is slow")
         if not self._looking:
             self._looking = True
-            looked = deferToThreadPool(self._reactor, self._pool, self._store.settle_again, int(self._wall() * 1000))
+            looked = self._in_thread(self._store.settle_again, int(self._wall() * 1000))
             looked.addCallbacks(self._settled_again, self._not_settled_again)
+        self._replier.look()
 
     def _settled_again(self, outcomes: list[Outcome]) -> None:
         self._looking = False

@@ -16,15 +16,17 @@ from twisted.logger import Logger
 
 from kmp_smsd.config.link import Link
 from kmp_smsd.service.backoff import Backoff
-from kmp_smsd.service.connection import ConnectionFactory, LinkConnection, Receiver
+from kmp_smsd.service.connection import ConnectionFactory, LinkConnection, Receiver, Told
 from kmp_smsd.smpp.constants import CommandId, CommandStatus, name_of
 from kmp_smsd.smpp.events import BindRefused, BindUnanswered
 from kmp_smsd.smpp.pdu import Bind
 from kmp_smsd.smpp.session import SessionSettings
+from kmp_smsd.smpp.submit import SubmitSm
 
 _BIND_COMMANDS = {
     "transceiver": (CommandId.BIND_TRANSCEIVER,),
     "receiver": (CommandId.BIND_RECEIVER,),
+    "pair": (CommandId.BIND_RECEIVER,),
     "auto": (CommandId.BIND_TRANSCEIVER, CommandId.BIND_RECEIVER),
 }
 _WRONG_ACCOUNT = frozenset(  # trying again at once helps nobody, and some SMSCs then ban the address
@@ -46,6 +48,7 @@ class LinkWord(StrEnum):
     CONNECTING = "connecting"
     BINDING = "binding"
     BOUND_RECEIVER = "bound as receiver"
+    BOUND_TRANSMITTER = "bound as transmitter"
     BOUND_TRANSCEIVER = "bound as transceiver"
     UNBINDING = "unbinding"
     WAITING = "waiting to reconnect"
@@ -53,6 +56,7 @@ class LinkWord(StrEnum):
 
 _BOUND_WORDS = {
     CommandId.BIND_RECEIVER: LinkWord.BOUND_RECEIVER,
+    CommandId.BIND_TRANSMITTER: LinkWord.BOUND_TRANSMITTER,
     CommandId.BIND_TRANSCEIVER: LinkWord.BOUND_TRANSCEIVER,
 }
 
@@ -78,6 +82,7 @@ class SmscLink(Service):
     """Keeps one link bound, for ever: reconnects with back-off, over all hosts, until it is drained.
 
     `link` is its `[smsc.NAME]` section. Raises ValueError where the password does not fit into a bind.
+    `receiver_of_pair` is given to the transmitter of a pair: it goes to the host of that link, which lives without it.
     `reactor` has TCP and time. `monotonic` is the clock of the session's timers, which a change of the wall clock must
     not move, `wall` that of what people see; `jitter` gives numbers from 0 to 1.
     """
@@ -92,6 +97,7 @@ class SmscLink(Service):
         receiver: Receiver,
         reactor: Any,
         *,
+        receiver_of_pair: SmscLink | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
@@ -102,7 +108,12 @@ class SmscLink(Service):
         self.reactor = reactor
         self.monotonic, self.wall = monotonic, wall
         self.log = Logger()
-        self._sessions = [_session_settings(link, password, command_id) for command_id in _BIND_COMMANDS[link.bind]]
+        commands = _BIND_COMMANDS[link.bind] if receiver_of_pair is None else (CommandId.BIND_TRANSMITTER,)
+        self._sessions = [_session_settings(link, password, command_id) for command_id in commands]
+        self._receiver_of_pair = receiver_of_pair
+        self._transmitter_of_pair: SmscLink | None = None
+        if receiver_of_pair is not None:
+            receiver_of_pair._transmitter_of_pair = self
         self._mode = 0
         self._host = 0
         self._backoff = Backoff(link.reconnect_min_s, link.reconnect_max_s, jitter)
@@ -110,6 +121,7 @@ class SmscLink(Service):
         self._connection: LinkConnection | None = None
         self._retry: DelayedCall | None = None
         self._draining = False
+        self._told_no_replies = False
         self._waiters: list[Deferred[None]] = []  # one for each call of drain
         self._state = LinkState(name=name, word=LinkWord.STOPPED, since=wall())
 
@@ -117,6 +129,18 @@ class SmscLink(Service):
     def state(self) -> LinkState:
         """A snapshot for `status`."""
         return self._state
+
+    @property
+    def can_submit(self) -> bool:
+        """Whether `submit` sends something now. Of a pair both must be bound."""
+        if self._transmitter_of_pair is not None:
+            return self._state.word is LinkWord.BOUND_RECEIVER and self._transmitter_of_pair.can_submit
+        return self._connection is not None and self._connection.can_submit
+
+    def submit(self, submit_sm: SubmitSm, told: Told) -> bool:
+        """Send `submit_sm`, of a pair by the transmitter; see LinkConnection.submit."""
+        connection = (self._transmitter_of_pair or self)._connection
+        return connection is not None and self.can_submit and connection.submit(submit_sm, told)
 
     def startService(self) -> None:
         """Begin to connect."""
@@ -170,6 +194,25 @@ class SmscLink(Service):
     def bound(self, command_id: CommandId) -> None:
         """The SMSC accepted this bind."""
         self.note(word=_BOUND_WORDS[command_id], binds=self._state.binds + 1, last_error="")
+        self._keep_pair_together()
+        if self.options.reply != "never" and self.options.bind == "auto":
+            if command_id is CommandId.BIND_RECEIVER and not self._told_no_replies:
+                self.log.warn(
+                    "link {link}: bound as a receiver, so terminals get no replies by it: they wait until they expire",
+                    link=self.name,
+                )
+            self._told_no_replies = command_id is CommandId.BIND_RECEIVER
+
+    def _keep_pair_together(self) -> None:
+        """Have the transmitter of a pair follow where the receiver is bound at another host."""
+        receiver, transmitter = self._receiver_of_pair or self, self._transmitter_of_pair or self
+        if (
+            receiver.state.word is LinkWord.BOUND_RECEIVER
+            and transmitter.state.word is LinkWord.BOUND_TRANSMITTER
+            and receiver.state.peer != transmitter.state.peer
+            and transmitter._connection is not None
+        ):
+            transmitter._connection.finish(self.options.unbind_timeout_s)
 
     def unbinding(self) -> None:
         """One side asked to end the session."""
@@ -220,7 +263,7 @@ class SmscLink(Service):
     def _connect(self) -> None:
         self._retry = None
         options = self.options
-        host = options.hosts[self._host % len(options.hosts)]
+        host = options.hosts[(self._receiver_of_pair or self)._host % len(options.hosts)]
         self.note(word=LinkWord.CONNECTING, peer=str(host))
         factory = ConnectionFactory(self, self._sessions[self._mode])
         bind_address = (options.local_address, 0) if options.local_address else None

@@ -14,11 +14,15 @@ class Bucket:
         self._burst, self._per_s = burst, per_s
         self._tokens, self._at = burst, now
 
-    def take(self, now: float) -> bool:
-        """Take one token at `now` (monotonic seconds); False where none is left."""
+    def left(self, now: float) -> int:
+        """How many tokens may be taken at `now` (monotonic seconds)."""
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_s)
         self._at = now
-        if self._tokens < 1:
+        return int(self._tokens)
+
+    def take(self, now: float) -> bool:
+        """Take one token at `now` (monotonic seconds); False where none is left."""
+        if self.left(now) < 1:
             return False
         self._tokens -= 1
         return True

@@ -7,11 +7,13 @@ from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.numbering import NumberingPlan
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.payload import MAX_PAYLOAD_OCTETS, parse_payload
+from kmp_smsd.domain.reply import ReplyTo
 from kmp_smsd.domain.request import SyncRequest, Unfit, sender_class
 from kmp_smsd.smpp.constants import MessageType
 from kmp_smsd.smpp.errors import PduError
 from kmp_smsd.smpp.pdu import Message
-from kmp_smsd.smpp.text import Alphabet, message_type, read_user_data, reads_like_receipt
+from kmp_smsd.smpp.submit import MAX_ADDRESS
+from kmp_smsd.smpp.text import Alphabet, UserData, message_type, read_user_data, reads_like_receipt
 
 _ALPHABETS = {"octets": Alphabet.OCTETS, "ucs2": Alphabet.UCS2, "ucs2-le": Alphabet.UCS2_LITTLE_ENDIAN}
 
@@ -26,6 +28,7 @@ class Reader:
         self._short_codes = frozenset(sync.short_codes)
         self._receipts_by_text = link.receipts_by_text
         self._destination_port = link.destination_port
+        self._replies = link.reply != "never"
         self._alphabets = {coding: _ALPHABETS[reading] for coding, reading in link.data_codings.items()}
 
     def read(self, message: Message, received_at: int) -> SyncRequest | Unfit:
@@ -60,9 +63,26 @@ class Reader:
             proof=payload.proof,
             received_at=received_at,
             link=self._link_name,
+            reply_to=_reply_to(message, user_data) if self._replies else None,
         )
 
     def _unfit(
         self, outcome: Outcome, received_at: int, mdn: str | None = None, sender: str = "", why: str = ""
     ) -> Unfit:
         return Unfit(outcome=outcome, mdn=mdn, sender=sender, received_at=received_at, link=self._link_name, why=why)
+
+
+def _reply_to(message: Message, user_data: UserData) -> ReplyTo | None:
+    """The way back. A data_sm may name addresses that no submit_sm holds: such a message has none."""
+    if max(len(message.source_addr), len(message.destination_addr)) > MAX_ADDRESS:
+        return None
+    ports = user_data.source_port, user_data.destination_port
+    return ReplyTo(
+        message.source_addr_ton,
+        message.source_addr_npi,
+        message.source_addr,
+        message.dest_addr_ton,
+        message.dest_addr_npi,
+        message.destination_addr,
+        *(ports if None not in ports else ()),
+    )

@@ -37,13 +37,14 @@ class Role(StrEnum):
 class IntakeRole(MultiService):
     """The links and the intake behind them. Stops in the order of the data: links first."""
 
-    def __init__(self, intake: Intake, links: Collection[SmscLink]) -> None:
+    def __init__(self, intake: Intake, links: Collection[SmscLink], transmitters: Collection[SmscLink] = ()) -> None:
         super().__init__()
         self.intake = intake
-        self.links = tuple(links)
+        self.links = (*links, *transmitters)
         intake.setServiceParent(self)
-        for link in self.links:
+        for link in links:
             intake.attach(link)
+        for link in self.links:
             link.setServiceParent(self)
 
     def stopService(self) -> Deferred[None]:
@@ -93,7 +94,12 @@ def _intake(config: Config, reactor: Any) -> IntakeRole:
     _check_public_half(store, config, public_half)
     intake = Intake(store, config.sync, config.numbering, config.smsc, reactor)
     links = [SmscLink(name, link, passwords[name], intake, reactor) for name, link in config.smsc.items()]
-    return IntakeRole(intake, links)
+    transmitters = [
+        SmscLink(link.name, link.options, passwords[link.name], intake, reactor, receiver_of_pair=link)
+        for link in links
+        if link.options.bind == "pair"
+    ]
+    return IntakeRole(intake, links, transmitters)
 
 
 def _public_half(config: Config) -> str | None:

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 from twisted.internet.selectreactor import SelectReactor
 
 from kmp_smsd.simulator.smsc import Counts, Smsc, SmscSettings
+from kmp_smsd.simulator.submit import SubmitAnswer
+from kmp_smsd.smpp.submit import SubmitSm
 
 START_WITHIN_S = 10.0
 
@@ -77,6 +79,20 @@ class SmscServer:
     def bound(self) -> int:
         """How many sessions take messages now."""
         return self._call(lambda smsc: smsc.bound)
+
+    @property
+    def submitters(self) -> int:
+        """How many sessions may submit now."""
+        return self._call(lambda smsc: smsc.submitters)
+
+    @property
+    def submitted(self) -> list[SubmitSm]:
+        """What ESMEs submitted and was taken."""
+        return self._call(lambda smsc: list(smsc.submitted))
+
+    def answer_submits(self, answer: Callable[[SubmitSm], SubmitAnswer]) -> None:
+        """React so to each submit_sm from now on."""
+        self._call(lambda smsc: setattr(smsc, "on_submit", answer))
 
     @property
     def waiting(self) -> int:

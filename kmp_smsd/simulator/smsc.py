@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kmp_smsd.simulator.deliver import deliver_sm_body, with_header
+from kmp_smsd.simulator.submit import Manner, SubmitAnswer, decode_submit_sm
 from kmp_smsd.smpp.codec import HEADER
 from kmp_smsd.smpp.constants import (
     HEADER_OCTETS,
@@ -25,6 +26,7 @@ from kmp_smsd.smpp.constants import (
     Tag,
 )
 from kmp_smsd.smpp.framing import Framer
+from kmp_smsd.smpp.submit import SubmitSm
 
 TICK_S = 0.1
 MAX_PDU_OCTETS = 70_000
@@ -66,6 +68,7 @@ class Counts:
     lost: int = 0  # not answered: in time, or before the connection ended
     enquire_links_answered: int = 0  # by the ESME
     nacks: int = 0  # generic_nack from the ESME
+    submits: int = 0  # submit_sm from the ESME, however answered
 
 
 class _Mo:
@@ -87,6 +90,8 @@ class Smsc:
         self.settings = settings
         self.reactor = reactor
         self.counts = Counts()
+        self.submitted: list[SubmitSm] = []  # those that were answered with ROK
+        self.on_submit: Callable[[SubmitSm], SubmitAnswer] = lambda _: SubmitAnswer()
         self.log = Logger()
         self._stored: deque[_Mo] = deque()
         self._later: deque[tuple[float, _Mo]] = deque()  # Unix seconds when it is due, in order
@@ -140,6 +145,11 @@ class Smsc:
         """How many sessions take messages now."""
         return sum(session.takes_messages for session in self._sessions)
 
+    @property
+    def submitters(self) -> int:
+        """How many sessions may submit now."""
+        return sum(session.may_submit for session in self._sessions)
+
     def drop(self) -> None:
         """Cut every connection without a word, as a broken network does."""
         for session in list(self._sessions):
@@ -149,6 +159,19 @@ class Smsc:
         """Send unbind on every session that is bound."""
         for session in self._sessions:
             session.unbind()
+
+    def answer_submit(self, pdu: bytes) -> SubmitAnswer:
+        """Judge a submit_sm, and keep it where it is taken."""
+        self.count(submits=1)
+        try:
+            submit_sm = decode_submit_sm(pdu)
+        except ValueError as error:
+            self.log.warn("submit_sm: {reason}", reason=str(error))
+            return SubmitAnswer(CommandStatus.ESME_RINVMSGLEN)
+        answer = self.on_submit(submit_sm)
+        if answer == SubmitAnswer():
+            self.submitted.append(submit_sm)
+        return answer
 
     def count(self, **more: int) -> None:
         """Add to the counts."""
@@ -217,7 +240,7 @@ class SmscSession(Protocol):
         """Wait for the bind."""
         self.smsc: Smsc = self.factory.smsc
         self.transport.setTcpNoDelay(True)
-        self.takes_messages = False
+        self.takes_messages = self.may_submit = False
         self._bound = False
         self._framer = Framer(MAX_PDU_OCTETS)
         self._number = 0
@@ -252,7 +275,7 @@ class SmscSession(Protocol):
 
     def connectionLost(self, _reason: Failure | None = None) -> None:
         """Give back what was not answered."""
-        self.takes_messages = False
+        self.takes_messages = self.may_submit = False
         self.smsc.gone(self, list(self._unanswered.values()))
 
     def pump(self) -> None:
@@ -289,7 +312,7 @@ class SmscSession(Protocol):
     def unbind(self) -> None:
         """Send no more messages and ask the ESME to end."""
         if self._bound:
-            self._bound = self.takes_messages = False
+            self._bound = self.takes_messages = self.may_submit = False
             self.transport.write(with_header(CommandId.UNBIND, self._next_number()))
 
     def _reply(self, command_id: int, status: int, number: int, pdu: bytes) -> bytes:
@@ -299,8 +322,10 @@ class SmscSession(Protocol):
         if command_id == CommandId.ENQUIRE_LINK:
             return with_header(CommandId.ENQUIRE_LINK_RESP, number)
         if command_id == CommandId.UNBIND:
-            self._bound = self.takes_messages = False
+            self._bound = self.takes_messages = self.may_submit = False
             return with_header(CommandId.UNBIND_RESP, number)
+        if command_id == CommandId.SUBMIT_SM:
+            return self._submit(number, pdu)
         if command_id == CommandId.UNBIND_RESP:
             self.transport.loseConnection()
         elif command_id == CommandId.ENQUIRE_LINK_RESP:
@@ -320,9 +345,25 @@ class SmscSession(Protocol):
             return with_header(resp, number, command_status=status)
         self._bound = True
         self.takes_messages = command_id != CommandId.BIND_TRANSMITTER
+        self.may_submit = command_id != CommandId.BIND_RECEIVER
         self.smsc.count(binds=1)
         version = Tag.SC_INTERFACE_VERSION.to_bytes(2, "big") + b"\0\x01" + bytes((VERSION_3_4,))
         return with_header(resp, number, b"simulator\0" + version)
+
+    def _submit(self, number: int, pdu: bytes) -> bytes:
+        if not self.may_submit:
+            return with_header(CommandId.SUBMIT_SM_RESP, number, command_status=CommandStatus.ESME_RINVBNDSTS)
+        answer = self.smsc.answer_submit(pdu)
+        match answer.manner:
+            case Manner.RESPONSE:
+                taken = answer.command_status == CommandStatus.ESME_ROK
+                message_id = f"{len(self.smsc.submitted):x}\0".encode() if taken else b""
+                return with_header(CommandId.SUBMIT_SM_RESP, number, message_id, answer.command_status)
+            case Manner.GENERIC_NACK:
+                return with_header(CommandId.GENERIC_NACK, number, command_status=answer.command_status)
+            case Manner.HANG_UP:
+                self.transport.abortConnection()
+        return b""
 
     def _judge(self, command_id: CommandId, body: bytes) -> CommandStatus:
         settings = self.smsc.settings

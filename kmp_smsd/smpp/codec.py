@@ -1,7 +1,8 @@
 """PDUs from octets and octets from PDUs.
 
 Messages to us are decoded here, on the raw octets: strictly where a guess could change who sent what, leniently where
-nothing depends on it. What we send is encoded by smpplib, but for the responses to messages, of which there are many.
+nothing depends on it. What we send is encoded by smpplib, except for the responses to messages, of which there are
+many, and for submit_sm, whose addresses smpplib would cut without a word.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from smpplib import command as smpplib_command
 from kmp_smsd.smpp.constants import HEADER_OCTETS, RESPONSE, CommandId, CommandStatus, Tag
 from kmp_smsd.smpp.errors import PduError
 from kmp_smsd.smpp.pdu import MAX_LONG_PASSWORD, Bind, BindResp, Message, Tlv
+from kmp_smsd.smpp.submit import SubmitSm
 
 HEADER = Struct(">IIII")  # command_length, command_id, command_status, sequence_number (SMPP 3.4, section 3.2)
 _TLV_HEADER = Struct(">HH")  # tag, length (section 3.2.4)
@@ -25,6 +27,7 @@ _SERVICE_TYPE = 6
 _DELIVER_ADDRESS = 21
 _DATA_ADDRESS = 65
 _TIME = 17
+_MESSAGE_ID = 65
 
 
 def decode_deliver_sm(pdu: bytes, sequence_number: int) -> Message:
@@ -134,13 +137,39 @@ def decode_bind_resp(pdu: bytes) -> BindResp:
     )
 
 
+def decode_submit_sm_resp(pdu: bytes) -> str:
+    """Return the message_id of a submit_sm_resp (SMPP 3.4, section 4.4.2); empty where there is none, or none whole."""
+    message_id, end, _ = pdu[HEADER_OCTETS : HEADER_OCTETS + _MESSAGE_ID].partition(b"\0")
+    return message_id.decode("latin-1") if end else ""
+
+
+def encode_submit_sm(submit_sm: SubmitSm, sequence_number: int) -> bytes:
+    """Encode a whole submit_sm (SMPP 3.4, section 4.4.1)."""
+    body = b"".join(
+        (
+            b"\0",  # service_type
+            bytes((submit_sm.source_addr_ton, submit_sm.source_addr_npi)),
+            submit_sm.source_addr.encode("latin-1") + b"\0",
+            bytes((submit_sm.dest_addr_ton, submit_sm.dest_addr_npi)),
+            submit_sm.destination_addr.encode("latin-1") + b"\0",
+            bytes((submit_sm.esm_class, 0, 0)),  # protocol_id, priority_flag
+            b"\0",  # schedule_delivery_time: now
+            submit_sm.validity_period.encode("latin-1") + b"\0",
+            # registered_delivery, replace_if_present_flag, data_coding, sm_default_msg_id, sm_length
+            bytes((0, 0, submit_sm.data_coding, 0, len(submit_sm.short_message))),
+            submit_sm.short_message,
+        )
+    )
+    return HEADER.pack(HEADER_OCTETS + len(body), CommandId.SUBMIT_SM, 0, sequence_number) + body
+
+
 def encode_message_resp(command_id: int, command_status: int, sequence_number: int) -> bytes:
     """Encode deliver_sm_resp or data_sm_resp for the request `command_id`."""
     return _MESSAGE_RESP.pack(_MESSAGE_RESP_OCTETS, command_id | RESPONSE, command_status, sequence_number)
 
 
 def encode_bind(bind: Bind, sequence_number: int) -> bytes:
-    """Encode bind_receiver or bind_transceiver (SMPP 3.4, section 4.1)."""
+    """Encode bind_receiver, bind_transmitter or bind_transceiver (SMPP 3.4, section 4.1)."""
     pdu = _LongPasswordBind(bind.command_id.name.lower(), sequence=sequence_number)
     pdu.sequence = sequence_number
     for name in pdu.params_order:

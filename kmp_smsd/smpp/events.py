@@ -41,6 +41,22 @@ class Messages:
 
 
 @dataclass(frozen=True, slots=True)
+class SubmitAnswered:
+    """The SMSC answered a submit_sm of ours, by its response or a generic_nack. `message_id` may be empty."""
+
+    sequence_number: int
+    command_status: int
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitUnanswered:
+    """A submit_sm of ours had no answer in time: whether the SMSC took it is not known (SMPP 3.4, section 7.2)."""
+
+    sequence_number: int
+
+
+@dataclass(frozen=True, slots=True)
 class BadPdu:
     """A PDU that no message came out of. A request has been answered with `command_status`; else that is None."""
 
@@ -69,4 +85,15 @@ class Closed:
     reason: str
 
 
-Event = Bound | BindRefused | BindUnanswered | Messages | BadPdu | PeerUnbound | LinkDead | Closed
+Event = (
+    Bound
+    | BindRefused
+    | BindUnanswered
+    | Messages
+    | SubmitAnswered
+    | SubmitUnanswered
+    | BadPdu
+    | PeerUnbound
+    | LinkDead
+    | Closed
+)

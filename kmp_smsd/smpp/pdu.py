@@ -49,7 +49,7 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bind:
-    """bind_receiver or bind_transceiver (SMPP 3.4, section 4.1). Sizes are without the final NUL.
+    """bind_receiver, bind_transmitter or bind_transceiver (SMPP 3.4, section 4.1). Sizes are without the final NUL.
 
     `password` may have 8 octets, or `MAX_LONG_PASSWORD` where `allow_long_password` says that the SMSC is beyond the
     specification. A value that does not fit is a ValueError here, and never cut.
@@ -67,7 +67,7 @@ class Bind:
 
     def __post_init__(self) -> None:
         if self.command_id not in BINDS:
-            raise ValueError(f"{self.command_id.name} is not a bind that receives")
+            raise ValueError(f"{self.command_id.name} is not a bind")
         longest_password = MAX_LONG_PASSWORD if self.allow_long_password else MAX_PASSWORD
         sizes = {"system_id": 15, "password": longest_password, "system_type": 12, "address_range": 40}
         for name, size in sizes.items():
@@ -81,7 +81,7 @@ class Bind:
                 raise ValueError(f"{name} is {getattr(self, name)}, not one octet")
 
 
-BINDS = frozenset({CommandId.BIND_RECEIVER, CommandId.BIND_TRANSCEIVER})
+BINDS = frozenset({CommandId.BIND_RECEIVER, CommandId.BIND_TRANSMITTER, CommandId.BIND_TRANSCEIVER})
 MAX_PASSWORD = 8
 MAX_LONG_PASSWORD = 127
 

@@ -18,10 +18,13 @@ from kmp_smsd.smpp.events import (
     LinkDead,
     Messages,
     PeerUnbound,
+    SubmitAnswered,
+    SubmitUnanswered,
 )
 from kmp_smsd.smpp.framing import Framer
 from kmp_smsd.smpp.pdu import Bind, Message
 from kmp_smsd.smpp.states import TRANSITIONS, Input, State
+from kmp_smsd.smpp.submit import SubmitSm
 from kmp_smsd.smpp.timers import Deadline, Due, LinkTimer
 from kmp_smsd.smpp.window import Window
 
@@ -46,6 +49,7 @@ _DECODERS: Mapping[int, Callable[[bytes, int], Message]] = {
 }
 _BOUND_AS = {
     CommandId.BIND_RECEIVER: Input.BOUND_AS_RECEIVER,
+    CommandId.BIND_TRANSMITTER: Input.BOUND_AS_TRANSMITTER,
     CommandId.BIND_TRANSCEIVER: Input.BOUND_AS_TRANSCEIVER,
 }
 
@@ -93,7 +97,12 @@ class EsmeSession:
     @property
     def is_bound(self) -> bool:
         """True from the SMSC's acceptance of our bind until either side unbinds."""
-        return self.state in (State.BOUND_RX, State.BOUND_TRX)
+        return self.state in (State.BOUND_RX, State.BOUND_TX, State.BOUND_TRX)
+
+    @property
+    def can_submit(self) -> bool:
+        """True while `submit` sends something."""
+        return (self.state, Input.SUBMIT) in TRANSITIONS
 
     def connection_made(self, now: float) -> None:
         """Begin: the bind is the first thing on the wire (SMPP 3.4, section 2.2)."""
@@ -135,6 +144,18 @@ class EsmeSession:
                 out.append(encode(message.command_id, status, message.sequence_number))
         if self.state is State.UNBOUND and not unanswered:
             self._answer_unbind()
+
+    def submit(self, submit_sm: SubmitSm, now: float) -> int | None:
+        """Queue a submit_sm and return its sequence_number; None, and nothing is sent, unless `can_submit`.
+
+        Reported with that number later: SubmitAnswered or SubmitUnanswered, unless the session ends first. Then, too,
+        it is not known whether the SMSC took it.
+        """
+        if not self.can_submit:
+            return None
+        number = self._window.open(CommandId.SUBMIT_SM, now)
+        self._out.append(codec.encode_submit_sm(submit_sm, number))
+        return number
 
     def reading_paused(self) -> None:
         """Know that we do not read: meanwhile no PDU can be completed, and that is not the peer's fault."""
@@ -183,13 +204,14 @@ class EsmeSession:
         late = self._window.expire(now, within_s)
         if due is Due.DROP:
             return [self._die(f"enquire_link was not answered within {within_s:g} s")]
-        if CommandId.UNBIND in late:
-            return [self._die(f"unbind was not answered within {within_s:g} s")]
+        events: list[Event] = [SubmitUnanswered(number) for number, request in late if request is CommandId.SUBMIT_SM]
+        if any(request is CommandId.UNBIND for _, request in late):
+            return [*events, self._die(f"unbind was not answered within {within_s:g} s")]
         if due is Due.ENQUIRE and self.is_bound:
             number = self._window.open(CommandId.ENQUIRE_LINK, now)
             self._link_timer = self._link_timer.enquired(now)
             self._out.append(codec.encode_empty(CommandId.ENQUIRE_LINK, number))
-        return []
+        return events
 
     def _check_stream(self, now: float, events: list[Event]) -> None:
         if self.state is State.CLOSED:
@@ -265,7 +287,9 @@ class EsmeSession:
             events.append(BadPdu(command_id, number, None, reason))
         elif request in _BOUND_AS:
             self._receive_bind_resp(pdu, request, status, events)
-        elif request is CommandId.UNBIND and self.state is State.UNBINDING:
+        elif request is CommandId.SUBMIT_SM:
+            events.append(SubmitAnswered(number, status, codec.decode_submit_sm_resp(pdu)))
+        elif request is CommandId.UNBIND and self.state in (State.UNBINDING, State.UNBINDING_TX):
             self._close(Input.UNBIND_ANSWERED)
             events.append(Closed("unbound by us"))
 

@@ -40,6 +40,11 @@ def split_udh(user_data: bytes) -> tuple[UserDataHeader, bytes]:
     return UserDataHeader(source_port, destination_port, concatenated), user_data[end:]
 
 
+def ports_header(*, destination_port: int, source_port: int) -> bytes:
+    """Return a header that names both application ports, in 16 bits each (section 9.2.3.24.4)."""
+    return bytes((6, _PORTS_16_BIT, 4)) + destination_port.to_bytes(2, "big") + source_port.to_bytes(2, "big")
+
+
 def is_part(total: int, number: int) -> bool:
     """True where `number` of `total` marks one of several parts. Impossible marks are to be ignored (9.2.3.24.1)."""
     return total > 1 and 1 <= number <= total

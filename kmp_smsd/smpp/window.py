@@ -31,7 +31,7 @@ class Window:
         del self._outstanding[sequence_number]
         return request
 
-    def expire(self, now: float, within_s: float) -> list[CommandId]:
-        """Forget and return the requests that had no answer within that time."""
+    def expire(self, now: float, within_s: float) -> list[tuple[int, CommandId]]:
+        """Forget and return the requests that had no answer within that time, each with its number."""
         late = [number for number, (_, sent) in self._outstanding.items() if now - sent >= within_s]
-        return [self._outstanding.pop(number)[0] for number in late]
+        return [(number, self._outstanding.pop(number)[0]) for number in late]

@@ -9,20 +9,21 @@ from kmp_smsd.domain.payload import Proof
 from kmp_smsd.domain.request import SyncRequest
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.holding import answer_approval
+from kmp_smsd.storage.replying import load_reply_to
 from kmp_smsd.storage.submissions import answer_faulty_submission
 
 _APPROVED = """
-SELECT s.mdn, k.key_id, h.app, h.counter, h.tag, h.received_at, h.link, h.id
+SELECT s.mdn, k.key_id, h.app, h.counter, h.tag, h.received_at, h.link, h.reply_to, h.id
 FROM holds h JOIN subscribers s ON s.number = h.subscriber JOIN keys k ON k.id = h.key
 WHERE h.marked = 1 ORDER BY h.id LIMIT ?"""
 
 _WAITED = """
-SELECT s.mdn, w.key_id, w.app, w.counter, w.tag, w.received_at, w.link
+SELECT s.mdn, w.key_id, w.app, w.counter, w.tag, w.received_at, w.link, w.reply_to
 FROM waiting w JOIN subscribers s ON s.number = w.subscriber
 WHERE w.again_at <= ? ORDER BY w.again_at, w.received_at, w.subscriber, w.key_id LIMIT ?"""
 
 _SUBMITTED = """
-SELECT s.mdn, h.key_id, h.app, h.counter, h.tag, h.received_at, h.gateway, h.id
+SELECT s.mdn, h.key_id, h.app, h.counter, h.tag, h.received_at, h.gateway, NULL, h.id
 FROM submissions h JOIN subscribers s ON s.number = h.subscriber
 WHERE h.outcome IS NULL ORDER BY h.id LIMIT ?"""
 
@@ -72,6 +73,7 @@ def _request(
     tag: str | None,
     received_at: int,
     link: str,
+    reply_to: str | None,
     *,
     approved_hold: int | None = None,
     waited: bool = False,
@@ -87,4 +89,5 @@ def _request(
         approved_hold=approved_hold,
         waited=waited,
         submission=submission,
+        reply_to=load_reply_to(reply_to),
     )

@@ -8,6 +8,7 @@ from typing import Any
 from kmp_smsd.domain.facts import Decision, Facts, Triple
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.request import Unfit
+from kmp_smsd.storage.replying import dump_reply_to
 
 StandingHold = tuple[int, bool]  # its number, and whether it is open; else a person refused it
 
@@ -36,7 +37,8 @@ def write_holds(
             if not is_open:
                 (hold,) = connection.execute(
                     """INSERT INTO holds (received_at, why, elsewhere, occupant, counter, tag, link,
-                         key, subscriber, app, first_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id""",
+                         reply_to, key, subscriber, app, first_at)
+                       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id""",
                     (*evidence, *triple, request.received_at),
                 ).fetchone()
                 assert hold is not None
@@ -45,8 +47,8 @@ def write_holds(
             else:
                 connection.execute(  # an approval is of the evidence that the person saw
                     """UPDATE holds SET received_at = ?1, why = ?2, elsewhere = ?3, occupant = ?4, counter = ?5,
-                         tag = ?6, link = ?7, repeats = repeats + ?9,
-                         marked = marked AND elsewhere IS ?3 AND occupant IS ?4 WHERE id = ?8""",
+                         tag = ?6, link = ?7, reply_to = ?8, repeats = repeats + ?10,
+                         marked = marked AND elsewhere IS ?3 AND occupant IS ?4 WHERE id = ?9""",
                     (
                         *evidence,
                         hold,
@@ -93,4 +95,5 @@ def _evidence(decision: Decision, triple: Triple) -> tuple[Any, ...]:
         proof.counter if proof else None,
         proof.tag if proof else None,
         request.link,
+        dump_reply_to(request.reply_to),
     )

@@ -22,6 +22,7 @@ from kmp_smsd.storage.errors import NotPossible, StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.locks import SHARED_MODE, SchemaLock
 from kmp_smsd.storage.migrations import MIGRATIONS
 from kmp_smsd.storage.outbox import Outbox
+from kmp_smsd.storage.replies import Replies
 
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "ncpfs"})
 
@@ -169,6 +170,7 @@ def restore(
                 MIGRATIONS.apply(sqlite_utils.Database(connection, execute_plugins=False))
             with closing(Database(copy)) as database:
                 wanted_again = Outbox(database).want_again(now)
+                Replies(database).abandon(now)
                 database.erase_log()
             os.chmod(copy, SHARED_MODE)
             previous = _set_aside(path, now) if path.exists() else None

@@ -18,6 +18,7 @@ from kmp_smsd.storage.gathering import Batch, gather
 from kmp_smsd.storage.holding import write_holds
 from kmp_smsd.storage.journal import Journal
 from kmp_smsd.storage.outbox import Want, want
+from kmp_smsd.storage.replying import write_replies
 from kmp_smsd.storage.submissions import answer_submissions
 from kmp_smsd.storage.waiting import write_waiting
 
@@ -125,3 +126,4 @@ class Settling:
         self._journal.record(connection, facts, decisions, new_holds)
         write_waiting(connection, facts, batch.waiters, decisions)
         answer_submissions(connection, decisions)
+        write_replies(connection, facts, decisions)

@@ -23,6 +23,7 @@ from kmp_smsd.storage.locks import SchemaLock
 from kmp_smsd.storage.maintenance import check_place, check_schema
 from kmp_smsd.storage.outbox import Outbox
 from kmp_smsd.storage.renumbering import Renumbering
+from kmp_smsd.storage.replies import Replies
 from kmp_smsd.storage.requests import Requests
 from kmp_smsd.storage.routes import Routes
 from kmp_smsd.storage.settling import Settling
@@ -55,6 +56,7 @@ class Store:
         self.registrations = Registrations(self._database)
         self.renumbering = Renumbering(self._database)
         self.requests = Requests(self._database)
+        self.replies = Replies(self._database)
         self.routes = Routes(self._database)
         self.submissions = Submissions(self._database)
         self.waiting = Waiting(self._database)

@@ -10,6 +10,7 @@ from kmp_smsd.domain.facts import Decision, Facts
 from kmp_smsd.domain.request import Unfit
 from kmp_smsd.domain.waiting import again_at, waits
 from kmp_smsd.storage.database import STEP_ROWS, Database
+from kmp_smsd.storage.replying import dump_reply_to
 from kmp_smsd.storage.subscribers import hear
 
 # Who knows one key ID and forges senders, or has one SIM and invents key IDs, pushes out no more than his own.
@@ -58,11 +59,11 @@ def _keep(connection: Any, subscriber: int, decision: Decision, again: int | Non
     request = decision.request
     proof = request.proof
     connection.execute(
-        """INSERT INTO waiting (subscriber, key_id, app, counter, tag, link, received_at, outcome, again_at)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+        """INSERT INTO waiting (subscriber, key_id, app, counter, tag, link, received_at, outcome, again_at, reply_to)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
            ON CONFLICT DO UPDATE SET app = excluded.app, counter = excluded.counter, tag = excluded.tag,
              link = excluded.link, received_at = excluded.received_at, outcome = excluded.outcome,
-             again_at = excluded.again_at""",
+             again_at = excluded.again_at, reply_to = excluded.reply_to""",
         (
             subscriber,
             request.key_id,
@@ -73,6 +74,7 @@ def _keep(connection: Any, subscriber: int, decision: Decision, again: int | Non
             request.received_at,
             decision.outcome.value,
             again,
+            dump_reply_to(request.reply_to),
         ),
     )
 

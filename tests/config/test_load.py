@@ -161,10 +161,10 @@ def one(files, text):
         ("rate = 1", "rate: unknown option (did you mean 'rate_per_s'?)"),
         ("zzz = 1", "zzz: unknown option"),
         ('"a b\\u001b[31m" = 1', '"a b\\u001b[31m": unknown option'),
-        ("bind = 1", "bind: 1 is not one of transceiver, receiver, auto"),
+        ("bind = 1", "bind: 1 is not one of transceiver, receiver, pair, auto"),
         (
             'bind = "transmitter"',
-            "bind: \"transmitter\" is not one of transceiver, receiver, auto (did you mean 'transceiver'?)",
+            "bind: \"transmitter\" is not one of transceiver, receiver, pair, auto (did you mean 'transceiver'?)",
         ),
         ("bind = auto", 'bind: text needs quotes: "auto"'),
         ("bind = 'auto", "the closing quote is missing"),

@@ -112,9 +112,9 @@ def test_bind_without_an_answer_ends_the_session():
     assert session.state is State.CLOSED
 
 
-def test_session_cannot_bind_as_transmitter():
-    with pytest.raises(ValueError, match="receives"):
-        Bind(command_id=CommandId.BIND_TRANSMITTER, system_id="esme")
+def test_session_cannot_bind_with_another_command():
+    with pytest.raises(ValueError, match="not a bind"):
+        Bind(command_id=CommandId.SUBMIT_SM, system_id="esme")
 
 
 # Messages and answers

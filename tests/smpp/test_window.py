@@ -42,5 +42,5 @@ def test_request_without_an_answer_expires_alone():
     window.open(CommandId.ENQUIRE_LINK, 0.0)
     late = window.open(CommandId.UNBIND, 5.0)
     assert window.expire(9.9, 10.0) == []
-    assert window.expire(10.0, 10.0) == [CommandId.ENQUIRE_LINK]
+    assert window.expire(10.0, 10.0) == [(1, CommandId.ENQUIRE_LINK)]
     assert window.match(CommandId.UNBIND_RESP, late) is CommandId.UNBIND

@@ -1,0 +1,216 @@
+"""Telling terminals that their platform has their key: replies that are due leave by the link of their message."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kmp_smsd.config.link import Link
+from kmp_smsd.domain.reply import Reply, ReplyResult, ReplyState
+from kmp_smsd.service.backoff import Backoff
+from kmp_smsd.service.link import SmscLink
+from kmp_smsd.service.rate import Bucket
+from kmp_smsd.smpp.constants import CommandStatus, EsmClass, name_of
+from kmp_smsd.smpp.events import SubmitAnswered
+from kmp_smsd.smpp.submit import SubmitSm, relative_time
+from kmp_smsd.smpp.udh import ports_header
+from kmp_smsd.storage import Store, StoreUnavailable
+
+STOP_MIN_S, STOP_MAX_S = 1.0, 60.0  # while an SMSC takes no more
+SWEEP_EVERY_S = 60.0
+_NOT_TAKEN = frozenset({CommandStatus.ESME_RTHROTTLED, CommandStatus.ESME_RMSGQFUL})
+_EIGHT_BIT = 0x04  # data_coding, SMPP 3.4, section 5.2.19
+
+
+@dataclass(slots=True)
+class _Terms:
+    """What one SMSC may be asked now."""
+
+    window: int
+    bucket: Bucket
+    backoff: Backoff
+    link: SmscLink | None = None
+    in_flight: int = 0
+    stopped_until: float = float("-inf")  # monotonic seconds
+    is_tried: bool = False  # it took no more the last time: one at a time, until it takes one
+
+
+class Replier:
+    """Sends replies, each at most once. Only a definite "not taken" makes one wait again; what is unclear is left.
+
+    `in_thread` runs a call in the store's thread. Everything else happens in the reactor's.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        store: Store,
+        links: Mapping[str, Link],
+        in_thread: Callable[..., Deferred[Any]],
+        *,
+        monotonic: Callable[[], float],
+        wall: Callable[[], float],
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._in_thread = in_thread
+        self._monotonic, self._wall = monotonic, wall
+        self._terms = {
+            name: _Terms(
+                link.reply_window,
+                Bucket(max(1.0, link.reply_per_s), link.reply_per_s, monotonic()),
+                Backoff(STOP_MIN_S, STOP_MAX_S, jitter),
+            )
+            for name, link in links.items()
+            if link.reply != "never"
+        }
+        self._results: list[ReplyResult] = []
+        self._working: Deferred[Any] | None = None
+        self._recovered = False
+        self._sweep_at = monotonic()
+
+    def attach(self, link: SmscLink) -> None:
+        """Know the link that replies leave by."""
+        if link.name in self._terms:
+            self._terms[link.name].link = link
+
+    def look(self) -> None:
+        """Write what became of replies and send what is due. Does nothing where no link replies, but for the sweep."""
+        if self._working is None and (self._terms or self._monotonic() >= self._sweep_at):
+            self._work(self._room())
+
+    async def finish(self) -> None:
+        """Write what became of the last replies. The links must have been drained."""
+        if self._working is not None:
+            await self._working
+        if self._results:
+            await self._work({})
+
+    def _room(self) -> dict[str, int]:
+        """How many replies each link takes now; links that take none are left out."""
+        now = self._monotonic()
+        room = {}
+        for name, terms in self._terms.items():
+            if terms.link is not None and terms.link.can_submit and now >= terms.stopped_until:
+                window = 1 if terms.is_tried else terms.window
+                if (most := min(window - terms.in_flight, terms.bucket.left(now))) > 0:
+                    room[name] = most
+        return room
+
+    def _work(self, room: Mapping[str, int]) -> Deferred[None]:
+        now = self._monotonic()
+        sweep = now >= self._sweep_at
+        if sweep:
+            self._sweep_at = now + SWEEP_EVERY_S
+        results, self._results = self._results, []
+        self._working = self._in_thread(self._exchange, results, room, self._now_ms(), sweep)
+        return self._working.addCallbacks(self._send, self._not_exchanged, errbackArgs=(results,))
+
+    def _exchange(self, results: list[ReplyResult], room: Mapping[str, int], now: int, sweep: bool) -> list[Reply]:
+        """What is done in the store's thread."""
+        if not self._recovered:
+            self._store.replies.recover(now)
+            self._recovered = True
+        if sweep:
+            self._store.replies.sweep(now)
+        return self._store.replies.exchange(results, room, now)
+
+    def _not_exchanged(self, failure: Failure, results: list[ReplyResult]) -> None:
+        self._working = None
+        self._results = results + self._results
+        if not failure.check(StoreUnavailable):
+            self.log.failure("replies could not be exchanged with the store", failure)
+
+    def _send(self, replies: Iterable[Reply]) -> None:
+        """Submit what is on disk as being sent."""
+        self._working = None
+        for reply in replies:
+            terms = self._terms[reply.link]
+            try:
+                submit_sm = make_submit_sm(reply, self._now_ms())
+            except ValueError as error:
+                self.log.error("reply {number} cannot be written: {why}", number=reply.number, why=str(error))
+                self._results.append(ReplyResult(reply.number, ReplyState.REFUSED))
+                continue
+            if terms.link is not None and terms.link.submit(submit_sm, self._told(reply)):
+                terms.in_flight += 1
+                terms.bucket.take(self._monotonic())
+            else:  # the link was lost, or drains
+                self._results.append(ReplyResult(reply.number, ReplyState.WAITING))
+
+    def _told(self, reply: Reply) -> Callable[[SubmitAnswered | None], None]:
+        def told(answer: SubmitAnswered | None) -> None:
+            terms = self._terms[reply.link]
+            terms.in_flight -= 1
+            self._results.append(self._result(reply, terms, answer))
+
+        return told
+
+    def _result(self, reply: Reply, terms: _Terms, answer: SubmitAnswered | None) -> ReplyResult:
+        if answer is None:
+            self.log.warn("link {link}: reply {number} had no answer", link=reply.link, number=reply.number)
+            return ReplyResult(reply.number, ReplyState.UNKNOWN)
+        status = answer.command_status
+        if status in _NOT_TAKEN:
+            self._stop(reply.link, terms, status)
+            return ReplyResult(reply.number, ReplyState.WAITING, status)
+        if status != CommandStatus.ESME_ROK:
+            self.log.warn(
+                "link {link}: reply {number} was refused with {status}",
+                link=reply.link,
+                number=reply.number,
+                status=name_of(status),
+            )
+            return ReplyResult(reply.number, ReplyState.REFUSED, status)
+        if self._monotonic() >= terms.stopped_until:
+            terms.backoff.reset()
+            terms.is_tried = False
+        return ReplyResult(reply.number, ReplyState.SENT, status, answer.message_id)
+
+    def _stop(self, link: str, terms: _Terms, status: int) -> None:
+        """Send no replies by this link for a while; what comes back of one window is one refusal."""
+        now = self._monotonic()
+        if now >= terms.stopped_until:
+            wait_s = terms.backoff.next_s()
+            terms.stopped_until = now + wait_s
+            terms.is_tried = True
+            self.log.warn(
+                "link {link}: the SMSC takes no replies now ({status}); next try in {wait_s:.1f} s",
+                link=link,
+                status=name_of(status),
+                wait_s=wait_s,
+            )
+
+    def _now_ms(self) -> int:
+        return int(self._wall() * 1000)
+
+
+def make_submit_sm(reply: Reply, now: int) -> SubmitSm:
+    """Write `reply`, sent at `now` in Unix milliseconds, as a message from the address that its terminal wrote to.
+
+    Raises ValueError where an address does not fit.
+    """
+    to = reply.to
+    ports = {}
+    header = b""
+    if to.terminal_port is not None and to.our_port is not None:
+        header = ports_header(destination_port=to.terminal_port, source_port=to.our_port)
+        ports = {"esm_class": EsmClass.UDHI, "data_coding": _EIGHT_BIT}
+    return SubmitSm(
+        source_addr_ton=to.our_ton,
+        source_addr_npi=to.our_npi,
+        source_addr=to.ours,
+        dest_addr_ton=to.terminal_ton,
+        dest_addr_npi=to.terminal_npi,
+        destination_addr=to.terminal,
+        validity_period=relative_time((reply.expires_at - now) / 1000),
+        short_message=header + reply.text,
+        **ports,
+    )
