@@ -74,6 +74,7 @@ class Replier:
         self._results: list[ReplyResult] = []
         self._working: Deferred[Any] | None = None
         self._recovered = False
+        self._told_unavailable = False
         self._sweep_at = monotonic()
 
     def attach(self, link: SmscLink) -> None:
@@ -127,10 +128,14 @@ class Replier:
         self._results = results + self._results
         if not failure.check(StoreUnavailable):
             self.log.failure("replies could not be exchanged with the store", failure)
+        elif not self._told_unavailable:
+            self.log.error("replies wait, store unavailable: {reason}", reason=failure.getErrorMessage())
+        self._told_unavailable = True
 
     def _send(self, replies: Iterable[Reply]) -> None:
         """Submit what is on disk as being sent."""
         self._working = None
+        self._told_unavailable = False
         for reply in replies:
             terms = self._terms[reply.link]
             try:

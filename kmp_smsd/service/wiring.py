@@ -95,7 +95,14 @@ def _intake(config: Config, reactor: Any) -> IntakeRole:
     intake = Intake(store, config.sync, config.numbering, config.smsc, reactor)
     links = [SmscLink(name, link, passwords[name], intake, reactor) for name, link in config.smsc.items()]
     transmitters = [
-        SmscLink(link.name, link.options, passwords[link.name], intake, reactor, receiver_of_pair=link)
+        SmscLink(
+            f"{link.name} (transmitter)",
+            link.options,
+            passwords[link.name],
+            intake,
+            reactor,
+            receiver_of_pair=link,
+        )
         for link in links
         if link.options.bind == "pair"
     ]

@@ -30,7 +30,7 @@ _ANY_EXPIRED = "SELECT EXISTS (SELECT 1 FROM replies WHERE state = 'waiting' AND
 _TAKE = f"""
 UPDATE replies AS r SET state = 'sending', sent_at = ?, command_status = NULL
 WHERE r.id = ? AND r.state = 'waiting' AND r.expires_at > ? AND {_CONFIRMED}
-RETURNING r.id, r.link, (SELECT key_id FROM keys WHERE id = r.key), r.app, r.reply_to, r.expires_at"""
+RETURNING id, link, (SELECT key_id FROM keys WHERE keys.id = replies.key), app, reply_to, expires_at"""
 
 # Not taken: it waits again, unless a newer one has taken its place meanwhile.
 _WAIT_AGAIN = """

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.reply import ReplyResult, ReplyState, ReplyTo
 from kmp_smsd.domain.request import Unfit
 from kmp_smsd.storage import Store, open_store
 from kmp_smsd.storage.maintenance import migrate
@@ -18,7 +20,9 @@ from kmp_smsd.storage.outbox import Confirm, Outbid, Postpone, Reject
 from kmp_smsd.storage.requests import Add, Remove, Renumber, Request
 from kmp_smsd.storage.routes import PlatformState
 from kmp_smsd.storage.subscribers import Registration
-from tests.storage.stock import NOW, A, B, C, begin_import, due, import_keys, open_holds, register, settle, staged, sync
+from tests.storage.stock import (
+    NOW, A, B, C, begin_import, confirm_all, due, import_keys, open_holds, register, settle, staged, sync,
+)  # fmt: skip
 
 #: Indexes that hold nothing but what is asked for: few rows however large the table.
 SMALL = re.compile(r"USING (COVERING )?INDEX (outbox_rejected|open_holds|marked_holds|subscribers_erasing)$")
@@ -34,6 +38,7 @@ def large_scans(connection: sqlite3.Connection, statement: str) -> list[str]:
         found = re.match(r"SCAN (\w+)", step)
         if found and not SMALL.search(step) and aliases.get(found[1], found[1]) in (
             "keys", "subscribers", "bindings", "outbox", "journal", "registrations", "holds", "waiting", "requests",
+            "replies", "submissions",
         ):  # fmt: skip
             walked.append(f"{step}: {statement}")
     return walked
@@ -107,7 +112,21 @@ def erasing(store: Store) -> None:
     store.outbox.settle("metering", [Outbid(row, NOW + 5, NOW, "holds more")], NOW)
 
 
-@pytest.mark.parametrize("work", [intake, dispatch, status, endings, business, importing, erasing])
+def replying(store: Store) -> None:
+    to = ReplyTo(1, 1, A, 0, 1, "10690001")
+    settle(store, replace(sync(A, "k1"), reply_to=to), replace(sync(B, "k2"), reply_to=to))
+    confirm_all(store)
+    first, second = store.replies.exchange([], {"north": 10}, NOW)
+    waits, sent = ReplyResult(first.number, ReplyState.WAITING, 0x58), ReplyResult(second.number, ReplyState.SENT)
+    store.replies.exchange([waits, sent], {"north": 10}, NOW)
+    settle(store, replace(sync(A, "k1"), reply_to=to))
+    store.replies.exchange([waits], {"north": 10}, NOW)
+    store.replies.recover(NOW + 1)
+    store.replies.exchange([], {"north": 10}, NOW + 4_000_000)
+    store.replies.sweep(NOW + 100_000_000)
+
+
+@pytest.mark.parametrize("work", [replying, intake, dispatch, status, endings, business, importing, erasing])
 def test_no_statement_walks_a_large_table(tmp_path: Path, work: Callable[[Store], None]) -> None:
     path = tmp_path / "kmp.db"
     migrate(path)
