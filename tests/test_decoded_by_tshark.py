@@ -8,17 +8,35 @@ from struct import pack, unpack_from
 import pytest
 
 from kmp_smsd.smpp.constants import RESPONSE, CommandId, CommandStatus
-from kmp_smsd.smpp.pdu import Bind
+from kmp_smsd.smpp.events import Messages
+from kmp_smsd.smpp.pdu import BINDS, Bind
 from kmp_smsd.smpp.session import EsmeSession, SessionSettings
+from kmp_smsd.smpp.submit import SubmitSm, relative_time
 from tests.recording import SENT, Stream
 from tests.tshark import Seen, dissect, require_tshark
 
 HEADER_OCTETS = 16
 DELIVER_SM = bytes.fromhex("00 0101 383633313331 00 0001 3130363930303030 00 00 00 00 00 00 00 00 00 00 04 4b313a41")
 DATA_SM = bytes.fromhex("00 0101 383633313331 00 0001 3130363930303030 00 00 00 00 0424 0004 4b313a41")
+ADDRESSES = {
+    "source_addr_ton": 0, "source_addr_npi": 1, "source_addr": "10690000",
+    "dest_addr_ton": 1, "dest_addr_npi": 1, "destination_addr": "8613912345678",
+}  # fmt: skip
+SUBMITS = (
+    SubmitSm(**ADDRESSES, short_message=b"K1:ok:A:meter"),
+    SubmitSm(
+        **ADDRESSES,
+        esm_class=0x40,
+        data_coding=4,
+        validity_period=relative_time(3600),
+        short_message=bytes.fromhex("06050413881f90") + b"K1:ok:A:meter",
+    ),
+)
 OURS = {  # with other responses we only refuse
     "bind_receiver",
+    "bind_transmitter",
     "bind_transceiver",
+    "submit_sm",
     "deliver_sm_resp",
     "data_sm_resp",
     "enquire_link",
@@ -31,6 +49,10 @@ OURS = {  # with other responses we only refuse
 
 def pdu(command_id, number, body=b"", status=0):
     return pack(">IIII", HEADER_OCTETS + len(body), command_id, status, number) + body
+
+
+def messages_of(events):
+    return [message for event in events if isinstance(event, Messages) for message in event.messages]
 
 
 def say_everything(bind):
@@ -46,9 +68,12 @@ def say_everything(bind):
         session = EsmeSession(SessionSettings(bind=bind, enquire_after_s=30.0))
         session.connection_made(0.0)
         events = session.receive_data(bind_resp + unfit + fit, 1.0)
-        deliver_sm, data_sm = events[-1].messages
-        session.answer(data_sm, CommandStatus.ESME_ROK)
-        session.answer(deliver_sm, CommandStatus.ESME_RX_T_APPN)
+        for message, status in zip(
+            messages_of(events), (CommandStatus.ESME_RX_T_APPN, CommandStatus.ESME_ROK), strict=False
+        ):
+            session.answer(message, status)
+        for submit in SUBMITS:
+            session.submit(submit, 1.0)
         session.check_timers(40.0)
         end(session)
         session.data_to_send()
@@ -74,7 +99,7 @@ def sent(streams: Iterable[Stream]) -> list[Seen]:
 @pytest.mark.last
 def test_every_pdu_that_we_sent_in_this_run_is_decoded_by_tshark(tmp_path):
     require_tshark()
-    for mode in (CommandId.BIND_RECEIVER, CommandId.BIND_TRANSCEIVER):
+    for mode in BINDS:
         say_everything(Bind(command_id=mode, system_id="kmp", password="secret", address_range="^1069"))
     streams = SENT.streams()
     expected = sent(streams)

@@ -155,6 +155,18 @@ def one(files, text):
     return fault.removeprefix(f"kmp-smsd.toml:{GOOD_LINES + 1}: [smsc.north] ")
 
 
+def test_link_that_cannot_submit_cannot_reply(files):
+    files.append('bind = "receiver"\nreply = "confirmed"')
+    sentence = 'a receiver cannot reply: bind = "transceiver" or "pair" can'
+    assert files.faults() == [f"kmp-smsd.toml:{GOOD_LINES + 2}: [smsc.north] reply: {sentence}"]
+
+
+@pytest.mark.parametrize("bind", ["transceiver", "pair", "auto"])
+def test_link_that_can_submit_or_may_find_that_it_can_replies(files, bind):
+    files.append(f'bind = "{bind}"\nreply = "confirmed"')
+    assert files.load().smsc["north"].reply == "confirmed"
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
@@ -167,6 +179,9 @@ def one(files, text):
             "bind: \"transmitter\" is not one of transceiver, receiver, pair, auto (did you mean 'transceiver'?)",
         ),
         ("bind = auto", 'bind: text needs quotes: "auto"'),
+        ('reply = "always"', 'reply: "always" is not one of never, confirmed'),
+        ("reply_window = 0", "reply_window: 0 is not between 1 and 1000"),
+        ("reply_per_s = 0", "reply_per_s: 0 is not more than 0, at most 10000"),
         ("bind = 'auto", "the closing quote is missing"),
         ('bind = auto"', "bind: text needs quotes at both ends"),
         ("bind =", "bind: the value is missing"),

@@ -21,6 +21,7 @@ report({event => 'listening', port => $listening->sockport});
 my %answers = (
     0x00000001 => 'bind_receiver_resp',
     0x00000009 => 'bind_transceiver_resp',
+    0x00000004 => 'submit_sm_resp',
     0x00000006 => 'unbind_resp',
     0x00000015 => 'enquire_link_resp',
 );
@@ -52,10 +53,16 @@ sub hang_up {
 sub hear {
     my $pdu = shift or return hang_up();
     my $id = $pdu->{cmd};
+    my @fields = qw(system_id password interface_version message_id);
+    push @fields, qw(
+        service_type source_addr_ton source_addr_npi source_addr dest_addr_ton dest_addr_npi destination_addr esm_class
+        protocol_id priority_flag validity_period registered_delivery replace_if_present_flag data_coding
+        sm_default_msg_id) if $id == 4;
     report({
         event => 'pdu', command_id => $id, command_status => $pdu->{status}, sequence_number => $pdu->{seq},
         length => 16 + length $pdu->{data},
-        map { defined $pdu->{$_} ? ($_ => $pdu->{$_}) : () } qw(system_id password interface_version message_id),
+        map({ defined $pdu->{$_} ? ($_ => $pdu->{$_}) : () } @fields),
+        $id == 4 ? (text => unpack 'H*', $pdu->{short_message}) : (),
     });
     my $answer = $answers{$id} or return;
     my $status = $behave->{refuse}{$id} // 0;
@@ -63,6 +70,7 @@ sub hear {
     $esme->$answer(
         seq => $pdu->{seq}, status => $status,
         $answer =~ /^bind/ ? (system_id => 'perl', sc_interface_version => chr 0x34) : (),
+        $id == 4 ? (message_id => 'perl-1') : (),
     );
 }
 

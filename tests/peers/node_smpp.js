@@ -25,6 +25,16 @@ function obey(order) {
     esme.send(new smpp.PDU(pdu, Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, octets(value)]))));
 }
 
+function submitted(pdu) {
+    const {udh, message} = pdu.short_message;
+    const names = ['service_type', 'source_addr_ton', 'source_addr_npi', 'source_addr', 'dest_addr_ton', 'dest_addr_npi',
+        'destination_addr', 'esm_class', 'protocol_id', 'priority_flag', 'registered_delivery', 'replace_if_present_flag',
+        'data_coding', 'sm_default_msg_id'];
+    const text = Buffer.concat([...(udh ? [Buffer.concat([Buffer.from([Buffer.concat(udh).length]), ...udh])] : []),
+        Buffer.from(message)]);
+    return {...Object.fromEntries(names.map((name) => [name, pdu[name]])), text: text.toString('hex')};
+}
+
 const server = smpp.createServer((session) => {
     esme = session;
     session.on('error', (error) => tell({event: 'error', text: String(error)}));
@@ -34,13 +44,14 @@ const server = smpp.createServer((session) => {
             event: 'pdu', command_id: pdu.command_id >>> 0, command_status: pdu.command_status,
             sequence_number: pdu.sequence_number, length: pdu.command_length, system_id: pdu.system_id,
             password: pdu.password, interface_version: pdu.interface_version, message_id: pdu.message_id,
+            ...(pdu.command === 'submit_sm' ? submitted(pdu) : {}),
         });
-        if (!['bind_receiver', 'bind_transceiver', 'unbind', 'enquire_link'].includes(pdu.command)) {
+        if (!['bind_receiver', 'bind_transceiver', 'submit_sm', 'unbind', 'enquire_link'].includes(pdu.command)) {
             return;
         }
         const status = (behave.refuse || {})[pdu.command_id] || 0;
         session.socket.cork();
-        session.send(pdu.response({command_status: status, system_id: 'node'}));
+        session.send(pdu.response({command_status: status, system_id: 'node', message_id: 'node-1'}));
         if (pdu.command.startsWith('bind') && status === 0) {
             (behave.first || []).forEach(obey);
         }

@@ -199,6 +199,31 @@ def test_text_is_found_wherever_the_smsc_puts_it(bound):
     assert lab.bindings(terminals) == dict(terminals[: len(forms) - 1])
 
 
+@pytest.mark.parametrize("ports", [b"", bytes.fromhex("060504 1388 1f90")])
+def test_reply_reaches_the_smsc_with_every_field_as_it_was_meant(lab_with, start_peer, ports):
+    lab = lab_with(link={"reply": "confirmed", "bind": "transceiver"})
+    [(mdn, key)] = lab.terminals(1)
+    peer = start_peer(lab)
+    peer.bound()
+    text = {"short_message": "hex:" + (ports + f"K1:{key}".encode()).hex(), "esm_class": 0x40 if ports else 0}
+    peer.order(mo(1, mdn, "", **text, data_coding=4, dest_addr_ton=3, dest_addr_npi=9))
+    assert peer.answers(1) == [ROK]
+    (submit,) = peer.wait_for("the reply", lambda: peer.heard(CommandId.SUBMIT_SM))
+    swapped = bytes.fromhex("060504 1f90 1388") if ports else b""
+    expected = {
+        "source_addr": SHORT_CODE, "source_addr_ton": 3, "source_addr_npi": 9,
+        "destination_addr": mdn, "dest_addr_ton": 1, "dest_addr_npi": 1,
+        "esm_class": 0x40 if ports else 0, "data_coding": 4 if ports else 0,
+        "service_type": "", "protocol_id": 0, "priority_flag": 0, "registered_delivery": 0,
+        "replace_if_present_flag": 0, "sm_default_msg_id": 0,
+        "text": (swapped + f"K1:ok:{key}:meter".encode()).hex(),
+    }  # fmt: skip
+    assert {name: submit[name] for name in expected} == expected
+    lab.wait_for(lambda: [row["state"] for row in lab.listing("replies", "list")] == ["sent"], "its answer")
+    assert lab.listing("replies", "list")[0]["message_id"] in ("perl-1", "node-1")
+    assert len(peer.heard(CommandId.SUBMIT_SM)) == 1
+
+
 @with_net_smpp
 def test_data_sm_and_optional_parameters_of_net_smpp_are_taken(bound):
     peer, lab, terminals = bound

@@ -776,7 +776,7 @@ def test_link_that_drains_or_whose_smsc_does_not_read_submits_nothing(smsc):
     assert told == [SubmitAnswered(2, 0, "id")]
 
 
-def test_receiver_submits_nothing(smsc):
+def test_receiver_submits_nothing():
     other = start(bind="receiver")
     other.bind(CommandId.BIND_RECEIVER)
     assert not other.link.can_submit

@@ -5,6 +5,7 @@ import pytest
 from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.payload import MAX_PAYLOAD_OCTETS, Proof
+from kmp_smsd.domain.reply import ReplyTo
 from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.service.reading import Reader
 from kmp_smsd.smpp.constants import CommandId, Tag
@@ -64,6 +65,36 @@ def test_text_of_a_receipt_makes_one_only_where_the_link_says_so():
 
 def test_ordinary_messages_are_no_receipts_where_receipts_are_told_by_text():
     assert isinstance(read(mo(), receipts_by_text=True), SyncRequest)
+
+
+# Where a reply goes
+
+
+def test_way_back_is_known_only_where_the_link_replies():
+    message = mo(source_addr="+8613912345678", dest_addr_ton=3, dest_addr_npi=9)
+    assert read(message).reply_to is None
+    to = read(message, bind="pair", reply="confirmed").reply_to
+    assert to == ReplyTo(1, 1, "+8613912345678", 3, 9, "10690001")
+
+
+@pytest.mark.parametrize("message", [
+    mo(text=b"\x06\x05\x04\x13\x88\x1f\x90K1:KEY-1", esm_class=UDHI),
+    mo(tlvs=((Tag.DESTINATION_PORT, b"\x13\x88"), (Tag.SOURCE_PORT, b"\x1f\x90"))),
+])  # fmt: skip
+def test_ports_are_part_of_the_way_back(message):
+    to = read(message, reply="confirmed").reply_to
+    assert (to.our_port, to.terminal_port) == (5000, 8080)
+
+
+def test_port_without_another_is_no_part_of_the_way_back():
+    to = read(mo(tlvs=((Tag.DESTINATION_PORT, b"\x13\x88"),)), reply="confirmed").reply_to
+    assert (to.our_port, to.terminal_port) == (None, None)
+
+
+def test_address_of_a_data_sm_that_no_submit_sm_holds_is_no_way_back():
+    values = {"command_id": CommandId.DATA_SM, "short_message": b"", "tlvs": ((Tag.MESSAGE_PAYLOAD, b"K1:KEY-1"),)}
+    assert read(mo(**values, destination_addr="1" * 20), reply="confirmed").reply_to is not None
+    assert read(mo(**values, destination_addr="1" * 21), reply="confirmed").reply_to is None
 
 
 # Row 2

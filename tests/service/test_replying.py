@@ -128,7 +128,9 @@ def test_reply_is_on_disk_before_it_leaves(start, tmp_path):
     assert seen == ["sending"]
 
 
-@pytest.mark.parametrize(("status", "state"), [(FAILED, "refused"), (0x0B, "refused"), (0x08, "refused"), (None, "unknown")])  # fmt: skip
+@pytest.mark.parametrize(("status", "state"), [
+    (FAILED, "refused"), (0x0B, "refused"), (0x08, "refused"), (None, "unknown"),
+])  # fmt: skip
 def test_reply_that_was_refused_or_had_no_answer_is_not_sent_again(start, status, state):
     at = start()
     at.confirmed(1, 2)

@@ -21,7 +21,19 @@ from kmp_smsd.storage.requests import Add, Remove, Renumber, Request
 from kmp_smsd.storage.routes import PlatformState
 from kmp_smsd.storage.subscribers import Registration
 from tests.storage.stock import (
-    NOW, A, B, C, begin_import, confirm_all, due, import_keys, open_holds, register, settle, staged, sync,
+    NOW,
+    A,
+    B,
+    C,
+    begin_import,
+    confirm_all,
+    due,
+    import_keys,
+    open_holds,
+    register,
+    settle,
+    staged,
+    sync,
 )  # fmt: skip
 
 #: Indexes that hold nothing but what is asked for: few rows however large the table.

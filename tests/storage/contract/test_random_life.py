@@ -7,6 +7,7 @@ import itertools
 import tempfile
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from hypothesis.stateful import (
 )
 
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
+from kmp_smsd.domain.reply import ReplyResult, ReplyState, ReplyTo
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject
 from kmp_smsd.storage.requests import Add, Remove, Renumber, Request
@@ -40,7 +42,13 @@ PLATFORMS = ("one", "two")
 names = itertools.count()
 mdns, keys, apps = st.sampled_from(MDNS), st.sampled_from(KEYS), st.sampled_from(APPS)
 ages = st.sampled_from([0, 0, 0, 1, HOUR, 80 * HOUR])
-reports = st.tuples(mdns, keys, st.none() | apps, ages)
+reports = st.tuples(mdns, keys, st.none() | apps, ages, st.booleans())  # the last: its link replies
+DAY = 24 * HOUR
+REPLIES_A_DAY, REPLY_EXPIRES_S = 3, 7_200
+
+
+def way_back(mdn: str) -> ReplyTo:
+    return ReplyTo(1, 1, mdn, 0, 1, "10690001")
 
 
 class Model:
@@ -59,6 +67,8 @@ class Model:
         self.erasing: set[str] = set()
         self.counts: Counter[str] = Counter()
         self.bindings = 0
+        self.replies: dict[tuple[str, str], dict[str, Any]] = {}  # by MDN and app, those that wait
+        self.sent: list[tuple[str, int]] = []  # MDN and time of those that left, and were not certainly not taken
 
     def message(
         self,
@@ -70,6 +80,7 @@ class Model:
         *,
         approval: bool = False,
         waited: bool = False,
+        reply: bool = False,
     ) -> str:
         outcome, triple = self._row_5_to_10(key, mdn, named)
         if outcome is None:
@@ -83,10 +94,26 @@ class Model:
         if not something_misses:
             self.waiting.pop((mdn, key), None)
         elif not approval:
-            self.waiting[mdn, key] = {"named": named, "received_at": received_at, "for": outcome, "again_at": None}
+            self.waiting[mdn, key] = {
+                "named": named, "received_at": received_at, "for": outcome, "again_at": None, "reply": reply,
+            }  # fmt: skip
+        if outcome == "held":
+            assert triple is not None
+            self.holds[triple]["reply"] = reply
+        if reply and outcome in ("bound", "moved", "already_bound"):
+            self.want_reply(mdn, self.bound[key]["app"], key, now)
         if not (waited and something_misses):
             self.counts[outcome] += 1
         return outcome
+
+    def want_reply(self, mdn: str, app: str, key: str, now: int) -> None:
+        others = sum(1 for number, other in self.replies if number == mdn and other != app)
+        if others + sum(1 for number, at in self.sent if number == mdn and at > now - DAY) < REPLIES_A_DAY:
+            self.replies[mdn, app] = {"key": key, "expires_at": now + REPLY_EXPIRES_S * 1000}
+
+    def expire_replies(self, now: int) -> None:
+        for place in [place for place, one in self.replies.items() if one["expires_at"] <= now]:
+            del self.replies[place]
 
     def wake(self, now: int, *, mdn: str | None = None, key: str | None = None) -> None:
         for (number, reported), one in self.waiting.items():
@@ -244,7 +271,13 @@ class Life(RuleBasedStateMachine):
         self.ended.enter_context(self.back_end.small_steps())
         directory = self.ended.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm"))
         self.databases = self.back_end(Path(directory))
-        self.policy = SyncPolicy(on_sim_change=sim, on_terminal_change=terminal, on_late=late)
+        self.policy = SyncPolicy(
+            on_sim_change=sim,
+            on_terminal_change=terminal,
+            on_late=late,
+            reply_expire_s=REPLY_EXPIRES_S,
+            mdn_replies_a_day=REPLIES_A_DAY,
+        )
         self.store = self.databases.open(self.policy)
         self.model = Model(self.policy)
         self.now = NOW
@@ -256,6 +289,8 @@ class Life(RuleBasedStateMachine):
         self.highest: dict[tuple[str, str], int] = {}
         self.saved: tuple[str, Model] | None = None
         self.restored = False
+        self.leaving: dict[int, tuple[str, str, str, int]] = {}  # replies without an answer: MDN, app, key, when
+        self.left: Counter[int] = Counter()  # how often each reply left, but for those that were not taken
 
     @rule(hours=st.sampled_from([0, 0, 1, 20, 80]))
     def time_goes_by(self, hours: int) -> None:
@@ -331,12 +366,15 @@ class Life(RuleBasedStateMachine):
             assert self.store.requests.apply([another], self.now)[0]["result"] == "error"
 
     @rule(batch=st.lists(reports, min_size=1, max_size=6))
-    def messages_arrive(self, batch: list[tuple[str, str, str | None, int]]) -> None:
+    def messages_arrive(self, batch: list[tuple[str, str, str | None, int, bool]]) -> None:
         self.now += 1
-        times = [self.first_free(self.now - age) for *_, age in batch]
-        asked = [sync(mdn, key, app, received_at=at) for (mdn, key, app, _), at in zip(batch, times, strict=True)]
+        timed = [(*report, self.first_free(self.now - report[3])) for report in batch]
+        asked = [
+            replace(sync(mdn, key, app, received_at=at), reply_to=way_back(mdn) if reply else None)
+            for mdn, key, app, _, reply, at in timed
+        ]
         expected = [
-            self.model.message(key, mdn, app, at, self.now) for (mdn, key, app, _), at in zip(batch, times, strict=True)
+            self.model.message(key, mdn, app, at, self.now, reply=reply) for mdn, key, app, _, reply, at in timed
         ]
         assert self.store.settle(asked, self.now) == expected
 
@@ -368,13 +406,67 @@ class Life(RuleBasedStateMachine):
         waiters = [(mdn, key, dict(one)) for mdn, key, one in self.model.marked(self.now)]
         for hold in [hold for hold in open_holds(self.store) if hold["deciding"]]:
             triple = hold["key_id"], hold["mdn"], hold["app_id"]
-            expected.append(self.model.message(*triple, hold["received_at"], self.now, approval=True))
+            reply = self.model.holds[triple]["reply"]
+            expected.append(self.model.message(*triple, hold["received_at"], self.now, approval=True, reply=reply))
             if triple in self.model.holds:
                 self.model.holds[triple]["approved"] = False
         for mdn, key, one in waiters:
-            named, received_at = one["named"], one["received_at"]
-            expected.append(self.model.message(key, mdn, named, received_at, self.now, waited=True))
+            named, received_at, reply = one["named"], one["received_at"], one["reply"]
+            expected.append(self.model.message(key, mdn, named, received_at, self.now, waited=True, reply=reply))
         assert self.store.settle_again(self.now) == expected
+
+    @rule(limit=st.integers(1, 5))
+    def intake_sends_replies(self, limit: int) -> None:
+        """Each once its platform has what is wanted there, and that is the key that was reported."""
+        confirmed = {
+            (row["mdn"], row["app_id"]): (row["platform"], row["key_id"], row["confirmed_version"])
+            for row in outbox_of(self.store)
+            if row["key_id"] is not None and row["confirmed_version"] == row["wanted_version"]
+        }
+        replies = self.model.replies
+        self.model.expire_replies(self.now)
+        due = {place for place, one in replies.items() if confirmed.get(place, (None, None))[1] == one["key"]}
+        taken = self.store.replies.exchange([], {"north": limit, "south": limit}, self.now)
+        assert len(taken) == min(limit, len(due))
+        for one in taken:
+            mdn, app = place = one.to.terminal, one.app_id
+            assert place in due
+            assert one.key_id == replies.pop(place)["key"]
+            if not self.restored:
+                platform, key, version = confirmed[place]
+                held_version, held = self.platforms[platform][place]
+                assert held_version >= version
+                assert held == key or held_version > version
+            self.model.sent.append((mdn, self.now))
+            self.leaving[one.number] = mdn, app, one.key_id, self.now
+            self.left[one.number] += 1
+            assert self.left[one.number] == 1
+
+    @precondition(lambda self: self.leaving)
+    @rule(data=st.data(), state=st.sampled_from(["waiting", "waiting", "sent", "refused", "unknown"]))
+    def reply_is_answered(self, data: st.DataObject, state: str) -> None:
+        number = data.draw(st.sampled_from(sorted(self.leaving)))
+        mdn, app, key, sent_at = self.leaving.pop(number)
+        if state == "waiting":
+            self.left[number] -= 1
+            self.model.sent.remove((mdn, sent_at))
+            (row,) = [row for row in self.store.replies.listing(limit=1_000) if row["reply"] == number]
+            self.model.replies.setdefault((mdn, app), {"key": key, "expires_at": row["expires_at"]})
+        self.model.expire_replies(self.now)
+        assert self.store.replies.exchange([ReplyResult(number, ReplyState(state))], {}, self.now) == []
+
+    @rule()
+    def intake_is_killed_and_starts_again(self) -> None:
+        self.store.close()
+        self.store = self.databases.open(self.policy)
+        self.store.replies.recover(self.now)
+        self.leaving.clear()
+
+    @rule()
+    def intake_sweeps_replies(self) -> None:
+        self.store.replies.sweep(self.now)
+        for number in [number for number, one in self.leaving.items() if one[3] < self.now - HOUR]:
+            del self.leaving[number]
 
     @rule(key=keys, wish=st.sampled_from(["suspend", "resume", "deactivate", "compromise", "destroy"]))
     def person_changes_a_key(self, key: str, wish: str) -> None:
@@ -538,6 +630,9 @@ class Life(RuleBasedStateMachine):
         self.model = copy.deepcopy(self.saved[1])
         self.flying.clear()
         self.restored = True
+        self.model.replies.clear()
+        self.leaving.clear()
+        self.left.clear()
 
     def places(self) -> dict[tuple[str, str], str]:
         return {(one["mdn"], one["app"]): key for key, one in self.model.bound.items()}
@@ -564,6 +659,19 @@ class Life(RuleBasedStateMachine):
         assert found == {
             place: (one["named"], one["for"], one["received_at"]) for place, one in self.model.waiting.items()
         }
+
+    @invariant()
+    def replies_are_what_they_ought_to_be(self) -> None:
+        listed = self.store.replies.listing(limit=1_000)
+        waiting = {
+            (one["mdn"], one["app_id"]): {"key": one["key_id"], "expires_at": one["expires_at"]}
+            for one in listed
+            if one["state"] == "waiting"
+        }
+        assert waiting == self.model.replies
+        assert {one["reply"] for one in listed if one["state"] == "sending"} == set(self.leaving)
+        for mdn in MDNS:
+            assert sum(1 for number, at in self.model.sent if number == mdn and at > self.now - DAY) <= REPLIES_A_DAY
 
     @invariant()
     def every_answered_message_is_counted(self) -> None:

@@ -13,7 +13,19 @@ from kmp_smsd.domain.request import SyncRequest
 from kmp_smsd.storage import Store, replies
 from kmp_smsd.storage.outbox import Confirm, Outbid
 from tests.storage.stock import (
-    HOUR, MOVING, NOW, A, B, confirm_all, due, import_keys, open_holds, register, reject_all, settle, sync,
+    HOUR,
+    MOVING,
+    NOW,
+    A,
+    B,
+    confirm_all,
+    due,
+    import_keys,
+    open_holds,
+    register,
+    reject_all,
+    settle,
+    sync,
 )  # fmt: skip
 
 DAY = 24 * HOUR
@@ -249,7 +261,7 @@ def test_due_reply_is_found_behind_many_that_are_not(ready, monkeypatch):
     for mdn in ("8613900000015", "8613900000011"):
         ready.outbox.settle("metering", [Confirm(rows[mdn])], NOW)
     found = [[reply.key_id for reply in take(ready, room={"north": 1})] for _ in range(8)]
-    assert sorted(sum(found, [])) == ["n1", "n5"]
+    assert sorted(one for each in found for one in each) == ["n1", "n5"]
 
 
 def test_request_that_waited_is_answered_when_it_is_bound(ready):
