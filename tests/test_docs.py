@@ -25,6 +25,7 @@ from kmp_smsd.domain.payload import MAX_PAYLOAD_OCTETS, parse_payload
 from kmp_smsd.importing.csv_keys import COLUMNS as KEY_COLUMNS
 from kmp_smsd.smpp.constants import CommandId, Tag
 from kmp_smsd.smpp.pdu import Message
+from kmp_smsd.smpp.submit import SubmitSm
 from kmp_smsd.smpp.text import read_user_data
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -179,7 +180,13 @@ def test_files_of_the_repository_that_a_page_names_exist(path: Path) -> None:
 )
 def test_names_in_a_page_are_those_of_options_outcomes_fields_or_columns(path: Path) -> None:
     known = options(MainFile) | options(Platform) | {outcome.value for outcome in Outcome} | set(KEY_COLUMNS)
-    known |= {"command_status", "secure_delete", *Message._fields, *(one.name.lower() for one in (*Tag, *CommandId))}
+    known |= {
+        "command_status",
+        "secure_delete",
+        *Message._fields,
+        *SubmitSm.__slots__,
+        *(one.name.lower() for one in (*Tag, *CommandId)),
+    }
     known |= set(re.findall(r"^  (\w+) ", MIGRATION.read_text(encoding="utf-8"), re.MULTILINE))
     named = {text for text in literals(path) if re.fullmatch(r"[a-z]+(?:_[a-z]+)+", text)}
     assert named <= known
