@@ -578,6 +578,21 @@ class Life(RuleBasedStateMachine):
     def dispatch_takes_rows(self, platform: str, limit: int) -> None:
         self.flying += [(platform, row) for row in self.store.outbox.due(platform, self.now, limit)]
 
+    @rule(app=apps)
+    def dispatch_catches_up(self, app: str) -> None:
+        """Everything at once, so that what comes after a receipt is reached more often."""
+        if app not in self.store.routes.all():
+            self.app_changes_platform(app, PLATFORMS[0], None)
+        for platform in PLATFORMS:
+            rows = self.store.outbox.due(platform, self.now, 1_000)
+            self.store.outbox.settle(platform, [self.deliver(platform, row) for row in rows], self.now)
+
+    @rule(mdn=mdns, key=keys, app=apps)
+    def terminal_is_put_into_service(self, mdn: str, key: str, app: str) -> None:
+        self.import_key(key)
+        self.add_registration(mdn, app)
+        self.messages_arrive([(mdn, key, app, 0, True)])
+
     @precondition(lambda self: self.flying)
     @rule(
         data=st.data(), what=st.sampled_from(["deliver", "deliver", "deliver", "lose the answer", "postpone", "reject"])
