@@ -19,6 +19,8 @@ from kmp_smsd.domain.shown import printable, shown
 
 if TYPE_CHECKING:
     from kmp_smsd.simulator.server import SmscServer
+    from kmp_smsd.simulator.submit import SubmitAnswer
+    from kmp_smsd.smpp.submit import SubmitSm
 
 LINE_OCTETS_MAX = 4096
 PUBLIC_KEY_OCTETS_MAX = 65_536
@@ -76,7 +78,7 @@ def smsc(file: IO[bytes], port: int, system_id: str, password: str, window: int,
     """Be an SMSC that sends one message per line of FILE (standard input): MDN TEXT.
 
     A message stays here until the ESME accepts it or says never; then its command_status is printed. Ends when all
-    are answered, or when interrupted.
+    are answered, or when interrupted. What the ESME submits (a reply to a terminal) is taken and told.
     """
     from kmp_smsd.simulator.server import SmscServer
     from kmp_smsd.simulator.smsc import SmscSettings
@@ -84,9 +86,18 @@ def smsc(file: IO[bytes], port: int, system_id: str, password: str, window: int,
     server = SmscServer(SmscSettings(system_id=system_id, password=password, window=window), port)
     with server:
         click.echo(f"kmp-smsd: an SMSC listens on 127.0.0.1:{server.port}", err=True)
+        server.answer_submits(_take)
         _send_lines(server, file, destination)
         if stay:
             _until_stopped()
+
+
+def _take(submit_sm: SubmitSm) -> SubmitAnswer:
+    from kmp_smsd.simulator.submit import SubmitAnswer
+
+    text = printable(submit_sm.short_message.decode("latin-1"))
+    click.echo(f"kmp-smsd: {printable(submit_sm.destination_addr)} gets {text}", err=True)
+    return SubmitAnswer()
 
 
 def _send_lines(server: SmscServer, file: IO[bytes], destination: str) -> None:

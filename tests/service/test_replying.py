@@ -178,6 +178,20 @@ def test_refusals_of_one_window_stop_the_link_once_and_the_wait_doubles_up_to_a_
     assert waits[:9] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
+def test_terminal_whose_queue_is_full_keeps_the_others_from_nothing_but_pace(start):
+    at = start()
+    at.confirmed(*range(10))
+    submit = at.north.submit
+
+    def full_for_one(submit_sm, told):
+        at.north.answers_at_once = QUEUE_FULL if b"k0:" in submit_sm.short_message else OK
+        return submit(submit_sm, told)
+
+    at.north.submit = full_for_one
+    at.pass_time(60)
+    assert sorted(at.states()) == ["sent"] * 9 + ["waiting"]
+
+
 def test_another_link_goes_on_while_one_is_throttled(start):
     at = start(names=("north", "south"))
     at.confirmed(1)

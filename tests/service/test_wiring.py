@@ -257,6 +257,16 @@ def test_intake_decides_by_the_policy_of_the_configuration(site, made):
     assert role.intake._batch_max == 7
 
 
+def test_pair_has_a_transmitter_that_its_replies_leave_by(site, made):
+    site.secret("smsc-north", "secret")
+    site.smsc('bind = "pair"\nreply = "confirmed"')
+    (role,) = made(Role.INTAKE)
+    receiver, transmitter = role.links
+    assert (receiver.name, transmitter.name) == ("north", "north (transmitter)")
+    assert receiver._transmitter_of_pair is transmitter
+    assert role.intake._replier._terms["north"].link is receiver
+
+
 def test_intake_does_not_wait_for_checkpoints(site, monkeypatch):
     told = []
     monkeypatch.setattr(wiring, "open_store", lambda *_, **keywords: told.append(keywords))
