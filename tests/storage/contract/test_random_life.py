@@ -342,12 +342,19 @@ class Life(RuleBasedStateMachine):
             self.model.wake(self.now, mdn=mdn)
         self.ask(Remove(mdn, None), {"removed": len(places), "unchanged": 0, "bindings": ended})
 
-    @precondition(lambda self: self.model.registered)
-    @rule(data=st.data(), new=mdns)
-    def business_system_renumbers(self, data: st.DataObject, new: str) -> None:
-        """Mostly a number with a key."""
-        old, _ = data.draw(st.sampled_from(sorted(self.places() or self.model.registered)))
+    @rule(old=mdns, new=mdns)
+    def business_system_renumbers(self, old: str, new: str) -> None:
         self.ask(Renumber(old, new), self.model.renumber(old, new, self.now))
+
+    @rule(numbers=st.permutations(MDNS), key=keys, app=apps, waiting=keys)
+    def terminal_is_bound_and_gets_another_number(self, numbers: list[str], key: str, app: str, waiting: str) -> None:
+        """What takes many steps to come about by chance."""
+        old, new, _ = numbers
+        self.import_key(key)
+        self.add_registration(old, app)
+        self.messages_arrive([(old, key, app, 0), (old, waiting, None, 0), (new, waiting, None, 1)])
+        self.business_system_removes_all(new)
+        self.business_system_renumbers(old, new)
 
     def ask(self, wish: Add | Remove | Renumber, expected: dict[str, Any] | None) -> None:
         """For what is done with `expected`, or refused."""
