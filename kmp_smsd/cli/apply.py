@@ -30,10 +30,10 @@ def apply(settings: Settings, file: str) -> None:
     """
     from kmp_smsd.importing.request_lines import read_request
 
-    canonical = settings.config.numbering.parse
+    plan = settings.config.numbering
     errors = lines = 0
     with settings.store() as store:
-        for batch in arriving(file, lambda line: read_request(line, canonical)):
+        for batch in arriving(file, lambda line: read_request(line, plan)):
             lines += len(batch)
             errors += _apply(store, batch)
     if errors:

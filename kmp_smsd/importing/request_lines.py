@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from typing import Any, Final
 
 from kmp_smsd.domain.identifiers import is_app_id
+from kmp_smsd.domain.numbering import NumberingPlan
 from kmp_smsd.importing.json_lines import Canonical, LineFault, check_fields, read_id, read_mdn, read_object
 from kmp_smsd.storage.requests import Add, Fault, Remove, Renumber, Request
 
@@ -26,11 +28,8 @@ class _NamesSubscriber(LineFault):
     """The ID is not even repeated to whoever sent it."""
 
 
-def read_request(line: bytes | None, canonical: Canonical) -> Request:
-    """What a line asks for. None stands for a line that is too long.
-
-    `canonical` makes an MDN of its text under the numbering plan, or raises ValueError.
-    """
+def read_request(line: bytes | None, plan: NumberingPlan) -> Request:
+    """What a line asks for under the numbering plan. None stands for a line that is too long."""
     try:
         asked = read_object(line)
     except LineFault as fault:
@@ -41,29 +40,40 @@ def read_request(line: bytes | None, canonical: Canonical) -> Request:
         return Request(None, b"", Fault(str(fault)))
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).digest()
     try:
-        return Request(id, digest, _wish(asked, id, canonical))
+        return Request(id, digest, _wish(asked, id, plan))
     except _NamesSubscriber as fault:
         return Request(None, b"", Fault(str(fault)))
     except LineFault as fault:
         return Request(id, digest, Fault(str(fault)))
 
 
-def _wish(asked: dict[str, Any], id: str, canonical: Canonical) -> Add | Remove | Renumber:
+def _wish(asked: dict[str, Any], id: str, plan: NumberingPlan) -> Add | Remove | Renumber:
     op = asked.get("op")
     if not isinstance(op, str) or op not in _FIELDS:
         raise LineFault('"op" must be "add", "remove" or "renumber"')
     check_fields(asked, _FIELDS[op], f'"{op}"')
-    mdn = _mdn(asked, "mdn", id, canonical)
+    mdn = _mdn(asked, "mdn", id, plan.parse if op == "add" else partial(_standing, plan))
     match op:
         case "add":
             return Add(mdn, _apps(asked))
         case "renumber":
-            return Renumber(mdn, _mdn(asked, "to", id, canonical))
+            return Renumber(mdn, _mdn(asked, "to", id, plan.parse))
     if "all" not in asked:
         return Remove(mdn, _apps(asked))
     if asked["all"] is not True or "apps" in asked:
         raise LineFault('write either "apps" or "all": true')
     return Remove(mdn, None)
+
+
+def _standing(plan: NumberingPlan, text: str) -> str:
+    """A number that may stand here already need not be in the plan any more, as in commands."""
+    try:
+        return plan.parse(text)
+    except ValueError:
+        digits = text.removeprefix("+")
+        if not plan.is_foreign(digits):
+            raise
+        return digits
 
 
 def _mdn(asked: dict[str, Any], name: str, id: str, canonical: Canonical) -> str:

@@ -19,7 +19,7 @@ ADD = {"id": "1", "op": "add", "mdn": A, "apps": ["meter"]}
 def read(line: bytes | str | dict[str, Any] | None) -> Request:
     if isinstance(line, dict):
         line = json.dumps(line)
-    return read_request(line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line, PLAN.parse)
+    return read_request(line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line, PLAN)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,14 @@ def test_faulty_request_is_told_what_to_mend_without_its_number(change: dict[str
     assert isinstance(request.wish, Fault)
     assert request.wish.reason.startswith(reason)
     assert "390000000" not in request.wish.reason
+
+
+@pytest.mark.parametrize("mdn", ["4915112345678", "+4915112345678"])
+def test_number_that_left_the_plan_can_still_be_removed_and_replaced(mdn: str) -> None:
+    assert read({"id": "1", "op": "remove", "mdn": mdn, "all": True}).wish == Remove("4915112345678", None)
+    assert read({"id": "1", "op": "renumber", "mdn": mdn, "to": A}).wish == Renumber("4915112345678", A)
+    for new in ({**ADD, "mdn": mdn}, {"id": "1", "op": "renumber", "mdn": A, "to": mdn}):
+        assert isinstance(read(new).wish, Fault)
 
 
 @pytest.mark.parametrize("flag", [False, "true", 1, None])
