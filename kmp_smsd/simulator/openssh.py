@@ -137,6 +137,8 @@ class OpensshServer:
         sshd = find_sshd()
         if sshd is None:
             raise RuntimeError("no sshd on this machine")
+        # Under sshd bash reads the user's ~/.bashrc, unless it takes itself for a shell's shell (SHLVL): what may stand
+        # there is slow, and is not to be killed half done.
         config = self._file(
             "sshd_config",
             f"""Port {port}
@@ -149,6 +151,7 @@ UsePAM no
 UseDNS no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
+SetEnv SHLVL=2
 MaxStartups 1000
 LogLevel DEBUG1
 """.encode(),
