@@ -37,7 +37,9 @@ from tests.storage.stock import (
 )  # fmt: skip
 
 #: Indexes that hold nothing but what is asked for: few rows however large the table.
-SMALL = re.compile(r"USING (COVERING )?INDEX (outbox_rejected|open_holds|marked_holds|subscribers_erasing|open_submissions)$")
+SMALL = re.compile(
+    r"USING (COVERING )?INDEX (outbox_rejected|open_holds|marked_holds|subscribers_erasing|open_submissions)$"
+)
 
 
 def large_scans(connection: sqlite3.Connection, statement: str) -> list[str]:
