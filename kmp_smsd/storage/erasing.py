@@ -10,7 +10,7 @@ from kmp_smsd.storage.bindings import close_holds, end_bindings
 from kmp_smsd.storage.database import Database
 
 #: What a subscriber has that is deleted with it. Ended bindings, settled holds and the journal know its number alone.
-DELETED = ("registrations", "waiting", "submissions")
+DELETED = ("registrations", "waiting", "submissions", "replies")
 
 SWEEP_ROWS = 2_000  # subscribers that one step of a sweep, or of a look at those being erased, goes through
 
@@ -179,6 +179,7 @@ def _blank(connection: Any, numbers: Sequence[int]) -> None:
     """Forget the MDNs of these subscribers. Without one nothing can be delivered, so their outbox rows go too."""
     parameters = [(number,) for number in numbers]
     connection.executemany("DELETE FROM outbox WHERE subscriber = ?", parameters)
+    connection.executemany("DELETE FROM replies WHERE subscriber = ?", parameters)
     connection.executemany("UPDATE subscribers SET mdn = NULL, erasing_at = NULL WHERE number = ?", parameters)
     if numbers:
         connection.execute("UPDATE store SET erase_log = erase_log + 1")

@@ -1,7 +1,7 @@
 -- What terminals are told once their platform has their key. Written by intake alone.
 
 CREATE TABLE replies (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,         -- an answer on its way must not meet another reply of its number
   subscriber INTEGER NOT NULL,
   app TEXT NOT NULL,
   key INTEGER NOT NULL,           -- due once the platform has confirmed it, and nothing else is wanted

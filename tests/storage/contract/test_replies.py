@@ -335,3 +335,27 @@ def test_polling_writes_nothing_where_nothing_is_due(ready, open_store):
     ready.replies.recover(NOW)
     ready.replies.sweep(NOW)
     assert other.data_version() == before
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_erased_subscriber_is_told_nothing_and_leaves_no_address(ready, left):
+    """Not even where the answer of the SMSC comes after the erasure, and meets another reply."""
+    settle(ready, asked())
+    confirm_all(ready)
+    if left:
+        take(ready)
+    ready.erasing.erase(A, NOW + 1)
+    assert states(ready) == []
+    settle(ready, asked(B, "k2"), now=NOW + 2)
+    confirm_all(ready, now=NOW + 2)
+    (other,) = take(ready, NOW + 2)
+    assert other.number != 1
+    tell(ready, 1, ReplyState.WAITING, 0x58, NOW + 2)
+    assert take(ready, NOW + 2) == []
+    assert states(ready) == [(B, "sending")]
+
+
+def test_hold_of_an_erased_subscriber_keeps_no_address(ready):
+    settle(ready, sync(A, "k1"), asked(B, "k1"))
+    ready.erasing.erase(B, NOW + 1)
+    assert ready._database.rows("SELECT reply_to FROM holds") == [(None,)]
