@@ -352,7 +352,7 @@ class Life(RuleBasedStateMachine):
         old, new, _ = numbers
         self.import_key(key)
         self.add_registration(old, app)
-        self.messages_arrive([(old, key, app, 0), (old, waiting, None, 0), (new, waiting, None, 1)])
+        self.messages_arrive([(old, key, app, 0, False), (old, waiting, None, 0, False), (new, waiting, None, 1, False)])
         self.business_system_removes_all(new)
         self.business_system_renumbers(old, new)
 
@@ -526,6 +526,7 @@ class Life(RuleBasedStateMachine):
             assert not self.model.needs(mdn)
             return
         self.model.erase(mdn)
+        self.replies_go(mdn)
         assert erased.blanked == (at_once or not erased.unconfirmed)
         if erased.blanked:
             self.number_goes(mdn)
@@ -553,9 +554,15 @@ class Life(RuleBasedStateMachine):
                 assert self.store.erasing.show(mdn) is None
                 self.number_goes(mdn)
 
+    def replies_go(self, mdn: str) -> None:
+        self.model.replies = {place: one for place, one in self.model.replies.items() if place[0] != mdn}
+        self.model.sent = [one for one in self.model.sent if one[0] != mdn]
+        self.leaving = {number: one for number, one in self.leaving.items() if one[0] != mdn}
+
     def number_goes(self, mdn: str) -> None:
         """A platform that was not told keeps what it has; what it holds is the old subscriber's."""
         self.model.forget_number(mdn)
+        self.replies_go(mdn)
         self.highest = {place: version for place, version in self.highest.items() if place[0] != mdn}
         for held in self.platforms.values():
             for place in [place for place in held if place[0] == mdn]:
