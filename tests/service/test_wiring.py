@@ -285,7 +285,7 @@ def test_every_platform_has_a_deliverer_and_its_apps_lead_to_it(site, made, vend
     monkeypatch.setattr(wiring, "Deliverer", Told)
     site.secret("master-key", vendor.private)
     site.platform("metering", "retry_min_s = 7.5\nretry_max_s = 75.0\n" + PLATFORM + "window = 30\n")
-    site.platform("fleet", PLATFORM.replace('["meter"]', '["tracker", "alarm"]'))
+    site.platform("fleet", PLATFORM.replace('["meter"]', '["tracker", "alarm"]').replace("keys.", "fleet."))
     site.platform("off", "enabled = false\n" + PLATFORM.replace('["meter"]', '["off"]'))
     (role,) = made(Role.DISPATCH)
     assert role.dispatcher._routes == {"meter": "metering", "tracker": "fleet", "alarm": "fleet"}
