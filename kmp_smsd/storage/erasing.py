@@ -24,6 +24,7 @@ _NEEDLESS = f"""s.mdn IS NOT NULL AND s.last_heard < ?
   AND NOT EXISTS (SELECT 1 FROM waiting w WHERE w.subscriber = s.number)
   AND NOT EXISTS (SELECT 1 FROM submissions u WHERE u.subscriber = s.number)
   AND NOT EXISTS (SELECT 1 FROM holds h WHERE h.subscriber = s.number AND h.state IN ('open', 'refused'))
+  AND NOT EXISTS (SELECT 1 FROM submissions u WHERE u.subscriber = s.number AND u.outcome IS NULL)
   AND NOT EXISTS ({_UNCONFIRMED})"""
 
 
@@ -176,8 +177,9 @@ def _unconfirmed(connection: Any, number: int) -> tuple[Unconfirmed, ...]:
 
 
 def _blank(connection: Any, numbers: Sequence[int]) -> None:
-    """Forget the MDNs of these subscribers. Without one nothing can be delivered, so their outbox rows go too."""
+    """Forget the MDNs of these subscribers. Without one nothing can be delivered or decided, so that goes too."""
     parameters = [(number,) for number in numbers]
+    connection.executemany("DELETE FROM submissions WHERE subscriber = ? AND outcome IS NULL", parameters)
     connection.executemany("DELETE FROM outbox WHERE subscriber = ?", parameters)
     connection.executemany("DELETE FROM replies WHERE subscriber = ?", parameters)
     connection.executemany("UPDATE subscribers SET mdn = NULL, erasing_at = NULL WHERE number = ?", parameters)

@@ -75,6 +75,15 @@ def test_number_that_is_needed_is_kept(at):
     assert at.store.erasing.show(OTHER) is None
 
 
+def test_request_of_a_business_system_is_remembered_for_thirty_days(at):
+    with at.store._database.transaction() as connection:
+        connection.execute("INSERT INTO requests VALUES ('R-1', x'00', '{}', ?)", (int(NOW_S * 1000),))
+    at.step(days=29)
+    assert at.store._database.rows("SELECT id FROM requests") == [("R-1",)]
+    at.step(days=31)
+    assert at.store._database.rows("SELECT id FROM requests") == []
+
+
 def test_batches_pass_between_its_steps(at):
     at.reactor.advance(STEP_EVERY_S)
     at.intake.messages(SmscByHand(), (mo(),))

@@ -137,6 +137,13 @@ def test_approval_of_a_hold_of_an_erased_number_is_void(store: Store) -> None:
     assert store.erasing.show(B) is None
 
 
+def test_submission_that_is_not_decided_goes_with_its_number(store: Store) -> None:
+    living(store)
+    store.submissions.submit([sync(A, "k1", link="gateway")], NOW + 1)
+    store.erasing.erase(A, NOW + 1, at_once=True)
+    assert store.settle_again(NOW + 2) == []
+
+
 # Numbers that nobody needs
 
 
@@ -163,6 +170,14 @@ def test_what_hangs_on_a_number_keeps_it(store: Store) -> None:
     assert store.erasing.sweep(late) == 1
     assert (store.erasing.show(A), outbox(store)) == (None, [])
     assert store.erasing.show(B) is not None
+
+
+def test_submission_keeps_its_number_until_it_is_decided(store: Store) -> None:
+    import_keys(store, "k1")
+    store.submissions.submit([sync(A, "stranger", link="gateway")], NOW)
+    assert store.erasing.sweep(NOW + 1) == 0
+    assert store.settle_again(NOW + 2) == [Outcome.NOT_REGISTERED]
+    assert store.erasing.sweep(NOW + HOUR) == 1
 
 
 def test_hold_keeps_its_number(store: Store) -> None:
