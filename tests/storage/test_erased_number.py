@@ -72,6 +72,17 @@ def test_number_erased_at_once_is_found_nowhere(path: Path, store: Store) -> Non
     assert found(path, {NUMBER, B, C}) == {B, C}
 
 
+def test_number_that_was_given_up_for_another_is_found_nowhere(path: Path, store: Store) -> None:
+    live(store)
+    new = "8613912345679"
+    store.renumbering.renumber(NUMBER, new, NOW + 1)
+    assert found(path, {NUMBER}) == {NUMBER}
+    assert store.erasing.erase(NUMBER, NOW + 2).unconfirmed
+    confirm_all(store, now=NOW + 2)
+    store.finish_erasing()
+    assert found(path, {NUMBER, new}) == {new}
+
+
 def test_number_stays_in_the_log_no_longer_than_it_is_read(path: Path, store: Store) -> None:
     live(store)
     confirm_all(store, now=NOW + 1)
