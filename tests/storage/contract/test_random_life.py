@@ -236,7 +236,7 @@ class Model:
     def renumber(self, old: str, new: str, now: int) -> dict[str, Any] | None:
         """The result; None where it makes no sense."""
         apps = {app for number, app in self.registered if number == old}
-        if old == new or not apps or any(number == new for number, _ in self.registered):
+        if old == new or not apps or new in self.erasing or any(number == new for number, _ in self.registered):
             return None
         moved = [one for one in self.bound.values() if one["mdn"] == old]
         for app in apps:
@@ -326,6 +326,9 @@ class Life(RuleBasedStateMachine):
 
     @rule(mdn=mdns, wanted=st.lists(apps, min_size=1, unique=True).map(tuple))
     def business_system_adds(self, mdn: str, wanted: tuple[str, ...]) -> None:
+        if mdn in self.model.erasing:
+            self.ask(Add(mdn, wanted), None)
+            return
         new = {(mdn, app) for app in wanted} - self.model.registered
         self.model.registered |= new
         self.model.wake(self.now, mdn=mdn)
@@ -516,6 +519,30 @@ class Life(RuleBasedStateMachine):
         else:
             assert (mdn, app) in self.places()
             self.model.end(place=(mdn, app))
+
+    @rule(
+        mdn=mdns,
+        key=keys,
+        app=apps,
+        platform=st.sampled_from(PLATFORMS),
+        delivered=st.booleans(),
+        end=st.sampled_from(["erased", "erased", "at once", "forgotten", "moves", "steps"]),
+    )
+    def number_lives(self, mdn: str, key: str, app: str, platform: str, delivered: bool, end: str) -> None:
+        """What the steps below seldom come to by themselves: registered, bound, delivered, and then its end begins."""
+        self.import_key(key)
+        self.add_registration(mdn, app)
+        self.app_changes_platform(app, platform, None)
+        self.messages_arrive([(mdn, key, app, 0)])
+        if delivered:
+            rows = self.store.outbox.due(platform, self.now, 10)
+            self.store.outbox.settle(platform, [self.deliver(platform, row) for row in rows], self.now)
+        if end == "forgotten":
+            self.platform_is_forgotten(platform, None)
+        elif end == "moves":
+            self.app_changes_platform(app, PLATFORMS[platform == PLATFORMS[0]], 1)
+        elif end != "steps":
+            self.person_erases(mdn, end == "at once")
 
     @rule(mdn=mdns, at_once=st.sampled_from([False, False, True]))
     def person_erases(self, mdn: str, at_once: bool) -> None:
