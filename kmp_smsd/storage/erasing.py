@@ -22,7 +22,6 @@ _NEEDLESS = f"""s.mdn IS NOT NULL AND s.last_heard < ?
   AND NOT EXISTS (SELECT 1 FROM registrations r WHERE r.subscriber = s.number)
   AND NOT EXISTS (SELECT 1 FROM bindings b WHERE b.subscriber = s.number AND b.state = 'bound')
   AND NOT EXISTS (SELECT 1 FROM waiting w WHERE w.subscriber = s.number)
-  AND NOT EXISTS (SELECT 1 FROM submissions u WHERE u.subscriber = s.number)
   AND NOT EXISTS (SELECT 1 FROM holds h WHERE h.subscriber = s.number AND h.state IN ('open', 'refused'))
   AND NOT EXISTS (SELECT 1 FROM submissions u WHERE u.subscriber = s.number AND u.outcome IS NULL)
   AND NOT EXISTS ({_UNCONFIRMED})"""
@@ -162,6 +161,7 @@ def _remove_all(connection: Any, number: int, now: int) -> None:
         close_holds(connection, now, subscriber=number, app_id=app_id)
     for table in DELETED:
         connection.execute(f"DELETE FROM {table} WHERE subscriber = ?", (number,))
+    connection.execute("DELETE FROM replies WHERE subscriber = ? AND reply_to IS NOT NULL", (number,))  # an address
     connection.execute("UPDATE subscribers SET erasing_at = ? WHERE number = ? AND erasing_at IS NULL", (now, number))
 
 
@@ -180,6 +180,7 @@ def _blank(connection: Any, numbers: Sequence[int]) -> None:
     """Forget the MDNs of these subscribers. Without one nothing can be delivered or decided, so that goes too."""
     parameters = [(number,) for number in numbers]
     connection.executemany("DELETE FROM submissions WHERE subscriber = ? AND outcome IS NULL", parameters)
+    connection.executemany("DELETE FROM replies WHERE subscriber = ? AND reply_to IS NOT NULL", parameters)
     connection.executemany("DELETE FROM outbox WHERE subscriber = ?", parameters)
     connection.executemany("DELETE FROM replies WHERE subscriber = ?", parameters)
     connection.executemany("UPDATE subscribers SET mdn = NULL, erasing_at = NULL WHERE number = ?", parameters)
