@@ -209,6 +209,7 @@ class Model:
             self.end_registration(place)
         self.registered = {place for place in self.registered if place[0] != mdn}
         self.waiting = {place: one for place, one in self.waiting.items() if place[0] != mdn}
+        self.replies = {place: one for place, one in self.replies.items() if place[0] != mdn}
         self.erasing.add(mdn)
 
     def forget_number(self, mdn: str) -> None:
@@ -355,7 +356,9 @@ class Life(RuleBasedStateMachine):
         old, new, _ = numbers
         self.import_key(key)
         self.add_registration(old, app)
-        self.messages_arrive([(old, key, app, 0, False), (old, waiting, None, 0, False), (new, waiting, None, 1, False)])
+        self.messages_arrive(
+            [(old, key, app, 0, False), (old, waiting, None, 0, False), (new, waiting, None, 1, False)]
+        )
         self.business_system_removes_all(new)
         self.business_system_renumbers(old, new)
 
@@ -533,7 +536,7 @@ class Life(RuleBasedStateMachine):
         self.import_key(key)
         self.add_registration(mdn, app)
         self.app_changes_platform(app, platform, None)
-        self.messages_arrive([(mdn, key, app, 0)])
+        self.messages_arrive([(mdn, key, app, 0, False)])
         if delivered:
             rows = self.store.outbox.due(platform, self.now, 10)
             self.store.outbox.settle(platform, [self.deliver(platform, row) for row in rows], self.now)
