@@ -161,7 +161,6 @@ def _remove_all(connection: Any, number: int, now: int) -> None:
         close_holds(connection, now, subscriber=number, app_id=app_id)
     for table in DELETED:
         connection.execute(f"DELETE FROM {table} WHERE subscriber = ?", (number,))
-    connection.execute("DELETE FROM replies WHERE subscriber = ? AND reply_to IS NOT NULL", (number,))  # an address
     connection.execute("UPDATE subscribers SET erasing_at = ? WHERE number = ? AND erasing_at IS NULL", (now, number))
 
 
@@ -179,10 +178,8 @@ def _unconfirmed(connection: Any, number: int) -> tuple[Unconfirmed, ...]:
 def _blank(connection: Any, numbers: Sequence[int]) -> None:
     """Forget the MDNs of these subscribers. Without one nothing can be delivered or decided, so that goes too."""
     parameters = [(number,) for number in numbers]
-    connection.executemany("DELETE FROM submissions WHERE subscriber = ? AND outcome IS NULL", parameters)
-    connection.executemany("DELETE FROM replies WHERE subscriber = ? AND reply_to IS NOT NULL", parameters)
-    connection.executemany("DELETE FROM outbox WHERE subscriber = ?", parameters)
-    connection.executemany("DELETE FROM replies WHERE subscriber = ?", parameters)
+    for table in ("outbox", "replies", "submissions"):
+        connection.executemany(f"DELETE FROM {table} WHERE subscriber = ?", parameters)
     connection.executemany("UPDATE subscribers SET mdn = NULL, erasing_at = NULL WHERE number = ?", parameters)
     if numbers:
         connection.execute("UPDATE store SET erase_log = erase_log + 1")

@@ -96,13 +96,14 @@ def _keep_newest(connection: Any, column: str, value: int | str, kept: int) -> N
 def follow(connection: Any, old: int, new: int, now: int) -> None:
     """Let what waits at subscriber `old` wait at `new`, and have all that waits there decided again.
 
-    Runs inside the caller's transaction. Where a key waits at both, the last request counts.
+    Runs inside the caller's transaction. Where a key waits at both, the last request counts. What was to be told to the
+    old number is not told.
     """
     connection.execute(
         """INSERT INTO waiting (subscriber, key_id, app, counter, tag, link, received_at, outcome)
            SELECT ?, key_id, app, counter, tag, link, received_at, outcome FROM waiting WHERE subscriber = ?
            ON CONFLICT DO UPDATE SET app = excluded.app, counter = excluded.counter, tag = excluded.tag,
-             link = excluded.link, received_at = excluded.received_at, outcome = excluded.outcome
+             link = excluded.link, received_at = excluded.received_at, outcome = excluded.outcome, reply_to = NULL
            WHERE excluded.received_at > received_at""",
         (new, old),
     )

@@ -251,7 +251,7 @@ class Model:
             if number == old:
                 del self.waiting[old, key]
                 if (new, key) not in self.waiting or self.waiting[new, key]["received_at"] < one["received_at"]:
-                    self.waiting[new, key] = one
+                    self.waiting[new, key] = {**one, "reply": False}  # the old number is not told
         self.wake(now, mdn=new)
         return {"registrations": len(apps), "bindings": len(moved)}
 
@@ -607,7 +607,8 @@ class Life(RuleBasedStateMachine):
             pass
         forgetting.close()
         if platform not in {row["platform"] for row in outbox_of(self.store)}:
-            self.platforms[platform].clear()
+            if self.platforms["one"] is not self.platforms["two"]:
+                self.platforms[platform].clear()
             self.flying = [(name, row) for name, row in self.flying if name != platform]
 
     @rule(app=apps, platform=st.sampled_from(PLATFORMS), steps=st.none() | st.integers(0, 4))
