@@ -356,9 +356,7 @@ class Life(RuleBasedStateMachine):
         old, new, _ = numbers
         self.import_key(key)
         self.add_registration(old, app)
-        self.messages_arrive(
-            [(old, key, app, 0, False), (old, waiting, None, 0, False), (new, waiting, None, 1, False)]
-        )
+        self.messages_arrive([(old, key, app, 0, True), (old, waiting, None, 0, True), (new, waiting, None, 1, True)])
         self.business_system_removes_all(new)
         self.business_system_renumbers(old, new)
 
