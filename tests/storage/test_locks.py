@@ -6,7 +6,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -57,13 +58,20 @@ with WriteLock(Path(sys.argv[1])):
 """
 
 
-def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
-    database = tmp_path / "kmp.db"
+@contextmanager
+def held_by_another(database: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock until its standard input ends."""
     with subprocess.Popen(
         [sys.executable, "-c", _HOLDER, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
+        yield holder
+
+
+def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    database = tmp_path / "kmp.db"
+    with held_by_another(database) as holder:
         entered = threading.Event()
 
         def enter() -> None:
@@ -100,11 +108,7 @@ def test_lock_that_fails_is_the_store_s_fault_and_leaves_nothing_locked(
 
 def test_who_holds_the_lock_is_told_once_while_several_wait(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     database = tmp_path / "kmp.db"
-    with subprocess.Popen(
-        [sys.executable, "-c", _HOLDER, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+    with held_by_another(database) as holder:
 
         def enter() -> None:
             with closing(WriteLock(database)) as lock, lock:
