@@ -124,7 +124,7 @@ class LinkConnection(StreamProtocol):
         return True
 
     def finish(self, within_s: float) -> None:
-        """Take nothing new, unbind once all is answered, close after `within_s` seconds at the latest."""
+        """Take nothing new, unbind once either side has answered all, close after `within_s` seconds at the latest."""
         if not self.finishing:
             self.finishing = True
             self.ended_because = "unbound by us"
@@ -249,7 +249,7 @@ class LinkConnection(StreamProtocol):
         if self._closing:
             return
         session = self._session
-        if self.finishing and not session.unanswered:
+        if self.finishing and not session.unanswered and not self._submitted:
             session.unbind(self._link.monotonic())
         data = session.data_to_send()
         if data:

@@ -771,9 +771,29 @@ def test_link_that_drains_or_whose_smsc_does_not_read_submits_nothing(smsc):
     smsc.link.submit(SUBMIT, told.append)
     smsc.link.drain()
     assert not smsc.link.submit(SUBMIT, told.append)
-    assert smsc.heard() == [(CommandId.SUBMIT_SM, 0, 2), (CommandId.UNBIND, 0, 3)]
+    assert smsc.heard() == [(CommandId.SUBMIT_SM, 0, 2)]
     smsc.say(CommandId.SUBMIT_SM_RESP, 2, b"id\0")
     assert told == [SubmitAnswered(2, 0, "id")]
+    assert smsc.heard() == [(CommandId.UNBIND, 0, 3)]
+
+
+@pytest.mark.parametrize("end", [SmscLink.drain, SmscLink.back_off])
+def test_answers_to_submits_are_awaited_before_unbinding_but_not_for_ever(end):
+    """Some SMSCs answer unbind first, and close."""
+    smsc, told = start(unbind_timeout_s=5.0), []
+    smsc.bind()
+    smsc.link.submit(SUBMIT, told.append)
+    smsc.link.submit(SUBMIT, told.append)
+    smsc.heard()
+    end(smsc.link)
+    smsc.say(CommandId.SUBMIT_SM_RESP, 2, b"id\0")
+    assert smsc.heard() == []
+    smsc.pass_time(4.5)
+    assert not smsc.transport.disconnecting
+    smsc.pass_time(0.5)
+    assert smsc.transport.disconnecting
+    smsc.lose()
+    assert told == [SubmitAnswered(2, 0, "id"), None]
 
 
 def test_receiver_submits_nothing():
