@@ -16,6 +16,7 @@ from kmp_smsd.domain.reply import Reply, ReplyResult, ReplyState
 from kmp_smsd.service.backoff import Backoff
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.rate import Bucket
+from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.smpp.constants import CommandStatus, EsmClass, name_of
 from kmp_smsd.smpp.events import SubmitAnswered
 from kmp_smsd.smpp.submit import SubmitSm, relative_time
@@ -74,7 +75,7 @@ class Replier:
         self._results: list[ReplyResult] = []
         self._working: Deferred[Any] | None = None
         self._recovered = False
-        self._told_unavailable = False
+        self._faults = Repeats()
         self._sweep_at = monotonic()
 
     def attach(self, link: SmscLink) -> None:
@@ -121,21 +122,40 @@ class Replier:
             self._recovered = True
         if sweep:
             self._store.replies.sweep(now)
-        return self._store.replies.exchange(results, room, now)
+        try:
+            return self._store.replies.exchange(results, room, now)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            if not results:
+                raise
+            self._write_singly(results, now)
+            return self._store.replies.exchange([], room, now)
+
+    def _write_singly(self, results: list[ReplyResult], now: int) -> None:
+        """In the store's thread: write what can be written. What cannot is dropped: the sweep gives its reply up."""
+        while results:
+            try:
+                self._store.replies.exchange(results[:1], {}, now)
+            except StoreUnavailable:
+                raise
+            except Exception:
+                self.log.failure("what became of reply {number} cannot be written", number=results[0].number)
+            del results[0]
 
     def _not_exchanged(self, failure: Failure, results: list[ReplyResult]) -> None:
         self._working = None
         self._results = results + self._results
-        if not failure.check(StoreUnavailable):
-            self.log.failure("replies could not be exchanged with the store", failure)
-        elif not self._told_unavailable:
+        if not self._faults.worth_saying(failure.getErrorMessage(), self._monotonic()):
+            return
+        if failure.check(StoreUnavailable):
             self.log.error("replies wait, store unavailable: {reason}", reason=failure.getErrorMessage())
-        self._told_unavailable = True
+        else:
+            self.log.failure("replies could not be exchanged with the store", failure)
 
     def _send(self, replies: Iterable[Reply]) -> None:
         """Submit what is on disk as being sent."""
         self._working = None
-        self._told_unavailable = False
         for reply in replies:
             terms = self._terms[reply.link]
             try:

@@ -297,6 +297,34 @@ def test_what_became_of_replies_is_kept_until_the_store_is_back(start, events):
     assert len(at.north.submitted) == 1
 
 
+@pytest.mark.parametrize("error", [StoreUnavailable("disk full"), RuntimeError("a fault of ours")])
+def test_store_that_fails_at_every_look_is_told_every_ten_seconds(start, events, error):
+    at = start()
+
+    def failing(*_):
+        raise error
+
+    at.store.replies.exchange = failing
+    at.pass_time(25)
+    assert len([event for event in events if "store" in event["log_format"]]) == 3
+
+
+def test_result_that_cannot_be_written_stops_no_other_reply(start, events):
+    at = start(names=("north", "south"))
+    at.confirmed(1, 2, 3)
+    at.confirmed(4, link="south")
+    at.replier.look()
+    for message_id in ("id-1", "\ud800", "id-3"):  # the second is no text that a database takes
+        at.north.waiting.pop(0)(SubmitAnswered(1, OK, message_id))
+    at.confirmed(5, link="south")
+    at.pass_time(1)
+    assert at.states() == ["sent", "sending", "sent", "sending", "sending"]
+    assert at.links["south"].submitted == ["K1:ok:k4:meter", "K1:ok:k5:meter"]
+    assert [event["number"] for event in events if "cannot be written" in event["log_format"]] == [2]
+    at.pass_time(3700, step_s=60)
+    assert at.states()[:3] == ["sent", "unknown", "sent"]
+
+
 def test_finishing_writes_what_became_of_the_last_replies(start):
     at = start()
     at.confirmed(1, 2)
