@@ -44,7 +44,8 @@ def renumber(connection: Any, old: str, new: str, now: int) -> Renumbered:
         [(key, gained, app_id, received_at, now) for app_id, _, key, received_at in bound],
     )
     want(connection, [Want(gained, app_id, key) for app_id, _, key, _ in bound], now)
-    follow(connection, left, gained, now)
+    follow(connection, left, gained)
+    connection.execute("DELETE FROM replies WHERE subscriber = ? AND state = 'waiting'", (left,))  # never due again
     return Renumbered(app_ids, {app_id: key_id for app_id, key_id, *_ in bound})
 
 
@@ -73,9 +74,8 @@ class Renumbering:
 
     def preview(self, old: str, new: str) -> Renumbered:
         """What `renumber` would do now. Raises NotPossible."""
-        with self._database.transaction() as connection:
-            left, app_ids = _check(connection, old, new)
-            return Renumbered(app_ids, {row[0]: row[1] for row in connection.execute(_BOUND, (left,))})
+        left, app_ids = _check(self._database.connection, old, new)
+        return Renumbered(app_ids, {row[0]: row[1] for row in self._database.rows(_BOUND, (left,))})
 
     def renumber(self, old: str, new: str, now: int) -> Renumbered:
         """Give `new` all that `old` has, in one transaction. Raises NotPossible where nothing can be given."""

@@ -95,11 +95,11 @@ class Replies:
 
     def recover(self, now: int) -> None:
         """After a start: what was being sent may have been taken, and is not sent again."""
-        self._give_up(now, now + 1)
+        self._give_up(now, "state = 'sending'")
 
     def sweep(self, now: int) -> None:
         """Give up what nobody has in hand any more, and delete what ended a day ago, some thousand rows a call."""
-        self._give_up(now, now - NO_ANSWER_MS)
+        self._give_up(now, "state = 'sending' AND sent_at < ?", now - NO_ANSWER_MS)
         if self._database.rows("SELECT EXISTS (SELECT 1 FROM replies WHERE ended_at < ?)", (now - KEPT_MS,))[0][0]:
             with self._database.transaction() as connection:
                 connection.execute(
@@ -107,26 +107,18 @@ class Replies:
                     (now - KEPT_MS, STEP_ROWS),
                 )
 
-    def _give_up(self, now: int, before: int) -> None:
-        unanswered = "state = 'sending' AND sent_at < ?"
-        if self._database.rows(f"SELECT EXISTS (SELECT 1 FROM replies WHERE {unanswered})", (before,))[0][0]:
+    def abandon(self, now: int) -> None:
+        """After a backup was restored: what it calls waiting may have been sent since."""
+        self._give_up(now, "state IN ('waiting', 'sending')")
+
+    def _give_up(self, now: int, which: str, *parameters: int) -> None:
+        while self._database.rows(f"SELECT EXISTS (SELECT 1 FROM replies WHERE {which})", parameters)[0][0]:
             with self._database.transaction() as connection:
                 connection.execute(
                     f"""UPDATE replies SET state = 'unknown', ended_at = ?, reply_to = NULL WHERE id IN (
-                          SELECT id FROM replies WHERE {unanswered} LIMIT ?)""",
-                    (now, before, STEP_ROWS),
+                          SELECT id FROM replies WHERE {which} LIMIT ?)""",
+                    (now, *parameters, STEP_ROWS),
                 )
-
-    def abandon(self, now: int) -> None:
-        """After a backup was restored: what it calls waiting may have been sent since."""
-        left = STEP_ROWS
-        while left == STEP_ROWS:
-            with self._database.transaction() as connection:
-                left = connection.execute(
-                    """UPDATE replies SET state = 'unknown', ended_at = ?, reply_to = NULL WHERE id IN (
-                         SELECT id FROM replies WHERE state IN ('waiting', 'sending') LIMIT ?)""",
-                    (now, STEP_ROWS),
-                ).rowcount
 
     def listing(self, *, mdn: str | None = None, after: int = 0, limit: int) -> list[dict[str, Any]]:
         """Replies for people, from number `after` on; a waiting one was told `command_status` when it was last sent."""

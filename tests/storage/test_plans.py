@@ -38,7 +38,8 @@ from tests.storage.stock import (
 
 #: Indexes that hold nothing but what is asked for: few rows however large the table.
 SMALL = re.compile(
-    r"USING (COVERING )?INDEX (outbox_rejected|open_holds|marked_holds|subscribers_erasing|open_submissions)$"
+    r"USING (COVERING )?INDEX "
+    r"(outbox_rejected|open_holds|marked_holds|subscribers_erasing|open_submissions|replies_sending)$"
 )
 
 

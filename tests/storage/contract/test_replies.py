@@ -106,6 +106,31 @@ def test_reply_that_was_being_sent_before_a_crash_is_not_sent_again(ready, open_
     assert take(after_the_crash) == []
 
 
+def test_reply_that_left_before_the_clock_was_set_back_is_given_up_too(ready, open_store):
+    settle(ready, asked())
+    confirm_all(ready)
+    assert len(take(ready)) == 1
+    after_the_crash = open_store()
+    after_the_crash.replies.recover(NOW - DAY)
+    assert states(after_the_crash) == [(A, "unknown")]
+    assert ready._database.rows("SELECT reply_to FROM replies") == [(None,)]
+
+
+def test_all_that_was_being_sent_is_given_up_however_much_it_is(ready, monkeypatch):
+    monkeypatch.setattr(replies, "STEP_ROWS", 1)
+    settle(ready, asked(), asked(B, "k2"))
+    confirm_all(ready)
+    assert len(take(ready)) == 2
+    ready.replies.recover(NOW)
+    assert states(ready) == [(A, "unknown"), (B, "unknown")]
+
+
+def test_number_that_was_given_up_keeps_no_waiting_reply(ready):
+    settle(ready, asked(), asked(B, "k2"))
+    ready.renumbering.renumber(A, "8613900000009", NOW + 1)
+    assert states(ready) == [(B, "waiting")]
+
+
 def test_reply_that_was_certainly_not_taken_is_taken_again(ready):
     settle(ready, asked())
     confirm_all(ready)
