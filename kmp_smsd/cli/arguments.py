@@ -28,10 +28,7 @@ class NewMdnType(click.ParamType):  # type: ignore[type-arg]  # generic only in 
 
 
 class MdnType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
-    """An MDN that may be stored: as people write it, or its digits where the numbering plan does not know it any more.
-
-    A ``+`` before them rules out that the plan takes them for a national number.
-    """
+    """An MDN that may be stored: as people write it, or its digits where the numbering plan has it no more."""
 
     name = "MDN"
 
@@ -39,13 +36,12 @@ class MdnType(click.ParamType):  # type: ignore[type-arg]  # generic only in new
         assert ctx is not None
         plan = ctx.ensure_object(Settings).config.numbering
         try:
-            return plan.parse(value)
+            mdn = plan.parse_known(value)
         except ValueError as error:
-            digits = value.removeprefix("+")
-            if not plan.is_foreign(digits):
-                self.fail(str(error), param, ctx)
-            click.echo(f"kmp-smsd: {error}; it is taken as it stands", err=True)
-            return digits
+            self.fail(str(error), param, ctx)
+        if plan.is_foreign(mdn):
+            click.echo(f"kmp-smsd: +{mdn} is no number of the numbering plan; it is taken as it stands", err=True)
+        return mdn
 
 
 class KeyIdType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks

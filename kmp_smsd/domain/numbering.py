@@ -109,6 +109,19 @@ class NumberingPlan:
             raise ValueError(f"'{shown(text)}' may be +{legal[0]} or +{legal[1]}: write the one that is meant, with +")
         raise ValueError(self._why_not(readings))
 
+    def parse_known(self, text: str) -> str:
+        """A number that may stand somewhere already, as `parse`; or its digits where it is in the plan no more.
+
+        A ``+`` before them rules out that they are taken for a national number. Raises ValueError with a sentence.
+        """
+        try:
+            return self.parse(text)
+        except ValueError:
+            digits = text.removeprefix("+")
+            if not self.is_foreign(digits):
+                raise
+            return digits
+
     def is_foreign(self, number: str) -> bool:
         """Whether `number` is E.164 digits of no legal MDN: another plan, such as an earlier one, may have had it."""
         digits = number.isascii() and number.isdigit() and not number.startswith("0")

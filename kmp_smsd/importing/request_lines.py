@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import partial
 from typing import Any, Final
 
 from kmp_smsd.domain.identifiers import is_app_id
@@ -52,7 +51,7 @@ def _wish(asked: dict[str, Any], id: str, plan: NumberingPlan) -> Add | Remove |
     if not isinstance(op, str) or op not in _FIELDS:
         raise LineFault('"op" must be "add", "remove" or "renumber"')
     check_fields(asked, _FIELDS[op], f'"{op}"')
-    mdn = _mdn(asked, "mdn", id, plan.parse if op == "add" else partial(_standing, plan))
+    mdn = _mdn(asked, "mdn", id, plan.parse if op == "add" else plan.parse_known)
     match op:
         case "add":
             return Add(mdn, _apps(asked))
@@ -63,17 +62,6 @@ def _wish(asked: dict[str, Any], id: str, plan: NumberingPlan) -> Add | Remove |
     if asked["all"] is not True or "apps" in asked:
         raise LineFault('write either "apps" or "all": true')
     return Remove(mdn, None)
-
-
-def _standing(plan: NumberingPlan, text: str) -> str:
-    """A number that may stand here already need not be in the plan any more, as in commands."""
-    try:
-        return plan.parse(text)
-    except ValueError:
-        digits = text.removeprefix("+")
-        if not plan.is_foreign(digits):
-            raise
-        return digits
 
 
 def _mdn(asked: dict[str, Any], name: str, id: str, canonical: Canonical) -> str:

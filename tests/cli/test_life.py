@@ -354,7 +354,7 @@ def test_a_number_that_left_the_numbering_plan_can_still_be_seen_and_ended(site)
     def found(*words):
         done = site.run(*words, "--json")
         assert done.exit_code == 0
-        assert done.stderr == f"kmp-smsd: +{FIRST} is in no range of the numbering plan; it is taken as it stands\n"
+        assert done.stderr == f"kmp-smsd: +{FIRST} is no number of the numbering plan; it is taken as it stands\n"
         return len(done.stdout.splitlines())
 
     for number in (FIRST, f"+{FIRST}"):

@@ -249,3 +249,11 @@ def test_stored_number_is_legal_or_foreign_and_so_can_be_named_under_every_plan(
 )
 def test_what_no_plan_stored_is_not_foreign(text):
     assert not CHINA.is_foreign(text)
+
+
+def test_number_that_may_stand_already_need_not_be_in_the_plan_any_more():
+    assert CHINA.parse_known("139 1234 5678") == "8613912345678"
+    assert CHINA.parse_known("+4915112345678") == CHINA.parse_known("4915112345678") == "4915112345678"
+    for text in ("", "+49 151", "1234567890123456", "abc"):
+        with pytest.raises(ValueError, match=r"number|\+"):
+            CHINA.parse_known(text)
