@@ -19,6 +19,7 @@ from kmp_smsd.cli.settings import Settings, now_ms
 if TYPE_CHECKING:
     from kmp_smsd.importing.faults import Faults
     from kmp_smsd.importing.lines import Lines
+    from kmp_smsd.storage.renumbering import Renumbered
     from kmp_smsd.storage.subscribers import Registration
 
 COLUMNS = {"MDN": "mdn", "app": "app_id", "registered": "registered_at"}
@@ -73,24 +74,31 @@ def remove(settings: Settings, mdn: str, app_ids: tuple[str, ...]) -> None:
 
 @registrations.command()
 @click.argument("old", type=MDN)
-@click.argument("new", type=MDN)
+@click.argument("new", type=NEW_MDN)
 @dry_run_option
 @yes_option
 @click.pass_obj
 def renumber(settings: Settings, old: str, new: str, dry_run: bool, yes: bool) -> None:
     """Give the number NEW all that OLD has: registrations, bindings and what waits. OLD is left with nothing."""
     with settings.store() as store:
-        if dry_run:
-            renumbered = store.renumbering.preview(old, new)
-        else:
-            store.renumbering.preview(old, new)  # before anybody is asked
-            confirm(f"{old} will lose its registrations and keys, and {new} will have them.", yes=yes)
-            renumbered = store.renumbering.renumber(old, new, now_ms())
-    for app_id in renumbered.app_ids:
-        key_id = renumbered.key_ids.get(app_id)
-        click.echo(f"{new} {app_id}: registered{f', key {key_id} is bound' if key_id else ''}")
+        found = store.renumbering.preview(old, new)
+        if not dry_run:
+            known = store.erasing.show(old)
+            confirm(_question(old, new, found, known["holds"] if known else 0), yes=yes)
+            found = store.renumbering.renumber(old, new, now_ms())
+    be, bound = ("would be ", "would be") if dry_run else ("", "is")
+    for app_id in found.app_ids:
+        key_id = found.key_ids.get(app_id)
+        click.echo(f"{new} {app_id}: {be}registered{f', key {key_id} {bound} bound' if key_id else ''}")
     if dry_run:
         click.echo("kmp-smsd: a dry run, nothing was changed", err=True)
+
+
+def _question(old: str, new: str, found: Renumbered, holds: int) -> str:
+    """What will happen."""
+    gains = f"{count(len(found.app_ids), 'registration')} and {count(len(found.key_ids), 'key')}"
+    closed = f"; {count(holds, 'hold')} of {old} will be closed" if holds else ""
+    return f"{old} will lose {gains}, and {new} will have them{closed}."
 
 
 @registrations.command("list")

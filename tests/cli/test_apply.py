@@ -325,15 +325,34 @@ def test_renumber_gives_a_number_s_keys_to_another(site):
     site.message(FIRST, "K1", app_id="meter")
     code, told = site.refused("registrations", "renumber", FIRST, SECOND)
     assert code == 64
-    assert told.startswith(f"{FIRST} will lose its registrations and keys, and {SECOND} will have them. Say --yes")
+    assert told.startswith(f"{FIRST} will lose 2 registrations and 1 key, and {SECOND} will have them. Say --yes")
     said = f"{SECOND} alarm: registered\n{SECOND} meter: registered, key K1 is bound\n"
     dry = site.ok("registrations", "renumber", FIRST, SECOND, "--dry-run")
-    assert dry == f"{said}kmp-smsd: a dry run, nothing was changed\n"
+    would = f"{SECOND} alarm: would be registered\n{SECOND} meter: would be registered, key K1 would be bound\n"
+    assert dry == f"{would}kmp-smsd: a dry run, nothing was changed\n"
     assert {row["mdn"] for row in site.rows("registrations", "list")} == {FIRST}
     assert site.ok("registrations", "renumber", FIRST, SECOND, "--yes") == said
     assert [(row["mdn"], row["key_id"]) for row in site.rows("bindings", "list")] == [(SECOND, "K1")]
     for words in ((FIRST, SECOND), (SECOND, SECOND)):
         assert site.refused("registrations", "renumber", *words)[0] == 1
+
+
+def test_renumber_says_beforehand_which_holds_it_closes(site):
+    site.ready("K1", mdns=(FIRST, SECOND))
+    site.message(FIRST, "K1")
+    site.message(SECOND, "K1")
+    told = site.refused("registrations", "renumber", SECOND, THIRD)[1]
+    assert told.startswith(f"{SECOND} will lose 1 registration and 0 keys, and {THIRD} will have them; 1 hold of")
+
+
+def test_renumber_gives_nothing_to_a_number_that_is_not_legal(site):
+    site.ready("K1")
+    foreign = "4915112345678"
+    for words in (("--yes",), ("--dry-run",)):
+        code, told = site.refused("registrations", "renumber", FIRST, foreign, *words)
+        assert code == 64
+        assert "is in no range of the numbering plan" in told
+    assert FIRST in {row["mdn"] for row in site.rows("registrations", "list")}
 
 
 def test_five_thousand_lines_a_second_are_done(site):
