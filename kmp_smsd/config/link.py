@@ -77,8 +77,8 @@ class Link(Section):
         default=10.0,
         ge=0.1,
         le=300,
-        description="Seconds to wait for the answer to a request of ours; without one the link is dropped, unless it "
-        "is a reply to a terminal, which then counts as sent.",
+        description="Seconds to wait for the answer to a request of ours; without one the link is dropped. Only a "
+        "reply to a terminal is given up instead: it may have been sent (state unknown), and is not sent again.",
     )
     pdu_timeout_s: float = Field(
         default=10.0, ge=0.1, le=300, description="Seconds in which a PDU that has begun must be complete."
@@ -160,6 +160,12 @@ class Link(Section):
         default=10, ge=1, le=1000, description="Replies that this SMSC has not answered yet, at most."
     )
     reply_per_s: float = Field(default=10.0, gt=0, le=10_000, description="Replies per second, at most.")
+    replies_a_day: int = Field(
+        default=0,
+        ge=0,
+        le=100_000_000,
+        description="Replies in any 24 hours, at most; the others wait until they expire. 0: no limit.",
+    )
 
     data_coding: dict[DataCoding, Literal["octets", "ucs2", "ucs2-le"]] = Field(
         default={},

@@ -25,6 +25,7 @@ from kmp_smsd.storage import Store, StoreUnavailable
 
 STOP_MIN_S, STOP_MAX_S = 1.0, 60.0  # while an SMSC takes no more
 SWEEP_EVERY_S = 60.0
+TELL_SPENT_EVERY_S = 86_400.0
 _NOT_TAKEN = frozenset({CommandStatus.ESME_RTHROTTLED, CommandStatus.ESME_RMSGQFUL})
 _EIGHT_BIT = 0x04  # data_coding, SMPP 3.4, section 5.2.19
 
@@ -34,12 +35,15 @@ class _Terms:
     """What one SMSC may be asked now."""
 
     window: int
+    a_day: int  # 0: no limit
     bucket: Bucket
     backoff: Backoff
     link: SmscLink | None = None
     in_flight: int = 0
     stopped_until: float = float("-inf")  # monotonic seconds
     is_tried: bool = False  # it took no more the last time: one at a time, until it takes one
+    left_of_day: int = 0  # when it was last counted, less what left since; where there is a limit
+    tell_spent_at: float = float("-inf")  # monotonic seconds
 
 
 class Replier:
@@ -66,6 +70,7 @@ class Replier:
         self._terms = {
             name: _Terms(
                 link.reply_window,
+                link.replies_a_day,
                 Bucket(max(1.0, link.reply_per_s), link.reply_per_s, monotonic()),
                 Backoff(STOP_MIN_S, STOP_MAX_S, jitter),
             )
@@ -122,15 +127,39 @@ class Replier:
             self._recovered = True
         if sweep:
             self._store.replies.sweep(now)
+            self._count_day(now)
+        room = self._within_day(room)
         try:
-            return self._store.replies.exchange(results, room, now)
+            replies = self._store.replies.exchange(results, room, now)
         except StoreUnavailable:
             raise
         except Exception:
             if not results:
                 raise
             self._write_singly(results, now)
-            return self._store.replies.exchange([], room, now)
+            replies = self._store.replies.exchange([], room, now)
+        for reply in replies:
+            self._terms[reply.link].left_of_day -= 1
+        return replies
+
+    def _count_day(self, now: int) -> None:
+        """In the store's thread: see what each link has left of its budget of replies."""
+        for name, terms in self._terms.items():
+            if terms.a_day:
+                terms.left_of_day = max(0, terms.a_day - self._store.replies.sent_in_a_day(name, now))
+                if terms.left_of_day == 0 and self._monotonic() >= terms.tell_spent_at:
+                    terms.tell_spent_at = self._monotonic() + TELL_SPENT_EVERY_S
+                    self.log.warn(
+                        "link {link}: {count} replies left in a day, its limit: the others wait until they expire",
+                        link=name,
+                        count=terms.a_day,
+                    )
+
+    def _within_day(self, room: Mapping[str, int]) -> dict[str, int]:
+        return {
+            name: min(most, terms.left_of_day) if (terms := self._terms[name]).a_day else most
+            for name, most in room.items()
+        }
 
     def _write_singly(self, results: list[ReplyResult], now: int) -> None:
         """In the store's thread: write what can be written. What cannot is dropped: the sweep gives its reply up."""

@@ -10,7 +10,7 @@ from kmp_smsd.storage.database import STEP_ROWS, Database
 from kmp_smsd.storage.replying import DAY_MS, load_reply_to
 
 LOOKED_THROUGH = 1_000  # waiting replies of one link in one look
-KEPT_MS = DAY_MS  # after its end: as long as it counts for what an MDN may cost in a day
+KEPT_MS = DAY_MS  # after its end: as long as it counts for what an MDN, or a link, may cost in a day
 NO_ANSWER_MS = 3_600_000  # a reply that nobody has in hand any more
 TAKEN_MAX = 500  # replies in one transaction
 
@@ -92,6 +92,14 @@ class Replies:
         if len(rows) < LOOKED_THROUGH:
             self._looked.pop(link, None)
         return found
+
+    def sent_in_a_day(self, link: str, now: int) -> int:
+        """How many replies left by `link` in the 24 hours before `now`, and were not certainly refused a place."""
+        return int(
+            self._database.rows("SELECT count(*) FROM replies WHERE link = ? AND sent_at > ?", (link, now - DAY_MS))[0][
+                0
+            ]
+        )
 
     def recover(self, now: int) -> None:
         """After a start: what was being sent may have been taken, and is not sent again."""

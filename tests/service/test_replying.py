@@ -235,6 +235,33 @@ def test_replies_leave_at_their_rate(start):
     assert 7 <= len(at.north.submitted) <= 8
 
 
+def test_link_sends_no_more_replies_in_a_day_than_it_may_whoever_counted_before(start, events):
+    at = start(names=("north", "south"), replies_a_day=5, policy=SyncPolicy(reply_expire_s=86_400))
+    at.confirmed(*range(8))
+    at.confirmed(9, link="south")
+    at.north.answers_at_once = at.links["south"].answers_at_once = OK
+    at.pass_time(130)
+    assert len(at.north.submitted) == 5
+    assert len(at.links["south"].submitted) == 1
+    assert [event["link"] for event in events if "its limit" in event["log_format"]] == ["north"]
+    at.start()
+    at.pass_time(86_000, step_s=50)
+    assert len(at.north.submitted) == 5
+    at.confirmed(*range(10, 16))
+    at.pass_time(600, step_s=10)
+    assert len(at.north.submitted) == 10
+
+
+def test_reply_that_was_not_taken_costs_nothing_of_the_day(start):
+    at = start(replies_a_day=1)
+    at.confirmed(1)
+    at.north.answers_at_once = THROTTLED
+    at.replier.look()
+    at.north.answers_at_once = OK
+    at.pass_time(130)
+    assert at.states() == ["sent"]
+
+
 def test_reply_waits_for_its_link_and_its_link_alone(start):
     at = start(names=("north", "south"))
     at.north.can_submit = False

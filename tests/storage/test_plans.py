@@ -138,6 +138,7 @@ def replying(store: Store) -> None:
     store.replies.exchange([waits], {"north": 10}, NOW)
     store.replies.recover(NOW + 1)
     store.replies.exchange([], {"north": 10}, NOW + 4_000_000)
+    store.replies.sent_in_a_day("north", NOW)
     store.replies.sweep(NOW + 100_000_000)
 
 

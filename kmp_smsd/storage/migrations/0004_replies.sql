@@ -23,6 +23,7 @@ CREATE INDEX replies_to_expire ON replies (expires_at) WHERE state = 'waiting';
 CREATE INDEX replies_sending ON replies (sent_at) WHERE state = 'sending';
 CREATE INDEX replies_ended ON replies (ended_at) WHERE ended_at IS NOT NULL;
 CREATE INDEX replies_of_subscriber ON replies (subscriber, sent_at);
+CREATE INDEX replies_of_link ON replies (link, sent_at) WHERE sent_at IS NOT NULL;
 
 ALTER TABLE waiting ADD COLUMN reply_to TEXT;  -- as in `replies`
 ALTER TABLE holds ADD COLUMN reply_to TEXT;
