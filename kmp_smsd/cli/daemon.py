@@ -26,7 +26,10 @@ _log_level = click.option(
 
 STOP_WITHIN_S = 20.0  # but never less than a link may take, and this on top of it:
 STOP_AFTER_LINKS_S = 10.0
-_STOPS = "SIGTERM ends it in good order or, after 20 seconds, by force (exit status 75); a second one ends it at once."
+_STOPS = (
+    "SIGTERM ends it in good order or, after 20 seconds (10 more than unbind_timeout_s where that is longer), by force "
+    "(exit status 75); a second one ends it at once."
+)
 
 
 @click.command(epilog=_STOPS)
