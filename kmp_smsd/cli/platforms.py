@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import time
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,7 @@ def test(settings: Settings, name: str, identity: Path | None, as_json: bool) ->
 
     config = settings.config
     if name not in config.platforms:
-        raise _unknown(name, config.platforms.keys())
+        raise _unknown("no enabled platform", name, config.platforms.keys())
 
     def credentials(own: SecretRef | None) -> bytes:
         if identity is not None:
@@ -252,15 +253,15 @@ def _await_forgotten(store: Store, name: str, wait_s: float) -> bool:
 
 def check_name(settings: Settings, store: Store, name: str) -> None:
     """Fail where no file and no row of the database knows the platform `name`."""
-    known = settings.config.platforms.keys() | {row["platform"] for row in store.routes.platforms()}
+    known = (settings.config.platforms.keys() | set(store.routes.names())) - {""}
     if name not in known:
-        raise _unknown(name, known)
+        raise _unknown("nothing is known of platform", name, known)
 
 
-def _unknown(name: str, known: Any) -> Failed:
-    close = difflib.get_close_matches(name, [one for one in known if one], n=1)
+def _unknown(what: str, name: str, known: Collection[str]) -> Failed:
+    close = difflib.get_close_matches(name, known, n=1)
     hint = f" (did you mean '{close[0]}'?)" if close else ""
-    return Failed(f"no enabled platform '{shown(name)}'{hint}: see 'kmp-smsd platforms list'")
+    return Failed(f"{what} '{shown(name)}'{hint}: see 'kmp-smsd platforms list'")
 
 
 def _hosts_in_file(settings: Settings, name: str) -> tuple[Path, list[Host], list[HostKey]]:

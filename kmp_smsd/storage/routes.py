@@ -10,6 +10,14 @@ from typing import Any
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.outbox import DUE, Outbox, Want
 
+# Each platform is looked for behind the one before, since an index may hold millions of due rows of one.
+_NAMES = f"""
+WITH RECURSIVE owed (name) AS (
+  SELECT '' UNION ALL
+  SELECT (SELECT min(platform) FROM outbox WHERE platform > name AND {DUE}) FROM owed WHERE name IS NOT NULL)
+SELECT name FROM owed WHERE name IS NOT NULL UNION SELECT platform FROM routes UNION SELECT name FROM platforms
+UNION SELECT platform FROM outbox WHERE wanted_version = rejected_version ORDER BY 1"""
+
 
 @dataclass(frozen=True, slots=True)
 class PlatformState:
@@ -159,15 +167,13 @@ class Routes:
         """When a person last wished that a platform is tried at once, in Unix milliseconds."""
         return dict(self._database.rows("SELECT name, hurried_at FROM platforms WHERE hurried_at IS NOT NULL"))
 
+    def names(self) -> list[str]:
+        """Each platform that is routed to, was ever seen or has not confirmed all, and the empty name of none."""
+        return [row[0] for row in self._database.rows(_NAMES)]
+
     def platforms(self) -> list[dict[str, Any]]:
-        """Each platform that is routed to or was ever seen: what is due there, and what happened last."""
-        names = [
-            row[0]
-            for row in self._database.rows(
-                "SELECT platform FROM routes UNION SELECT name FROM platforms UNION SELECT '' ORDER BY 1"
-            )
-        ]
-        return [self._platform(name) for name in names]
+        """What is due at each of these (`names`), and what happened there last."""
+        return [self._platform(name) for name in self.names()]
 
     def _platform(self, name: str) -> dict[str, Any]:
         apps = [
@@ -207,7 +213,9 @@ def _bound_here(connection: Any, subscriber: int, app: str, platform: str) -> li
 def _dropped(connection: Any, subscriber: int, app: str, platform: str) -> list[Want]:
     """Delete a row, at which nothing is wanted any more, and keep its version where it is the highest.
 
-    The next version of this MDN + app must be above it: a receiver knows no other way to tell old from new.
+    The next version of this MDN + app must be above it: a receiver knows no other way to tell old from new. Where no
+    key is wanted, it is kept without a platform, where it needs no confirmation: another platform's row would become
+    due again, or come back after that platform was forgotten as well.
     """
     place = (subscriber, app, platform)
     (version,) = connection.execute(
@@ -217,10 +225,10 @@ def _dropped(connection: Any, subscriber: int, app: str, platform: str) -> list[
     ).fetchone()
     others = connection.execute(
         """SELECT max(wanted_version, confirmed_version), platform, key FROM outbox
-           WHERE subscriber = ? AND app = ? ORDER BY key IS NULL, platform""",
+           WHERE subscriber = ? AND app = ?""",
         (subscriber, app),
     ).fetchall()
     if any(other[0] >= version for other in others):
         return []
-    _, at, key = others[0] if others else (0, "", None)
+    key, at = next(((key, at) for _, at, key in others if key is not None), (None, ""))
     return [Want(subscriber, app, key, at, above=version)]

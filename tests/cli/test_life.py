@@ -246,7 +246,7 @@ def test_a_resync_wants_all_rows_of_a_platform_again(site):
     assert site.ok("platforms", "resync", "metering", "--yes") == "1 row of metering: wanted again\n"
     assert len(site.rows("outbox", "list")) == 1
     assert site.refused("platforms", "resync", "meterin", "--yes")[1].startswith(
-        "no enabled platform 'meterin' (did you mean 'metering'?)"
+        "nothing is known of platform 'meterin' (did you mean 'metering'?)"
     )
 
 

@@ -65,6 +65,7 @@ class Model:
         self.arrived: set[str] = set()  # keys of imports that intake has not looked at yet
         self.remembered: list[tuple[Request, dict[str, Any]]] = []  # of the business system, with their results
         self.erasing: set[str] = set()
+        self.forgotten: set[str] = set()  # platforms that no app was routed to since
         self.counts: Counter[str] = Counter()
         self.bindings = 0
         self.replies: dict[tuple[str, str], dict[str, Any]] = {}  # by MDN and app, those that wait
@@ -527,7 +528,9 @@ class Life(RuleBasedStateMachine):
         app=apps,
         platform=st.sampled_from(PLATFORMS),
         delivered=st.booleans(),
-        end=st.sampled_from(["erased", "erased", "at once", "forgotten", "moves", "steps"]),
+        end=st.sampled_from(
+            ["erased", "erased", "at once", "forgotten", "moves", "withdrawn", "both forgotten", "steps"]
+        ),
     )
     def number_lives(self, mdn: str, key: str, app: str, platform: str, delivered: bool, end: str) -> None:
         """What the steps below seldom come to by themselves: registered, bound, delivered, and then its end begins."""
@@ -538,10 +541,15 @@ class Life(RuleBasedStateMachine):
         if delivered:
             rows = self.store.outbox.due(platform, self.now, 10)
             self.store.outbox.settle(platform, [self.deliver(platform, row) for row in rows], self.now)
+        other = PLATFORMS[platform == PLATFORMS[0]]
         if end == "forgotten":
-            self.platform_is_forgotten(platform, None)
+            self.platforms_are_forgotten({platform}, None)
         elif end == "moves":
-            self.app_changes_platform(app, PLATFORMS[platform == PLATFORMS[0]], 1)
+            self.app_changes_platform(app, other, 1)
+        elif end in ("withdrawn", "both forgotten"):
+            self.app_changes_platform(app, other, None)
+            self.person_withdraws(mdn, app)
+            self.platforms_are_forgotten({other} if end == "withdrawn" else set(PLATFORMS), None)
         elif end != "steps":
             self.person_erases(mdn, end == "at once")
 
@@ -597,21 +605,33 @@ class Life(RuleBasedStateMachine):
                 del held[place]
         self.flying = [(platform, row) for platform, row in self.flying if row.mdn != mdn]
 
-    @rule(platform=st.sampled_from(PLATFORMS), steps=st.none() | st.integers(0, 6))
-    def platform_is_forgotten(self, platform: str, steps: int | None) -> None:
-        """It is told no more; under that name there may be another one later, which holds nothing."""
-        forgetting = self.store.routes.forget([platform], self.now)
+    @rule(platforms=st.sets(st.sampled_from(PLATFORMS), min_size=1), steps=st.none() | st.integers(0, 6))
+    def platforms_are_forgotten(self, platforms: set[str], steps: int | None) -> None:
+        """They are told no more; under their names there may be others later, which hold nothing.
+
+        To those that stay nothing is to be told on account of that.
+        """
+        moving, before = self.store.routes.set({}), self.rows_at(set(PLATFORMS) - platforms)
+        forgetting = self.store.routes.forget(sorted(platforms), self.now)
         for _ in forgetting if steps is None else zip(range(steps), forgetting, strict=False):
             pass
         forgetting.close()
-        if platform not in {row["platform"] for row in outbox_of(self.store)}:
-            if self.platforms["one"] is not self.platforms["two"]:
-                self.platforms[platform].clear()
-            self.flying = [(name, row) for name, row in self.flying if name != platform]
+        assert moving or self.rows_at(set(PLATFORMS) - platforms) == before
+        if steps is None:
+            self.model.forgotten |= platforms
+        for platform in platforms:
+            if not self.rows_at({platform}):
+                if self.platforms["one"] is not self.platforms["two"]:
+                    self.platforms[platform].clear()
+                self.flying = [(name, row) for name, row in self.flying if name != platform]
+
+    def rows_at(self, platforms: set[str]) -> list[dict[str, Any]]:
+        return [row for row in outbox_of(self.store) if row["platform"] in platforms]
 
     @rule(app=apps, platform=st.sampled_from(PLATFORMS), steps=st.none() | st.integers(0, 4))
     def app_changes_platform(self, app: str, platform: str, steps: int | None) -> None:
         self.store.routes.set({app: platform})
+        self.model.forgotten.discard(platform)
         moving = self.store.routes.move(self.now)
         for _ in moving if steps is None else zip(range(steps), moving, strict=False):
             pass
@@ -766,6 +786,10 @@ class Life(RuleBasedStateMachine):
                 assert row["wanted_version"] == max(
                     one["wanted_version"] for one in rows if (one["mdn"], one["app_id"]) == place
                 )
+
+    @invariant()
+    def nothing_is_kept_at_a_forgotten_platform(self) -> None:
+        assert self.rows_at(self.model.forgotten) == []
 
     @invariant()
     def versions_only_grow(self) -> None:

@@ -25,6 +25,7 @@ from tests.storage.stock import (
     import_keys,
     outbox,
     register,
+    reject_all,
     row_at,
     settle,
     sync,
@@ -208,6 +209,60 @@ def test_forgotten_platform_of_a_renamed_file_leaves_the_new_one_alone(store: St
     assert store.outbox.count_held("old") == (0, 20)
     forget(store, "old", NOW + 2)
     assert {(row["mdn"], row["wanted_version"]) for row in outbox(store)} == before
+
+
+def withdrawn_at_both(store: Store) -> None:
+    """A had a key at "b", which followed its app to "a", and was withdrawn there."""
+    import_keys(store, "k1")
+    register(store, A, "meter")
+    store.routes.set({"meter": "b"})
+    sum(store.routes.move(NOW))
+    settle(store, sync(A, "k1"))
+    confirm_all(store, "b")
+    store.routes.set({"meter": "a"})
+    sum(store.routes.move(NOW + 1))
+    confirm_all(store, "a", NOW + 1)
+    store.bindings.withdraw(A, "meter", NOW + 2)
+
+
+def test_platforms_that_are_forgotten_together_leave_nothing_at_one_another(store: Store) -> None:
+    withdrawn_at_both(store)
+    (version,) = versions(store).values()
+    assert set(wanted(store)) == {(A, "meter", platform) for platform in ("a", "b")}
+    for name in ("a", "b"):
+        store.routes.wish_forgotten(name, NOW + 3)
+    sum(store.routes.forget(store.routes.to_forget([]), NOW + 3))
+    (row,) = outbox(store)
+    assert (row["platform"], row["key_id"]) == ("", None)
+    assert row["wanted_version"] == row["confirmed_version"] > version
+    assert store.routes.names() == [""]
+    assert store.erasing.erase(A, NOW + 4).blanked
+
+
+def test_withdrawal_that_is_confirmed_is_not_wanted_again_where_another_platform_is_forgotten(store: Store) -> None:
+    withdrawn_at_both(store)
+    confirm_all(store, "a", NOW + 2)
+    confirm_all(store, "b", NOW + 2)
+    (before,) = (row for row in outbox(store) if row["platform"] == "b")
+    (version,) = versions(store).values()
+    forget(store, "a", NOW + 3)
+    (after,) = (row for row in outbox(store) if row["platform"] == "b")
+    assert after == before
+    assert due(store, "b", NOW + 3) == []
+    settle(store, sync(A, "k1", received_at=NOW + 4), now=NOW + 4)
+    assert versions(store)[A, "meter"] > version
+
+
+def test_platform_that_has_not_confirmed_is_known_by_that(store: Store) -> None:
+    """Whatever became of its route and of what was seen of it."""
+    withdrawn_at_both(store)
+    with store._database.transaction() as connection:
+        connection.execute("DELETE FROM platforms")
+        connection.execute("DELETE FROM routes")
+    assert store.routes.names() == ["", "a", "b"]
+    reject_all(store, "a", NOW + 3)
+    confirm_all(store, "b", NOW + 3)
+    assert store.routes.names() == ["", "a"]
 
 
 def test_version_outlives_its_platform(store: Store) -> None:
