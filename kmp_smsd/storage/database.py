@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,15 @@ def open_database(path: Path, *, checkpoint_aside: bool = False) -> Database:
         raise StoreUnusable(f"{path} is not a database of kmp-smsd: {error}") from error
 
 
+@dataclass(slots=True)
+class _Found:
+    """Pages that are to be cleared, by their `offsets`; the file was looked through when `store` counted so."""
+
+    erased: int  # `erase_log`
+    cleared: int
+    offsets: list[int]
+
+
 class Database:
     """One connection and its place in the queue of writers. Used by one thread at a time."""
 
@@ -83,6 +94,8 @@ class Database:
             self.connection.execute("SELECT 1 FROM sqlite_schema").fetchone()  # makes the log, where there is none
             self._share_files()
             self._files = [(one, one.stat().st_ino) for one in (path, self._wal, self._shm)]
+            self._found: _Found | None = None
+            self._scanned_at = -math.inf  # monotonic seconds
             self._checkpointer: Checkpointer | None = None
             if checkpoint_aside:
                 self._checkpointer = opened.enter_context(closing(Checkpointer(connect(path))))
@@ -131,43 +144,82 @@ class Database:
             self._check_files()
         return int(self.rows("PRAGMA data_version")[0][0])
 
-    def erase_log(self, *, waits_s: Sequence[float] = ERASE_WAITS_S) -> bool:
-        """See that what was erased is in no file any more; False where readers prevented it.
+    def erase_log(
+        self,
+        *,
+        waits_s: Sequence[float] = ERASE_WAITS_S,
+        scan_every_s: float = 0.0,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """See that what was erased is in no file any more; False where somebody prevented it.
 
         Empties the write-ahead log, and clears what SQLite left in unused parts of pages. Waits for readers without the
         write lock: intake goes on meanwhile. Whoever erases adds to `store.erase_log` in the same transaction; what is
-        erased after we began stays to be done.
+        erased after we looked through the file stays to be done.
+
+        What was found there is kept until a later call can clear it. The file is not looked through again within
+        `scan_every_s` seconds, and no further once `stopping`.
         """
         (asked,) = self.rows("SELECT erase_log FROM store")[0]
+        scanned = False
         waits = iter((*waits_s, None))
-        leftovers: list[int] | None = None  # looked for once all that was erased is in the database
-        while True:
+        while not stopping():
+            found = self._found
+            counts = self.rows("SELECT erase_log, cleared FROM store")[0]  # before the log is emptied
+            if found is None and time.monotonic() < self._scanned_at + scan_every_s:
+                return False
             with suppress(sqlite3.Error):
                 self.connection.execute(PASSIVE).fetchone()  # most of it without the lock
             with self._lock, self._faults():
-                emptied = self._empty_log()
-                if emptied and leftovers is not None:
-                    step, leftovers = leftovers[:STEP_PAGES], leftovers[STEP_PAGES:]
-                    clear_leftovers(self.path, step)
-                    self._commit_elsewhere(None if leftovers else asked)
-                    if not leftovers:
-                        return True
-            if not emptied:
+                self._check_files()
+                possible = self._empty_log() and (found is None or self._clear(found))
+            if not possible:
                 wait_s = next(waits)
                 if wait_s is None:
                     return False
                 time.sleep(wait_s)
-            elif leftovers is None:
+            elif found is None:  # all that was erased is in the database now
                 with self._faults():
-                    leftovers = find_leftovers(self.path)
+                    offsets = find_leftovers(self.path, stopping)
+                self._scanned_at, scanned = time.monotonic(), True
+                if not stopping():
+                    self._found = _Found(counts[0], counts[1], offsets)
+            elif not found.offsets:
+                self._found = None
+                if scanned or found.erased == asked:
+                    return True
+        return False
 
-    def _commit_elsewhere(self, erased: int | None) -> None:
-        """Commit on another connection, so that all others, ours too, give up what they have cached of the file.
+    def _clear(self, found: _Found) -> bool:
+        """Clear the first pages of what was found; False where somebody else writes, who need not know of our lock.
 
-        `erased` is what `store.erase_log` was, where all of that is done.
+        SQLite's own write lock is held from before we see that the log is empty until another connection than ours has
+        committed: so no frame and no checkpoint comes between, and all connections, ours too, give up what they have
+        cached of the file.
         """
+        rest = found.offsets[STEP_PAGES:]
         with closing(connect(self.path)) as another:
-            another.execute("UPDATE store SET erase_log = iif(erase_log IS ?, 0, erase_log)", (erased,))
+            another.execute("PRAGMA busy_timeout = 0")
+            try:
+                another.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    raise
+                return False
+            if self._wal.stat().st_size:
+                return False
+            clear_leftovers(self.path, found.offsets[:STEP_PAGES])
+            # Counted, since a row that stays as it is would be no commit; and where somebody else has counted too, what
+            # was erased since we looked may have begun from 0 again.
+            another.execute(
+                """UPDATE store SET cleared = cleared + 1,
+                     erase_log = iif(? AND erase_log = ? AND cleared = ?, 0, erase_log)""",
+                (not rest, found.erased, found.cleared),
+            )
+            another.execute("COMMIT")
+        found.offsets = rest
+        found.cleared += 1
+        return True
 
     def _empty_log(self) -> bool:
         self.connection.execute("PRAGMA busy_timeout = 0")

@@ -7,10 +7,13 @@ reads those octets. Here they are overwritten in the file itself, under conditio
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 _CHUNK_OCTETS = 1 << 20
 _HEADER = struct.Struct(">BHHHB")  # of a b-tree page: kind, first free block, cells, their begin, fragments
@@ -18,24 +21,41 @@ _HEADER_OCTETS = {2: 12, 5: 12, 10: 8, 13: 8}  # by kind: inner and leaf pages o
 _FIRST_PAGE = 100  # the file's own header, before that of its first page
 # In a page that is none of a b-tree, the first octet is the highest of a page number: 0 or 1 in files below this.
 _PAGES_MAX = 2 << 24
+_LARGEST_ROOT = 52  # in the file's header; not 0 where there are pages of pointers, for `auto_vacuum`: we make none
+
+_warned: set[Path] = set()
 
 # Closing any descriptor of a file drops all locks that this process has on it, SQLite's too (POSIX): so none is closed.
 _descriptors: dict[tuple[int, int], int] = {}
 
 
-def find_leftovers(path: Path) -> list[int]:
-    """The offsets of pages with something in their unused middle. May run beside writers."""
+def find_leftovers(path: Path, stopping: Callable[[], bool] = lambda: False) -> list[int]:
+    """The offsets of pages with something in their unused middle. May run beside writers.
+
+    Returns none, and warns once, where pages cannot be told apart: then copies stay. Ends early once `stopping`.
+    """
     descriptor = _descriptor(path)
-    return [offset for offset, page in _pages(descriptor) if _unused(page, offset) is not None]
+    if not _told_apart(descriptor):
+        if path not in _warned:
+            _warned.add(path)
+            log.warning(
+                "%s is above 64 GiB or set to auto_vacuum: copies of erased numbers may stay in unused parts of it",
+                path,
+            )
+        return []
+    return [offset for offset, page in _pages(descriptor, stopping) if _unused(page, offset) is not None]
 
 
 def clear_leftovers(path: Path, offsets: Sequence[int]) -> None:
     """Overwrite the unused middle of these pages with zeros, durably.
 
-    The caller keeps all writers out and has just emptied the write-ahead log, so that the file alone is the database;
-    and has another connection commit before writers may go on, so that none of them keeps an old page in its cache.
+    The caller holds SQLite's write lock and has seen since that the write-ahead log is empty, so that the file alone is
+    the database; and has another connection commit before writers may go on, so that none of them keeps an old page in
+    its cache.
     """
     descriptor = _descriptor(path)
+    if not _told_apart(descriptor):
+        return
     octets = _page_octets(descriptor)
     for offset in offsets:
         found = _unused(os.pread(descriptor, octets, offset), offset)
@@ -52,17 +72,21 @@ def _unused(page: bytes, offset: int) -> tuple[int, int] | None:
         return None
     kind, _, cells, content, _ = _HEADER.unpack_from(page, start)
     begin = start + _HEADER_OCTETS[kind] + 2 * cells
-    if not begin < content <= len(page) or not any(page[begin:content]):
+    if not begin < content <= len(page) or page[begin:content] == bytes(content - begin):
         return None
     return begin, content
 
 
-def _pages(descriptor: int) -> Iterator[tuple[int, bytes]]:
+def _told_apart(descriptor: int) -> bool:
+    """Whether the first octet of a page says that it is one of a b-tree."""
+    (largest_root,) = struct.unpack(">I", os.pread(descriptor, 4, _LARGEST_ROOT))
+    return largest_root == 0 and os.fstat(descriptor).st_size <= _page_octets(descriptor) * _PAGES_MAX
+
+
+def _pages(descriptor: int, stopping: Callable[[], bool]) -> Iterator[tuple[int, bytes]]:
     octets = _page_octets(descriptor)
-    if os.fstat(descriptor).st_size > octets * _PAGES_MAX:
-        return
     at = 0
-    while chunk := os.pread(descriptor, _CHUNK_OCTETS, at):
+    while not stopping() and (chunk := os.pread(descriptor, _CHUNK_OCTETS, at)):
         for begin in range(0, len(chunk), octets):
             yield at + begin, chunk[begin : begin + octets]
         at += len(chunk)

@@ -5,7 +5,7 @@
 CREATE TABLE store (              -- one row: what this database belongs to
   one INTEGER PRIMARY KEY CHECK (one = 1),
   master_key TEXT,                -- fingerprint of the public half to which every data key is sealed
-  erase_log INTEGER NOT NULL DEFAULT 0          -- 1: something was erased that the write-ahead log may still hold
+  erase_log INTEGER NOT NULL DEFAULT 0          -- so often was erased what files may still hold; 0: in none any more
 ) STRICT;
 INSERT INTO store (one) VALUES (1);
 

@@ -1,0 +1,286 @@
+"""Erasing writes into the database's file: beside others who know nothing of our locks, and killed in the middle."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from kmp_smsd.storage import Store, database, open_store
+from kmp_smsd.storage.maintenance import migrate
+from tests.storage.stock import HOUR, NOW
+
+ROUNDS = 3  # of filling and erasing beside a foreign writer
+
+# Somebody's own program, with the SQLite of the Python language: it commits and checkpoints as it likes.
+FOREIGN = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=float(sys.argv[2]))
+connection.execute("PRAGMA wal_autocheckpoint = 0")
+"""
+ONCE = (
+    FOREIGN
+    + """
+try:
+    connection.execute("INSERT INTO subscribers (mdn, last_heard) VALUES ('4712', 9e15)")
+    connection.execute("PRAGMA wal_checkpoint")
+    print("committed")
+except sqlite3.OperationalError as error:
+    print(error)
+"""
+)
+FOR_EVER = (
+    FOREIGN
+    + """
+import random, threading
+ended = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), ended.set())).start()
+chance, numbers = random.Random(7), set()
+def retried(sql, *parameters):
+    while True:
+        try:
+            return connection.execute(sql, parameters).fetchall()
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+print("begun", flush=True)
+while not ended.is_set() or len(numbers) < 50:
+    number = f"47{chance.randrange(10**6):011}"
+    retried("INSERT INTO subscribers (mdn, last_heard) VALUES (?, 9000000000000000) ON CONFLICT DO NOTHING", number)
+    numbers.add(number)
+    if len(numbers) > 200:
+        number = chance.choice(sorted(numbers))
+        numbers.remove(number)
+        retried("DELETE FROM subscribers WHERE mdn = ?", number)
+    if chance.random() < 0.2:
+        retried("PRAGMA wal_checkpoint(%s)" % chance.choice(["PASSIVE", "FULL", "RESTART", "TRUNCATE"]))
+print(*sorted(numbers))
+"""
+)
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from kmp_smsd.storage import leftovers, open_store
+written = []
+def pwrite(*parameters, really=os.pwrite):
+    if len(written) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    written.append(parameters)
+    return really(*parameters)
+leftovers.os.pwrite = pwrite
+open_store(Path(sys.argv[1])).finish_erasing()
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    migrate(tmp_path / "kmp.db")
+    return tmp_path / "kmp.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    with open_store(path) as opened:
+        yield opened
+
+
+def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def fill(store: Store, seed: int, count: int = 4_000) -> tuple[set[str], set[str]]:
+    """Numbers that are due to be erased, and others between them, in an order that has pages of the index split."""
+    numbers = [f"8613{number:09}" for number in random.Random(seed).sample(range(10**9), count)]
+    for start in range(0, count, 250):
+        with store._database.transaction() as connection:
+            connection.executemany(
+                "INSERT INTO subscribers (mdn, last_heard) VALUES (?, ?)",
+                [(mdn, NOW + HOUR * (at % 2)) for at, mdn in enumerate(numbers[start : start + 250])],
+            )
+    return set(numbers[::2]), set(numbers[1::2])
+
+
+def blank(store: Store) -> None:
+    for _ in range(4):
+        while store.erasing.sweep(NOW + 1):
+            pass
+
+
+def standing(path: Path) -> set[str]:
+    """The numbers of a database that is whole, as its table and its index know them."""
+    with closing(database.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        numbers = {mdn for (mdn,) in connection.execute("SELECT mdn FROM subscribers NOT INDEXED WHERE mdn > ''")}
+        assert numbers == {mdn for (mdn,) in connection.execute("SELECT mdn FROM subscribers WHERE mdn > ''")}
+        return numbers
+
+
+def anywhere(path: Path, numbers: set[str]) -> set[str]:
+    octets = b"".join(one.read_bytes() for one in path.parent.iterdir() if one.name.startswith(path.name))
+    return {number for number in numbers if number.encode() in octets}
+
+
+def test_nobody_commits_or_checkpoints_while_the_file_is_written(
+    path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, others = fill(store, 1)
+    blank(store)
+    said = []
+    clear_leftovers = database.clear_leftovers
+
+    def cleared(path: Path, offsets: Sequence[int]) -> None:
+        said.append(run(ONCE, path, 0).stdout)
+        clear_leftovers(path, offsets)
+
+    monkeypatch.setattr(database, "clear_leftovers", cleared)
+    assert not store.finish_erasing()
+    assert said == ["database is locked\n"]
+    assert standing(path) == others
+
+
+@pytest.mark.parametrize("checkpoint", ["", "connection.execute('PRAGMA wal_checkpoint(RESTART)')"])
+def test_file_is_not_written_when_somebody_committed_since_the_log_was_empty(
+    path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, checkpoint: str
+) -> None:
+    fill(store, 1)
+    blank(store)
+    empty_log, clear_leftovers = database.Database._empty_log, database.clear_leftovers
+    said, calls = [], []
+
+    def emptied(one: database.Database) -> bool:
+        empty = empty_log(one)
+        if len(said) < 2:
+            said.append(run(ONCE.replace("47", f"47{len(said)}") + checkpoint, path, 5).stdout)
+        return empty
+
+    monkeypatch.setattr(database.Database, "_empty_log", emptied)
+    monkeypatch.setattr(database, "clear_leftovers", lambda *of: (calls.append(of), clear_leftovers(*of)))
+    assert store.finish_erasing()
+    assert (said, calls) == (["committed\n"] * 2, [])
+    assert not store.finish_erasing()
+    assert len(calls) == 1
+
+
+def test_file_stays_whole_while_somebody_else_writes_and_checkpoints(path: Path, store: Store) -> None:
+    expected, erased = set(), set()
+    command = [sys.executable, "-c", FOR_EVER, str(path), "5"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as foreign:
+        assert foreign.stdout is not None
+        assert foreign.stdout.readline() == "begun\n"
+        for seed in range(ROUNDS):
+            gone, kept = fill(store, seed)
+            erased |= gone
+            expected |= kept
+            blank(store)
+            store._database.erase_log()
+            with open_store(path) as another:
+                another._database.erase_log(waits_s=())
+        last, _ = foreign.communicate(timeout=60)
+    assert foreign.returncode == 0
+    while store.finish_erasing():
+        pass
+    assert standing(path) == expected | set(last.split())
+    assert anywhere(path, erased - expected) == set()
+
+
+@pytest.mark.parametrize("pages", [0, 2])
+def test_killed_in_the_middle_it_is_done_by_the_next(path: Path, pages: int) -> None:
+    with open_store(path) as store:
+        gone, others = fill(store, 3, 12_000)
+        blank(store)
+    assert run(KILLED, path, pages).returncode == -signal.SIGKILL
+    assert standing(path) == others
+    with open_store(path) as store:
+        assert store._database.rows("SELECT erase_log > 0 FROM store") == [(1,)]
+        assert not store.finish_erasing()
+    assert standing(path) == others
+    assert anywhere(path, gone) == set()
+
+
+def test_each_step_of_clearing_empties_the_caches_of_all(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that changes nothing would be none."""
+    monkeypatch.setattr(database, "STEP_PAGES", 1)
+    fill(store, 3, 12_000)
+    blank(store)
+    versions = []
+    clear_leftovers = database.clear_leftovers
+
+    def cleared(path: Path, offsets: Sequence[int]) -> None:
+        versions.append(store.data_version())
+        clear_leftovers(path, offsets)
+
+    monkeypatch.setattr(database, "clear_leftovers", cleared)
+    assert not store.finish_erasing()
+    versions.append(store.data_version())
+    assert len(versions) > 3
+    assert versions == sorted(set(versions))
+
+
+def test_what_another_asked_for_meanwhile_stays_to_be_done(path: Path, store: Store) -> None:
+    """Counted from 0 again, it has the number of what was remembered."""
+    fill(store, 1)
+    blank(store)
+    mine = store._database
+    found = database._Found(*mine.rows("SELECT erase_log, cleared FROM store")[0], [])
+    with open_store(path) as another:
+        assert another._database.erase_log()
+        with another._database.transaction() as connection:
+            connection.execute("UPDATE store SET erase_log = ?", (found.erased,))
+    mine._found = found
+    mine.erase_log(waits_s=(), scan_every_s=3_600)
+    assert mine.rows("SELECT erase_log FROM store") == [(found.erased,)]
+    assert mine.erase_log()
+    assert mine.rows("SELECT erase_log FROM store") == [(0,)]
+
+
+def test_file_is_looked_through_once_in_a_while(store: Store) -> None:
+    for seed, done in ((1, True), (2, False)):
+        fill(store, seed)
+        blank(store)
+        assert store._database.erase_log(waits_s=(), scan_every_s=3_600) is done
+    assert store._database.erase_log(waits_s=())
+
+
+def test_what_was_found_is_remembered_while_a_reader_prevents_clearing(
+    path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, 1)
+    blank(store)
+    scans = []
+    find_leftovers = database.find_leftovers
+    with open_store(path) as reader:
+        connection = reader._database.connection
+
+        def find(*of: object) -> list[int]:
+            scans.append(of)
+            connection.execute("BEGIN")
+            connection.execute("SELECT count(*) FROM subscribers").fetchone()
+            with writer.transaction() as writing:
+                writing.execute("UPDATE subscribers SET last_heard = last_heard + 1")
+            return find_leftovers(*of)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(database, "find_leftovers", find)
+        with open_store(path) as third:
+            writer = third._database
+            assert not store._database.erase_log(waits_s=())
+        connection.execute("COMMIT")
+    assert store._database.erase_log(waits_s=(), scan_every_s=3_600)
+    assert len(scans) == 1
+
+
+def test_file_whose_pages_cannot_be_told_apart_is_left_alone_and_that_is_said_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("kmp_smsd.storage.leftovers._PAGES_MAX", 1)
+    fill(store, 1)
+    for _ in range(2):
+        assert store._database.erase_log()
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "may stay in unused parts" in said
