@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kmp_smsd.cli.failures import TEMPORARY, Failed
+from kmp_smsd.cli.failures import CONFIGURATION, TEMPORARY, Failed
 from kmp_smsd.cli.json_lines import arriving, tell
 from kmp_smsd.cli.output import count
 from kmp_smsd.cli.settings import Settings, now_ms
@@ -49,7 +49,10 @@ def submit(settings: Settings, file: str, gateway: str, wait_s: int) -> None:
     config = settings.config
     if gateway not in config.gateways:
         known = ", ".join(sorted(config.gateways)) or "none"
-        raise Failed(f"no gateway '{gateway}' in {config.path} (there: {known}): add a [gateway.{gateway}] section")
+        raise Failed(
+            f"no gateway '{gateway}' in {config.path} (there: {known}): add a [gateway.{gateway}] section",
+            CONFIGURATION,
+        )
     errors = lines = undecided = 0
     with settings.store() as store:
         for batch in arriving(
@@ -62,7 +65,7 @@ def submit(settings: Settings, file: str, gateway: str, wait_s: int) -> None:
             errors += sum(result["result"] == "error" and "line" in result for result in results)
             undecided += sum(result["result"] == "accepted" for result in results)
     if undecided:
-        click.echo(f"{count(undecided, 'request')} on disk and not decided yet: is intake running?", err=True)
+        click.echo(f"kmp-smsd: {count(undecided, 'request')} on disk and not decided yet: is intake running?", err=True)
     if errors:
         raise Failed(f"{count(errors, 'error')} in {count(lines, 'line')}: correct them and send them again")
 

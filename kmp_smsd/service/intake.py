@@ -25,6 +25,7 @@ from kmp_smsd.service.housekeeping import Housekeeping
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.rate import Bucket, Buckets
 from kmp_smsd.service.reading import Reader
+from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.service.replying import Replier
 from kmp_smsd.service.watching import watch
 from kmp_smsd.smpp.constants import CommandStatus
@@ -104,6 +105,7 @@ class Intake(Service):
         self._watch = watch(self._look, reactor)
         self._housekeeping = Housekeeping(store, self._pool, reactor, remember_days=sync.remember_days, wall=wall)
         self._looking = False
+        self._faults = Repeats()  # of looking
         self._idle: list[Deferred[None]] = []
 
     def attach(self, link: SmscLink) -> None:
@@ -271,10 +273,14 @@ class Intake(Service):
 
     def _settled_again(self, outcomes: list[Outcome]) -> None:
         self._looking = False
-        if outcomes and self._watch.running:
+        if (outcomes or self._store.waiting.recalling) and self._watch.running:
             self._look()  # there may be more; what came meanwhile goes first
 
     def _not_settled_again(self, failure: Failure) -> None:
         self._looking = False
-        if not failure.check(StoreUnavailable):
+        if not self._faults.worth_saying(failure.getErrorMessage(), self._monotonic()):
+            return
+        if failure.check(StoreUnavailable):
+            self.log.error("store unavailable: {reason}", reason=failure.getErrorMessage())
+        else:
             self.log.failure("marked requests could not be settled", failure)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.payload import Proof
+from kmp_smsd.domain.reply import ReplyTo
 from kmp_smsd.domain.request import SyncRequest
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.holding import answer_approval
 from kmp_smsd.storage.replying import load_reply_to
 from kmp_smsd.storage.submissions import answer_faulty_submission
+
+log = logging.getLogger(__name__)
 
 _APPROVED = """
 SELECT s.mdn, k.key_id, h.app, h.counter, h.tag, h.received_at, h.link, h.reply_to, h.id
@@ -23,9 +27,9 @@ FROM waiting w JOIN subscribers s ON s.number = w.subscriber
 WHERE w.again_at <= ? ORDER BY w.again_at, w.received_at, w.subscriber, w.key_id LIMIT ?"""
 
 _SUBMITTED = """
-SELECT s.mdn, h.key_id, h.app, h.counter, h.tag, h.received_at, h.gateway, NULL, h.id
-FROM submissions h JOIN subscribers s ON s.number = h.subscriber
-WHERE h.outcome IS NULL ORDER BY h.id LIMIT ?"""
+SELECT s.mdn, u.key_id, u.app, u.counter, u.tag, u.received_at, u.gateway, NULL, u.id
+FROM submissions u JOIN subscribers s ON s.number = u.subscriber
+WHERE u.outcome IS NULL ORDER BY u.id LIMIT ?"""
 
 _ANY = """
 SELECT EXISTS (SELECT 1 FROM holds WHERE marked = 1) OR EXISTS (SELECT 1 FROM waiting WHERE again_at <= ?)
@@ -89,5 +93,13 @@ def _request(
         approved_hold=approved_hold,
         waited=waited,
         submission=submission,
-        reply_to=load_reply_to(reply_to),
+        reply_to=_reply_to(reply_to, link),
     )
+
+
+def _reply_to(column: str | None, link: str) -> ReplyTo | None:
+    try:
+        return load_reply_to(column)
+    except (TypeError, ValueError):  # it must not keep all that are behind it from being decided
+        log.exception("a reply address cannot be read: nobody is told", extra={"event": "reply_error", "link": link})
+        return None

@@ -31,7 +31,7 @@ class Keys:
         with self._database.transaction() as connection:
             key = self._set_state(connection, key_id, "live", ("suspended",), None)
             _retry_deliveries(connection, key, now)
-            wake_key(connection, key, now)
+            wake_key(connection, key)
 
     def revoke(self, key_id: str, reason: str | None, now: int, *, compromised: bool) -> int:
         """End the key for good and withdraw it where it is bound; how many bindings ended (0 or 1)."""

@@ -49,7 +49,7 @@ class Settling:
             raise
         except Exception:  # one message's own fault: halve until it stands alone
             if len(messages) == 1:
-                return [self._settle_faulty(messages[0], now)]
+                return self._settle_faulty(messages[0], now)
             half = len(messages) // 2
             return self.settle(messages[:half], now) + self.settle(messages[half:], now)
 
@@ -60,14 +60,22 @@ class Settling:
         """
         if not any_again(self._database, now):
             return []
+        again: list[SyncRequest] = []
+
+        def read() -> list[SyncRequest]:
+            again.extend(read_again(self._database, now, limit))
+            return again
+
         try:
-            return self._settle(lambda: read_again(self._database, now, limit), now)
+            return self._settle(read, now)
         except StoreUnavailable:
             raise
         except Exception:  # one request's own fault: fewer at a time, until it stands alone
-            if limit > 1:
-                return self.settle_again(now, limit // 2)
-            return [self._settle_faulty(one, now) for one in read_again(self._database, now, 1)]
+            if not again:
+                raise  # not even reading is possible
+            if len(again) > 1:
+                return self.settle_again(now, len(again) // 2)
+            return self._settle_faulty(again[0], now, lambda: read_again(self._database, now, 1) == again)
 
     def _settle(self, messages_of: Callable[[], Sequence[Message]], now: int) -> list[Outcome]:
         with self._database.transaction() as connection:
@@ -79,15 +87,18 @@ class Settling:
         self._journal.commit()
         return [decision.outcome for decision in decisions]
 
-    def _settle_faulty(self, message: Message, now: int) -> Outcome:
+    def _settle_faulty(self, message: Message, now: int, stands: Callable[[], bool] = lambda: True) -> list[Outcome]:
+        """End `message` as ERROR, unless it no longer `stands`: then it is not the one that could not be settled."""
         log.exception("message could not be settled", extra={"event": "message_error", "link": message.link})
         faulty = Unfit(outcome=Outcome.ERROR, mdn=message.mdn, received_at=message.received_at, link=message.link)
         with self._database.transaction() as connection:
+            if not stands():
+                return []
             self._write(connection, gather(self._database, self._policy, [faulty], now), [faulty])
             if isinstance(message, SyncRequest):
                 settle_faulty_again(connection, message, now)
         self._journal.commit()
-        return Outcome.ERROR
+        return [Outcome.ERROR]
 
     def _write(self, connection: Any, batch: Batch, decisions: Sequence[Decision | Unfit]) -> None:
         """Write the net effect: ended bindings first, then new ones, the last wanted per MDN + app."""

@@ -79,8 +79,11 @@ class Store:
         return self._settling.settle(messages, now)
 
     def settle_again(self, now: int) -> list[Outcome]:
-        """Decide again what commands marked and what waits for keys that arrived; see Settling.settle_again."""
-        self.waiting.recall(now)
+        """Decide again what commands marked and what waits for keys that arrived; see Settling.settle_again.
+
+        Where there was something, or `waiting.recalling` says so, there may be more.
+        """
+        self.waiting.recall()
         return self._settling.settle_again(now)
 
     def data_version(self) -> int:

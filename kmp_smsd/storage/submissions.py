@@ -26,7 +26,7 @@ class Answer:
 def answer_submissions(connection: Any, decisions: Sequence[Decision | Unfit]) -> None:
     """Keep what became of the submissions among `decisions`, in the caller's transaction."""
     connection.executemany(
-        "UPDATE submissions SET outcome = ?, bound_app = ?, why = ? WHERE id = ? AND outcome IS NULL",
+        "UPDATE submissions SET outcome = ?, app_meant = ?, why = ? WHERE id = ? AND outcome IS NULL",
         [
             (one.outcome.value, one.app_id, one.why or None, one.request.submission)
             for one in decisions
@@ -37,7 +37,9 @@ def answer_submissions(connection: Any, decisions: Sequence[Decision | Unfit]) -
 
 def answer_faulty_submission(connection: Any, submission: int) -> None:
     """Keep that a submission could not be settled, in the caller's transaction."""
-    connection.execute("UPDATE submissions SET outcome = ? WHERE id = ?", (Outcome.ERROR.value, submission))
+    connection.execute(
+        "UPDATE submissions SET outcome = ? WHERE id = ? AND outcome IS NULL", (Outcome.ERROR.value, submission)
+    )
 
 
 class Submissions:
@@ -71,7 +73,7 @@ class Submissions:
         return {
             number: Answer(Outcome(outcome), app_id, why or "")
             for number, outcome, app_id, why in self._database.rows(
-                """SELECT s.id, s.outcome, s.bound_app, s.why
+                """SELECT s.id, s.outcome, s.app_meant, s.why
                    FROM json_each(?) j CROSS JOIN submissions s ON s.id = j.value WHERE s.outcome IS NOT NULL""",
                 (json.dumps(list(submissions)),),
             )

@@ -59,7 +59,7 @@ def register(connection: Any, registrations: Sequence[Registration], now: int) -
            SELECT number, ?, ? FROM subscribers WHERE mdn = ? ON CONFLICT DO NOTHING""",
         [(one.app_id, now, one.mdn) for one in registrations],
     ).rowcount
-    wake_mdns(connection, [one.mdn for one in registrations], now)
+    wake_mdns(connection, [one.mdn for one in registrations])
     return new
 
 
@@ -81,7 +81,7 @@ def unregister(connection: Any, mdn: str, app_ids: Sequence[str] | None, now: in
         return Removed([], 0)
     removed = leave(connection, found[0], all_apps(connection, found[0]) if app_ids is None else app_ids, now)
     if removed.app_ids:
-        wake_mdns(connection, [mdn], now)
+        wake_mdns(connection, [mdn])
     return removed
 
 

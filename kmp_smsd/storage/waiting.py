@@ -12,8 +12,11 @@ from kmp_smsd.domain.waiting import again_at, waits
 from kmp_smsd.storage.database import STEP_ROWS, Database
 from kmp_smsd.storage.replying import dump_reply_to
 from kmp_smsd.storage.subscribers import hear
+from kmp_smsd.storage.waking import AT_ONCE
 
-# Who knows one key ID and forges senders, or has one SIM and invents key IDs, pushes out no more than his own.
+# Of an MDN the newest stay: who has one SIM and invents key IDs pushes out no more than his own.
+# Of a key the first stay, so that who forges senders for its ID pushes out nobody; MDNs with a registration are counted
+# apart from those without, so that strangers keep none of them from waiting.
 KEPT_PER_MDN = 32
 KEPT_PER_KEY = 8
 
@@ -44,13 +47,16 @@ def write_waiting(connection: Any, facts: Facts, waiters: set[Waiter], decisions
     ended: list[Waiter] = []
     for (mdn, key_id), decision in last.items():
         subscriber = facts.subscribers.get(mdn)
+        waited = subscriber is not None and (subscriber, key_id) in waiters
         if waits(decision, facts):
+            if not waited and not _has_room(connection, key_id, registered=subscriber in facts.registrations):
+                continue
             if subscriber is None:
                 subscriber = facts.subscribers[mdn] = hear(connection, mdn, facts.now)
             _keep(connection, subscriber, decision, again_at(decision, facts))
-            if (subscriber, key_id) not in waiters:
-                _drop_oldest(connection, subscriber, key_id)
-        elif subscriber is not None and (subscriber, key_id) in waiters:
+            if not waited:
+                _keep_newest(connection, subscriber)
+        elif subscriber is not None and waited:
             ended.append((subscriber, key_id))
     connection.executemany("DELETE FROM waiting WHERE subscriber = ? AND key_id = ?", ended)
 
@@ -79,21 +85,26 @@ def _keep(connection: Any, subscriber: int, decision: Decision, again: int | Non
     )
 
 
-def _drop_oldest(connection: Any, subscriber: int, key_id: str) -> None:
-    _keep_newest(connection, "subscriber", subscriber, KEPT_PER_MDN)
-    _keep_newest(connection, "key_id", key_id, KEPT_PER_KEY)
+def _has_room(connection: Any, key_id: str, *, registered: bool) -> bool:
+    """Whether the key may have one more, of an MDN with a registration or of one without."""
+    (standing,) = connection.execute(
+        """SELECT count(*) FROM waiting w WHERE w.key_id = ?
+             AND EXISTS (SELECT 1 FROM registrations r WHERE r.subscriber = w.subscriber) = ?""",
+        (key_id, registered),
+    ).fetchone()
+    return bool(standing < KEPT_PER_KEY)
 
 
-def _keep_newest(connection: Any, column: str, value: int | str, kept: int) -> None:
+def _keep_newest(connection: Any, subscriber: int) -> None:
     connection.execute(
-        f"""DELETE FROM waiting WHERE (subscriber, key_id) IN (
-              SELECT subscriber, key_id FROM waiting WHERE {column} = ?
-              ORDER BY received_at DESC, subscriber, key_id LIMIT -1 OFFSET ?)""",
-        (value, kept),
+        """DELETE FROM waiting WHERE (subscriber, key_id) IN (
+             SELECT subscriber, key_id FROM waiting WHERE subscriber = ?
+             ORDER BY received_at DESC, key_id LIMIT -1 OFFSET ?)""",
+        (subscriber, KEPT_PER_MDN),
     )
 
 
-def follow(connection: Any, old: int, new: int, now: int) -> None:
+def follow(connection: Any, old: int, new: int) -> None:
     """Let what waits at subscriber `old` wait at `new`, and have all that waits there decided again.
 
     Runs inside the caller's transaction. Where a key waits at both, the last request counts. What was to be told to the
@@ -108,8 +119,8 @@ def follow(connection: Any, old: int, new: int, now: int) -> None:
         (new, old),
     )
     connection.execute("DELETE FROM waiting WHERE subscriber = ?", (old,))
-    _keep_newest(connection, "subscriber", new, KEPT_PER_MDN)
-    connection.execute("UPDATE waiting SET again_at = ? WHERE subscriber = ?", (now, new))
+    _keep_newest(connection, new)
+    connection.execute("UPDATE waiting SET again_at = ? WHERE subscriber = ?", (AT_ONCE, new))
 
 
 class Waiting:
@@ -119,10 +130,10 @@ class Waiting:
         self._database = database
         self._recalling: tuple[list[int], Waiter] | None = None  # the imports, and how far the walk has come
 
-    def recall(self, now: int) -> None:
+    def recall(self) -> None:
         """Mark what waits for keys of imports that went live: one step of a walk, which the next call goes on with.
 
-        A walk that is broken off begins again: marking twice is harmless.
+        `recalling` says whether there is more of it. A walk that is broken off begins again: marking twice is harmless.
         """
         if self._recalling is None:
             live = self._database.rows("SELECT id FROM imports WHERE recalled = 0 AND live_at IS NOT NULL")
@@ -142,11 +153,16 @@ class Waiting:
                      AND outcome = 'unknown_key' AND EXISTS (
                        SELECT 1 FROM keys k JOIN imports i ON i.id = k.import
                        WHERE k.key_id = waiting.key_id AND i.live_at IS NOT NULL)""",
-                (now, *after, last and last[0], *(last or (None, None))),
+                (AT_ONCE, *after, last and last[0], *(last or (None, None))),
             )
             if last is None:
                 connection.executemany("UPDATE imports SET recalled = 1 WHERE id = ?", [(one,) for one in imports])
         self._recalling = (imports, last) if last is not None else None
+
+    @property
+    def recalling(self) -> bool:
+        """Whether a walk of `recall` is under way."""
+        return self._recalling is not None
 
     def expire(self, before: int) -> int:
         """Forget what was received before that time, in Unix milliseconds; how many, at most 5,000 a call."""

@@ -29,7 +29,7 @@ def test_request_is_on_disk_though_no_intake_runs(site):
     done = submit(site, lines({"id": "1", "mdn": FIRST, "payload": "K1:K1"}), "--wait", "0")
     assert done.exit_code == 0
     assert json.loads(done.stdout) == {"id": "1", "result": "accepted"}
-    assert done.stderr == "1 request on disk and not decided yet: is intake running?\n"
+    assert done.stderr == "kmp-smsd: 1 request on disk and not decided yet: is intake running?\n"
     with open_store(site.database) as store:
         assert store.settle_again(now_ms()) == ["bound"]
 
@@ -47,7 +47,7 @@ def test_line_that_is_no_request_is_told_and_the_others_are_handed_in(site):
 def test_gateway_must_be_configured(site):
     site_with_gateway(site)
     done = site.run("sync", "submit", "--gateway", "dta", str(site.write("requests.jsonl", "")))
-    assert done.exit_code == 1
+    assert done.exit_code == 78
     assert "no gateway 'dta'" in done.stderr
     assert "there: data" in done.stderr
 

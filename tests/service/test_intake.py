@@ -15,7 +15,7 @@ from kmp_smsd.service.intake import WATCH_EVERY_S, Intake
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.simulator.deliver import deliver_sm_body, with_header
 from kmp_smsd.smpp.constants import RESPONSE, CommandId
-from kmp_smsd.storage import StoreUnavailable, open_store, settling
+from kmp_smsd.storage import StoreUnavailable, open_store, settling, waiting
 from kmp_smsd.storage.again import read_again
 from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.storage.requests import Renumber, Request
@@ -489,7 +489,15 @@ def test_wishes_are_decided_though_the_store_fails_once(at, monkeypatch, events,
     assert bound(at.store) == {(MDN, "meter"): "KEY-1"}
     at.poll()
     assert bound(at.store) == {(OTHER, "meter"): "KEY-1"}
-    assert len(alarms(events)) == isinstance(error, RuntimeError)
+    assert len([event for event in events if event["log_level"] >= LogLevel.error]) == 1
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("locked"), RuntimeError("a fault of ours")])
+def test_why_wishes_are_not_decided_is_said_and_not_at_every_look(at, monkeypatch, events, error):
+    monkeypatch.setattr(at.mine, "settle_again", lambda _: (_ for _ in ()).throw(error))
+    for _ in range(150):  # 15 seconds
+        at.poll()
+    assert len([event for event in events if event["log_level"] >= LogLevel.error]) == 2
 
 
 def test_looking_goes_on_after_a_fault_of_ours(at, monkeypatch, events):
@@ -511,6 +519,16 @@ def test_all_that_waited_for_a_registration_is_decided_within_one_poll(at, monke
     register(at.store, MDN, *(f"app-{key}" for key in keys))
     at.poll()
     assert bound(at.store) == {(MDN, f"app-{key}"): key for key in keys}
+
+
+def test_all_that_waits_is_looked_through_within_one_poll(at, monkeypatch):
+    monkeypatch.setattr(waiting, "STEP_ROWS", 1)
+    register(at.store, MDN, "meter")
+    at.intake.messages(SmscByHand(), tuple(mo(number, f"K1:KEY-{number}") for number in range(7)))
+    at.pool.run()
+    import_keys(at.store, "KEY-6")
+    at.poll()
+    assert bound(at.store) == {(MDN, "meter"): "KEY-6"}
 
 
 def test_what_waited_at_a_number_that_became_another_is_decided_within_one_poll(at):

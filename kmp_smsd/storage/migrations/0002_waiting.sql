@@ -9,7 +9,7 @@ CREATE TABLE waiting (            -- the last request per MDN and key
   link TEXT NOT NULL,
   received_at INTEGER NOT NULL,
   outcome TEXT NOT NULL,          -- what it waits for
-  again_at INTEGER,               -- from when on intake is to decide it again; NULL: nothing has changed yet
+  again_at INTEGER,               -- from when on intake is to decide it again; 0: at once; NULL: nothing has changed yet
   PRIMARY KEY (subscriber, key_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX waiting_for_key ON waiting (key_id, received_at);

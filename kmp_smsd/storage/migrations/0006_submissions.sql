@@ -10,7 +10,7 @@ CREATE TABLE submissions (
   gateway TEXT NOT NULL,
   received_at INTEGER NOT NULL,
   outcome TEXT,                   -- NULL: intake has not decided it yet
-  bound_app TEXT,                 -- the app that was meant, where that was clear
+  app_meant TEXT,                 -- the app that was meant, where that was clear
   why TEXT
 ) STRICT;
 CREATE INDEX open_submissions ON submissions (id) WHERE outcome IS NULL;

@@ -96,7 +96,7 @@ class Model:
             self.waiting.pop((mdn, key), None)
         elif not approval:
             self.waiting[mdn, key] = {
-                "named": named, "received_at": received_at, "for": outcome, "again_at": None, "reply": reply,
+                "named": named, "received_at": received_at, "for": outcome, "marked": False, "reply": reply,
             }  # fmt: skip
         if outcome == "held":
             assert triple is not None
@@ -116,19 +116,19 @@ class Model:
         for place in [place for place, one in self.replies.items() if one["expires_at"] <= now]:
             del self.replies[place]
 
-    def wake(self, now: int, *, mdn: str | None = None, key: str | None = None) -> None:
+    def wake(self, *, mdn: str | None = None, key: str | None = None) -> None:
         for (number, reported), one in self.waiting.items():
             if number == mdn or reported == key:
-                one["again_at"] = now
+                one["marked"] = True
 
-    def marked(self, now: int) -> list[tuple[str, str, dict[str, Any]]]:
+    def marked(self) -> list[tuple[str, str, dict[str, Any]]]:
         """What intake is to decide again, in its order."""
         for (_, key), one in self.waiting.items():
             if self.arrived and one["for"] == "unknown_key" and key in self.keys:
-                one["again_at"] = now
+                one["marked"] = True
         self.arrived.clear()
-        found = [(mdn, key, one) for (mdn, key), one in self.waiting.items() if one["again_at"] is not None]
-        return sorted(found, key=lambda one: (one[2]["again_at"], one[2]["received_at"]))
+        found = [(mdn, key, one) for (mdn, key), one in self.waiting.items() if one["marked"]]
+        return sorted(found, key=lambda one: one[2]["received_at"])
 
     def _row_5_to_10(self, key: str, mdn: str, named: str | None) -> tuple[str | None, Any]:
         candidates = {app for number, app in self.registered if number == mdn}
@@ -235,7 +235,7 @@ class Model:
         for triple in [triple for triple in self.holds if triple[1:] == place]:
             del self.holds[triple]
 
-    def renumber(self, old: str, new: str, now: int) -> dict[str, Any] | None:
+    def renumber(self, old: str, new: str) -> dict[str, Any] | None:
         """The result; None where it makes no sense."""
         apps = {app for number, app in self.registered if number == old}
         if old == new or not apps or new in self.erasing or any(number == new for number, _ in self.registered):
@@ -253,7 +253,7 @@ class Model:
                 del self.waiting[old, key]
                 if (new, key) not in self.waiting or self.waiting[new, key]["received_at"] < one["received_at"]:
                     self.waiting[new, key] = {**one, "reply": False}  # the old number is not told
-        self.wake(now, mdn=new)
+        self.wake(mdn=new)
         return {"registrations": len(apps), "bindings": len(moved)}
 
 
@@ -315,7 +315,7 @@ class Life(RuleBasedStateMachine):
             return
         register(self.store, mdn, app, now=self.now)
         self.model.registered.add((mdn, app))
-        self.model.wake(self.now, mdn=mdn)
+        self.model.wake(mdn=mdn)
 
     @rule(mdn=mdns, app=apps)
     def remove_registration(self, mdn: str, app: str) -> None:
@@ -324,7 +324,7 @@ class Life(RuleBasedStateMachine):
         if removed:
             self.model.registered.discard((mdn, app))
             self.model.end_registration((mdn, app))
-            self.model.wake(self.now, mdn=mdn)
+            self.model.wake(mdn=mdn)
 
     @rule(mdn=mdns, wanted=st.lists(apps, min_size=1, unique=True).map(tuple))
     def business_system_adds(self, mdn: str, wanted: tuple[str, ...]) -> None:
@@ -333,7 +333,7 @@ class Life(RuleBasedStateMachine):
             return
         new = {(mdn, app) for app in wanted} - self.model.registered
         self.model.registered |= new
-        self.model.wake(self.now, mdn=mdn)
+        self.model.wake(mdn=mdn)
         self.ask(Add(mdn, wanted), {"added": len(new), "unchanged": len(wanted) - len(new)})
 
     @rule(mdn=mdns)
@@ -344,12 +344,12 @@ class Life(RuleBasedStateMachine):
         for place in places:
             self.model.end_registration(place)
         if places:
-            self.model.wake(self.now, mdn=mdn)
+            self.model.wake(mdn=mdn)
         self.ask(Remove(mdn, None), {"removed": len(places), "unchanged": 0, "bindings": ended})
 
     @rule(old=mdns, new=mdns)
     def business_system_renumbers(self, old: str, new: str) -> None:
-        self.ask(Renumber(old, new), self.model.renumber(old, new, self.now))
+        self.ask(Renumber(old, new), self.model.renumber(old, new))
 
     @rule(numbers=st.permutations(MDNS), key=keys, app=apps, waiting=keys)
     def terminal_is_bound_and_gets_another_number(self, numbers: list[str], key: str, app: str, waiting: str) -> None:
@@ -415,7 +415,7 @@ class Life(RuleBasedStateMachine):
     def intake_decides_again(self) -> None:
         self.now += 1
         expected = []
-        waiters = [(mdn, key, dict(one)) for mdn, key, one in self.model.marked(self.now)]
+        waiters = [(mdn, key, dict(one)) for mdn, key, one in self.model.marked()]
         for hold in [hold for hold in open_holds(self.store) if hold["deciding"]]:
             triple = hold["key_id"], hold["mdn"], hold["app_id"]
             reply = self.model.holds[triple]["reply"]
@@ -496,7 +496,7 @@ class Life(RuleBasedStateMachine):
                 self.store.keys.suspend(key, None)
             elif wish == "resume":
                 self.store.keys.resume(key, now)
-                self.model.wake(now, key=key)
+                self.model.wake(key=key)
             elif wish == "destroy":
                 self.store.keys.destroy(key, now)
                 assert key not in self.model.bound

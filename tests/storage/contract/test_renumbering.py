@@ -12,6 +12,7 @@ from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.outbox import Confirm
 from kmp_smsd.storage.subscribers import APPS_AT_ONCE
 from kmp_smsd.storage.waiting import KEPT_PER_MDN
+from kmp_smsd.storage.waking import AT_ONCE
 from tests.storage.stock import (
     HOUR,
     MOVING,
@@ -116,7 +117,7 @@ def test_what_waits_at_either_number_is_decided_again_at_the_new_one(store: Stor
     register(store, A, "meter")
     settle(store, sync(A, "later"), sync(A, "k1", "tracker"), sync(B, "k2"))
     store.renumbering.renumber(A, B, LATER)
-    assert waiting(store) == {(B, "later"): (NOW, LATER), (B, "k1"): (NOW, LATER), (B, "k2"): (NOW, LATER)}
+    assert waiting(store) == {(B, "later"): (NOW, AT_ONCE), (B, "k1"): (NOW, AT_ONCE), (B, "k2"): (NOW, AT_ONCE)}
     assert sorted(store.settle_again(LATER)) == [Outcome.APP_NOT_REGISTERED, Outcome.BOUND, Outcome.UNKNOWN_KEY]
     assert bound(store) == {(B, "meter"): "k2"}
     import_keys(store, "later")
@@ -129,7 +130,7 @@ def test_of_a_key_that_waits_at_both_numbers_the_last_request_counts(store: Stor
     register(store, A, "meter", "tracker")
     settle(store, sync(A, "k1", received_at=NOW + (last == A)), sync(B, "k1", "meter", received_at=NOW + (last == B)))
     store.renumbering.renumber(A, B, LATER)
-    assert waiting(store) == {(B, "k1"): (NOW + 1, LATER)}
+    assert waiting(store) == {(B, "k1"): (NOW + 1, AT_ONCE)}
     assert store.settle_again(LATER) == [Outcome.BOUND if last == B else Outcome.APP_REQUIRED]
 
 
@@ -186,3 +187,8 @@ def test_preview_says_what_renumbering_does_and_changes_nothing(bound_at_a: Stor
     said = store.renumbering.preview(A, B)
     assert {mdn for mdn, _ in registered(store)} == {A}
     assert store.renumbering.renumber(A, B, LATER) == said
+
+
+def test_preview_does_not_wait_for_who_writes(bound_at_a: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bound_at_a._database, "transaction", None)
+    assert bound_at_a.renumbering.preview(A, B).key_ids == {"meter": "k1", "tracker": "k2"}

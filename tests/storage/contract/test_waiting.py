@@ -174,11 +174,66 @@ def test_forger_of_senders_and_key_ids_fills_nothing(store: Store) -> None:
     settle(store, *(sync(mdn, f"guess-{mdn}") for mdn in forged))
     assert waiting(store) == {}
     settle(store, *(sync(mdn, "k1", received_at=NOW + position) for position, mdn in enumerate(forged)))
-    assert list(waiting(store)) == [(mdn, "k1") for mdn in forged[-KEPT_PER_KEY:]]
+    assert list(waiting(store)) == [(mdn, "k1") for mdn in forged[:KEPT_PER_KEY]]
     settle(store, *(sync(A, f"guess-{number:03}", received_at=NOW + number) for number in range(200)))
     assert [key for mdn, key in waiting(store) if mdn == A] == [
         f"guess-{number:03}" for number in range(200 - KEPT_PER_MDN, 200)
     ]
+
+
+def test_who_waits_first_for_a_key_is_pushed_out_by_nobody(store: Store) -> None:
+    import_keys(store, "k1")
+    forged = [f"86139{number:08}" for number in range(100, 200)]
+    settle(store, sync(A, "k1"))
+    settle(store, *(sync(mdn, "k1", received_at=NOW + 1 + position) for position, mdn in enumerate(forged)))
+    settle(store, sync(A, "k1", received_at=NOW + 500))  # it repeats, and is the newest now
+    settle(store, *(sync(mdn, "k1", received_at=NOW + 501 + position) for position, mdn in enumerate(forged)))
+    register(store, A, "meter", now=LATER)
+    assert Outcome.BOUND in store.settle_again(LATER)
+    assert bound(store) == {(A, "meter"): "k1"}
+
+
+def test_who_is_registered_waits_for_a_key_whoever_else_does(store: Store) -> None:
+    import_keys(store, "k1")
+    forged = [f"86139{number:08}" for number in range(100, 200)]
+    settle(store, *(sync(mdn, "k1", received_at=NOW + position) for position, mdn in enumerate(forged)))
+    register(store, A, "meter")
+    assert settle(store, sync(A, "k1", "tracker", received_at=NOW + 500)) == [Outcome.APP_NOT_REGISTERED]
+    settle(store, *(sync(mdn, "k1", received_at=NOW + 501 + position) for position, mdn in enumerate(forged)))
+    register(store, A, "tracker", now=LATER)
+    assert store.settle_again(LATER) == [Outcome.BOUND]
+    assert len(waiting(store)) == KEPT_PER_KEY
+
+
+def test_of_the_registered_as_well_the_first_stay(store: Store) -> None:
+    others = [f"86139{number:08}" for number in range(100, 100 + KEPT_PER_KEY)]
+    for mdn in (A, *others):
+        register(store, mdn, "meter")
+        settle(store, sync(mdn, "later"))
+    assert list(waiting(store)) == [(mdn, "later") for mdn in (A, *others[:-1])]
+
+
+def test_mark_does_not_depend_on_the_clock_of_who_set_it(store: Store) -> None:
+    """Intake's clock is an hour behind, or was set back since."""
+    import_keys(store, "k1", "k2")
+    store.keys.suspend("k2", None)
+    settle(store, sync(A, "k1"))
+    register(store, A, "meter", now=LATER)
+    assert store.settle_again(NOW) == [Outcome.BOUND]
+    settle(store, sync(A, "k2"), sync(A, "k3"), sync(B, "k1"))
+    store.keys.resume("k2", LATER)
+    assert store.settle_again(NOW) == [Outcome.HELD]
+    store.renumbering.renumber(A, B, LATER)
+    assert store.settle_again(NOW) == [Outcome.ALREADY_BOUND, Outcome.UNKNOWN_KEY]
+
+
+def test_what_is_marked_is_decided_in_the_order_of_receipt(store: Store) -> None:
+    import_keys(store, "k1", "k2")
+    settle(store, sync(A, "k1"), sync(B, "k2", received_at=NOW + 1))
+    register(store, B, "tracker", now=NOW + 2)
+    register(store, A, "meter", now=LATER)
+    assert store.settle_again(LATER) == [Outcome.BOUND, Outcome.BOUND]
+    assert [row["mdn"] for row in store.journal.listing(limit=2)] == [B, A]
 
 
 def test_waiting_is_forgotten_when_it_has_waited_for_long(store: Store) -> None:
