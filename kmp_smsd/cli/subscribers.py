@@ -48,6 +48,9 @@ def erase(settings: Settings, mdn: str, at_once: bool, dry_run: bool, yes: bool)
 
     What became of its messages stays in the journal, without the number. Backups keep what they have. To erase again is
     harmless, and shows what is waited for.
+
+    Exit status 0 says that nothing hangs on MDN any more; the number itself may still wait. Once it is gone,
+    'subscribers show MDN' exits with 1.
     """
     with settings.store() as store:
         known = store.erasing.show(mdn)

@@ -21,7 +21,6 @@ from kmp_smsd.storage import Store, StoreUnavailable
 from kmp_smsd.storage.outbox import has_come
 
 WATCH_EVERY_S = 0.1
-ERASE_EVERY_MS = 1_000  # while an erasure waits for a platform, or the log for a reader
 OPEN_MAX = 64  # connections; the longest idle one gives way
 FAILING_MAX = OPEN_MAX // 4  # of them, for platforms whose last try failed: who hangs delays nobody else
 IDLE_CLOSE_S = 60.0
@@ -68,7 +67,6 @@ class Dispatcher(Service):
         self._watch = watch(self._look, reactor)
         self._watched: Deferred[Any] | None = None
         self._data_version: int | None = None
-        self._erase_at: int | None = None  # Unix milliseconds; None: nothing is being erased
         self._kept = False  # what has a file is not to be forgotten
         self._routed = False  # each app is routed and all of its deliveries have followed
         self._moving: Iterator[int] | None = None  # the steps in which they do
@@ -148,11 +146,8 @@ class Dispatcher(Service):
             self._route()
         version = self._store.data_version()
         changed = routing or version != self._data_version  # which does not count what this store itself wrote
-        if changed or (self._erase_at is not None and self._erase_at <= self._wall() * 1000):
-            left = self._store.finish_erasing()
-            self._erase_at = int(self._wall() * 1000) + ERASE_EVERY_MS if left else None
-            if self._routed and self._store.routes.to_forget(self._workers):
-                self._routed, self._moving = False, None  # begun with the next look
+        if changed and self._routed and self._store.routes.to_forget(self._workers):
+            self._routed, self._moving = False, None  # begun with the next look
         self._data_version = version
         now = int(self._wall() * 1000)
         due = {

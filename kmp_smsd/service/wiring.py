@@ -20,6 +20,7 @@ from kmp_smsd.config.platform import Platform
 from kmp_smsd.config.secrets import SecretUnavailable, read_password, read_secret, ssh_identity
 from kmp_smsd.service.delivering import Deliverer, Patience
 from kmp_smsd.service.dispatch import Dispatcher
+from kmp_smsd.service.erasing import Eraser
 from kmp_smsd.service.intake import Intake
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.preparing import DataKeys, Preparer
@@ -56,15 +57,19 @@ class IntakeRole(MultiService):
 
 
 class DispatchRole(MultiService):
-    """The dispatcher; stops when its workers have."""
+    """The dispatcher, and the erasing beside it; stops when the workers of both have."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, eraser: Eraser) -> None:
         super().__init__()
-        self.dispatcher = dispatcher
+        self.dispatcher, self.eraser = dispatcher, eraser
         dispatcher.setServiceParent(self)
+        eraser.setServiceParent(self)
 
     def stopService(self) -> Deferred[None]:
-        return ensureDeferred(self.dispatcher.finish())
+        return ensureDeferred(self._stop())
+
+    async def _stop(self) -> None:
+        await gatherResults([ensureDeferred(self.dispatcher.finish()), ensureDeferred(self.eraser.finish())])
 
 
 class NothingToDo(Exception):
@@ -139,7 +144,8 @@ def _dispatch(config: Config, reactor: Any) -> DispatchRole:
     data_keys = DataKeys(master_key)
     routes = {app: name for name, platform in config.platforms.items() for app in platform.apps}
     deliverers = {name: _deliverer(config, name, platform, data_keys) for name, platform in config.platforms.items()}
-    return DispatchRole(Dispatcher(store, routes, deliverers, reactor))
+    eraser = Eraser(open_store(config.storage.path), reactor, monotonic=time.monotonic)
+    return DispatchRole(Dispatcher(store, routes, deliverers, reactor), eraser)
 
 
 def _check_master_key(store: Store, master_key: MasterKey) -> None:

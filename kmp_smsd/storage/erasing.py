@@ -8,14 +8,19 @@ from typing import Any
 
 from kmp_smsd.storage.bindings import close_holds, end_bindings
 from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.subscribers import all_apps
 
 #: What a subscriber has that is deleted with it. Ended bindings, settled holds and the journal know its number alone.
 DELETED = ("registrations", "waiting", "submissions", "replies")
 
 SWEEP_ROWS = 2_000  # subscribers that one step of a sweep, or of a look at those being erased, goes through
+BLANK_ROWS = 500  # subscribers that are blanked in one transaction: with each go some rows of the outbox
 
 _UNCONFIRMED = """
 SELECT 1 FROM outbox o WHERE o.subscriber = s.number AND o.wanted_version <> o.confirmed_version"""
+
+# All its platforms have confirmed that they hold nothing for it.
+_LET_GO = f"s.erasing_at IS NOT NULL AND NOT EXISTS ({_UNCONFIRMED})"
 
 # What nobody needs: heard of long ago, and nothing hangs on it.
 _NEEDLESS = f"""s.mdn IS NOT NULL AND s.last_heard < ?
@@ -58,7 +63,8 @@ class Erasing:
         """Remove all that hangs on `mdn` and want nothing at its platforms, in one transaction.
 
         It is blanked once they have confirmed that, or `at_once`: then nobody tells those in `unconfirmed` any more.
-        To erase again is harmless.
+        To erase again is harmless. Raises NotPossible, before anything is changed, where that is too much for one
+        transaction.
         """
         with self._database.transaction() as connection:
             found = connection.execute("SELECT number FROM subscribers WHERE mdn = ?", (mdn,)).fetchone()
@@ -75,15 +81,13 @@ class Erasing:
     def finish(self) -> bool:
         """Blank whom all platforms have let go; whether there are others still. One step of a walk over them."""
         rows = self._database.rows(
-            f"""SELECT s.number, NOT EXISTS ({_UNCONFIRMED}) FROM subscribers s
+            f"""SELECT s.number, {_LET_GO} FROM subscribers s
                 WHERE s.erasing_at IS NOT NULL AND s.number > ? ORDER BY s.number LIMIT ?""",
             (self._looked, SWEEP_ROWS),
         )
         began, self._looked = self._looked, rows[-1][0] if len(rows) == SWEEP_ROWS else 0
-        if numbers := [number for number, confirmed in rows if confirmed]:
-            with self._database.transaction() as connection:  # nothing is wanted of them any more: confirmed stays so
-                _blank(connection, numbers)
-        return began > 0 or self._looked > 0 or len(numbers) < len(rows)
+        blanked = self._blank_still([number for number, confirmed in rows if confirmed], _LET_GO)
+        return began > 0 or self._looked > 0 or blanked < len(rows)
 
     def sweep(self, heard_before: int) -> int:
         """Blank numbers that nobody needs, last heard before that time (Unix milliseconds); how many.
@@ -97,18 +101,26 @@ class Erasing:
         )
         self._swept = rows[-1][0] if len(rows) == SWEEP_ROWS else 0
         found = [number for number, needless in rows if needless]
-        if not found:
-            return 0
-        with self._database.transaction() as connection:
-            still = [
-                number
-                for number in found
-                if connection.execute(
-                    f"SELECT 1 FROM subscribers s WHERE s.number = ? AND {_NEEDLESS}", (number, heard_before)
-                ).fetchone()
-            ]
-            _blank(connection, still)
-        return len(still)
+        return self._blank_still(found, _NEEDLESS, heard_before)
+
+    def _blank_still(self, numbers: Sequence[int], condition: str, *parameters: int) -> int:
+        """Blank those of `numbers` of which `condition` is still true, in steps; how many. Writes only where it must.
+
+        Since they were looked up, a message may have come, or a platform's keys may be wanted again.
+        """
+        blanked = 0
+        for start in range(0, len(numbers), BLANK_ROWS):
+            with self._database.transaction() as connection:
+                still = [
+                    number
+                    for number in numbers[start : start + BLANK_ROWS]
+                    if connection.execute(
+                        f"SELECT 1 FROM subscribers s WHERE s.number = ? AND {condition}", (number, *parameters)
+                    ).fetchone()
+                ]
+                _blank(connection, still)
+            blanked += len(still)
+        return blanked
 
     def show(self, mdn: str) -> dict[str, Any] | None:
         """What is known of `mdn`; None where nothing is."""
@@ -151,6 +163,7 @@ class Erasing:
 
 
 def _remove_all(connection: Any, number: int, now: int) -> None:
+    all_apps(connection, number)
     for (app_id,) in connection.execute(
         "SELECT app FROM bindings WHERE subscriber = ? AND state = 'bound'", (number,)
     ).fetchall():
@@ -176,8 +189,18 @@ def _unconfirmed(connection: Any, number: int) -> tuple[Unconfirmed, ...]:
 
 
 def _blank(connection: Any, numbers: Sequence[int]) -> None:
-    """Forget the MDNs of these subscribers. Without one nothing can be delivered or decided, so that goes too."""
+    """Forget the MDNs of these subscribers. Without one nothing can be delivered or decided, so that goes too.
+
+    The highest version of all is kept: a platform that keeps it for the MDN accepts only a higher one, should the MDN
+    come again as a new subscriber.
+    """
     parameters = [(number,) for number in numbers]
+    connection.executemany(
+        """UPDATE store SET blanked_version = highest
+           FROM (SELECT max(max(wanted_version, confirmed_version)) AS highest FROM outbox WHERE subscriber = ?)
+           WHERE highest > blanked_version""",
+        parameters,
+    )
     for table in ("outbox", "replies", "submissions"):
         connection.executemany(f"DELETE FROM {table} WHERE subscriber = ?", parameters)
     connection.executemany("UPDATE subscribers SET mdn = NULL, erasing_at = NULL WHERE number = ?", parameters)

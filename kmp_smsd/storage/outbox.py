@@ -13,12 +13,13 @@ TRY_WITHIN_MS = 86_400_000  # nobody waits longer for a try: a later one was set
 DUE = "wanted_version <> confirmed_version AND wanted_version <> rejected_version"
 
 # The one place where a version is made: higher than any that this MDN + app ever had, and never behind the clock.
+# Where the MDN was erased, it may have had any that went with an erased number.
 # Where no platform is configured nothing was ever delivered, so wanting nothing there is confirmed at once.
 _WANT = """
 INSERT INTO outbox (subscriber, app, platform, key, wanted_version, confirmed_version, wanted_at, try_at)
 SELECT ?1, ?2, ?3, ?4, version, iif(?4 IS NULL AND ?3 = '', version, 0), ?6, ?6
 FROM (
-  SELECT max(?6, ?5 + 1, 1 + coalesce(
+  SELECT max(?6, ?5 + 1, 1 + (SELECT blanked_version FROM store), 1 + coalesce(
     (SELECT max(max(wanted_version, confirmed_version)) FROM outbox WHERE subscriber = ?1 AND app = ?2), 0)) AS version)
 WHERE true
 ON CONFLICT (subscriber, app, platform) DO UPDATE SET

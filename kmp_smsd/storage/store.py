@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
@@ -90,14 +90,14 @@ class Store:
         """Changes whenever somebody else commits. Cheap: poll it."""
         return self._database.data_version()
 
-    def finish_erasing(self) -> bool:
-        """Blank whom all platforms have let go, and empty the write-ahead log after that; whether something is left.
+    def finish_erasing(self, *, scan_every_s: float = 0.0, stopping: Callable[[], bool] = lambda: False) -> bool:
+        """Blank whom all platforms have let go, and clear the files after that; whether something is left.
 
-        The log cannot be emptied while somebody is reading.
+        They cannot be cleared while somebody is reading. For `scan_every_s` and `stopping` see Database.erase_log.
         """
         left = self.erasing.finish()
         if self._database.rows("SELECT erase_log FROM store")[0][0]:
-            return not self._database.erase_log(waits_s=()) or left
+            return not self._database.erase_log(waits_s=(), scan_every_s=scan_every_s, stopping=stopping) or left
         return left
 
     def sealed_data_keys(self, data_key_ids: Sequence[str]) -> dict[str, bytes]:

@@ -486,16 +486,15 @@ def test_healthy_platforms_go_first(start):
 # A store that fails
 
 
-@pytest.mark.parametrize("fails", ["data_version", "finish_erasing"])
 @pytest.mark.parametrize("kind", [StoreUnavailable, RuntimeError])
-def test_fault_that_lasts_is_logged_every_ten_seconds(start, monkeypatch, events, kind, fails):
+def test_fault_that_lasts_is_logged_every_ten_seconds(start, monkeypatch, events, kind):
     at = start()
     reason = "one reason"
 
     def fail():
         raise kind(reason)
 
-    monkeypatch.setattr(at.mine, fails, fail)
+    monkeypatch.setattr(at.mine, "data_version", fail)
     at.make_due(1)
     at.look(205)
     faults = [event for event in events if event["log_level"] >= LogLevel.error]
@@ -515,8 +514,7 @@ def test_fault_in_assigning_that_lasts_is_logged_every_ten_seconds(start, monkey
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("locked"), RuntimeError("a fault of ours")])
-@pytest.mark.parametrize("fails", ["data_version", "finish_erasing"])
-def test_looking_goes_on_after_a_fault(start, monkeypatch, events, error, fails):
+def test_looking_goes_on_after_a_fault(start, monkeypatch, events, error):
     at = start()
     at.make_due(1)
 
@@ -524,7 +522,7 @@ def test_looking_goes_on_after_a_fault(start, monkeypatch, events, error, fails)
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(at.mine, fails, fail)
+        patch.setattr(at.mine, "data_version", fail)
         at.look(3)
     assert at.begun() == []
     at.look()
@@ -568,32 +566,7 @@ def test_routes_are_set_though_the_store_fails_at_first(tmp_path, monkeypatch):
     at.mine.close()
 
 
-# Erasing, and platforms that are gone
-
-
-def test_subscriber_is_blanked_when_the_last_platform_has_confirmed(start):
-    at = start(due=(1,))
-    at.settle(1)
-    at.look()
-    at.store.erasing.erase(mdn(1), at.now)
-    at.look(20)
-    assert at.store.erasing.show(mdn(1)) is not None
-    at.settle(1)
-    at.look()
-    assert at.store.erasing.show(mdn(1)) is None
-
-
-def test_log_is_emptied_after_the_reader_is_gone_though_nobody_writes(start):
-    at = start(due=(1, 2))
-    reading = at.store._database.connection.execute("SELECT * FROM keys")
-    reading.fetchone()
-    with closing(sqlite3.connect(str(at.store._database.path), isolation_level=None)) as connection:
-        connection.execute("UPDATE store SET erase_log = 1")
-    at.look(15)
-    reading.close()
-    assert at.store._database.rows("SELECT erase_log FROM store") == [(1,)]
-    at.look(11)
-    assert at.store._database.rows("SELECT erase_log FROM store") == [(0,)]
+# Platforms that are gone
 
 
 def test_platform_without_a_file_is_forgotten_when_somebody_wishes_so(start):

@@ -15,6 +15,7 @@ from kmp_smsd.config.load import load
 from kmp_smsd.config.secrets import SecretUnavailable
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.service import dispatch as dispatch_module
+from kmp_smsd.service import erasing as erasing_module
 from kmp_smsd.service import intake as intake_module
 from kmp_smsd.service import wiring
 from kmp_smsd.service.wiring import (
@@ -352,28 +353,25 @@ def test_links_end_before_intake_does():
 
 def test_dispatch_ends_when_its_workers_have():
     told, ended = [], []
-    dispatcher = Stage("dispatch", told)
-
-    async def finish():
-        await Stage.finish(dispatcher)
-
-    dispatcher.finish = finish
-    DispatchRole(dispatcher).stopService().addCallback(ended.append)
-    assert (told, ended) == (["finish dispatch"], [])
+    dispatcher, eraser = Stage("dispatch", told), Stage("erasing", told)
+    DispatchRole(dispatcher, eraser).stopService().addCallback(ended.append)
     dispatcher.ended.callback(None)
+    assert (told, ended) == (["finish dispatch", "finish erasing"], [])
+    eraser.ended.callback(None)
     assert ended == [None]
 
 
 def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatch):
     monkeypatch.setattr(intake_module, "ThreadPool", PoolByHand)
     monkeypatch.setattr(dispatch_module, "ThreadPool", PoolByHand)
+    monkeypatch.setattr(erasing_module, "ThreadPool", PoolByHand)
     site.secret("smsc-north", "secret")
     site.secret("master-key", vendor.private)
     site.platform()
     reactor = ReactorByHand()
     service = make_service(site.load(), list(Role), reactor)
     intake, dispatch = service
-    pools = [intake.intake._pool, dispatch.dispatcher._watcher, dispatch.dispatcher._pool]
+    pools = [intake.intake._pool, dispatch.dispatcher._watcher, dispatch.dispatcher._pool, dispatch.eraser._pool]
     service.startService()
     assert reactor.tcpClients[0][:2] == ("smsc.example", 2775)
     smsc = SmscByHand()
@@ -395,4 +393,4 @@ def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatc
     assert ended == []
     finished(link_ends(), *pools)
     assert ended == [[True, True]]
-    assert [pool.stopped for pool in pools] == [True, True, True]
+    assert [pool.stopped for pool in pools] == [True] * 4

@@ -97,7 +97,7 @@ def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 def fill(store: Store, seed: int, count: int = 4_000) -> tuple[set[str], set[str]]:
     """Numbers that are due to be erased, and others between them, in an order that has pages of the index split."""
-    numbers = [f"8613{number:09}" for number in random.Random(seed).sample(range(10**9), count)]
+    numbers = [f"8613{seed:02}{number:07}" for number in random.Random(seed).sample(range(10**7), count)]
     for start in range(0, count, 250):
         with store._database.transaction() as connection:
             connection.executemany(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
 import pytest
 
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.storage import Store
 from kmp_smsd.storage.erasing import Unconfirmed
 from kmp_smsd.storage.errors import NotPossible
+from kmp_smsd.storage.outbox import Outbid
+from tests.storage.conftest import OpenStore
 from tests.storage.stock import (
     HOUR,
     NOW,
@@ -231,3 +237,61 @@ def test_number_is_shown_with_all_that_hangs_on_it(store: Store) -> None:
     assert (shown["registered"], shown["bound"], shown["ended_bindings"]) == ([], [], 1)
     assert (shown["holds"], shown["waiting"], shown["erasing_at"]) == (0, 0, NOW + 1)
     assert [row["platform"] for row in shown["unconfirmed"]] == ["metering"]
+
+
+# What others do meanwhile, and how much one transaction may do
+
+
+def meanwhile(store: Store, monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
+    """Have it done between the look of the next step and its transaction."""
+    transaction, done = store._database.transaction, []
+
+    def begun() -> AbstractContextManager[Any]:
+        if not done:
+            done.append(True)
+            do()
+        return transaction()
+
+    monkeypatch.setattr(store._database, "transaction", begun)
+
+
+def test_number_whose_keys_are_wanted_again_meanwhile_is_not_blanked(
+    store: Store, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    living(store)
+    store.erasing.erase(A, NOW + 1)
+    confirm_all(store, now=NOW + 1)
+    resyncing = open_store()
+    meanwhile(store, monkeypatch, lambda: resyncing.outbox.want_again(NOW + 2, platform="metering"))
+    assert store.finish_erasing()
+    assert store.erasing.erase(A, NOW + 3).unconfirmed == (Unconfirmed("meter", "metering", False),)
+    confirm_all(store, now=NOW + 4)
+    assert not store.finish_erasing()
+    assert store.erasing.show(A) is None
+
+
+def test_number_with_too_many_apps_is_refused_before_anything_is_changed(store: Store) -> None:
+    apps = [f"app-{number}" for number in range(251)]
+    register(store, A, *apps)
+    with pytest.raises(NotPossible, match="more than 250 registrations"):
+        store.erasing.erase(A, NOW, at_once=True)
+    shown = store.erasing.show(A)
+    assert shown is not None
+    assert (len(shown["registered"]), shown["erasing_at"]) == (251, None)
+    store.registrations.remove(A, apps[:1], NOW)
+    assert store.erasing.erase(A, NOW, at_once=True).blanked
+
+
+def test_number_that_comes_again_has_higher_versions_than_before(store: Store) -> None:
+    """They had run ahead of the clock, and the platform keeps the last one for the number."""
+    living(store)
+    store.bindings.withdraw(A, "meter", NOW + 1)
+    (row,) = due(store, now=NOW + 1)
+    ahead = NOW + 1_000 * HOUR
+    store.outbox.settle("metering", [Outbid(row, ahead, NOW + 1, "holds more")], NOW + 1)
+    confirm_all(store, now=NOW + 1)
+    assert store.erasing.erase(A, NOW + 2).blanked
+    register(store, A, "meter", now=NOW + 3)
+    assert settle(store, sync(A, "k1"), now=NOW + 3) == [Outcome.BOUND]
+    (row,) = due(store, now=NOW + 3)
+    assert (row.mdn, row.version) == (A, ahead + 2)

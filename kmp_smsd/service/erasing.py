@@ -1,0 +1,69 @@
+"""Erasing: blanks whom all platforms have let go, beside the deliveries and not between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from kmp_smsd.service.repeats import Repeats
+from kmp_smsd.service.watching import watch
+from kmp_smsd.storage import Store, StoreUnavailable
+
+LOOK_EVERY_S = 1.0
+SCAN_EVERY_S = 60.0  # all of the file is read: ten gigabytes take many seconds
+
+
+class Eraser(Service):
+    """Looks every second, in a thread and with a `store` of its own, so that no delivery waits for it or fails with it.
+
+    `monotonic` is the clock (seconds) by which the same fault is said once in 10 seconds.
+    """
+
+    log = Logger()
+
+    def __init__(self, store: Store, reactor: Any, *, monotonic: Callable[[], float]) -> None:
+        self._store = store
+        self._reactor = reactor
+        self._monotonic = monotonic
+        self._pool = ThreadPool(1, 1, name="erase")
+        self._watch = watch(self._look, reactor)
+        self._watched: Deferred[Any] | None = None
+        self._stopping = False
+        self._faults = Repeats()
+
+    def startService(self) -> None:
+        super().startService()
+        self._pool.start()
+        self._watched = self._watch.start(LOOK_EVERY_S)
+
+    async def finish(self) -> None:
+        """End after the present step; what is left is found by the next start."""
+        self._stopping = True
+        if self._watch.running:
+            self._watch.stop()
+        if self._watched is not None:
+            await self._watched  # the look under way
+        await deferToThreadPool(self._reactor, self._pool, self._store.close)
+        self._pool.stop()
+
+    def _look(self) -> Deferred[Any]:
+        looked: Deferred[Any] = deferToThreadPool(self._reactor, self._pool, self._erase)
+        return looked.addErrback(self._not_erased)
+
+    def _erase(self) -> None:
+        self._store.finish_erasing(scan_every_s=SCAN_EVERY_S, stopping=lambda: self._stopping)
+
+    def _not_erased(self, failure: Failure) -> None:
+        if not self._faults.worth_saying(failure.getErrorMessage(), self._monotonic()):
+            return
+        if failure.check(StoreUnavailable):
+            self.log.error("nothing is erased, store unavailable: {reason}", reason=failure.getErrorMessage())
+        else:
+            self.log.failure("nothing is erased", failure)
