@@ -253,6 +253,7 @@ class Model:
                 del self.waiting[old, key]
                 if (new, key) not in self.waiting or self.waiting[new, key]["received_at"] < one["received_at"]:
                     self.waiting[new, key] = {**one, "reply": False}  # the old number is not told
+        self.replies = {place: one for place, one in self.replies.items() if place[0] != old}
         self.wake(mdn=new)
         return {"registrations": len(apps), "bindings": len(moved)}
 
