@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import Any
 
 import click
 
-from kmp_smsd.cli.failures import Failed
 from kmp_smsd.cli.settings import Settings
 from kmp_smsd.domain.identifiers import is_app_id, is_key_id
 from kmp_smsd.domain.shown import shown
@@ -102,28 +100,3 @@ SECONDS = SecondsType()
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
-
-
-def confirm(question: str, *, yes: bool) -> None:
-    """Go on only where a person agrees, or has agreed beforehand with --yes."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} Say --yes to do it", click.get_current_context())
-    if not click.confirm(question, err=True):
-        raise Failed("nothing was changed")
-
-
-def each(ids: tuple[Any, ...], action: Any) -> None:
-    """Do `action` for each of several; what is not possible is told and spoils the exit code, not the others."""
-    from kmp_smsd.storage.errors import NotPossible
-
-    refused = 0
-    for one in dict.fromkeys(ids):
-        try:
-            action(one)
-        except NotPossible as error:
-            click.echo(f"kmp-smsd: {error}", err=True)
-            refused += 1
-    if refused:
-        raise click.exceptions.Exit(1)

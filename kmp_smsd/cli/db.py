@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from kmp_smsd.cli.arguments import confirm, yes_option
+from kmp_smsd.cli.arguments import yes_option
+from kmp_smsd.cli.carefully import confirm
 from kmp_smsd.cli.output import count, local_time
 from kmp_smsd.cli.settings import Settings, now_ms
 

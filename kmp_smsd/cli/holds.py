@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kmp_smsd.cli.arguments import NUMBER, PERSON, SECONDS, each, json_option
+from kmp_smsd.cli.arguments import NUMBER, PERSON, SECONDS, json_option
+from kmp_smsd.cli.carefully import each
 from kmp_smsd.cli.failures import UNAVAILABLE
 from kmp_smsd.cli.output import PAGE, Columns, Row, listing, local_time, pages
 from kmp_smsd.cli.settings import Settings, now_ms

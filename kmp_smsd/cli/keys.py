@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from kmp_smsd.cli.arguments import KEY_ID, REASON, confirm, dry_run_option, each, json_option, yes_option
+from kmp_smsd.cli.arguments import KEY_ID, REASON, dry_run_option, json_option, yes_option
+from kmp_smsd.cli.carefully import confirm, each
 from kmp_smsd.cli.failures import Failed
 from kmp_smsd.cli.output import PAGE, count, listing, pages, record
 from kmp_smsd.cli.progress import progress

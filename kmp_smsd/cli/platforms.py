@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kmp_smsd.cli.arguments import SECONDS, confirm, dry_run_option, json_option, yes_option
+from kmp_smsd.cli.arguments import SECONDS, dry_run_option, json_option, yes_option
+from kmp_smsd.cli.carefully import confirm
 from kmp_smsd.cli.failures import CONFIGURATION, NO_PERMISSION, UNAVAILABLE, Failed
 from kmp_smsd.cli.output import Columns, Row, count, listing, platform
 from kmp_smsd.cli.settings import Settings, now_ms

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from kmp_smsd.cli.apply import apply
-from kmp_smsd.cli.arguments import APP_ID, MDN, NEW_MDN, confirm, dry_run_option, json_option, yes_option
+from kmp_smsd.cli.arguments import APP_ID, MDN, NEW_MDN, dry_run_option, json_option, yes_option
+from kmp_smsd.cli.carefully import confirm
 from kmp_smsd.cli.failures import Failed
 from kmp_smsd.cli.output import PAGE, count, listing, pages
 from kmp_smsd.cli.progress import progress

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kmp_smsd.cli.arguments import MDN, confirm, dry_run_option, json_option, yes_option
+from kmp_smsd.cli.arguments import MDN, dry_run_option, json_option, yes_option
+from kmp_smsd.cli.carefully import confirm
 from kmp_smsd.cli.failures import Failed
 from kmp_smsd.cli.output import count, delivery, platform, record
 from kmp_smsd.cli.settings import Settings, now_ms

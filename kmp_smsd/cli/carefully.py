@@ -1,0 +1,35 @@
+"""How commands act: where a person agrees, and on each of several things although others fail."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from kmp_smsd.cli.failures import Failed
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Go on only where a person agrees, or has agreed beforehand with --yes."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} Say --yes to do it", click.get_current_context())
+    if not click.confirm(question, err=True):
+        raise Failed("nothing was changed")
+
+
+def each(ids: tuple[Any, ...], action: Any) -> None:
+    """Do `action` for each of several; what is not possible is told and spoils the exit code, not the others."""
+    from kmp_smsd.storage.errors import NotPossible
+
+    refused = 0
+    for one in dict.fromkeys(ids):
+        try:
+            action(one)
+        except NotPossible as error:
+            click.echo(f"kmp-smsd: {error}", err=True)
+            refused += 1
+    if refused:
+        raise click.exceptions.Exit(1)
