@@ -98,3 +98,43 @@ def test_waiting_request_that_cannot_be_settled_does_not_come_for_ever(
     assert sorted(found) == [Outcome.BOUND, Outcome.ERROR]
     assert bound(store) == {(A, "meter"): "k2"}
     assert store.waiting.listing(limit=9) == []
+
+
+def test_only_the_request_that_cannot_be_settled_is_answered_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody approves a hold between the transaction that failed and the one that answers."""
+    import_keys(store, "k1", "k2")
+    register(store, A, "meter")
+    settle(store, sync(A, "k2"))
+    settle(store, sync(A, "k1"), sync(C, "k1"))
+    (hold,) = store.holds.listing(limit=9)
+    register(store, C, "meter")
+    with monkeypatch.context() as patch:
+
+        def broken(*_: object) -> None:
+            assert store._database.connection.in_transaction
+            patch.setattr(settling.log, "exception", lambda *_, **__: store.holds.approve(hold["hold"], "adam"))
+            raise ZeroDivisionError("poison")
+
+        patch.setattr(settling, "decide", broken)
+        assert store.settle_again(NOW + 1) == []
+    assert sorted(store.settle_again(NOW + 1)) == [Outcome.HELD, Outcome.MOVED]
+    assert counted(store).get("error") is None
+
+
+def test_reply_address_that_cannot_be_read_holds_nobody_up(store: Store) -> None:
+    import_keys(store, "k1", "k2")
+    settle(store, sync(A, "k1"), sync(C, "k2"))
+    register(store, A, "meter")
+    register(store, C, "meter")
+    with store._database.transaction() as connection:
+        connection.execute("UPDATE waiting SET reply_to = 'not JSON' WHERE key_id = 'k1'")
+    assert store.settle_again(NOW + 1) == [Outcome.BOUND, Outcome.BOUND]
+
+
+def test_what_cannot_even_be_read_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    import_keys(store, "k1")
+    settle(store, sync(A, "k1"))
+    register(store, A, "meter")
+    monkeypatch.setattr(settling, "read_again", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        store.settle_again(NOW + 1)
