@@ -56,6 +56,8 @@ class Model:
 
     def __init__(self, policy: SyncPolicy) -> None:
         self.policy = policy
+        self.submissions: dict[int, dict[str, Any]] = {}  # by number, those that intake has not decided yet
+        self.answers: dict[int, tuple[str, str]] = {}  # MDN and outcome of those that nobody has asked for yet
         self.keys: dict[str, dict[str, Any]] = {}
         self.registered: set[tuple[str, str]] = set()
         self.bound: dict[str, dict[str, Any]] = {}  # by key
@@ -82,12 +84,13 @@ class Model:
         approval: bool = False,
         waited: bool = False,
         reply: bool = False,
+        link: str = "north",
     ) -> str:
         outcome, triple = self._row_5_to_10(key, mdn, named)
         if outcome is None:
             assert triple is not None
             outcome = self._row_11_to_13(
-                triple, received_at, now, approval and self.holds.get(triple, {}).get("approved")
+                triple, received_at, now, approval and self.holds.get(triple, {}).get("approved"), link
             )
         something_misses = outcome in ("unknown_key", "key_not_usable", "app_not_registered", "app_required") or (
             outcome == "not_registered" and key in self.keys and mdn not in self.erasing
@@ -97,10 +100,11 @@ class Model:
         elif not approval:
             self.waiting[mdn, key] = {
                 "named": named, "received_at": received_at, "for": outcome, "marked": False, "reply": reply,
+                "link": link,
             }  # fmt: skip
         if outcome == "held":
             assert triple is not None
-            self.holds[triple]["reply"] = reply
+            self.holds[triple].update(reply=reply, link=link)
         if reply and outcome in ("bound", "moved", "already_bound"):
             self.want_reply(mdn, self.bound[key]["app"], key, now)
         if not (waited and something_misses):
@@ -160,8 +164,9 @@ class Model:
             return "already_bound", None
         return None, (key, mdn, app)
 
-    def _row_11_to_13(self, triple: tuple[str, str, str], received_at: int, now: int, approved: bool) -> str:
+    def _row_11_to_13(self, triple: tuple[str, str, str], received_at: int, now: int, approved: bool, link: str) -> str:
         key, mdn, app = triple
+        policy = self.policy.gateways.get(link, self.policy)
         elsewhere = self.bound.get(key)
         occupant = next((one for one in self.bound.values() if (one["mdn"], one["app"]) == (mdn, app)), None)
         in_the_way = [one for one in (elsewhere, occupant) if one is not None]
@@ -169,13 +174,13 @@ class Model:
         gone = self.superseded.get(triple)
         if approved and {one["number"] for one in in_the_way} <= self.holds[triple]["evidence"]:
             pass
-        elif (gone is not None and received_at < gone + self.policy.late_hours * HOUR) or any(
+        elif (gone is not None and received_at < gone + policy.late_hours * HOUR) or any(
             one["received_at"] > received_at for one in in_the_way
         ):
-            asked = [self.policy.on_late]
+            asked = [policy.on_late]
         else:
-            asked += [self.policy.on_sim_change] if elsewhere else []
-            asked += [self.policy.on_terminal_change] if occupant else []
+            asked += [policy.on_sim_change] if elsewhere else []
+            asked += [policy.on_terminal_change] if occupant else []
         hold = self.holds.get(triple)
         if asked and hold is not None and hold["state"] == "refused" and hold["evidence"] <= self._standing():
             return "refused"
@@ -210,12 +215,18 @@ class Model:
             self.end_registration(place)
         self.registered = {place for place in self.registered if place[0] != mdn}
         self.waiting = {place: one for place, one in self.waiting.items() if place[0] != mdn}
+        self.forget_submissions(mdn)
         self.replies = {place: one for place, one in self.replies.items() if place[0] != mdn}
         self.erasing.add(mdn)
+
+    def forget_submissions(self, mdn: str) -> None:
+        self.submissions = {number: one for number, one in self.submissions.items() if one["mdn"] != mdn}
+        self.answers = {number: one for number, one in self.answers.items() if one[0] != mdn}
 
     def forget_number(self, mdn: str) -> None:
         """The same digits are somebody else from now on."""
         self.erasing.discard(mdn)
+        self.forget_submissions(mdn)
         self.superseded = {triple: at for triple, at in self.superseded.items() if triple[1] != mdn}
 
     def needs(self, mdn: str) -> bool:
@@ -226,6 +237,7 @@ class Model:
                 {number for number, _ in self.registered},
                 {one["mdn"] for one in self.bound.values()},
                 {number for number, _ in self.waiting},
+                {one["mdn"] for one in self.submissions.values()},
                 {triple[1] for triple in self.holds},
             )
         )
@@ -268,8 +280,11 @@ class Life(RuleBasedStateMachine):
         terminal=st.sampled_from(OnConflict),
         late=st.sampled_from([OnConflict.HELD, OnConflict.REFUSED]),
         one_store=st.booleans(),
+        gateway=st.sampled_from(OnConflict),
     )
-    def begin(self, sim: OnConflict, terminal: OnConflict, late: OnConflict, one_store: bool) -> None:
+    def begin(
+        self, sim: OnConflict, terminal: OnConflict, late: OnConflict, one_store: bool, gateway: OnConflict
+    ) -> None:
         self.ended = ExitStack()
         self.ended.enter_context(self.back_end.small_steps())
         directory = self.ended.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm"))
@@ -280,6 +295,7 @@ class Life(RuleBasedStateMachine):
             on_late=late,
             reply_expire_s=REPLY_EXPIRES_S,
             mdn_replies_a_day=REPLIES_A_DAY,
+            gateways={"data": SyncPolicy(on_sim_change=gateway, on_terminal_change=terminal, late_hours=1)},
         )
         self.store = self.databases.open(self.policy)
         self.model = Model(self.policy)
@@ -419,14 +435,40 @@ class Life(RuleBasedStateMachine):
         waiters = [(mdn, key, dict(one)) for mdn, key, one in self.model.marked()]
         for hold in [hold for hold in open_holds(self.store) if hold["deciding"]]:
             triple = hold["key_id"], hold["mdn"], hold["app_id"]
-            reply = self.model.holds[triple]["reply"]
-            expected.append(self.model.message(*triple, hold["received_at"], self.now, approval=True, reply=reply))
+            said = {name: self.model.holds[triple][name] for name in ("reply", "link")}
+            expected.append(self.model.message(*triple, hold["received_at"], self.now, approval=True, **said))
             if triple in self.model.holds:
                 self.model.holds[triple]["approved"] = False
         for mdn, key, one in waiters:
-            named, received_at, reply = one["named"], one["received_at"], one["reply"]
-            expected.append(self.model.message(key, mdn, named, received_at, self.now, waited=True, reply=reply))
+            said = {name: one[name] for name in ("reply", "link")}
+            expected.append(
+                self.model.message(key, mdn, one["named"], one["received_at"], self.now, waited=True, **said)
+            )
+        for number, one in self.model.submissions.items():
+            outcome = self.model.message(now=self.now, **one)
+            expected.append(outcome)
+            self.model.answers[number] = one["mdn"], outcome
+        self.model.submissions.clear()
         assert self.store.settle_again(self.now) == expected
+
+    @rule(batch=st.lists(reports, min_size=1, max_size=3), link=st.sampled_from(["data", "data", "other"]))
+    def gateway_submits(self, batch: list[tuple[str, str, str | None, int, bool]], link: str) -> None:
+        """A request is kept until intake decides it, by the policy of its gateway; no terminal is told."""
+        self.now += 1
+        timed = [(mdn, key, app, self.first_free(self.now - age)) for mdn, key, app, age, _ in batch]
+        asked = [sync(mdn, key, app, received_at=at, link=link) for mdn, key, app, at in timed]
+        for number, (mdn, key, app, at) in zip(self.store.submissions.submit(asked, self.now), timed, strict=True):
+            self.model.submissions[number] = {"mdn": mdn, "key": key, "named": app, "received_at": at, "link": link}
+
+    @rule()
+    def gateway_is_answered(self) -> None:
+        """Once; what is not decided yet is not forgotten."""
+        expected = {number: outcome for number, (_, outcome) in self.model.answers.items()}
+        numbers = [*expected, *self.model.submissions]
+        assert {number: one.outcome for number, one in self.store.submissions.answers(numbers).items()} == expected
+        self.store.submissions.forget(numbers)
+        assert self.store.submissions.answers(numbers) == {}
+        self.model.answers = {}
 
     @rule(limit=st.integers(1, 5))
     def intake_sends_replies(self, limit: int) -> None:
