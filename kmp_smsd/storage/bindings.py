@@ -63,13 +63,16 @@ class Bindings:
         """End the binding of `mdn` and `app_id`; raises NotPossible where none stands. What is held stays held."""
         with self._database.transaction() as connection:
             found = connection.execute(
-                """SELECT b.subscriber FROM bindings b JOIN subscribers s ON s.number = b.subscriber
+                """SELECT b.subscriber, k.key_id
+                   FROM bindings b JOIN subscribers s ON s.number = b.subscriber JOIN keys k ON k.id = b.key
                    WHERE s.mdn = ? AND b.app = ? AND b.state = 'bound'""",
                 (mdn, app_id),
             ).fetchone()
             if found is None:
                 raise NotPossible(f"{mdn} has no binding for {app_id}: see 'kmp-smsd bindings show {mdn}'")
             end_bindings(connection, "withdrawn by command", now, subscriber=found[0], app_id=app_id)
+            # the terminal's next message binds again, and none that came before
+            connection.execute("DELETE FROM waiting WHERE subscriber = ? AND key_id = ?", found)
 
     def of(self, mdn: str) -> list[dict[str, Any]]:
         """Every binding that `mdn` has or had, the newest first, with what its platform confirmed."""

@@ -81,8 +81,16 @@ def unregister(connection: Any, mdn: str, app_ids: Sequence[str] | None, now: in
         return Removed([], 0)
     removed = leave(connection, found[0], all_apps(connection, found[0]) if app_ids is None else app_ids, now)
     if removed.app_ids:
-        wake_mdns(connection, [mdn])
+        _wake_or_forget(connection, found[0], mdn)
     return removed
+
+
+def _wake_or_forget(connection: Any, subscriber: int, mdn: str) -> None:
+    """Have decided again what waits; where no registration is left, the next one may be somebody else's."""
+    if connection.execute("SELECT 1 FROM registrations WHERE subscriber = ? LIMIT 1", (subscriber,)).fetchone():
+        wake_mdns(connection, [mdn])
+    else:
+        connection.execute("DELETE FROM waiting WHERE subscriber = ?", (subscriber,))
 
 
 def all_apps(connection: Any, subscriber: int) -> list[str]:

@@ -217,3 +217,20 @@ def test_superseded_key_left_at_the_old_platform_cannot_be_destroyed(open_store:
 def test_destroyed_key_is_known_and_never_bound_again(store: Store) -> None:
     assert store.keys.destroy("k2", NOW) is True
     assert settle(store, sync(A, "k2", "tracker")) == [Outcome.KEY_NOT_USABLE]
+
+
+def test_request_of_a_number_s_former_owner_binds_nothing_to_the_next(store: Store) -> None:
+    import_keys(store, "k3")
+    assert settle(store, sync(A, "k3", "alarm")) == [Outcome.APP_NOT_REGISTERED]
+    store.registrations.remove(A, ["meter", "tracker"], NOW + 1)
+    register(store, A, "alarm", now=NOW + 2)
+    assert store.settle_again(NOW + 3) == []
+    assert bound(store) == {}
+
+
+def test_request_that_waited_before_a_withdrawal_does_not_bind_the_key_again(store: Store) -> None:
+    assert settle(store, sync(A, "k1", "alarm")) == [Outcome.APP_NOT_REGISTERED]
+    store.bindings.withdraw(A, "meter", NOW + 1)
+    register(store, A, "alarm", now=NOW + 2)
+    assert store.settle_again(NOW + 3) == []
+    assert settle(store, sync(A, "k1", "alarm", received_at=NOW + 4), now=NOW + 4) == [Outcome.BOUND]

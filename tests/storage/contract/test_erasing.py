@@ -168,9 +168,7 @@ def test_what_hangs_on_a_number_keeps_it(store: Store) -> None:
     late = NOW + 100 * HOUR
     assert store.erasing.sweep(late) == 0  # registered
     store.registrations.remove(A, ["meter"], NOW + 1)
-    assert store.erasing.sweep(late) == 0  # a request waits, and a withdrawal is not confirmed
-    assert store.waiting.expire(late) == 1
-    assert store.erasing.sweep(late) == 0
+    assert store.erasing.sweep(late) == 0  # a withdrawal is not confirmed
     confirm_all(store, now=NOW + 1)
     assert store.erasing.sweep(NOW + 1) == 0  # heard of not long enough ago
     assert store.erasing.sweep(late) == 1
