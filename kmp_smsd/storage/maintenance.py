@@ -61,6 +61,8 @@ def check_schema(connection: Any, path: Path, *, older: bool = False) -> None:
         raise StoreUnavailable(f"{path}: {error}") from error
     except sqlite3.DatabaseError as error:
         raise StoreUnusable(f"{path} is not a database of kmp-smsd: {error}") from error
+    if connection.execute("PRAGMA auto_vacuum").fetchone()[0]:  # its pages are not those that an erasure knows
+        raise StoreUnusable(f"{path} has auto_vacuum, which somebody set: run 'PRAGMA auto_vacuum = 0; VACUUM' on it")
     if not applied:
         raise StoreUnusable(f"{path} is not a database of kmp-smsd: for a new one run 'kmp-smsd db migrate'")
     if len(applied) + len(pending) > len(MIGRATIONS._migrations):

@@ -124,7 +124,9 @@ def test_all_is_only_ever_true(flag: Any) -> None:
     assert request.wish == Fault('write either "apps" or "all": true')
 
 
-@pytest.mark.parametrize(("name", "id"), [("mdn", f"x{A}"), ("mdn", "order-13900000001"), ("to", f"to-{B}")])
+@pytest.mark.parametrize(
+    ("name", "id"), [("mdn", f"x{A}"), ("mdn", "order-13900000001"), ("mdn", "139-0000-0001"), ("to", f"to-{B}")]
+)
 def test_id_with_a_number_in_it_is_not_even_repeated(name: str, id: str) -> None:
     request = read({"id": id, "op": "renumber", "mdn": A, "to": B})
     reason = f'"id" has the number of "{name}" in it; IDs are kept, take one that names nobody'

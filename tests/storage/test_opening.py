@@ -252,3 +252,18 @@ def test_nothing_is_confirmed_into_a_file_that_is_gone(path: Path, suffix: str, 
             settle(store, sync(A, "k1"))
         with pytest.raises(StoreUnavailable, match="was removed or replaced under us"):
             store.data_version()  # who only watches says so too
+
+
+@pytest.mark.parametrize("mode", ["FULL", "INCREMENTAL"])
+def test_database_whose_pages_somebody_has_move_is_refused(path: Path, mode: str) -> None:
+    """An erasure clears unused octets of pages, and knows no page that maps others."""
+    migrate(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as shell:
+        shell.executescript(
+            f"PRAGMA journal_mode = DELETE; PRAGMA auto_vacuum = {mode}; VACUUM; PRAGMA journal_mode = WAL"
+        )
+    with pytest.raises(StoreUnusable, match="has auto_vacuum"):
+        open_store(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as shell:
+        shell.executescript("PRAGMA journal_mode = DELETE; PRAGMA auto_vacuum = 0; VACUUM; PRAGMA journal_mode = WAL")
+    open_store(path).close()
