@@ -62,7 +62,7 @@ def submit(settings: Settings, file: str, gateway: str, wait_s: int) -> None:
             results = _hand_in(store, batch, 0 if undecided else wait_s)
             tell(results)
             lines += len(results)
-            errors += sum(result["result"] == "error" and "line" in result for result in results)
+            errors += sum(result["result"] == "error" for result in results)
             undecided += sum(result["result"] == "accepted" for result in results)
     if undecided:
         click.echo(f"kmp-smsd: {count(undecided, 'request')} on disk and not decided yet: is intake running?", err=True)
@@ -86,29 +86,37 @@ def _hand_in(store: Store, batch: Sequence[tuple[int, Submitted]], wait_s: int) 
     number_of = dict(zip(places, numbers, strict=True))
     results: list[dict[str, Any]] = []
     for place, (number, line) in enumerate(batch):
-        if place in number_of:
-            results.append({"id": line.id, **_told(answers.get(number_of[place]))})
-        else:
-            results.append({"line": number, "id": line.id, "result": "error", "reason": str(line.asked)})
+        told = _told(answers.get(number_of[place])) if place in number_of else _error(str(line.asked))
+        results.append({**({"line": number} if told["result"] == "error" else {}), "id": line.id, **told})
     return results
 
 
 def _answers(store: Store, numbers: Sequence[int], wait_s: int) -> dict[int, Answer]:
     """What intake decided within `wait_s` seconds."""
+    from kmp_smsd.domain.outcome import Outcome
+    from kmp_smsd.storage.submissions import Answer
+
     deadline = time.monotonic() + wait_s
     while True:
-        answers = store.submissions.answers(numbers)
-        if len(answers) == len(numbers) or time.monotonic() >= deadline:
-            return answers
+        undecided = store.submissions.undecided(numbers)  # first: what is decided in between has an answer
+        if not undecided or time.monotonic() >= deadline:
+            erased = Answer(Outcome.NOT_REGISTERED, None, "the number was erased meanwhile")
+            return {**dict.fromkeys(set(numbers) - undecided, erased), **store.submissions.answers(numbers)}
         time.sleep(LOOK_EVERY_S)
 
 
 def _told(answer: Answer | None) -> dict[str, str]:
     if answer is None:
         return {"result": "accepted"}
+    if answer.outcome == "error":
+        return _error("this request alone makes intake fail: its log says why")
     told = {"result": answer.outcome.value}
     if answer.app_id is not None:
         told["app_id"] = answer.app_id
     if answer.why:
         told["reason"] = answer.why
     return told
+
+
+def _error(reason: str) -> dict[str, str]:
+    return {"result": "error", "reason": reason}

@@ -79,6 +79,16 @@ class Submissions:
             )
         }
 
+    def undecided(self, submissions: Sequence[int]) -> set[int]:
+        """Those that are kept and not decided; what is neither here nor answered was erased with its number."""
+        return {
+            number
+            for (number,) in self._database.rows(
+                "SELECT s.id FROM json_each(?) j CROSS JOIN submissions s ON s.id = j.value WHERE s.outcome IS NULL",
+                (json.dumps(list(submissions)),),
+            )
+        }
+
     def forget(self, submissions: Sequence[int]) -> None:
         """Forget at most 5,000 whose answer was told."""
         with self._database.transaction() as connection:

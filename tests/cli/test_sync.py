@@ -7,7 +7,7 @@ from typing import Any
 
 from kmp_smsd.cli.settings import now_ms
 from kmp_smsd.storage import open_store
-from tests.cli.site import FIRST, LINK, SECOND, Site
+from tests.cli.site import FIRST, LINK, SECOND, Site, until
 
 
 def site_with_gateway(site: Site) -> Site:
@@ -66,3 +66,17 @@ def test_number_of_a_stranger_is_no_fault_of_the_line(site):
     site_with_gateway(site)
     done = submit(site, lines({"id": "1", "mdn": SECOND, "payload": "K1:K1"}), "--wait", "0")
     assert json.loads(done.stdout) == {"id": "1", "result": "accepted"}
+
+
+def test_number_that_was_erased_meanwhile_is_not_said_to_be_accepted(site):
+    site_with_gateway(site)
+    with site.process(
+        "sync", "submit", "--gateway", "data", "--wait", "30",
+        str(site.write("requests.jsonl", lines({"id": "1", "mdn": FIRST, "payload": "K1:K1"}))),
+    ) as process:  # fmt: skip
+        with open_store(site.database) as store:
+            until(lambda: store.submissions.undecided([1]) == {1})
+            store.erasing.erase(FIRST, now_ms())
+        assert json.loads(process.stdout.read()) == {
+            "id": "1", "result": "not_registered", "reason": "the number was erased meanwhile",
+        }  # fmt: skip

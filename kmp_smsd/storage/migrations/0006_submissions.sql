@@ -1,7 +1,7 @@
 -- Requests that did not come by SMS: a trusted gateway hands them in, intake decides them.
 
 CREATE TABLE submissions (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,         -- whoever waits for an answer must not meet another one's
   subscriber INTEGER NOT NULL REFERENCES subscribers (number),
   key_id TEXT NOT NULL,
   app TEXT,

@@ -107,3 +107,15 @@ def test_answer_that_was_told_is_forgotten_and_an_open_one_never(store: Store) -
     assert list(store.submissions.answers([second])) == []
     store.settle_again(NOW + 3)
     assert list(store.submissions.answers([third])) == [third]
+
+
+def test_number_of_a_submission_is_given_once(store: Store) -> None:
+    """Whoever waits for an answer must not get that of another: the newest one may be erased with its number."""
+    (first,) = store.submissions.submit([sync(A, "k1", link="data")], NOW)
+    assert store.submissions.undecided([first]) == {first}
+    store.erasing.erase(A, NOW)
+    assert store.submissions.undecided([first]) == set()
+    (second,) = store.submissions.submit([sync(B, "k1", link="data")], NOW)
+    store.settle_again(NOW)
+    assert second != first
+    assert list(store.submissions.answers([first, second])) == [second]
