@@ -120,13 +120,6 @@ class Model:
         for place in [place for place, one in self.replies.items() if one["expires_at"] <= now]:
             del self.replies[place]
 
-    def wake_or_forget(self, mdn: str) -> None:
-        """Who gets a number that nobody is registered with may be somebody else."""
-        if any(number == mdn for number, _ in self.registered):
-            self.wake(mdn=mdn)
-        else:
-            self.waiting = {place: one for place, one in self.waiting.items() if place[0] != mdn}
-
     def wake(self, *, mdn: str | None = None, key: str | None = None) -> None:
         for (number, reported), one in self.waiting.items():
             if number == mdn or reported == key:
@@ -348,7 +341,7 @@ class Life(RuleBasedStateMachine):
         if removed:
             self.model.registered.discard((mdn, app))
             self.model.end_registration((mdn, app))
-            self.model.wake_or_forget(mdn)
+            self.model.wake(mdn=mdn)
 
     @rule(mdn=mdns, wanted=st.lists(apps, min_size=1, unique=True).map(tuple))
     def business_system_adds(self, mdn: str, wanted: tuple[str, ...]) -> None:
@@ -368,7 +361,7 @@ class Life(RuleBasedStateMachine):
         for place in places:
             self.model.end_registration(place)
         if places:
-            self.model.wake_or_forget(mdn)
+            self.model.wake(mdn=mdn)
         self.ask(Remove(mdn, None), {"removed": len(places), "unchanged": 0, "bindings": ended})
 
     @rule(old=mdns, new=mdns)
@@ -466,6 +459,15 @@ class Life(RuleBasedStateMachine):
         asked = [sync(mdn, key, app, received_at=at, link=link) for mdn, key, app, at in timed]
         for number, (mdn, key, app, at) in zip(self.store.submissions.submit(asked, self.now), timed, strict=True):
             self.model.submissions[number] = {"mdn": mdn, "key": key, "named": app, "received_at": at, "link": link}
+
+    @rule(numbers=st.permutations(MDNS), key=keys, app=apps)
+    def gateway_submits_a_bound_key(self, numbers: list[str], key: str, app: str) -> None:
+        """What takes many steps to come about by chance."""
+        for mdn in numbers[:2]:
+            self.add_registration(mdn, app)
+        self.terminal_is_put_into_service(numbers[0], key, app)
+        self.gateway_submits([(numbers[1], key, app, 0, False)], "data")
+        self.intake_decides_again()
 
     @rule()
     def gateway_is_answered(self) -> None:
@@ -569,7 +571,7 @@ class Life(RuleBasedStateMachine):
         except NotPossible:
             assert (mdn, app) not in self.places()
         else:
-            self.model.waiting.pop((mdn, self.places()[mdn, app]), None)
+            assert (mdn, app) in self.places()
             self.model.end(place=(mdn, app))
 
     @rule(
