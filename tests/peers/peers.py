@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -270,6 +271,15 @@ def node_smpp(**behave: Any) -> Peer:
     return Peer(["node", "node_smpp.js"], **behave)
 
 
+def _port_that_no_client_takes() -> int:
+    """Below those that the kernel gives to connections: one of these took the port before drive_smpp listened."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("", port))
+            return port
+
+
 class DriveSmpp:
     """Kannel's drive_smpp: sends `messages` messages to the first that binds as a receiver, and ends with the link.
 
@@ -277,9 +287,7 @@ class DriveSmpp:
     """
 
     def __init__(self, messages: int) -> None:
-        with socket.socket() as free:
-            free.bind(("", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = _port_that_no_client_takes()
         self.process = subprocess.Popen(
             [DRIVE_SMPP, "-v", "1", "-p", str(self.port), "-m", str(messages)],
             stdin=subprocess.DEVNULL, start_new_session=True,
