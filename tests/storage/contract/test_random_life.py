@@ -571,7 +571,7 @@ class Life(RuleBasedStateMachine):
         except NotPossible:
             assert (mdn, app) not in self.places()
         else:
-            assert (mdn, app) in self.places()
+            self.model.waiting.pop((mdn, self.places()[mdn, app]), None)
             self.model.end(place=(mdn, app))
 
     @rule(
