@@ -120,6 +120,13 @@ class Model:
         for place in [place for place, one in self.replies.items() if one["expires_at"] <= now]:
             del self.replies[place]
 
+    def wake_or_forget(self, mdn: str) -> None:
+        """Who gets a number that nobody is registered with may be somebody else."""
+        if any(number == mdn for number, _ in self.registered):
+            self.wake(mdn=mdn)
+        else:
+            self.waiting = {place: one for place, one in self.waiting.items() if place[0] != mdn}
+
     def wake(self, *, mdn: str | None = None, key: str | None = None) -> None:
         for (number, reported), one in self.waiting.items():
             if number == mdn or reported == key:
@@ -341,7 +348,7 @@ class Life(RuleBasedStateMachine):
         if removed:
             self.model.registered.discard((mdn, app))
             self.model.end_registration((mdn, app))
-            self.model.wake(mdn=mdn)
+            self.model.wake_or_forget(mdn)
 
     @rule(mdn=mdns, wanted=st.lists(apps, min_size=1, unique=True).map(tuple))
     def business_system_adds(self, mdn: str, wanted: tuple[str, ...]) -> None:
@@ -361,7 +368,7 @@ class Life(RuleBasedStateMachine):
         for place in places:
             self.model.end_registration(place)
         if places:
-            self.model.wake(mdn=mdn)
+            self.model.wake_or_forget(mdn)
         self.ask(Remove(mdn, None), {"removed": len(places), "unchanged": 0, "bindings": ended})
 
     @rule(old=mdns, new=mdns)
