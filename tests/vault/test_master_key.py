@@ -181,7 +181,7 @@ def test_other_files_are_refused_with_a_sentence_that_shows_nothing_of_them(tmp_
 
 
 @pytest.mark.parametrize("half", [0, 1])
-@pytest.mark.parametrize("position", [40, 70, 100, 150])
+@pytest.mark.parametrize("position", [40, 70, 100, 160])  # not 150: X25519 ignores the lowest bits there (RFC 7748, 5)
 def test_one_changed_character_is_noticed(files, half, position):
     path = files[half]
     text = path.read_text()
