@@ -315,6 +315,7 @@ class Life(RuleBasedStateMachine):
         self.highest: dict[tuple[str, str], int] = {}
         self.saved: tuple[str, Model] | None = None
         self.restored = False
+        self.keeps_forgotten = False  # a receiver was forgotten under one of its names: it keeps what it was not told
         self.leaving: dict[int, tuple[str, str, str, int]] = {}  # replies without an answer: MDN, app, key, when
         self.left: Counter[int] = Counter()  # how often each reply left, but for those that were not taken
 
@@ -559,7 +560,7 @@ class Life(RuleBasedStateMachine):
             elif wish == "destroy":
                 self.store.keys.destroy(key, now)
                 assert key not in self.model.bound
-                if not self.restored:
+                if not self.restored and not self.keeps_forgotten:
                     assert key not in [held for held_at in self.platforms.values() for _, held in held_at.values()]
             else:
                 self.store.keys.revoke(key, None, now, compromised=wish == "compromise")
@@ -682,6 +683,8 @@ class Life(RuleBasedStateMachine):
             if not self.rows_at({platform}):
                 if self.platforms["one"] is not self.platforms["two"]:
                     self.platforms[platform].clear()
+                else:
+                    self.keeps_forgotten = True
                 self.flying = [(name, row) for name, row in self.flying if name != platform]
 
     def rows_at(self, platforms: set[str]) -> list[dict[str, Any]]:
