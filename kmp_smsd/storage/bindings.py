@@ -23,9 +23,10 @@ def end_bindings(
     Runs inside the caller's transaction; returns how many bindings ended.
     """
     condition, parameters = _of(subscriber, app_id, key)
+    bound = "bindings WHERE state = 'bound' AND" if key is not None else "bound WHERE"
     ended = connection.execute(
-        f"""UPDATE bindings SET state = 'withdrawn', ended_at = ?, why = ? WHERE {condition} AND state = 'bound'
-            RETURNING subscriber, app""",
+        f"""UPDATE bindings SET state = 'withdrawn', ended_at = ?, why = ?
+            WHERE id IN (SELECT id FROM {bound} {condition}) RETURNING subscriber, app""",
         (now, why, *parameters),
     ).fetchall()
     for subscriber, app in ended:
@@ -64,8 +65,8 @@ class Bindings:
         with self._database.transaction() as connection:
             found = connection.execute(
                 """SELECT b.subscriber, k.key_id
-                   FROM bindings b JOIN subscribers s ON s.number = b.subscriber JOIN keys k ON k.id = b.key
-                   WHERE s.mdn = ? AND b.app = ? AND b.state = 'bound'""",
+                   FROM subscribers s CROSS JOIN bound b ON b.subscriber = s.number JOIN keys k ON k.id = b.key
+                   WHERE s.mdn = ? AND b.app = ?""",
                 (mdn, app_id),
             ).fetchone()
             if found is None:
@@ -77,10 +78,10 @@ class Bindings:
     def of(self, mdn: str) -> list[dict[str, Any]]:
         """Every binding that `mdn` has or had, the newest first, with what its platform confirmed."""
         condition = """b.id IN (
-          SELECT id FROM bindings WHERE subscriber = (SELECT number FROM subscribers WHERE mdn = ?) AND state = 'bound'
+          SELECT id FROM bound WHERE subscriber = (SELECT number FROM subscribers WHERE mdn = ?)
           UNION ALL
           SELECT id FROM bindings WHERE subscriber = (SELECT number FROM subscribers WHERE mdn = ?) AND state <> 'bound'
-        )"""  # one index for each half
+        )"""  # one way for each half
         return self._listing(condition, (mdn, mdn), "b.id DESC", 10_000)
 
     def active(self, *, app_id: str | None = None, after: int = 0, limit: int) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ _LET_GO = f"s.erasing_at IS NOT NULL AND NOT EXISTS ({_UNCONFIRMED})"
 # What nobody needs: heard of long ago, and nothing hangs on it.
 _NEEDLESS = f"""s.mdn IS NOT NULL AND s.last_heard < ?
   AND NOT EXISTS (SELECT 1 FROM registrations r WHERE r.subscriber = s.number)
-  AND NOT EXISTS (SELECT 1 FROM bindings b WHERE b.subscriber = s.number AND b.state = 'bound')
+  AND NOT EXISTS (SELECT 1 FROM bound b WHERE b.subscriber = s.number)
   AND NOT EXISTS (SELECT 1 FROM waiting w WHERE w.subscriber = s.number)
   AND NOT EXISTS (SELECT 1 FROM holds h WHERE h.subscriber = s.number AND h.state IN ('open', 'refused'))
   AND NOT EXISTS (SELECT 1 FROM submissions u WHERE u.subscriber = s.number AND u.outcome IS NULL)
@@ -140,8 +140,8 @@ class Erasing:
             ],
             "bound": self._database.records(
                 ("app_id", "key_id"),
-                """SELECT b.app, k.key_id FROM bindings b JOIN keys k ON k.id = b.key
-                   WHERE b.subscriber = ? AND b.state = 'bound' ORDER BY b.app""",
+                """SELECT b.app, k.key_id FROM bound b JOIN keys k ON k.id = b.key
+                   WHERE b.subscriber = ? ORDER BY b.app""",
                 (number,),
             ),
             "ended_bindings": rows(
@@ -165,7 +165,7 @@ class Erasing:
 def _remove_all(connection: Any, number: int, now: int) -> None:
     all_apps(connection, number)
     for (app_id,) in connection.execute(
-        "SELECT app FROM bindings WHERE subscriber = ? AND state = 'bound'", (number,)
+        "SELECT app FROM bound WHERE subscriber = ?", (number,)
     ).fetchall():
         end_bindings(connection, "subscriber erased", now, subscriber=number, app_id=app_id)
     for (app_id,) in connection.execute(

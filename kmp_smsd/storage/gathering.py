@@ -15,14 +15,23 @@ from kmp_smsd.storage.waiting import Waiter, read_waiters
 
 REARM_AFTER_MS = 3_600_000
 
-# CROSS JOIN keeps SQLite from turning the join round: the batch is always the outer loop.
-_REGISTRATIONS = """
-SELECT s.mdn, s.number, s.erasing_at, r.app FROM json_each(?) j CROSS JOIN subscribers s ON s.mdn = j.value
-LEFT JOIN registrations r ON r.subscriber = s.number"""
+# The two questions of every message. CROSS JOIN keeps SQLite from turning the joins round: the batch is always the outer
+# loop. What is rare is asked about here by a look into an index that is small for that reason, and read below.
+_SUBSCRIBERS = """
+SELECT s.mdn, s.number, EXISTS (SELECT 1 FROM subscribers e INDEXED BY subscribers_erasing
+                                WHERE e.number = s.number AND e.erasing_at IS NOT NULL),
+  EXISTS (SELECT 1 FROM waiting w WHERE w.subscriber = s.number),
+  r.app, o.key, o.wanted_version = o.rejected_version AND o.wanted_at <= ?
+FROM json_each(?) j CROSS JOIN subscribers s ON s.mdn = j.value
+LEFT JOIN registrations r ON r.subscriber = s.number
+LEFT JOIN outbox o ON o.subscriber = r.subscriber AND o.app = r.app AND o.key IS NOT NULL"""
 
 # A terminal is vendor + serial; only where a message may have to name its app does the number of its keys matter.
 _KEYS = """
-SELECT k.key_id, k.id, k.state = 'live', k.app,
+SELECT k.key_id, b.id, b.subscriber, b.app, b.received_at,
+  EXISTS (SELECT 1 FROM bindings e WHERE e.key = k.id AND e.state <> 'bound'),
+  EXISTS (SELECT 1 FROM holds h WHERE h.key = k.id AND h.state IN ('open', 'refused')),
+  k.id, k.state = 'live', k.app,
   CASE WHEN k.serial IS NULL OR k.app IS NOT NULL THEN 1 ELSE (
     SELECT count(*) FROM (
       SELECT 1 FROM keys t CROSS JOIN imports ti ON ti.id = t.import
@@ -30,15 +39,13 @@ SELECT k.key_id, k.id, k.state = 'live', k.app,
       LIMIT 2))
   END, k.valid_from, k.valid_until
 FROM json_each(?) j CROSS JOIN keys k ON k.key_id = j.value
-CROSS JOIN imports i ON i.id = k.import WHERE i.live_at IS NOT NULL"""
+CROSS JOIN imports i ON i.id = k.import
+LEFT JOIN bindings b ON b.key = k.id AND b.state = 'bound'
+WHERE i.live_at IS NOT NULL"""
 
-_BOUND_KEYS = """
+_OCCUPANTS = """
 SELECT b.id, b.key, b.subscriber, b.app, b.received_at
 FROM json_each(?) j CROSS JOIN bindings b ON b.key = j.value WHERE b.state = 'bound'"""
-
-_BOUND_PLACES = """
-SELECT b.id, b.key, b.subscriber, b.app, b.received_at
-FROM json_each(?) j CROSS JOIN bindings b ON b.subscriber = j.value WHERE b.state = 'bound'"""
 
 _SUPERSEDED = """
 SELECT b.key, b.subscriber, b.app, b.ended_at FROM json_each(?) j CROSS JOIN bindings b ON b.key = j.value
@@ -49,11 +56,6 @@ _HOLDS = """
 SELECT h.key, h.subscriber, h.app, h.id, h.state = 'refused', h.marked, h.elsewhere, h.occupant, NOT EXISTS (
   SELECT 1 FROM bindings b WHERE b.id IN (h.elsewhere, h.occupant) AND b.state <> 'bound')
 FROM json_each(?) j CROSS JOIN holds h ON h.key = j.value WHERE h.state IN ('open', 'refused')"""
-
-_REJECTED = """
-SELECT o.subscriber, o.app FROM json_each(?) j CROSS JOIN outbox o ON o.subscriber = j.value
-WHERE o.wanted_version = o.rejected_version AND o.key IS NOT NULL AND o.wanted_at <= ?"""
-
 
 @dataclass(slots=True)
 class Batch:
@@ -71,37 +73,77 @@ def gather(database: Database, policy: SyncPolicy, messages: Sequence[SyncReques
     requests = [one for one in messages if isinstance(one, SyncRequest)]
     facts = Facts(now, policy)
     batch = Batch(facts)
-    mdns = {one.mdn for one in messages if one.mdn is not None}
-    registrations: dict[int, list[str]] = {}
-    for mdn, subscriber, erasing_at, app in rows(_REGISTRATIONS, (json.dumps(list(mdns)),)):
-        facts.subscribers[mdn] = subscriber
-        if erasing_at is not None:
-            facts.erasing.add(mdn)
-        if app is not None:
-            registrations.setdefault(subscriber, []).append(app)
-    facts.registrations = {subscriber: tuple(apps) for subscriber, apps in registrations.items()}
+    occupants = _gather_subscribers(database, batch, {one.mdn for one in messages if one.mdn is not None})
     if not requests:
         return batch
-    for key_id, *key in rows(_KEYS, (json.dumps(list({one.key_id for one in requests})),)):
-        facts.keys[key_id] = Key(key[0], bool(key[1]), *key[2:])
-    keys = json.dumps([key.number for key in facts.keys.values()])
-    subscribers = json.dumps(list(facts.registrations))
-    for sql, parameter in ((_BOUND_KEYS, keys), (_BOUND_PLACES, subscribers)):
-        for row in rows(sql, (parameter,)):
-            facts.know(Binding(*row))
     oldest = min(one.received_at for one in requests)
-    for key, subscriber, app, ended_at in rows(_SUPERSEDED, (keys, oldest - policy.longest_late_ms)):
-        triple = (key, subscriber, app)
-        facts.superseded[triple] = max(ended_at, facts.superseded.get(triple, 0))
-    for key, subscriber, app, hold, refused, approved, elsewhere, occupant, stands in rows(_HOLDS, (keys,)):
+    _gather_keys(database, batch, {one.key_id for one in requests}, oldest)
+    if others := occupants - facts.bound_keys.keys():
+        for row in rows(_OCCUPANTS, (json.dumps(list(others)),)):
+            facts.know(Binding(*row))
+    facts.next_binding = rows("SELECT coalesce(max(id), 0) + 1 FROM bindings")[0][0]
+    return batch
+
+
+def _gather_subscribers(database: Database, batch: Batch, mdns: set[str]) -> set[int]:
+    """Read what bears on `mdns`; the keys that are wanted at their places, which are those that are bound there."""
+    facts = batch.facts
+    occupants: set[int] = set()
+    waiting: set[int] = set()
+    registrations: dict[int, dict[str, None]] = {}
+    for mdn, subscriber, is_erased, waits, app, key, rejected in database.rows(
+        _SUBSCRIBERS, (facts.now - REARM_AFTER_MS, json.dumps(list(mdns)))
+    ):
+        facts.subscribers[mdn] = subscriber
+        if is_erased:
+            facts.erasing.add(mdn)
+        if waits:
+            waiting.add(subscriber)
+        if app is not None:
+            registrations.setdefault(subscriber, {})[app] = None
+        if key is not None:
+            occupants.add(key)
+            if rejected:
+                batch.rejected.add((subscriber, app))
+    facts.registrations = {subscriber: tuple(apps) for subscriber, apps in registrations.items()}
+    if waiting:
+        batch.waiters = read_waiters(database, waiting)
+    return occupants
+
+
+def _gather_keys(database: Database, batch: Batch, key_ids: set[str], oldest: int) -> None:
+    """Read what bears on `key_ids`; `oldest` is when the first of their requests was received."""
+    facts = batch.facts
+    ended: list[int] = []
+    held: list[int] = []
+    for key_id, binding, subscriber, app, received_at, is_ended, is_held, *key in database.rows(
+        _KEYS, (json.dumps(list(key_ids)),)
+    ):
+        number, usable, *limits = key
+        facts.keys[key_id] = Key(number, bool(usable), *limits)
+        if binding is not None:
+            facts.know(Binding(binding, number, subscriber, app, received_at))
+        if is_ended:
+            ended.append(number)
+        if is_held:
+            held.append(number)
+    if ended:
+        since = oldest - facts.policy.longest_late_ms
+        for key, subscriber, app, ended_at in database.rows(_SUPERSEDED, (json.dumps(ended), since)):
+            triple = (key, subscriber, app)
+            facts.superseded[triple] = max(ended_at, facts.superseded.get(triple, 0))
+    if held:
+        _gather_holds(database, batch, held)
+
+
+def _gather_holds(database: Database, batch: Batch, keys: list[int]) -> None:
+    for key, subscriber, app, hold, refused, approved, elsewhere, occupant, stands in database.rows(
+        _HOLDS, (json.dumps(keys),)
+    ):
         triple = (key, subscriber, app)
         batch.holds[triple] = (hold, not refused)
         evidence = frozenset({elsewhere, occupant} - {None})
         if refused and stands:
-            facts.refusals[triple] = evidence
+            batch.facts.refusals[triple] = evidence
         elif approved:
-            facts.approvals[triple] = Approval(hold, evidence)
-    batch.rejected = {(row[0], row[1]) for row in rows(_REJECTED, (subscribers, now - REARM_AFTER_MS))}
-    batch.waiters = read_waiters(database, facts.subscribers.values())
-    facts.next_binding = rows("SELECT coalesce(max(id), 0) + 1 FROM bindings")[0][0]
-    return batch
+            batch.facts.approvals[triple] = Approval(hold, evidence)

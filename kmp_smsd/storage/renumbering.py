@@ -12,8 +12,8 @@ from kmp_smsd.storage.subscribers import all_apps, being_erased, hear, leave
 from kmp_smsd.storage.waiting import follow
 
 _BOUND = """
-SELECT b.app, k.key_id, b.key, b.received_at FROM bindings b JOIN keys k ON k.id = b.key
-WHERE b.subscriber = ? AND b.state = 'bound' ORDER BY b.app"""
+SELECT b.app, k.key_id, b.key, b.received_at FROM bound b JOIN keys k ON k.id = b.key
+WHERE b.subscriber = ? ORDER BY b.app"""
 
 
 @dataclass(frozen=True, slots=True)

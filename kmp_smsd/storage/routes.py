@@ -202,9 +202,9 @@ class Routes:
 def _bound_here(connection: Any, subscriber: int, app: str, platform: str) -> list[Want]:
     """What the new platform is to hold, unless it is wanted there already."""
     found = connection.execute(
-        """SELECT b.key, o.key FROM bindings b
+        """SELECT b.key, o.key FROM bound b
            LEFT JOIN outbox o ON o.subscriber = b.subscriber AND o.app = b.app AND o.platform = ?
-           WHERE b.subscriber = ? AND b.app = ? AND b.state = 'bound'""",
+           WHERE b.subscriber = ? AND b.app = ?""",
         (platform, subscriber, app),
     ).fetchone()
     return [Want(subscriber, app, found[0], platform)] if found is not None and found[0] != found[1] else []

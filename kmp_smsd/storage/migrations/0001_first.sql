@@ -1,6 +1,6 @@
 -- The tables of the main job. Times are Unix milliseconds, UTC. Subscribers, keys and bindings are integers everywhere;
--- one table each knows their names. `outbox` and `journal` have no foreign keys: their numbers were read in the same
--- transaction, from tables that only blank a row and never delete it, and a second check of each costs intake dearly.
+-- one table each knows their names. `bindings`, `outbox` and `journal` have no foreign keys: their numbers were read in
+-- the same transaction, from tables that only blank a row and never delete it, and a second check costs intake dearly.
 
 CREATE TABLE store (              -- one row: what this database belongs to
   one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -59,8 +59,8 @@ CREATE TABLE registrations (
 
 CREATE TABLE bindings (
   id INTEGER PRIMARY KEY,
-  key INTEGER NOT NULL REFERENCES keys (id),
-  subscriber INTEGER NOT NULL REFERENCES subscribers (number),
+  key INTEGER NOT NULL,
+  subscriber INTEGER NOT NULL,
   app TEXT NOT NULL,
   state TEXT NOT NULL CHECK (state IN ('bound', 'superseded', 'withdrawn')),
   received_at INTEGER NOT NULL,
@@ -70,7 +70,6 @@ CREATE TABLE bindings (
   CHECK ((state = 'bound') = (ended_at IS NULL))
 ) STRICT;
 CREATE UNIQUE INDEX one_binding_per_key ON bindings (key) WHERE state = 'bound';
-CREATE UNIQUE INDEX one_binding_per_place ON bindings (subscriber, app) WHERE state = 'bound';
 CREATE INDEX ended_bindings ON bindings (key, subscriber, app) WHERE state <> 'bound';
 CREATE INDEX ended_bindings_of_subscriber ON bindings (subscriber) WHERE state <> 'bound';
 
@@ -134,6 +133,19 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_due ON outbox (platform, try_at)
   WHERE wanted_version <> confirmed_version AND wanted_version <> rejected_version;
 CREATE INDEX outbox_rejected ON outbox (subscriber, app) WHERE wanted_version = rejected_version;
+
+-- What is bound at a place is what is wanted there, at one platform: so a place is found by its row of the outbox. An
+-- index of bindings by place would be one more page to write, of four, for each binding.
+CREATE VIEW bound AS
+SELECT b.id, b.key, o.subscriber, o.app, b.received_at, b.bound_at
+FROM outbox o CROSS JOIN bindings b
+  ON b.key = o.key AND b.state = 'bound' AND b.subscriber = o.subscriber AND b.app = o.app;
+
+CREATE TRIGGER one_binding_per_place BEFORE INSERT ON bindings
+WHEN NEW.state = 'bound' AND EXISTS (SELECT 1 FROM bound WHERE subscriber = NEW.subscriber AND app = NEW.app)
+BEGIN
+  SELECT RAISE(ABORT, 'another key is bound at this subscriber and app');
+END;
 
 CREATE TABLE journal (            -- insert-only
   id INTEGER PRIMARY KEY,
