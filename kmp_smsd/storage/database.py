@@ -38,7 +38,7 @@ PRAGMA secure_delete = ON;
 PRAGMA wal_autocheckpoint = 0;
 PRAGMA journal_size_limit = 134217728;
 PRAGMA temp_store = MEMORY;
-PRAGMA cache_size = -16384;
+PRAGMA cache_size = -4096;
 PRAGMA busy_timeout = {BUSY_TIMEOUT_MS};
 """
 
