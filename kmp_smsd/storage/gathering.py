@@ -15,20 +15,23 @@ from kmp_smsd.storage.waiting import Waiter, read_waiters
 
 REARM_AFTER_MS = 3_600_000
 
-# The two questions of every message. CROSS JOIN keeps SQLite from turning the joins round: the batch is always the outer
-# loop. What is rare is asked about here by a look into an index that is small for that reason, and read below.
+# The two questions of every message, each answered in one step of SQLite. CROSS JOIN keeps SQLite from turning the joins
+# round: the batch is always the outer loop. What is rare is asked about here by a look into an index that is small for
+# that reason, and read below.
 _SUBSCRIBERS = """
-SELECT s.mdn, s.number, EXISTS (SELECT 1 FROM subscribers e INDEXED BY subscribers_erasing
-                                WHERE e.number = s.number AND e.erasing_at IS NOT NULL),
+SELECT json_group_array(json_array(
+  s.mdn, s.number, EXISTS (SELECT 1 FROM subscribers e INDEXED BY subscribers_erasing
+                            WHERE e.number = s.number AND e.erasing_at IS NOT NULL),
   EXISTS (SELECT 1 FROM waiting w WHERE w.subscriber = s.number),
-  r.app, o.key, o.wanted_version = o.rejected_version AND o.wanted_at <= ?
+  r.app, o.key, o.wanted_version = o.rejected_version AND o.wanted_at <= ?))
 FROM json_each(?) j CROSS JOIN subscribers s ON s.mdn = j.value
 LEFT JOIN registrations r ON r.subscriber = s.number
 LEFT JOIN outbox o ON o.subscriber = r.subscriber AND o.app = r.app AND o.key IS NOT NULL"""
 
 # A terminal is vendor + serial; only where a message may have to name its app does the number of its keys matter.
 _KEYS = """
-SELECT k.key_id, b.id, b.subscriber, b.app, b.received_at,
+SELECT json_group_array(json_array(
+  k.key_id, b.id, b.subscriber, b.app, b.received_at,
   EXISTS (SELECT 1 FROM bindings e WHERE e.key = k.id AND e.state <> 'bound'),
   EXISTS (SELECT 1 FROM holds h WHERE h.key = k.id AND h.state IN ('open', 'refused')),
   k.id, k.state = 'live', k.app,
@@ -37,7 +40,7 @@ SELECT k.key_id, b.id, b.subscriber, b.app, b.received_at,
       SELECT 1 FROM keys t CROSS JOIN imports ti ON ti.id = t.import
       WHERE t.serial = k.serial AND ti.vendor = i.vendor AND ti.live_at IS NOT NULL AND t.state IN ('live', 'suspended')
       LIMIT 2))
-  END, k.valid_from, k.valid_until
+  END, k.valid_from, k.valid_until))
 FROM json_each(?) j CROSS JOIN keys k ON k.key_id = j.value
 CROSS JOIN imports i ON i.id = k.import
 LEFT JOIN bindings b ON b.key = k.id AND b.state = 'bound'
@@ -91,7 +94,7 @@ def _gather_subscribers(database: Database, batch: Batch, mdns: set[str]) -> set
     occupants: set[int] = set()
     waiting: set[int] = set()
     registrations: dict[int, dict[str, None]] = {}
-    for mdn, subscriber, is_erased, waits, app, key, rejected in database.rows(
+    for mdn, subscriber, is_erased, waits, app, key, rejected in database.array(
         _SUBSCRIBERS, (facts.now - REARM_AFTER_MS, json.dumps(list(mdns)))
     ):
         facts.subscribers[mdn] = subscriber
@@ -116,7 +119,7 @@ def _gather_keys(database: Database, batch: Batch, key_ids: set[str], oldest: in
     facts = batch.facts
     ended: list[int] = []
     held: list[int] = []
-    for key_id, binding, subscriber, app, received_at, is_ended, is_held, *key in database.rows(
+    for key_id, binding, subscriber, app, received_at, is_ended, is_held, *key in database.array(
         _KEYS, (json.dumps(list(key_ids)),)
     ):
         number, usable, *limits = key
