@@ -15,7 +15,7 @@ from kmp_smsd.storage.waiting import Waiter, read_waiters
 
 REARM_AFTER_MS = 3_600_000
 
-# The two questions of every message, each answered in one step of SQLite. CROSS JOIN keeps SQLite from turning the joins
+# The two questions of every message, each answered in one step of SQLite. CROSS JOIN keeps it from turning the joins
 # round: the batch is always the outer loop. What is rare is asked about here by a look into an index that is small for
 # that reason, and read below.
 _SUBSCRIBERS = """
