@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -68,8 +68,8 @@ class ChannelDown(Exception):
 class Channel(Protocol):
     """One open road to one platform. Blocks; lives in one worker thread."""
 
-    def deliver(self, batch: Sequence[Delivery]) -> Iterator[Result]:
-        """Send `batch` and yield one result per delivery, as the platform answers.
+    def deliver(self, deliveries: Iterable[Delivery]) -> Iterator[Result]:
+        """Send `deliveries`, each taken when there is room for it, and yield one result for each as it is answered.
 
         Raises ChannelDown when the platform is gone; what had no result by then is tried again.
         """

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import paramiko
@@ -35,14 +36,14 @@ class SshChannel:
         self._clock = clock
         self._last_id = 0
 
-    def deliver(self, batch: Sequence[Delivery]) -> Iterator[Result]:
-        """Send `batch`, at most a window of it ahead of the answers, and yield the results as they come.
+    def deliver(self, deliveries: Iterable[Delivery]) -> Iterator[Result]:
+        """Send `deliveries`, at most a window of them ahead of the answers, and yield the results as they come.
 
-        Raises ChannelDown; what had no result by then is not known to be held. A caller that stops before the end
-        closes the channel, since answers would be left in it.
+        Each is taken when it is sent. Raises ChannelDown; what had no result by then is not known to be held. A caller
+        that stops before the end closes the channel, since answers would be left in it.
         """
-        keys = [delivery.key for delivery in batch if isinstance(delivery, Bind)]
-        waiting = iter(batch)
+        keys: deque[bytes] = deque(maxlen=2 * self._window)  # sent lately: not to be seen in an error
+        waiting = iter(deliveries)
         unanswered: dict[int, Delivery] = {}
         whole = False
         try:
@@ -64,11 +65,13 @@ class SshChannel:
         self._stream.close()
 
     def _send(
-        self, waiting: Iterator[Delivery], unanswered: dict[int, Delivery], keys: Sequence[bytes]
+        self, waiting: Iterator[Delivery], unanswered: dict[int, Delivery], keys: deque[bytes]
     ) -> Iterator[Rejected]:
         burst: list[bytes] = []
         too_long: list[Rejected] = []
         while len(unanswered) < self._window and (delivery := next(waiting, None)) is not None:
+            if isinstance(delivery, Bind):
+                keys.append(delivery.key)
             self._last_id += 1
             line = wire.encode_delivery(self._last_id, delivery)
             if len(line) > self.peer.max_line:
@@ -80,7 +83,7 @@ class SshChannel:
             self._stream.send(b"".join(burst), self._answer_within_s, keys)
         yield from too_long
 
-    def _result(self, line: bytes, unanswered: dict[int, Delivery], keys: Sequence[bytes]) -> Result:
+    def _result(self, line: bytes, unanswered: dict[int, Delivery], keys: Collection[bytes]) -> Result:
         try:
             answer = wire.parse_answer(line, keys)
         except wire.WireError as error:

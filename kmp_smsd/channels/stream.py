@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
 from contextlib import suppress
 
 import paramiko
@@ -47,7 +47,7 @@ class Stream:
         self._channel = transport.open_session()
         self._channel.exec_command(command)
 
-    def send(self, octets: bytes, within_s: float, keys: Sequence[bytes] = ()) -> None:
+    def send(self, octets: bytes, within_s: float, keys: Collection[bytes] = ()) -> None:
         """Send all of `octets`; raises ChannelDown when the far side takes none of them for `within_s`.
 
         Nothing is sent to a host that showed another key when the connection was given new session keys (RFC 4253,
@@ -63,7 +63,7 @@ class Stream:
         except (OSError, EOFError, paramiko.SSHException):
             raise self._ended(keys) from None
 
-    def receive(self, within_s: float, keys: Sequence[bytes] = ()) -> list[bytes]:
+    def receive(self, within_s: float, keys: Collection[bytes] = ()) -> list[bytes]:
         """Wait for at least one whole line; return all that are there, without their line feeds.
 
         Raises ChannelDown after `within_s` without one, at the end of the stream, and for a line without an end.
@@ -97,7 +97,7 @@ class Stream:
         self._closed = True
         self._transport.close()
 
-    def down(self, why: str, keys: Sequence[bytes] = ()) -> ChannelDown:
+    def down(self, why: str, keys: Collection[bytes] = ()) -> ChannelDown:
         """Close the connection; the error to raise for it. `keys` are those that must not be seen in it."""
         closed, said = self._closed, self._presentable(self._muttered or self._last_said, keys)
         self.close()
@@ -105,7 +105,7 @@ class Stream:
             return ChannelDown(f"{self.host}: closed by us")
         return ChannelDown(f"{self.host}: {why}" + (f" (it said: {said})" if said else ""))
 
-    def _ended(self, keys: Sequence[bytes]) -> ChannelDown:
+    def _ended(self, keys: Collection[bytes]) -> ChannelDown:
         # Where the whole connection broke there is no status, and no use in waiting for it.
         if self._transport.is_active():
             self._channel.status_event.wait(EXIT_STATUS_WITHIN_S)
@@ -115,7 +115,7 @@ class Stream:
             return self.down(f"the receiver ended with exit status {status}", keys)
         return self.down("the connection broke", keys)
 
-    def _drain(self, keys: Sequence[bytes]) -> None:
+    def _drain(self, keys: Collection[bytes]) -> None:
         for _ in range(DRAINED_READS):
             if not self._channel.recv_stderr_ready():
                 return
@@ -128,7 +128,7 @@ class Stream:
                 self._last_said = line
                 self._log(line, keys)
 
-    def _log(self, line: bytes, keys: Sequence[bytes]) -> None:
+    def _log(self, line: bytes, keys: Collection[bytes]) -> None:
         self._logged += 1
         if self._logged <= LOGGED_LINES:  # else nothing of it is looked at: hiding keys costs time
             said = self._presentable(line, keys)
@@ -137,5 +137,5 @@ class Stream:
         elif self._logged == LOGGED_LINES + 1:
             log.warning("platform %s says much: its standard error is no longer logged", self._name)
 
-    def _presentable(self, line: bytes, keys: Sequence[bytes]) -> str:
+    def _presentable(self, line: bytes, keys: Collection[bytes]) -> str:
         return presentable(line.decode("latin-1"), keys, allowance=self._allowance)

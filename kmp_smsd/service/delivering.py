@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from twisted.logger import Logger
 
@@ -19,6 +20,8 @@ from kmp_smsd.storage import Store, StoreError
 from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, Settlement
 from kmp_smsd.storage.routes import PlatformState
 
+BATCH_ROWS = 2_000  # that are looked up at once; their keys are in clear only while they are on the road
+FRESH_S = 1.0  # so long what was looked up counts as wanted still; a slow platform's rows are looked up again
 SETTLE_EVERY_S = 0.2  # a slow platform's confirmations do not wait for its last answer
 UNSENDABLE_RETRY_MS = 3_600_000
 REPORT_EVERY_S = 10.0
@@ -66,7 +69,6 @@ class Deliverer:
         open_store: Callable[[], Store],
         patience: Patience,
         *,
-        batch_rows: int = 200,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -75,7 +77,6 @@ class Deliverer:
         self._open_channel = open_channel
         self._open_store = open_store
         self._patience = patience
-        self._batch_rows = batch_rows  # keys in clear at once
         self._monotonic, self._wall = monotonic, wall
         self._channel: Channel | None = None
         self._store: Store | None = None
@@ -152,50 +153,71 @@ class Deliverer:
     def _deliver_all(self, store: Store) -> Ended:
         while not self._stopping.is_set():
             one_by_one = self._state.paused or self._failures >= ONE_BY_ONE_AFTER
-            rows = store.outbox.due(self.platform, self._now(), 1 if one_by_one else self._batch_rows)
+            rows = store.outbox.due(self.platform, self._now(), 1 if one_by_one else BATCH_ROWS)
             if not rows:
                 break
-            sendable = self._prepare(store, rows)
-            if not sendable:
-                continue
-            if self._channel is None:
-                self._channel = self._open_channel(self._cancel)
-            if self._stopping.is_set():  # meanwhile: `abort` had no connection to close
-                break
-            self._deliver(store, self._channel, sendable)
+            unsendable: list[Postpone] = []
+            deliveries = self._prepare(store, rows, unsendable)
+            try:
+                first = next(deliveries, None)
+                if first is None:  # nobody is called where nothing may be sent
+                    continue
+                if self._channel is None:
+                    self._channel = self._open()
+                if self._stopping.is_set():  # meanwhile: `abort` had no connection to close
+                    break
+                self._deliver(store, self._channel, chain([first], deliveries))
+            finally:
+                self._put_off(store, unsendable)
             if self._state.paused:
                 return Ended("paused after many rejections", PAUSED_TRY_MS)
         return Ended(None)
 
-    def _prepare(self, store: Store, rows: Sequence[OutboxRow]) -> dict[tuple[str, str], tuple[OutboxRow, Delivery]]:
-        """What may be sent, by MDN and app; the rest is put off until its key changes, or for an hour."""
-        sendable: dict[tuple[str, str], tuple[OutboxRow, Delivery]] = {}
-        unsendable: list[Settlement] = []
+    def _open(self) -> Channel:
+        """Connect; where that fails, it is not for what would have been sent."""
+        suspects, self._suspects = self._suspects, {}
+        channel = self._open_channel(self._cancel)
+        self._suspects = suspects
+        return channel
+
+    def _prepare(self, store: Store, rows: Sequence[OutboxRow], unsendable: list[Postpone]) -> Iterator[Delivery]:
+        """What may be sent of `rows`, each made when there is room for it; the rest is added to `unsendable`.
+
+        Ends where `rows` are no longer fresh, or `stop` was called. What was made is among the suspects.
+        """
+        self._suspects = {}
+        until = self._monotonic() + FRESH_S
         for row in rows:
-            self._suspects = {(row.mdn, row.app_id): row}
+            place = (row.mdn, row.app_id)
             try:
-                sendable[row.mdn, row.app_id] = (row, self._preparer.prepare(row, store.sealed_data_keys))
+                delivery = self._preparer.prepare(row, store.sealed_data_keys)
             except Unsendable as error:
                 unsendable.append(Postpone(row, self._now() + UNSENDABLE_RETRY_MS, str(error)))
-        self._suspects = {}
+                continue
+            except Exception:
+                self._suspects = {place: row}
+                raise
+            self._suspects[place] = row
+            yield delivery
+            if self._stopping.is_set() or self._monotonic() >= until:
+                return
+
+    def _put_off(self, store: Store, unsendable: Sequence[Postpone]) -> None:
+        """Put these off until their keys change, or for an hour."""
         if unsendable:
             self.log.warn(
                 "platform {platform}: {count} deliveries cannot be sent, the first because {reason}",
                 platform=self.platform,
                 count=len(unsendable),
-                reason=unsendable[0].reason if isinstance(unsendable[0], Postpone) else "",
+                reason=unsendable[0].reason,
             )
             store.outbox.settle(self.platform, unsendable, self._now())
-        return sendable
 
-    def _deliver(
-        self, store: Store, channel: Channel, sendable: dict[tuple[str, str], tuple[OutboxRow, Delivery]]
-    ) -> None:
+    def _deliver(self, store: Store, channel: Channel, deliveries: Iterable[Delivery]) -> None:
         settlements: list[Settlement] = []
         settled_at = self._monotonic()
-        self._suspects = {place: row for place, (row, _) in sendable.items()}
         try:
-            for result in channel.deliver([delivery for _, delivery in sendable.values()]):
+            for result in channel.deliver(deliveries):
                 row = self._suspects.pop((result.delivery.mdn, result.delivery.app_id))
                 settlements.append(self._judge(store, row, result))
                 if self._monotonic() - settled_at >= SETTLE_EVERY_S:

@@ -175,5 +175,4 @@ def _deliverer(config: Config, name: str, platform: Platform, data_keys: DataKey
         channel,
         lambda: open_store(config.storage.path),
         Patience(retry_min_s=platform.retry_min_s, retry_max_s=platform.retry_max_s, jitter=random.random),
-        batch_rows=2 * platform.channel.window,
     )

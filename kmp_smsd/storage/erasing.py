@@ -164,9 +164,7 @@ class Erasing:
 
 def _remove_all(connection: Any, number: int, now: int) -> None:
     all_apps(connection, number)
-    for (app_id,) in connection.execute(
-        "SELECT app FROM bound WHERE subscriber = ?", (number,)
-    ).fetchall():
+    for (app_id,) in connection.execute("SELECT app FROM bound WHERE subscriber = ?", (number,)).fetchall():
         end_bindings(connection, "subscriber erased", now, subscriber=number, app_id=app_id)
     for (app_id,) in connection.execute(
         "SELECT DISTINCT app FROM holds WHERE subscriber = ? AND state IN ('open', 'refused')", (number,)

@@ -60,6 +60,7 @@ SELECT h.key, h.subscriber, h.app, h.id, h.state = 'refused', h.marked, h.elsewh
   SELECT 1 FROM bindings b WHERE b.id IN (h.elsewhere, h.occupant) AND b.state <> 'bound')
 FROM json_each(?) j CROSS JOIN holds h ON h.key = j.value WHERE h.state IN ('open', 'refused')"""
 
+
 @dataclass(slots=True)
 class Batch:
     """What is known before the decisions, and what the writing needs to know beside the domain's facts."""

@@ -29,6 +29,7 @@ class ChannelByHand:
 
     def deliver(self, batch):
         assert not self.closed
+        batch = list(batch)
         self.at.batches.append([delivery.mdn for delivery in batch])
         for delivery in batch:
             self.at.deliveries.append(delivery)
@@ -69,7 +70,6 @@ class At:
             self._open_channel,
             self._open_store,
             Patience(retry_min_s=5.0, retry_max_s=900.0, jitter=lambda: 1.0),
-            batch_rows=100,
             monotonic=lambda: self.elapsed_s,
             wall=lambda: self.now / 1000,
         )

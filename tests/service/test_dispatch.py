@@ -743,7 +743,7 @@ def test_key_goes_out_within_a_fifth_of_a_second_beside_a_platform_that_is_down(
         patience = Patience(retry_min_s=5.0, retry_max_s=900.0, jitter=lambda: 1.0)
         preparer = Preparer(name, [app], vendor.data_keys())
         deliverers[name] = Deliverer(
-            name, preparer, opened, lambda: open_store(path), patience, batch_rows=100, wall=lambda: at.now / 1000
+            name, preparer, opened, lambda: open_store(path), patience, wall=lambda: at.now / 1000
         )
     at = At(path, monkeypatch, deliverers)
     vendor.import_into(at.store, ("KEY-1", None), ("KEY-2", None))

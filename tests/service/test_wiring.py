@@ -280,8 +280,8 @@ def test_every_platform_has_a_deliverer_and_its_apps_lead_to_it(site, made, vend
     told = {}
 
     class Told:
-        def __init__(self, name, preparer, _open_channel, _open_store, patience, **keywords):
-            told[name] = (preparer, patience, keywords)
+        def __init__(self, name, preparer, _open_channel, _open_store, patience):
+            told[name] = (preparer, patience)
 
     monkeypatch.setattr(wiring, "Deliverer", Told)
     site.secret("master-key", vendor.private)
@@ -291,11 +291,10 @@ def test_every_platform_has_a_deliverer_and_its_apps_lead_to_it(site, made, vend
     (role,) = made(Role.DISPATCH)
     assert role.dispatcher._routes == {"meter": "metering", "tracker": "fleet", "alarm": "fleet"}
     assert set(told) == {"metering", "fleet"}
-    preparer, patience, keywords = told["metering"]
+    preparer, patience = told["metering"]
     assert (preparer._platform, preparer._apps) == ("metering", {"meter"})
     assert (patience.retry_min_s, patience.retry_max_s) == (7.5, 75.0)
     assert 0 <= patience.jitter() <= 1
-    assert keywords == {"batch_rows": 60}
     assert told["fleet"][0]._apps == {"tracker", "alarm"}
 
 
