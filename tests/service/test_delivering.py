@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
+from itertools import islice
 
 import pytest
 from pysqlite3 import dbapi2 as sqlite3
@@ -21,7 +22,7 @@ TERMINALS = range(1, 41)
 
 
 class ChannelByHand:
-    """An open road to a platform that answers as `at.answer` says."""
+    """An open road to a platform that answers as `at.answer` says, and takes `at.room` deliveries at a time."""
 
     def __init__(self, at):
         self.at = at
@@ -29,16 +30,17 @@ class ChannelByHand:
 
     def deliver(self, batch):
         assert not self.closed
-        batch = list(batch)
-        self.at.batches.append([delivery.mdn for delivery in batch])
-        for delivery in batch:
-            self.at.deliveries.append(delivery)
-            result = self.at.answer(delivery)
-            if isinstance(result, Exception):
-                raise result
-            if self.closed:
-                raise ChannelDown("closed under it")
-            yield result
+        self.at.batches.append([])
+        while taken := list(islice(batch, self.at.room)):
+            self.at.batches[-1] += [delivery.mdn for delivery in taken]
+            for delivery in taken:
+                self.at.deliveries.append(delivery)
+                result = self.at.answer(delivery)
+                if isinstance(result, Exception):
+                    raise result
+                if self.closed:
+                    raise ChannelDown("closed under it")
+                yield result
 
     def close(self):
         self.closed = True
@@ -57,6 +59,7 @@ class At:
             self.store, *[(f"KEY-{number}", None) for number in TERMINALS], ("KEY-99", "meter"), ("KEY-98", "alarm")
         )
         self.answer = Confirmed
+        self.room = 1_000
         self.unreachable = None
         self.channels, self.batches, self.deliveries = [], [], []
         self.mine = None
@@ -178,6 +181,39 @@ def test_what_comes_due_meanwhile_goes_out_in_the_same_run(at):
     assert at.run() == Ended(None)
     assert at.batches == [[mdn(1)], [mdn(2)]]
     assert len(at.channels) == 1
+
+
+def test_key_is_in_clear_only_when_there_is_room_for_it_on_the_road(at):
+    made = []
+    prepare = at.preparer.prepare
+    at.preparer.prepare = lambda row, sealed: made.append(row.mdn) or prepare(row, sealed)
+    make_due(at.store, *range(1, 11))
+    at.room, ahead = 2, []
+
+    def answer(delivery):
+        ahead.append(len(made) - len(at.deliveries))
+        return Confirmed(delivery)
+
+    at.answer = answer
+    at.run()
+    assert at.confirmed(*range(1, 11))
+    assert max(ahead) == 1  # of the two that there is room for
+
+
+def test_what_was_looked_up_a_second_ago_is_looked_up_again(at):
+    make_due(at.store, 1, 2, 3)
+    at.room = 1
+
+    def slow(delivery):
+        if delivery.mdn == mdn(1):
+            at.elapsed_s += 1.0
+            at.store.keys.revoke("KEY-2", None, at.now, compromised=True)
+        return Confirmed(delivery)
+
+    at.answer = slow
+    at.run()
+    assert [type(delivery) for delivery in at.deliveries if delivery.mdn == mdn(2)] == [Withdraw]
+    assert at.confirmed(1, 2, 3)
 
 
 def test_wanted_meanwhile_is_delivered_too(at):

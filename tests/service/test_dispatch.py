@@ -728,9 +728,10 @@ def test_key_goes_out_within_a_fifth_of_a_second_beside_a_platform_that_is_down(
         def __init__(self, _cancel):
             pass
 
-        def deliver(self, batch):
-            got.extend(delivery.mdn for delivery in batch)
-            yield from map(Confirmed, batch)
+        def deliver(self, deliveries):
+            for delivery in deliveries:
+                got.append(delivery.mdn)
+                yield Confirmed(delivery)
 
         def close(self):
             pass
