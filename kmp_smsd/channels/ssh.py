@@ -45,16 +45,19 @@ class SshChannel:
         keys: deque[bytes] = deque(maxlen=2 * self._window)  # sent lately: not to be seen in an error
         waiting = iter(deliveries)
         unanswered: dict[int, Delivery] = {}
+        lines: deque[bytes] = deque()
         whole = False
         try:
             while True:
-                # Refilled from half a window down, so that the far side gets lines in bursts and commits them together.
+                # Refilled from half a window down, so that the far side gets lines in bursts and commits them together,
+                # and has some of them while we read its answers.
                 if len(unanswered) <= self._window // 2:
                     yield from self._send(waiting, unanswered, keys)
-                if not unanswered:
+                if not unanswered and not lines:
                     break
-                for line in self._stream.receive(self._answer_within_s, keys):
-                    yield self._result(line, unanswered, keys)
+                if not lines:
+                    lines.extend(self._stream.receive(self._answer_within_s, keys))
+                yield self._result(lines.popleft(), unanswered, keys)
             whole = True
         finally:
             if not whole:
