@@ -76,7 +76,7 @@ class Erasing:
             blanked = at_once or not unconfirmed
             if blanked:
                 _blank(connection, [number])
-        return Erased(True, blanked, unconfirmed, self._database.erase_log() if blanked else True)
+        return Erased(True, blanked, unconfirmed, self._database.scrubber.scrub() if blanked else True)
 
     def finish(self) -> bool:
         """Blank whom all platforms have let go; whether there are others still. One step of a walk over them."""

@@ -70,7 +70,7 @@ class Keys:
             connection.execute("UPDATE keys SET nonce = NULL, ciphertext = NULL WHERE id = ?", (key,))
             connection.execute("UPDATE store SET erase_log = erase_log + 1")
             close_holds(connection, now, key=key)
-        return self._database.erase_log()
+        return self._database.scrubber.scrub()
 
     def get(self, key_id: str) -> dict[str, Any] | None:
         found = self._listing("k.key_id = ?", (key_id,), 1)

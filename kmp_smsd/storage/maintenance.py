@@ -17,7 +17,8 @@ import sqlite_utils
 from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.domain.shown import shown
-from kmp_smsd.storage.database import Database, connect
+from kmp_smsd.storage.connection import connect
+from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.errors import NotPossible, StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.locks import SHARED_MODE, SchemaLock
 from kmp_smsd.storage.migrations import MIGRATIONS
@@ -173,7 +174,7 @@ def restore(
             with closing(Database(copy)) as database:
                 wanted_again = Outbox(database).want_again(now)
                 Replies(database).abandon(now)
-                database.erase_log()
+                database.scrubber.scrub()
             os.chmod(copy, SHARED_MODE)
             previous = _set_aside(path, now) if path.exists() else None
             _sync(copy)

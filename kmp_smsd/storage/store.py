@@ -93,11 +93,11 @@ class Store:
     def finish_erasing(self, *, scan_every_s: float = 0.0, stopping: Callable[[], bool] = lambda: False) -> bool:
         """Blank whom all platforms have let go, and clear the files after that; whether something is left.
 
-        They cannot be cleared while somebody is reading. For `scan_every_s` and `stopping` see Database.erase_log.
+        They cannot be cleared while somebody is reading. For `scan_every_s` and `stopping` see Scrubber.scrub.
         """
         left = self.erasing.finish()
         if self._database.rows("SELECT erase_log FROM store")[0][0]:
-            return not self._database.erase_log(waits_s=(), scan_every_s=scan_every_s, stopping=stopping) or left
+            return not self._database.scrubber.scrub(waits_s=(), scan_every_s=scan_every_s, stopping=stopping) or left
         return left
 
     def sealed_data_keys(self, data_key_ids: Sequence[str]) -> dict[str, bytes]:

@@ -71,7 +71,7 @@ def test_erasure_that_waits_for_a_platform_in_no_file_tells_the_remedy(site):
 
 def test_number_stays_in_the_log_while_it_is_read(site, monkeypatch):
     site.ready("K1", "K2")
-    monkeypatch.setattr("kmp_smsd.storage.erasing.Database.erase_log", lambda *_: False)
+    monkeypatch.setattr("kmp_smsd.storage.scrubbing.Scrubber.scrub", lambda *_: False)
     assert "still in the database's log" in site.ok("subscribers", "erase", FIRST, "--yes")
 
 

@@ -6,7 +6,7 @@ from twisted.logger import LogLevel
 
 from kmp_smsd.service import erasing as erasing_module
 from kmp_smsd.service.erasing import LOOK_EVERY_S, Eraser
-from kmp_smsd.storage import StoreUnavailable, database, open_store
+from kmp_smsd.storage import StoreUnavailable, open_store, scrubbing
 from kmp_smsd.storage.maintenance import migrate
 from tests.service.by_hand import PoolByHand, ReactorByHand, finished
 from tests.storage.stock import NOW, A, B, confirm_all, import_keys, register, settle, sync
@@ -75,8 +75,8 @@ def test_log_is_emptied_after_the_reader_is_gone_though_nobody_writes(at):
 
 def test_file_is_looked_through_once_a_minute(at, monkeypatch):
     scans = []
-    find_leftovers = database.find_leftovers
-    monkeypatch.setattr(database, "find_leftovers", lambda *of: (scans.append(of), find_leftovers(*of))[1])
+    find_leftovers = scrubbing.find_leftovers
+    monkeypatch.setattr(scrubbing, "find_leftovers", lambda *of: (scans.append(of), find_leftovers(*of))[1])
     erase(at)
     confirm_all(at.store, now=NOW + 1)
     at.look()
@@ -85,7 +85,7 @@ def test_file_is_looked_through_once_a_minute(at, monkeypatch):
     at.look(20)
     assert (len(scans), at.left()) == (1, 1)
     assert at.store.erasing.show(B) is None
-    at.mine._database._scanned_at -= erasing_module.SCAN_EVERY_S
+    at.mine._database.scrubber._searched_at -= erasing_module.SCAN_EVERY_S
     at.look(5)
     assert (len(scans), at.left()) == (2, 0)
 
@@ -106,7 +106,7 @@ def test_fault_is_said_every_ten_seconds_and_mended_by_itself(at, monkeypatch, e
 def test_stop_waits_for_the_step_under_way_which_looks_no_further(at, monkeypatch):
     erase(at)
     confirm_all(at.store, now=NOW + 1)
-    find_leftovers = database.find_leftovers
+    find_leftovers = scrubbing.find_leftovers
     found, ended = [], []
 
     def find(path, stopping):
@@ -114,7 +114,7 @@ def test_stop_waits_for_the_step_under_way_which_looks_no_further(at, monkeypatc
         found.append((stopping(), find_leftovers(path, stopping), list(ended)))
         return found[0][1]
 
-    monkeypatch.setattr(database, "find_leftovers", find)
+    monkeypatch.setattr(scrubbing, "find_leftovers", find)
     at.look()
     assert found == [(True, [], [])]
     assert (ended, at.pool.stopped) == ([None], True)

@@ -12,7 +12,8 @@ import pytest
 
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.request import Unfit
-from kmp_smsd.storage import Store, database, open_store
+from kmp_smsd.storage import Store, open_store, scrubbing
+from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.storage.outbox import Postpone, Reject
 from tests.storage.stock import HOUR, NOW, B, C, confirm_all, due, import_keys, open_holds, register, settle, sync
@@ -131,13 +132,13 @@ def erase_every_other(store: Store) -> tuple[set[str], set[str]]:
 def test_copies_that_sqlite_left_in_its_pages_are_found_nowhere(path: Path, store: Store) -> None:
     gone, others = erase_every_other(store)
     assert found(path, gone | others) == others
-    with closing(database.connect(path)) as asking:
+    with closing(connect(path)) as asking:
         assert asking.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def test_sqlite_leaves_copies_that_must_be_cleared(path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """`secure_delete` does not reach them. Where this fails, leftovers.py may go."""
-    monkeypatch.setattr(database, "clear_leftovers", lambda *_: None)
+    monkeypatch.setattr(scrubbing, "clear_leftovers", lambda *_: None)
     gone, _ = erase_every_other(store)
     assert 0 < len(found(path, gone)) < 100
 
@@ -154,6 +155,6 @@ def test_no_cache_brings_a_copy_back(path: Path, store: Store) -> None:
             for number in numbers[:400]:
                 near = f"8613{int(number[4:]) ^ 1:09}"
                 register(writer, near, "meter")
-        with closing(database.connect(path)) as connection:
+        with closing(connect(path)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     assert found(path, set(numbers)) == set()

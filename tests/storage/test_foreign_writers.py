@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from kmp_smsd.storage import Store, database, open_store
+from kmp_smsd.storage import Store, database, open_store, scrubbing
+from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.erasing import SWEEP_ROWS
 from kmp_smsd.storage.maintenance import migrate
 from tests.storage.stock import HOUR, NOW
@@ -118,7 +119,7 @@ def blank(store: Store) -> None:
 
 def standing(path: Path) -> set[str]:
     """The numbers of a database that is whole, as its table and its index know them."""
-    with closing(database.connect(path)) as connection:
+    with closing(connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         numbers = {mdn for (mdn,) in connection.execute("SELECT mdn FROM subscribers NOT INDEXED WHERE mdn > ''")}
         assert numbers == {mdn for (mdn,) in connection.execute("SELECT mdn FROM subscribers WHERE mdn > ''")}
@@ -136,13 +137,13 @@ def test_nobody_commits_or_checkpoints_while_the_file_is_written(
     _, others = fill(store, 1)
     blank(store)
     said = []
-    clear_leftovers = database.clear_leftovers
+    clear_leftovers = scrubbing.clear_leftovers
 
     def cleared(path: Path, offsets: Sequence[int]) -> None:
         said.append(run(ONCE, path, 0).stdout)
         clear_leftovers(path, offsets)
 
-    monkeypatch.setattr(database, "clear_leftovers", cleared)
+    monkeypatch.setattr(scrubbing, "clear_leftovers", cleared)
     assert not store.finish_erasing()
     assert said == ["database is locked\n"]
     assert standing(path) == others
@@ -154,7 +155,7 @@ def test_file_is_not_written_when_somebody_committed_since_the_log_was_empty(
 ) -> None:
     fill(store, 1)
     blank(store)
-    empty_log, clear_leftovers = database.Database._empty_log, database.clear_leftovers
+    empty_log, clear_leftovers = database.Database.empty_log, scrubbing.clear_leftovers
     said, calls = [], []
 
     def emptied(one: database.Database) -> bool:
@@ -163,8 +164,8 @@ def test_file_is_not_written_when_somebody_committed_since_the_log_was_empty(
             said.append(run(ONCE.replace("47", f"47{len(said)}") + checkpoint, path, 5).stdout)
         return empty
 
-    monkeypatch.setattr(database.Database, "_empty_log", emptied)
-    monkeypatch.setattr(database, "clear_leftovers", lambda *of: (calls.append(of), clear_leftovers(*of)))
+    monkeypatch.setattr(database.Database, "empty_log", emptied)
+    monkeypatch.setattr(scrubbing, "clear_leftovers", lambda *of: (calls.append(of), clear_leftovers(*of)))
     assert store.finish_erasing()
     assert (said, calls) == (["committed\n"] * 2, [])
     assert not store.finish_erasing()
@@ -182,9 +183,9 @@ def test_file_stays_whole_while_somebody_else_writes_and_checkpoints(path: Path,
             erased |= gone
             expected |= kept
             blank(store)
-            store._database.erase_log()
+            store._database.scrubber.scrub()
             with open_store(path) as another:
-                another._database.erase_log(waits_s=())
+                another._database.scrubber.scrub(waits_s=())
         last, _ = foreign.communicate(timeout=60)
     assert foreign.returncode == 0
     while store.finish_erasing():
@@ -209,17 +210,17 @@ def test_killed_in_the_middle_it_is_done_by_the_next(path: Path, pages: int) -> 
 
 def test_each_step_of_clearing_empties_the_caches_of_all(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit that changes nothing would be none."""
-    monkeypatch.setattr(database, "STEP_PAGES", 1)
+    monkeypatch.setattr(scrubbing, "STEP_PAGES", 1)
     fill(store, 3, 12_000)
     blank(store)
     versions = []
-    clear_leftovers = database.clear_leftovers
+    clear_leftovers = scrubbing.clear_leftovers
 
     def cleared(path: Path, offsets: Sequence[int]) -> None:
         versions.append(store.data_version())
         clear_leftovers(path, offsets)
 
-    monkeypatch.setattr(database, "clear_leftovers", cleared)
+    monkeypatch.setattr(scrubbing, "clear_leftovers", cleared)
     assert not store.finish_erasing()
     versions.append(store.data_version())
     assert len(versions) > 3
@@ -231,15 +232,15 @@ def test_what_another_asked_for_meanwhile_stays_to_be_done(path: Path, store: St
     fill(store, 1)
     blank(store)
     mine = store._database
-    found = database._Found(*mine.rows("SELECT erase_log, cleared FROM store")[0], [])
+    found = scrubbing._Found(*mine.rows("SELECT erase_log, cleared FROM store")[0], [])
     with open_store(path) as another:
-        assert another._database.erase_log()
+        assert another._database.scrubber.scrub()
         with another._database.transaction() as connection:
             connection.execute("UPDATE store SET erase_log = ?", (found.erased,))
-    mine._found = found
-    mine.erase_log(waits_s=(), scan_every_s=3_600)
+    mine.scrubber._found = found
+    mine.scrubber.scrub(waits_s=(), scan_every_s=3_600)
     assert mine.rows("SELECT erase_log FROM store") == [(found.erased,)]
-    assert mine.erase_log()
+    assert mine.scrubber.scrub()
     assert mine.rows("SELECT erase_log FROM store") == [(0,)]
 
 
@@ -247,8 +248,8 @@ def test_file_is_looked_through_once_in_a_while(store: Store) -> None:
     for seed, done in ((1, True), (2, False)):
         fill(store, seed)
         blank(store)
-        assert store._database.erase_log(waits_s=(), scan_every_s=3_600) is done
-    assert store._database.erase_log(waits_s=())
+        assert store._database.scrubber.scrub(waits_s=(), scan_every_s=3_600) is done
+    assert store._database.scrubber.scrub(waits_s=())
 
 
 def test_what_was_found_is_remembered_while_a_reader_prevents_clearing(
@@ -257,7 +258,7 @@ def test_what_was_found_is_remembered_while_a_reader_prevents_clearing(
     fill(store, 1)
     blank(store)
     scans = []
-    find_leftovers = database.find_leftovers
+    find_leftovers = scrubbing.find_leftovers
     with open_store(path) as reader:
         connection = reader._database.connection
 
@@ -269,12 +270,12 @@ def test_what_was_found_is_remembered_while_a_reader_prevents_clearing(
                 writing.execute("UPDATE subscribers SET last_heard = last_heard + 1")
             return find_leftovers(*of)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(database, "find_leftovers", find)
+        monkeypatch.setattr(scrubbing, "find_leftovers", find)
         with open_store(path) as third:
             writer = third._database
-            assert not store._database.erase_log(waits_s=())
+            assert not store._database.scrubber.scrub(waits_s=())
         connection.execute("COMMIT")
-    assert store._database.erase_log(waits_s=(), scan_every_s=3_600)
+    assert store._database.scrubber.scrub(waits_s=(), scan_every_s=3_600)
     assert len(scans) == 1
 
 
@@ -284,6 +285,6 @@ def test_file_whose_pages_cannot_be_told_apart_is_left_alone_and_that_is_said_on
     monkeypatch.setattr("kmp_smsd.storage.leftovers._PAGES_MAX", 1)
     fill(store, 1)
     for _ in range(2):
-        assert store._database.erase_log()
+        assert store._database.scrubber.scrub()
     (said,) = [record.getMessage() for record in caplog.records]
     assert "may stay in unused parts" in said
