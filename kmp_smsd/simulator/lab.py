@@ -118,6 +118,7 @@ class Lab:
         self.roles: list[Role] = []
         self._sync, self._link, self._channel = dict(sync or {}), dict(link or {}), dict(channel or {})
         self._numbering = dict(numbering or {})
+        self.links = 1  # to the SMSC, as `write_config` makes them
         self._apps = {name: tuple(apps) for name, apps in platforms.items()}
 
     def __enter__(self) -> Lab:
@@ -173,6 +174,14 @@ class Lab:
 
     def write_config(self) -> None:
         """Write kmp-smsd.toml and platforms.d as they are now."""
+        link = {
+            "hosts": [f"127.0.0.1:{self.smsc.port}"],
+            "system_id": "kmp",
+            "password": {"file": str(self.directory / "smsc-password")},
+            "reconnect_min_s": 0.1,
+            "reconnect_max_s": 1.0,
+            **self._link,
+        }
         main = {
             "storage": {"path": str(self.database)},
             "secrets": {
@@ -186,16 +195,7 @@ class Lab:
                 **self._numbering,
             },
             "sync": {"short_codes": [SHORT_CODE], **self._sync},
-            "smsc": {
-                "lab": {
-                    "hosts": [f"127.0.0.1:{self.smsc.port}"],
-                    "system_id": "kmp",
-                    "password": {"file": str(self.directory / "smsc-password")},
-                    "reconnect_min_s": 0.1,
-                    "reconnect_max_s": 1.0,
-                    **self._link,
-                }
-            },
+            "smsc": {"lab" if number == 0 else f"lab-{number}": link for number in range(self.links)},
         }
         _write(self.config, main)
         platforms = self.directory / "platforms.d"

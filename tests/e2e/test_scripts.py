@@ -10,15 +10,22 @@ from pathlib import Path
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
-def test_benchmark_measures_every_road() -> None:
+def test_benchmark_measures_every_road(tmp_path: Path) -> None:
+    history = tmp_path / "history.jsonl"
     words = [
-        "--keys", "3000", "--messages", "300", "--rounds", "1", "--windows", "10",
-        "--end-to-end", "300", "--requests", "0", "--json",
+        "--keys", "3000", "--messages", "300", "--rounds", "1", "--windows", "10", "--links", "2", "--requests", "50",
+        "--rate", "200", "--seconds", "1", "--end-to-end", "300", "--import", "100", "--scale", "600",
+        "--history", str(history), "--json",
     ]  # fmt: skip
     done = subprocess.run(
-        [sys.executable, SCRIPTS / "bench", *words], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, SCRIPTS / "bench", *words], capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)
-    assert {"floor", "new bindings", "repeats", "message to receipt over SSH"} <= {row["what"] for row in rows}
-    assert all(row["per second"] > 0 for row in rows)
+    rows = {row["what"]: row for row in json.loads(done.stdout)}
+    assert {"floor", "new bindings", "repeats", "refusals", "mix", "message to receipt over SSH"} <= rows.keys()
+    assert {"new bindings beside a backup, 200/s", "import of keys", "new bindings, 600 keys stored"} <= rows.keys()
+    assert all(row["per second"] > 0 for row in rows.values())
+    assert rows["new bindings"]["p99 ms"] >= rows["new bindings"]["p50 ms"] > 0
+    assert 0 < rows["new bindings"]["ratio to floor"] < 1
+    (kept,) = map(json.loads, history.read_text().splitlines())
+    assert {row["what"] for row in kept["rows"]} == rows.keys()

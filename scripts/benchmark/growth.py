@@ -1,0 +1,53 @@
+"""The rate of new bindings against the rows that are stored, and how long a role takes to be ready."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmark.generator import Generator
+from benchmark.process import cpu_s, limit, peak_octets
+from benchmark.rounds import Rounds
+from benchmark.sample import Sample, summed_up
+from benchmark.stock import Fresh, fill, message
+from kmp_smsd.simulator.lab import Lab
+
+
+def measure(lab: Lab, generator: Generator, sizes: Sequence[int], messages: int) -> Iterator[dict[str, object]]:
+    """Fill up to each of `sizes` and bind at window 100. The ratio is to the first size."""
+    filled, first = 0, 0.0
+    for size in sorted(sizes):
+        fill(lab.database, lab.directory / "master.pub", range(filled, size))
+        fresh = Fresh(range(filled, size))
+        filled = size
+        rounds = Rounds(lab, generator, fresh)
+        began = time.perf_counter()
+        with rounds.intake(1) as pid:
+            ready_s = time.perf_counter() - began
+            used_s = cpu_s(pid)
+            run = generator.closed_loop([message(number) for number in fresh.take(min(messages, size // 2))], 100)
+            used_s = cpu_s(pid) - used_s
+            sample = Sample(
+                f"new bindings, {size:,} keys stored", 1, 100, run, used_s, peak_octets(pid),
+                limit(run.took_s, run.busy, [used_s]),
+            )  # fmt: skip
+        (row,) = summed_up([sample])
+        first = first or run.per_second
+        yield {**row, "ratio to floor": None, "stored": size, "of first": round(run.per_second / first, 3),
+               "ready s": round(ready_s, 2)}  # fmt: skip
+
+
+def plot(rows: Sequence[dict[str, object]], file: Path) -> None:
+    """Draw what `measure` gave. Needs matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise SystemExit("bench: --plot needs matplotlib: .venv/bin/pip install matplotlib") from None
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([row["stored"] for row in rows], [row["per second"] for row in rows], marker="o")
+    axes.set(xscale="log", xlabel="keys and registrations stored", ylabel="new bindings per second (window 100)")
+    axes.set_ylim(bottom=0)
+    axes.grid(visible=True, alpha=0.3)
+    figure.savefig(file, dpi=120)

@@ -1,0 +1,150 @@
+"""What is measured once, and whole: the road to the platform, a business system, an import, latency beside others."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from statistics import median
+
+from pysqlite3 import dbapi2 as sqlite3
+
+from benchmark.generator import Generator
+from benchmark.process import cpu_s, limit, peak_octets
+from benchmark.rounds import Rounds
+from benchmark.sample import Sample, road, summed_up
+from benchmark.stock import APP, Fresh, mdn, message
+from kmp_smsd.simulator.lab import Lab
+from kmp_smsd.storage import Store, open_store
+
+_WAIT_S = 3_600.0
+
+
+def to_the_platform(
+    lab: Lab, rounds: Rounds, generator: Generator, subjects: Sequence[int]
+) -> Iterator[dict[str, object]]:
+    """Both roles over OpenSSH: what was due first, then from the first message of `subjects` to the last receipt."""
+    with open_store(lab.database) as store:
+        earlier = sum(row["due"] for row in store.routes.platforms())
+        began = time.perf_counter()
+        dispatch = lab.start_role("dispatch")
+        _all_confirmed(lab, store)
+        yield road("dispatch alone over SSH", earlier, time.perf_counter() - began)
+        with rounds.intake(1) as intake:
+            pids = (intake, dispatch.process.pid)
+            before = [cpu_s(pid) for pid in pids]
+            began = time.perf_counter()
+            run = generator.closed_loop([message(number) for number in subjects], 100)
+            _all_confirmed(lab, store)
+            took_s = time.perf_counter() - began
+            used_s = [cpu_s(pid) - used for pid, used in zip(pids, before, strict=True)]
+            peaks = [round(peak_octets(pid) / 1e6) for pid in pids]
+            yield road(
+                "message to receipt over SSH", len(subjects), took_s, links=1, window=100,
+                **{"CPU us": round(1e6 * sum(used_s) / len(subjects), 1), "peak MB": max(peaks)},
+                limit=limit(took_s, run.busy * run.took_s / took_s, used_s),
+            )  # fmt: skip
+        dispatch.stop()
+
+
+def at_a_rate(
+    lab: Lab, rounds: Rounds, generator: Generator, fresh: Fresh, rate: float, seconds: float
+) -> Iterator[dict[str, object]]:
+    """Answer times of new bindings that come at a fixed rate: alone, beside dispatch, a backup, and an import."""
+    count = int(rate * seconds)
+    samples: list[Sample] = []
+
+    def sample(what: str, pid: int) -> None:
+        used_s = cpu_s(pid)
+        run = generator.open_loop([message(number) for number in fresh.take(count)], rate)
+        used_s = cpu_s(pid) - used_s
+        samples.append(
+            Sample(f"{what}, {rate:,.0f}/s", 1, 0, run, used_s, peak_octets(pid), limit(run.took_s, run.busy, [used_s]))
+        )
+
+    with rounds.intake(1) as pid:
+        sample("new bindings", pid)
+        backup = subprocess.Popen(
+            lab.words("db", "backup", str(lab.directory / "backup.db")), stdout=subprocess.DEVNULL
+        )
+        sample("new bindings beside a backup", pid)
+        backup.wait()
+        dispatch = lab.start_role("dispatch")
+        sample("new bindings beside dispatch", pid)
+        dispatch.stop()
+    yield from summed_up(samples)
+
+
+def business_system(lab: Lab, rounds: Rounds, generator: Generator, count: int) -> Iterator[dict[str, object]]:
+    """A business system's requests while intake takes repeats of those who are bound, and what these are left."""
+    bound = rounds.bound
+    load = [message(number) for number in bound[:2_000]]
+    subjects, news = range(500_000_000, 500_000_000 + count), range(600_000_000, 600_000_000 + count)
+    works = {
+        "add": [{"op": "add", "mdn": mdn(one), "apps": [APP]} for one in subjects],
+        "add again": [{"op": "add", "mdn": mdn(one), "apps": [APP]} for one in subjects],
+        "renumber": [_renumbering(old, new) for old, new in zip(subjects, news, strict=True)],
+        "remove": [{"op": "remove", "mdn": mdn(one), "all": True} for one in news],
+        "renumber with a key": [_renumbering(one, 700_000_000 + one) for one in bound],
+    }
+    with rounds.intake(1):
+        generator.closed_loop(load[:1], 1)
+        for name, requests in works.items():
+            file = lab.directory / "requests"
+            lines = [{"id": f"{name.removesuffix(' again')}-{number}", **one} for number, one in enumerate(requests)]
+            file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            beside: list[float] = []
+            began = time.perf_counter()
+            with open(lab.directory / "results", "wb") as results:
+                applying = subprocess.Popen(lab.words("registrations", "apply", str(file)), stdout=results)
+                while applying.poll() is None:
+                    beside.append(generator.closed_loop(load, 100).per_second)
+            took_s = time.perf_counter() - began
+            if applying.returncode:
+                raise SystemExit(f"bench: {name}: exit {applying.returncode}")
+            yield road(f"requests: {name}, beside intake", len(requests), took_s)
+            yield {"what": "  repeats meanwhile", "links": 1, "window": 100, "per second": round(median(beside)),
+                   "lowest": round(min(beside)), "highest": round(max(beside))}  # fmt: skip
+
+
+def importing(lab: Lab, count: int) -> Iterator[dict[str, object]]:
+    """An import of encrypted keys, and the same rows written in clear with one `executemany`."""
+    rows = [(f"I{number:08d}", number.to_bytes(16, "big").hex(), f"I{number}") for number in range(count)]
+    database = sqlite3.connect(lab.directory / "plain.db", isolation_level=None)
+    database.executescript(
+        """PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+           CREATE TABLE keys (id INTEGER PRIMARY KEY, key_id TEXT UNIQUE, key TEXT, serial TEXT);
+           CREATE INDEX terminals ON keys (serial)"""
+    )
+    began = time.perf_counter()
+    database.execute("BEGIN")
+    database.executemany("INSERT INTO keys (key_id, key, serial) VALUES (?, ?, ?)", rows)
+    database.execute("COMMIT")
+    plain_s = time.perf_counter() - began
+    database.close()
+    yield road("the same rows in clear, executemany", count, plain_s)
+    file = lab.directory / "keys.csv"
+    with file.open("w", newline="") as lines:
+        writer = csv.writer(lines)
+        writer.writerow(("key_id", "key", "serial"))
+        writer.writerows(rows)
+    began = time.perf_counter()
+    lab.command("keys", "import", str(file), "--vendor", "Bench import", "--plaintext")
+    took_s = time.perf_counter() - began
+    yield road("import of keys", count, took_s, **{"ratio to floor": round(plain_s / took_s, 3)})
+
+
+def _all_confirmed(lab: Lab, store: Store) -> None:
+    names = [*lab.platforms, ""]
+
+    def confirmed() -> bool:
+        now = int(time.time() * 1000)
+        return all(store.outbox.next_try(name, now) is None for name in names)
+
+    lab.wait_for(confirmed, "every receipt", within_s=_WAIT_S)
+
+
+def _renumbering(old: int, new: int) -> dict[str, str]:
+    return {"op": "renumber", "mdn": mdn(old), "to": mdn(new)}

@@ -1,0 +1,77 @@
+"""Floor, daemon and peer under the same loads, in turn, so that what the machine does meanwhile meets all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmark import kannel
+from benchmark.generator import Generator
+from benchmark.process import cpu_s, limit, peak_octets, started
+from benchmark.sample import FLOOR, Sample
+from benchmark.stock import Fresh, message, mixed, stranger
+from kmp_smsd.simulator.lab import Lab
+
+
+class Rounds:
+    """Measures one installation."""
+
+    def __init__(self, lab: Lab, generator: Generator, fresh: Fresh) -> None:
+        self._lab = lab
+        self._generator = generator
+        self._fresh = fresh
+        self.bound: list[int] = []  # the last terminals that were
+
+    def measure(self, links: int, window: int, messages: int, workloads: Sequence[str], peer: str) -> Iterator[Sample]:
+        """One round: new bindings first, so that there is something to repeat."""
+        generator = self._generator
+        subjects = self._fresh.take(messages)
+        news = [message(number) for number in subjects]
+
+        def sample(what: str, pid: int, load: Sequence[bytes]) -> Sample:
+            used_s = cpu_s(pid)
+            run = generator.closed_loop(load, window)
+            used_s = cpu_s(pid) - used_s
+            return Sample(
+                what, links, window, run, used_s, peak_octets(pid), limit(run.took_s, run.busy, [used_s])
+            )  # fmt: skip
+
+        with self._floor(links) as pid:
+            yield sample(FLOOR, pid, news)
+        if peer == "kannel":
+            with kannel.started(self._lab.directory / "kannel", generator, links) as pid:
+                yield sample("kannel acknowledges", pid, news)
+        with self.intake(links) as pid:
+            yield sample("new bindings", pid, news)
+            if "repeats" in workloads:
+                yield sample("repeats", pid, news)
+            if "refusals" in workloads:
+                yield sample("refusals", pid, [stranger(number) for number in subjects])
+            if "mix" in workloads:
+                yield sample("mix", pid, mixed(self._fresh.take(2 * messages // 5), subjects))
+        self.bound = subjects
+
+    @contextmanager
+    def intake(self, links: int) -> Iterator[int]:
+        """Run intake with so many links to the generator; its process."""
+        self._lab.links = links
+        self._lab.write_config()
+        role = self._lab.start_role_unbound("intake")
+        self._generator.accept(links)
+        try:
+            yield role.process.pid
+        finally:
+            self._generator.hang_up()
+            role.stop()
+
+    @contextmanager
+    def _floor(self, links: int) -> Iterator[int]:
+        database = self._lab.directory / "floor.db"
+        for file in database.parent.glob("floor.db*"):
+            file.unlink()
+        program = Path(__file__).with_name("floor.py")
+        with started(program, database, self._generator.port, links) as process:
+            self._generator.accept(links)
+            yield process.pid
+            self._generator.hang_up()
