@@ -69,6 +69,7 @@ class Dispatcher(Service):
         self._data_version: int | None = None
         self._kept = False  # what has a file is not to be forgotten
         self._routed = False  # each app is routed and all of its deliveries have followed
+        self._hastened = False  # what waited for a later try when we started is due
         self._moving: Iterator[int] | None = None  # the steps in which they do
         self._stopping = False
         self._faults = Repeats()
@@ -129,8 +130,9 @@ class Dispatcher(Service):
         if names := self._store.routes.to_forget(self._workers):
             yield from self._store.routes.forget(names, now)
             self.log.info("platforms forgotten: {names}", names=", ".join(names))
-        # what waits for a later try may have waited for what was mended before this start
-        yield from self._store.outbox.hasten(self._workers, now)
+        if not self._hastened:  # what waits for a later try may have waited for what was mended before this start
+            yield from self._store.outbox.hasten(self._workers, now)
+            self._hastened = True
 
     def _look(self) -> Deferred[Any]:
         """See where something is due, and put workers on it. The next look waits for this one."""

@@ -240,9 +240,7 @@ class Outbox:
             condition += " AND subscriber = (SELECT number FROM subscribers WHERE mdn = ?)"
             parameters.append(mdn)
         self._hurry(now, platform, mdn)
-        retried = 0
-        while step := self._retry_waiting(condition, parameters, now):
-            retried += step
+        retried = sum(self._retry_waiting(condition, parameters, now))
         while step := self._retry_rejected(condition, parameters, now):
             retried += step
         return retried
@@ -250,8 +248,7 @@ class Outbox:
     def hasten(self, platforms: Iterable[str], now: int) -> Iterator[int]:
         """Make due at once, step by step, what failed at `platforms` and waits; yields the rows of each step."""
         for platform in platforms:
-            while step := self._retry_waiting("platform = ? AND attempts > 0", [platform], now):
-                yield step
+            yield from self._retry_waiting("platform = ? AND attempts > 0", [platform], now)
 
     def _hurry(self, now: int, platform: str | None, mdn: str | None) -> None:
         """Wish that dispatch does not wait before it tries these platforms again."""
@@ -270,22 +267,38 @@ class Outbox:
                 (now, *parameters),
             )
 
-    def _retry_waiting(self, condition: str, parameters: Sequence[Any], now: int) -> int:
-        with self._database.transaction() as connection:
-            changed = connection.execute(
-                f"""UPDATE outbox SET try_at = ?, attempts = 0 WHERE (subscriber, app, platform) IN (
-                      SELECT subscriber, app, platform FROM outbox
-                      WHERE {condition} AND {DUE} AND try_at > ? LIMIT ?)""",
-                (now, *parameters, now, STEP_ROWS),
-            )
-            return int(changed.rowcount)
+    def _retry_waiting(self, condition: str, parameters: Sequence[Any], now: int) -> Iterator[int]:
+        """Make due at once what waits, one transaction a step; yields the rows of each.
+
+        A walk along the index, from row to row: what its platform puts off again meanwhile stays put off.
+        """
+        after = ("", 0, 0, "")
+        while True:
+            with self._database.transaction() as connection:
+                rows = connection.execute(
+                    f"""SELECT platform, try_at, subscriber, app FROM outbox
+                        WHERE {condition} AND {DUE} AND try_at > ?
+                          AND (platform, try_at, subscriber, app) > (?, ?, ?, ?)
+                        ORDER BY platform, try_at, subscriber, app LIMIT ?""",
+                    (*parameters, now, *after, STEP_ROWS),
+                ).fetchall()
+                connection.executemany(
+                    """UPDATE outbox SET try_at = ?, attempts = 0
+                       WHERE platform = ? AND subscriber = ? AND app = ?""",
+                    [(now, platform, subscriber, app) for platform, _, subscriber, app in rows],
+                )
+            if rows:
+                yield len(rows)
+            if len(rows) < STEP_ROWS:
+                return
+            after = rows[-1]
 
     def _retry_rejected(self, condition: str, parameters: Sequence[Any], now: int) -> int:
         with self._database.transaction() as connection:
             rows = connection.execute(
                 f"""SELECT subscriber, app, key, platform FROM outbox
                     WHERE {condition} AND wanted_version = rejected_version LIMIT ?""",
-                (*parameters, STEP_ROWS),
+                (*parameters, STEP_ROWS // 2),  # each may want another row again above it
             ).fetchall()
             want(connection, [Want(*row) for row in rows], now)
             return len(rows)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from kmp_smsd.storage import Store
-from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, has_come
+from kmp_smsd.storage import outbox as outbox_module
+from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, has_come, want
 from tests.storage.stock import (
     HOUR,
     MOVING,
@@ -289,3 +290,44 @@ def test_rows_are_listed_in_pages(store: Store) -> None:
         after = page[-1]["subscriber"], page[-1]["app_id"], page[-1]["platform"]
     assert apps == ["app0", "app1", "app2", "app3", "app4", "meter"]
     assert len(outbox(store)) == 6
+
+
+def test_what_its_platform_puts_off_again_meanwhile_is_hastened_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "STEP_ROWS", 2)
+    fill(store, 5)
+    put_off(store)
+    hastened = 0
+    for rows in store.outbox.hasten(["metering"], NOW):
+        hastened += rows
+        put_off(store)
+    assert hastened == 5
+
+
+def test_each_rejected_row_may_want_two_in_a_step(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "STEP_ROWS", 4)
+    fill(store, 4)
+    reject_all(store)
+    sizes: list[int] = []
+    monkeypatch.setattr(
+        outbox_module, "want", lambda connection, wants, now: sizes.append(len(wants)) or want(connection, wants, now)
+    )
+    assert store.outbox.retry(NOW + 1) == 4
+    assert sizes == [2, 2, 0]
+
+
+def fill(store: Store, count: int) -> None:
+    store.routes.set({"meter": "metering"})
+    import_keys(store, *[f"key{number}" for number in range(count)])
+    for number in range(count):
+        mdn = f"861390000{number:04}"
+        register(store, mdn, "meter")
+        settle(store, sync(mdn, f"key{number}"))
+
+
+def put_off(store: Store) -> None:
+    """The platform is slow: what is due now is tried in an hour, each row at a time of its own."""
+    store.outbox.settle(
+        "metering", [Postpone(row, NOW + HOUR + row.subscriber, "disk full") for row in due(store)], NOW
+    )
