@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -162,10 +162,11 @@ class Deliverer:
                 first = next(deliveries, None)
                 if first is None:  # nobody is called where nothing may be sent
                     continue
-                if self._channel is None:
+                if self._channel is None:  # which takes long: no key waits for it in clear, and all is looked up anew
+                    del first
+                    deliveries.close()
                     self._channel = self._open()
-                if self._stopping.is_set():  # meanwhile: `abort` had no connection to close
-                    break
+                    continue
                 self._deliver(store, self._channel, chain([first], deliveries))
             finally:
                 self._put_off(store, unsendable)
@@ -180,7 +181,7 @@ class Deliverer:
         self._suspects = suspects
         return channel
 
-    def _prepare(self, store: Store, rows: Sequence[OutboxRow], unsendable: list[Postpone]) -> Iterator[Delivery]:
+    def _prepare(self, store: Store, rows: Sequence[OutboxRow], unsendable: list[Postpone]) -> Generator[Delivery]:
         """What may be sent of `rows`, each made when there is room for it; the rest is added to `unsendable`.
 
         Ends where `rows` are no longer fresh, or `stop` was called. What was made is among the suspects.

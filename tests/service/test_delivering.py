@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import threading
 from contextlib import closing
 from itertools import islice
@@ -184,6 +185,8 @@ def test_what_comes_due_meanwhile_goes_out_in_the_same_run(at):
 
 
 def test_key_is_in_clear_only_when_there_is_room_for_it_on_the_road(at):
+    make_due(at.store, 11)
+    at.run()  # connects
     made = []
     prepare = at.preparer.prepare
     at.preparer.prepare = lambda row, sealed: made.append(row.mdn) or prepare(row, sealed)
@@ -196,7 +199,7 @@ def test_key_is_in_clear_only_when_there_is_room_for_it_on_the_road(at):
 
     at.answer = answer
     at.run()
-    assert at.confirmed(*range(1, 11))
+    assert at.confirmed(*range(1, 12))
     assert max(ahead) == 1  # of the two that there is room for
 
 
@@ -921,3 +924,34 @@ def test_wait_is_jittered_between_a_half_and_all_of_its_step():
 
 def test_wait_after_a_million_attempts_is_the_longest():
     assert Patience(retry_min_s=5.0, retry_max_s=900.0, jitter=lambda: 1.0).wait_ms(1_000_000) == 900_000
+
+
+def test_key_that_is_revoked_while_we_connect_is_not_sent(at, monkeypatch):
+    make_due(at.store, 1)
+    opened = at._open_channel
+
+    def slowly(cancel):
+        at.store.keys.revoke("KEY-1", "stolen", at.now, compromised=True)
+        return opened(cancel)
+
+    monkeypatch.setattr(at.deliverer, "_open_channel", slowly)
+    at.run()
+    assert [type(delivery) for delivery in at.deliveries] == [Withdraw]
+
+
+def test_no_key_is_in_clear_while_we_connect(at, monkeypatch):
+    make_due(at.store, 1)
+    opened, in_clear = at._open_channel, []
+
+    def binds():
+        gc.collect()
+        return sum(isinstance(one, Bind) for one in gc.get_objects())
+
+    def looking(cancel):
+        in_clear.append(binds())
+        return opened(cancel)
+
+    monkeypatch.setattr(at.deliverer, "_open_channel", looking)
+    before = binds()  # of other tests
+    at.run()
+    assert (in_clear, at.confirmed(1)) == ([before], True)
