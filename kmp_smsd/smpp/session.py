@@ -142,7 +142,7 @@ class EsmeSession:
         for message, status in pairs:
             if unanswered.pop(id(message), None) is not None:
                 out.append(encode(message.command_id, status, message.sequence_number))
-        if self.state is State.UNBOUND and not unanswered:
+        if self._may_part:
             self._answer_unbind()
 
     def submit(self, submit_sm: SubmitSm, now: float) -> int | None:
@@ -194,7 +194,7 @@ class EsmeSession:
         if self.state is State.UNBOUND:
             if self._unbind_deadline.is_over(now):
                 self._answer_unbind()
-                return [Closed("unbound by the SMSC; it left messages that we had no time to answer")]
+                return [Closed("unbound by the SMSC; not everything was answered in time")]
             return []
         return self._check_requests(now)
 
@@ -263,9 +263,7 @@ class EsmeSession:
             self._unbind_number = number
             self._unbind_deadline = self._unbind_deadline.started(now)
             events.append(PeerUnbound())
-            if not self._unanswered:
-                self._answer_unbind()
-                events.append(Closed("unbound by the SMSC"))
+            self._part(events)
         elif command_id in (CommandId.DELIVER_SM, CommandId.DATA_SM, CommandId.UNBIND):
             reason = f"{CommandId(command_id).name.lower()} while {self.state.name}"
             self._refuse(command_id, number, CommandStatus.ESME_RINVBNDSTS, reason, events)
@@ -289,6 +287,7 @@ class EsmeSession:
             self._receive_bind_resp(pdu, request, status, events)
         elif request is CommandId.SUBMIT_SM:
             events.append(SubmitAnswered(number, status, codec.decode_submit_sm_resp(pdu)))
+            self._part(events)
         elif request is CommandId.UNBIND and self.state in (State.UNBINDING, State.UNBINDING_TX):
             self._close(Input.UNBIND_ANSWERED)
             events.append(Closed("unbound by us"))
@@ -310,6 +309,16 @@ class EsmeSession:
         encode = codec.encode_message_resp if command_id in _DECODERS else codec.encode_refusal
         self._out.append(encode(command_id, status, number))
         events.append(BadPdu(command_id, number, status, reason))
+
+    @property
+    def _may_part(self) -> bool:
+        """Whether the SMSC unbound, and neither side owes the other an answer but to that."""
+        return self.state is State.UNBOUND and not self._unanswered and not self._window.holds(CommandId.SUBMIT_SM)
+
+    def _part(self, events: list[Event]) -> None:
+        if self._may_part:
+            self._answer_unbind()
+            events.append(Closed("unbound by the SMSC"))
 
     def _answer_unbind(self) -> None:
         self._out.append(codec.encode_empty(CommandId.UNBIND_RESP, self._unbind_number))

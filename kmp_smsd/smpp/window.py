@@ -31,6 +31,10 @@ class Window:
         del self._outstanding[sequence_number]
         return request
 
+    def holds(self, command_id: CommandId) -> bool:
+        """Whether such a request is outstanding."""
+        return any(request is command_id for request, _ in self._outstanding.values())
+
     def expire(self, now: float, within_s: float) -> list[tuple[int, CommandId]]:
         """Forget and return the requests that had no answer within that time, each with its number."""
         late = [number for number, (_, sent) in self._outstanding.items() if now - sent >= within_s]

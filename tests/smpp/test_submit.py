@@ -12,7 +12,7 @@ from wire import headers, pdu
 
 from kmp_smsd.smpp import codec
 from kmp_smsd.smpp.constants import CommandId
-from kmp_smsd.smpp.events import BadPdu, Bound, Closed, LinkDead, SubmitAnswered, SubmitUnanswered
+from kmp_smsd.smpp.events import BadPdu, Bound, Closed, LinkDead, PeerUnbound, SubmitAnswered, SubmitUnanswered
 from kmp_smsd.smpp.pdu import Bind
 from kmp_smsd.smpp.session import EsmeSession, SessionSettings
 from kmp_smsd.smpp.states import TRANSITIONS, Input, State
@@ -267,3 +267,14 @@ def test_each_submit_is_told_about_once_at_most_and_always_where_the_session_liv
         if step == "wait" and session.is_bound:
             assert set(told) >= {number for number, at in submitted.items() if now - at >= 8.0}
     headers(session.data_to_send())
+
+
+def test_unbind_of_the_smsc_waits_for_its_answers_to_what_we_submitted():
+    session = bound()
+    number = session.submit(SUBMIT, 0.0)
+    session.data_to_send()
+    assert session.receive_data(pdu(UNBIND, 9), 0.1) == [PeerUnbound()]
+    assert (session.data_to_send(), session.state) == (b"", State.UNBOUND)
+    events = session.receive_data(pdu(SUBMIT_SM | RESP, number), 0.2)
+    assert events == [SubmitAnswered(number, 0, "id-1"), Closed("unbound by the SMSC")]
+    assert headers(session.data_to_send()) == [(UNBIND | RESP, 0, 9)]
