@@ -8,7 +8,7 @@ from typing import Any
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.outbox import Want, want
-from kmp_smsd.storage.subscribers import all_apps, being_erased, hear, leave
+from kmp_smsd.storage.subscribers import all_apps, answer_undecided, being_erased, hear, leave
 from kmp_smsd.storage.waiting import follow
 
 _BOUND = """
@@ -45,6 +45,7 @@ def renumber(connection: Any, old: str, new: str, now: int) -> Renumbered:
     )
     want(connection, [Want(gained, app_id, key) for app_id, _, key, _ in bound], now)
     follow(connection, left, gained)
+    answer_undecided(connection, left)
     connection.execute("DELETE FROM replies WHERE subscriber = ? AND state = 'waiting'", (left,))  # never due again
     return Renumbered(app_ids, {app_id: key_id for app_id, key_id, *_ in bound})
 

@@ -91,6 +91,14 @@ def _wake_or_forget(connection: Any, subscriber: int, mdn: str) -> None:
         wake_mdns(connection, [mdn])
     else:
         connection.execute("DELETE FROM waiting WHERE subscriber = ?", (subscriber,))
+        answer_undecided(connection, subscriber)
+
+
+def answer_undecided(connection: Any, subscriber: int) -> None:
+    """End the submissions of a number that is given up, in the caller's transaction: the next owner's are others."""
+    connection.execute(
+        "UPDATE submissions SET outcome = 'not_registered' WHERE subscriber = ? AND outcome IS NULL", (subscriber,)
+    )
 
 
 def all_apps(connection: Any, subscriber: int) -> list[str]:

@@ -14,7 +14,8 @@ from kmp_smsd.storage.replying import dump_reply_to
 from kmp_smsd.storage.subscribers import hear
 from kmp_smsd.storage.waking import AT_ONCE
 
-# Of an MDN the newest stay: who has one SIM and invents key IDs pushes out no more than his own.
+# Of an MDN the newest stay, but those for keys that nobody imported give way first: who has one SIM, or forges one
+# number, and invents key IDs pushes out nothing that waits for a key that exists.
 # Of a key the first stay, so that who forges senders for its ID pushes out nobody; MDNs with a registration are counted
 # apart from those without, so that strangers keep none of them from waiting.
 KEPT_PER_MDN = 32
@@ -39,11 +40,14 @@ def write_waiting(connection: Any, facts: Facts, waiters: set[Waiter], decisions
 
     Runs inside the caller's transaction. `waiters` are those of these MDNs before.
     """
-    last = {
-        (one.request.mdn, one.request.key_id): one
-        for one in decisions
-        if isinstance(one, Decision) and not (one.request.approved_hold is not None and waits(one, facts))
-    }  # an approval that cannot be fulfilled stands in its hold
+    last: dict[tuple[str, str], Decision] = {}
+    for one in decisions:
+        if isinstance(one, Unfit) or (one.request.approved_hold is not None and waits(one, facts)):
+            continue  # an approval that cannot be fulfilled stands in its hold
+        earlier = last.setdefault((one.request.mdn, one.request.key_id), one)
+        is_older = one.request.received_at < earlier.request.received_at
+        if not (is_older and waits(one, facts) and waits(earlier, facts)):
+            last[one.request.mdn, one.request.key_id] = one
     ended: list[Waiter] = []
     for (mdn, key_id), decision in last.items():
         subscriber = facts.subscribers.get(mdn)
@@ -69,7 +73,8 @@ def _keep(connection: Any, subscriber: int, decision: Decision, again: int | Non
            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
            ON CONFLICT DO UPDATE SET app = excluded.app, counter = excluded.counter, tag = excluded.tag,
              link = excluded.link, received_at = excluded.received_at, outcome = excluded.outcome,
-             again_at = excluded.again_at, reply_to = excluded.reply_to""",
+             again_at = excluded.again_at, reply_to = excluded.reply_to
+           WHERE excluded.received_at >= received_at""",
         (
             subscriber,
             request.key_id,
@@ -99,7 +104,7 @@ def _keep_newest(connection: Any, subscriber: int) -> None:
     connection.execute(
         """DELETE FROM waiting WHERE (subscriber, key_id) IN (
              SELECT subscriber, key_id FROM waiting WHERE subscriber = ?
-             ORDER BY received_at DESC, key_id LIMIT -1 OFFSET ?)""",
+             ORDER BY outcome = 'unknown_key', received_at DESC, key_id LIMIT -1 OFFSET ?)""",
         (subscriber, KEPT_PER_MDN),
     )
 

@@ -28,6 +28,7 @@ from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 from kmp_smsd.domain.reply import ReplyResult, ReplyState, ReplyTo
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject
+from kmp_smsd.storage.replying import REDELIVERED_MS
 from kmp_smsd.storage.requests import Add, Remove, Renumber, Request
 from tests.storage.back_ends import BACK_ENDS, Sqlite
 from tests.storage.stock import HOUR, NOW, import_keys, open_holds, register, staged, sync
@@ -71,7 +72,8 @@ class Model:
         self.counts: Counter[str] = Counter()
         self.bindings = 0
         self.replies: dict[tuple[str, str], dict[str, Any]] = {}  # by MDN and app, those that wait
-        self.sent: list[tuple[str, int]] = []  # MDN and time of those that left, and were not certainly not taken
+        # MDN, time, app and key of those that left, and were not certainly not taken
+        self.sent: list[tuple[str, int, str, str]] = []
 
     def message(
         self,
@@ -97,7 +99,7 @@ class Model:
         )
         if not something_misses:
             self.waiting.pop((mdn, key), None)
-        elif not approval:
+        elif not approval and received_at >= self.waiting.get((mdn, key), {"received_at": 0})["received_at"]:
             self.waiting[mdn, key] = {
                 "named": named, "received_at": received_at, "for": outcome, "marked": False, "reply": reply,
                 "link": link,
@@ -106,15 +108,21 @@ class Model:
             assert triple is not None
             self.holds[triple].update(reply=reply, link=link)
         if reply and outcome in ("bound", "moved", "already_bound"):
-            self.want_reply(mdn, self.bound[key]["app"], key, now)
+            app = self.bound[key]["app"]
+            if outcome != "already_bound" or not self.was_told(mdn, app, key, now):
+                self.want_reply(mdn, app, key, now)
         if not (waited and something_misses):
             self.counts[outcome] += 1
         return outcome
 
     def want_reply(self, mdn: str, app: str, key: str, now: int) -> None:
         others = sum(1 for number, other in self.replies if number == mdn and other != app)
-        if others + sum(1 for number, at in self.sent if number == mdn and at > now - DAY) < REPLIES_A_DAY:
+        if others + sum(1 for number, at, *_ in self.sent if number == mdn and at > now - DAY) < REPLIES_A_DAY:
             self.replies[mdn, app] = {"key": key, "expires_at": now + REPLY_EXPIRES_S * 1000}
+
+    def was_told(self, mdn: str, app: str, key: str, now: int) -> bool:
+        """Just now: the SMSC may send the same message once more."""
+        return any(one[0] == mdn and one[1] > now - REDELIVERED_MS and one[2:] == (app, key) for one in self.sent)
 
     def expire_replies(self, now: int) -> None:
         for place in [place for place, one in self.replies.items() if one["expires_at"] <= now]:
@@ -126,6 +134,13 @@ class Model:
             self.wake(mdn=mdn)
         else:
             self.waiting = {place: one for place, one in self.waiting.items() if place[0] != mdn}
+            self.give_up_submissions(mdn)
+
+    def give_up_submissions(self, mdn: str) -> None:
+        """What was handed in under a number that is given up is answered, and never decided."""
+        for number in [number for number, one in self.submissions.items() if one["mdn"] == mdn]:
+            del self.submissions[number]
+            self.answers[number] = mdn, "not_registered"
 
     def wake(self, *, mdn: str | None = None, key: str | None = None) -> None:
         for (number, reported), one in self.waiting.items():
@@ -273,6 +288,7 @@ class Model:
                 if (new, key) not in self.waiting or self.waiting[new, key]["received_at"] < one["received_at"]:
                     self.waiting[new, key] = {**one, "reply": False}  # the old number is not told
         self.replies = {place: one for place, one in self.replies.items() if place[0] != old}
+        self.give_up_submissions(old)
         self.wake(mdn=new)
         return {"registrations": len(apps), "bindings": len(moved)}
 
@@ -509,7 +525,7 @@ class Life(RuleBasedStateMachine):
                 held_version, held = self.platforms[platform][place]
                 assert held_version >= version
                 assert held == key or held_version > version
-            self.model.sent.append((mdn, self.now))
+            self.model.sent.append((mdn, self.now, app, one.key_id))
             self.leaving[one.number] = mdn, app, one.key_id, self.now
             self.left[one.number] += 1
             assert self.left[one.number] == 1
@@ -521,7 +537,7 @@ class Life(RuleBasedStateMachine):
         mdn, app, key, sent_at = self.leaving.pop(number)
         if state == "waiting":
             self.left[number] -= 1
-            self.model.sent.remove((mdn, sent_at))
+            self.model.sent.remove((mdn, sent_at, app, key))
             (row,) = [row for row in self.store.replies.listing(limit=1_000) if row["reply"] == number]
             self.model.replies.setdefault((mdn, app), {"key": key, "expires_at": row["expires_at"]})
         self.model.expire_replies(self.now)
@@ -811,7 +827,9 @@ class Life(RuleBasedStateMachine):
         assert waiting == self.model.replies
         assert {one["reply"] for one in listed if one["state"] == "sending"} == set(self.leaving)
         for mdn in MDNS:
-            assert sum(1 for number, at in self.model.sent if number == mdn and at > self.now - DAY) <= REPLIES_A_DAY
+            assert (
+                sum(1 for number, at, *_ in self.model.sent if number == mdn and at > self.now - DAY) <= REPLIES_A_DAY
+            )
 
     @invariant()
     def every_answered_message_is_counted(self) -> None:

@@ -147,10 +147,10 @@ def test_reply_that_was_not_taken_gives_way_to_a_newer_one(ready):
     settle(ready, asked())
     confirm_all(ready)
     take(ready)
-    settle(ready, asked())
-    tell(ready, 1, ReplyState.WAITING, 0x58)
+    settle(ready, asked(), now=NOW + HOUR)
+    tell(ready, 1, ReplyState.WAITING, 0x58, now=NOW + HOUR)
     assert states(ready) == [(A, "waiting")]
-    assert [reply.number for reply in take(ready)] == [2]
+    assert [reply.number for reply in take(ready, NOW + HOUR)] == [2]
 
 
 @pytest.mark.parametrize("state", [ReplyState.REFUSED, ReplyState.UNKNOWN, ReplyState.SENT])
@@ -170,8 +170,8 @@ def test_repeated_message_is_answered_again_once_the_key_stands_at_the_platform(
     confirm_all(ready)
     take(ready)
     tell(ready, 1, ReplyState.SENT)
-    settle(ready, asked(received_at=NOW + 5), now=NOW + 5)
-    assert [reply.key_id for reply in take(ready, NOW + 5)] == ["k1"]
+    settle(ready, asked(received_at=NOW + HOUR), now=NOW + HOUR)
+    assert [reply.key_id for reply in take(ready, NOW + HOUR)] == ["k1"]
 
 
 def test_messages_repeated_before_the_receipt_are_answered_once_at_the_last_link(ready):
@@ -245,12 +245,13 @@ def test_expiry_and_budget_are_the_policy_s(open_store):
     for day in (0, 1):
         at = NOW + day * DAY
         for number in range(4):
-            settle(store, asked(), now=at + number)
-            confirm_all(store, now=at + number)
-            taken = take(store, at + number)
-            assert [reply.expires_at for reply in taken] == ([at + number + 5_000] if number < 2 else [])
+            then = at + number * HOUR
+            settle(store, asked(), now=then)
+            confirm_all(store, now=then)
+            taken = take(store, then)
+            assert [reply.expires_at for reply in taken] == ([then + 5_000] if number < 2 else [])
             for reply in taken:
-                tell(store, reply.number, ReplyState.SENT, now=at + number)
+                tell(store, reply.number, ReplyState.SENT, now=then)
         store.replies.sweep(at + DAY + 10)
 
 
@@ -384,3 +385,15 @@ def test_hold_of_an_erased_subscriber_keeps_no_address(ready):
     settle(ready, sync(A, "k1"), asked(B, "k1"))
     ready.erasing.erase(B, NOW + 1)
     assert ready._database.rows("SELECT reply_to FROM holds") == [(None,)]
+
+
+def test_message_that_the_smsc_sends_once_more_is_told_once(ready: Store) -> None:
+    """Its answer was lost, or came too late although it was settled."""
+    settle(ready, asked())
+    confirm_all(ready)
+    (first,) = take(ready)
+    tell(ready, first.number, ReplyState.SENT)
+    settle(ready, asked(received_at=NOW + 3_000), now=NOW + 3_000)
+    assert take(ready, NOW + 3_000) == []
+    settle(ready, asked(received_at=NOW + HOUR), now=NOW + HOUR)
+    assert len(take(ready, NOW + HOUR)) == 1

@@ -119,3 +119,38 @@ def test_number_of_a_submission_is_given_once(store: Store) -> None:
     store.settle_again(NOW)
     assert second != first
     assert list(store.submissions.answers([first, second])) == [second]
+
+
+def test_submission_of_a_former_owner_binds_nothing_to_the_next_one(open_store: Any) -> None:
+    store = open_store(SyncPolicy(gateways={"data": LENIENT}))
+    import_keys(store, "k1")
+    register(store, A, "meter")
+    (number,) = store.submissions.submit([sync(A, "k1", link="data")], NOW)
+    store.registrations.remove(A, ["meter"], NOW + 1)
+    register(store, A, "meter", now=NOW + 2)
+    assert store.settle_again(NOW + 3) == []
+    assert bound(store) == {}
+    assert store.submissions.answers([number])[number].outcome is Outcome.NOT_REGISTERED
+
+
+def test_submission_under_a_number_that_was_renumbered_moves_nothing_back(open_store: Any) -> None:
+    store = open_store(SyncPolicy(gateways={"data": LENIENT}))
+    import_keys(store, "k1")
+    register(store, A, "meter")
+    settle(store, sync(A, "k1"))
+    (number,) = store.submissions.submit([sync(A, "k1", link="data", received_at=NOW + 1)], NOW + 1)
+    store.renumbering.renumber(A, B, NOW + 2)
+    store.settle_again(NOW + 3)
+    register(store, A, "meter", now=NOW + 4)
+    store.settle_again(NOW + 5)
+    assert bound(store) == {(B, "meter"): "k1"}
+    assert store.submissions.answers([number])[number].outcome is Outcome.NOT_REGISTERED
+
+
+def test_older_submission_that_is_decided_later_does_not_wait_in_place_of_a_newer_message(store: Store) -> None:
+    import_keys(store, "k1")
+    register(store, A, "x")
+    store.submissions.submit([sync(A, "k1", "old", link="data")], NOW)
+    settle(store, sync(A, "k1", "new", received_at=NOW + HOUR), now=NOW + HOUR)
+    store.settle_again(NOW + HOUR + 1)
+    assert [(row["app_id"], row["received_at"]) for row in store.waiting.listing(limit=9)] == [("new", NOW + HOUR)]

@@ -251,3 +251,15 @@ def test_waiting_is_listed_in_pages_and_by_mdn(store: Store) -> None:
     (last,) = store.waiting.listing(after=(first[-1]["subscriber"], "k2"), limit=2)
     assert (last["mdn"], last["key_id"], last["received_at"], last["link"]) == (B, "k1", NOW, "north")
     assert [row["key_id"] for row in store.waiting.listing(mdn=B, limit=9)] == ["k1"]
+
+
+def test_invented_keys_under_a_forged_number_push_out_nothing_that_waits_for_a_key_that_exists(store: Store) -> None:
+    import_keys(store, "k1")
+    register(store, A, "tracker")
+    settle(store, sync(A, "k1", "meter"))
+    for number in range(KEPT_PER_MDN + 1):
+        settle(store, sync(A, f"invented-{number}", received_at=NOW + 1 + number))
+    assert len(waiting(store)) == KEPT_PER_MDN
+    register(store, A, "meter", now=LATER)
+    store.settle_again(LATER)
+    assert bound(store) == {(A, "meter"): "k1"}
