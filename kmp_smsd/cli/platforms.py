@@ -236,8 +236,8 @@ def forget(settings: Settings, name: str, dry_run: bool, yes: bool, wait_s: floa
         store.routes.wish_forgotten(name, now_ms())
         if not _await_forgotten(store, name, wait_s):
             raise Failed(
-                f"dispatch has not forgotten {name} within {wait_s:g} s; the wish is kept, and is done as soon as"
-                " dispatch runs without that file: restart it where it began before the file was removed",
+                f"dispatch has not forgotten {name} within {wait_s:g} s; the wish is kept. It goes through the whole"
+                " outbox, which may take longer. Where it began before that file was removed, restart it",
                 UNAVAILABLE,
             )
     click.echo(f"{name} is forgotten")

@@ -14,7 +14,7 @@ from kmp_smsd.storage.subscribers import all_apps
 DELETED = ("registrations", "waiting", "submissions", "replies")
 
 SWEEP_ROWS = 2_000  # subscribers that one step of a sweep, or of a look at those being erased, goes through
-BLANK_ROWS = 500  # subscribers that are blanked in one transaction: with each go some rows of the outbox
+BLANK_ROWS = 2_500  # rows that one transaction of blanking changes, before it takes no further subscriber
 
 _UNCONFIRMED = """
 SELECT 1 FROM outbox o WHERE o.subscriber = s.number AND o.wanted_version <> o.confirmed_version"""
@@ -75,7 +75,7 @@ class Erasing:
             unconfirmed = _unconfirmed(connection, number)
             blanked = at_once or not unconfirmed
             if blanked:
-                _blank(connection, [number])
+                _blank(connection, number)
         return Erased(True, blanked, unconfirmed, self._database.scrubber.scrub() if blanked else True)
 
     def finish(self) -> bool:
@@ -109,17 +109,17 @@ class Erasing:
         Since they were looked up, a message may have come, or a platform's keys may be wanted again.
         """
         blanked = 0
-        for start in range(0, len(numbers), BLANK_ROWS):
+        rest = list(reversed(numbers))
+        while rest:
             with self._database.transaction() as connection:
-                still = [
-                    number
-                    for number in numbers[start : start + BLANK_ROWS]
+                began = connection.total_changes
+                while rest and connection.total_changes - began < BLANK_ROWS:
+                    number = rest.pop()
                     if connection.execute(
                         f"SELECT 1 FROM subscribers s WHERE s.number = ? AND {condition}", (number, *parameters)
-                    ).fetchone()
-                ]
-                _blank(connection, still)
-            blanked += len(still)
+                    ).fetchone():
+                        _blank(connection, number)
+                        blanked += 1
         return blanked
 
     def show(self, mdn: str) -> dict[str, Any] | None:
@@ -186,21 +186,19 @@ def _unconfirmed(connection: Any, number: int) -> tuple[Unconfirmed, ...]:
     )
 
 
-def _blank(connection: Any, numbers: Sequence[int]) -> None:
-    """Forget the MDNs of these subscribers. Without one nothing can be delivered or decided, so that goes too.
+def _blank(connection: Any, number: int) -> None:
+    """Forget the MDN of this subscriber. Without one nothing can be delivered or decided, so that goes too.
 
     The highest version of all is kept: a platform that keeps it for the MDN accepts only a higher one, should the MDN
     come again as a new subscriber.
     """
-    parameters = [(number,) for number in numbers]
-    connection.executemany(
+    connection.execute(
         """UPDATE store SET blanked_version = highest
            FROM (SELECT max(max(wanted_version, confirmed_version)) AS highest FROM outbox WHERE subscriber = ?)
            WHERE highest > blanked_version""",
-        parameters,
+        (number,),
     )
     for table in ("outbox", "replies", "submissions"):
-        connection.executemany(f"DELETE FROM {table} WHERE subscriber = ?", parameters)
-    connection.executemany("UPDATE subscribers SET mdn = NULL, erasing_at = NULL WHERE number = ?", parameters)
-    if numbers:
-        connection.execute("UPDATE store SET erase_log = erase_log + 1")
+        connection.execute(f"DELETE FROM {table} WHERE subscriber = ?", (number,))
+    connection.execute("UPDATE subscribers SET mdn = NULL, erasing_at = NULL WHERE number = ?", (number,))
+    connection.execute("UPDATE store SET erase_log = erase_log + 1")

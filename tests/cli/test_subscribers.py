@@ -69,7 +69,7 @@ def test_erasure_that_waits_for_a_platform_in_no_file_tells_the_remedy(site):
     assert "platform gone is in no file, 'kmp-smsd platforms forget gone' gives it up" in told
 
 
-def test_number_stays_in_the_log_while_it_is_read(site, monkeypatch):
+def test_number_that_is_in_the_log_still_is_told(site, monkeypatch):
     site.ready("K1", "K2")
     monkeypatch.setattr("kmp_smsd.storage.scrubbing.Scrubber.scrub", lambda *_: False)
     assert "still in the database's log" in site.ok("subscribers", "erase", FIRST, "--yes")
