@@ -86,10 +86,11 @@ def _told_apart(descriptor: int) -> bool:
 def _pages(descriptor: int, stopping: Callable[[], bool]) -> Iterator[tuple[int, bytes]]:
     octets = _page_octets(descriptor)
     at = 0
-    while not stopping() and (chunk := os.pread(descriptor, _CHUNK_OCTETS, at)):
-        for begin in range(0, len(chunk), octets):
+    while not stopping() and len(chunk := os.pread(descriptor, _CHUNK_OCTETS, at)) >= octets:
+        whole = len(chunk) - len(chunk) % octets  # a disk that runs full may end the file inside a page, for a while
+        for begin in range(0, whole, octets):
             yield at + begin, chunk[begin : begin + octets]
-        at += len(chunk)
+        at += whole
 
 
 def _page_octets(descriptor: int) -> int:

@@ -12,8 +12,8 @@ import pytest
 
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.request import Unfit
-from kmp_smsd.storage import Store, open_store, scrubbing
-from kmp_smsd.storage.connection import connect
+from kmp_smsd.storage import Store, leftovers, open_store, scrubbing
+from kmp_smsd.storage.connection import PAGE_OCTETS, connect
 from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.storage.outbox import Postpone, Reject
 from tests.storage.stock import HOUR, NOW, B, C, confirm_all, due, import_keys, open_holds, register, settle, sync
@@ -141,6 +141,28 @@ def test_sqlite_leaves_copies_that_must_be_cleared(path: Path, store: Store, mon
     monkeypatch.setattr(scrubbing, "clear_leftovers", lambda *_: None)
     gone, _ = erase_every_other(store)
     assert 0 < len(found(path, gone)) < 100
+
+
+def test_file_that_ended_inside_a_page_for_a_while_is_looked_through_page_by_page(
+    path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk ran full, and was mended while we looked. What lies inside a page may look like the beginning of one."""
+    erase_every_other(store)
+    store.close()
+    whole = path.read_bytes()
+    cut = len(whole) // 2 // PAGE_OCTETS * PAGE_OCTETS + PAGE_OCTETS // 2
+    monkeypatch.setattr(leftovers, "_unused", lambda _page, offset: (offset, offset))
+    path.write_bytes(whole[:cut])
+    asked = []
+
+    def mended_meanwhile() -> bool:
+        asked.append(None)
+        if len(asked) == 2:  # the first part was read
+            path.write_bytes(whole)
+        return False
+
+    assert leftovers.find_leftovers(path, mended_meanwhile) == list(range(0, len(whole), PAGE_OCTETS))
+    assert len(asked) > 2
 
 
 def test_no_cache_brings_a_copy_back(path: Path, store: Store) -> None:

@@ -10,8 +10,9 @@ import pytest
 from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.domain.outcome import Outcome
-from kmp_smsd.storage import Store, StoreUnavailable, database, open_store
+from kmp_smsd.storage import Store, StoreUnavailable, open_store
 from kmp_smsd.storage.maintenance import backup, migrate
+from kmp_smsd.storage.scrubbing import Scrubber
 from kmp_smsd.storage.subscribers import Registration
 from tests.storage.stock import A, bound, content, counted, import_keys, settle, staged, sync
 
@@ -161,7 +162,7 @@ def test_destroying_says_when_a_reader_kept_the_log_from_being_emptied(
     migrate(path)
     with open_store(path) as store, closing(sqlite3.connect(path, isolation_level=None)) as reader:
         import_keys(store, "k1", "k2")
-        monkeypatch.setattr(database, "ERASE_WAITS_S", (0.0,))
+        monkeypatch.setitem(Scrubber.scrub.__kwdefaults__, "waits_s", (0.0,))
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM keys").fetchone()
         assert store.keys.destroy("k1", 1) is False
