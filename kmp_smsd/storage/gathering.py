@@ -28,18 +28,26 @@ FROM json_each(?) j CROSS JOIN subscribers s ON s.mdn = j.value
 LEFT JOIN registrations r ON r.subscriber = s.number
 LEFT JOIN outbox o ON o.subscriber = r.subscriber AND o.app = r.app AND o.key IS NOT NULL"""
 
-# A terminal is vendor + serial; only where a message may have to name its app does the number of its keys matter.
+# A terminal is vendor + serial; only where a message may have to name its app does the number of its keys matter. Where
+# a serial stands for none ("N/A"), one vendor's keys of it may be all of his: then the search begins with the imports.
 _KEYS = """
 SELECT json_group_array(json_array(
   k.key_id, b.id, b.subscriber, b.app, b.received_at,
   EXISTS (SELECT 1 FROM bindings e WHERE e.key = k.id AND e.state <> 'bound'),
   EXISTS (SELECT 1 FROM holds h WHERE h.key = k.id AND h.state IN ('open', 'refused')),
   k.id, k.state = 'live', k.app,
-  CASE WHEN k.serial IS NULL OR k.app IS NOT NULL THEN 1 ELSE (
-    SELECT count(*) FROM (
-      SELECT 1 FROM keys t CROSS JOIN imports ti ON ti.id = t.import
-      WHERE t.serial = k.serial AND ti.vendor = i.vendor AND ti.live_at IS NOT NULL AND t.state IN ('live', 'suspended')
-      LIMIT 2))
+  CASE
+    WHEN k.serial IS NULL OR k.app IS NOT NULL THEN 1
+    WHEN (SELECT count(*) FROM (SELECT 1 FROM keys t WHERE t.serial = k.serial LIMIT 50)) < 50 THEN (
+      SELECT count(*) FROM (
+        SELECT 1 FROM keys t CROSS JOIN imports ti ON ti.id = t.import
+        WHERE t.serial = k.serial AND ti.vendor = i.vendor AND ti.live_at IS NOT NULL
+          AND t.state IN ('live', 'suspended') LIMIT 2))
+    ELSE (
+      SELECT count(*) FROM (
+        SELECT 1 FROM imports ti CROSS JOIN keys t ON t.import = ti.id
+        WHERE t.serial = k.serial AND ti.vendor = i.vendor AND ti.live_at IS NOT NULL
+          AND t.state IN ('live', 'suspended') LIMIT 2))
   END, k.valid_from, k.valid_until))
 FROM json_each(?) j CROSS JOIN keys k ON k.key_id = j.value
 CROSS JOIN imports i ON i.id = k.import
@@ -50,15 +58,18 @@ _OCCUPANTS = """
 SELECT b.id, b.key, b.subscriber, b.app, b.received_at
 FROM json_each(?) j CROSS JOIN bindings b ON b.key = j.value WHERE b.state = 'bound'"""
 
+# What else there is of a key, of another subscriber than the one who sends it, bears on nothing: and there may be much.
 _SUPERSEDED = """
-SELECT b.key, b.subscriber, b.app, b.ended_at FROM json_each(?) j CROSS JOIN bindings b ON b.key = j.value
+SELECT b.key, b.subscriber, b.app, b.ended_at
+FROM json_each(?) j CROSS JOIN bindings b ON b.key = j.value ->> 0 AND b.subscriber = j.value ->> 1
 WHERE b.state = 'superseded' AND b.state <> 'bound' AND b.ended_at > ?"""
 
 # A refusal stands until a binding in its evidence ends.
 _HOLDS = """
 SELECT h.key, h.subscriber, h.app, h.id, h.state = 'refused', h.marked, h.elsewhere, h.occupant, NOT EXISTS (
   SELECT 1 FROM bindings b WHERE b.id IN (h.elsewhere, h.occupant) AND b.state <> 'bound')
-FROM json_each(?) j CROSS JOIN holds h ON h.key = j.value WHERE h.state IN ('open', 'refused')"""
+FROM json_each(?) j CROSS JOIN holds h ON h.key = j.value ->> 0 AND h.subscriber = j.value ->> 1
+WHERE h.state IN ('open', 'refused')"""
 
 
 @dataclass(slots=True)
@@ -80,8 +91,7 @@ def gather(database: Database, policy: SyncPolicy, messages: Sequence[SyncReques
     occupants = _gather_subscribers(database, batch, {one.mdn for one in messages if one.mdn is not None})
     if not requests:
         return batch
-    oldest = min(one.received_at for one in requests)
-    _gather_keys(database, batch, {one.key_id for one in requests}, oldest)
+    _gather_keys(database, batch, requests)
     if others := occupants - facts.bound_keys.keys():
         for row in rows(_OCCUPANTS, (json.dumps(list(others)),)):
             facts.know(Binding(*row))
@@ -115,35 +125,43 @@ def _gather_subscribers(database: Database, batch: Batch, mdns: set[str]) -> set
     return occupants
 
 
-def _gather_keys(database: Database, batch: Batch, key_ids: set[str], oldest: int) -> None:
-    """Read what bears on `key_ids`; `oldest` is when the first of their requests was received."""
+def _gather_keys(database: Database, batch: Batch, requests: Sequence[SyncRequest]) -> None:
+    """Read what bears on the keys that are asked for."""
     facts = batch.facts
-    ended: list[int] = []
-    held: list[int] = []
+    ended: set[str] = set()
+    held: set[str] = set()
     for key_id, binding, subscriber, app, received_at, is_ended, is_held, *key in database.array(
-        _KEYS, (json.dumps(list(key_ids)),)
+        _KEYS, (json.dumps(list({one.key_id for one in requests})),)
     ):
         number, usable, *limits = key
         facts.keys[key_id] = Key(number, bool(usable), *limits)
         if binding is not None:
             facts.know(Binding(binding, number, subscriber, app, received_at))
         if is_ended:
-            ended.append(number)
+            ended.add(key_id)
         if is_held:
-            held.append(number)
+            held.add(key_id)
     if ended:
-        since = oldest - facts.policy.longest_late_ms
-        for key, subscriber, app, ended_at in database.rows(_SUPERSEDED, (json.dumps(ended), since)):
+        since = min(one.received_at for one in requests) - facts.policy.longest_late_ms
+        for key, subscriber, app, ended_at in database.rows(_SUPERSEDED, (_pairs(facts, requests, ended), since)):
             triple = (key, subscriber, app)
             facts.superseded[triple] = max(ended_at, facts.superseded.get(triple, 0))
     if held:
-        _gather_holds(database, batch, held)
+        _gather_holds(database, batch, _pairs(facts, requests, held))
 
 
-def _gather_holds(database: Database, batch: Batch, keys: list[int]) -> None:
-    for key, subscriber, app, hold, refused, approved, elsewhere, occupant, stands in database.rows(
-        _HOLDS, (json.dumps(keys),)
-    ):
+def _pairs(facts: Facts, requests: Sequence[SyncRequest], key_ids: set[str]) -> str:
+    """The numbers of those of `key_ids`, each with that of the subscriber who sends it, in JSON."""
+    pairs = {
+        (facts.keys[one.key_id].number, facts.subscribers[one.mdn])
+        for one in requests
+        if one.key_id in key_ids and one.mdn in facts.subscribers
+    }
+    return json.dumps(list(pairs))
+
+
+def _gather_holds(database: Database, batch: Batch, pairs: str) -> None:
+    for key, subscriber, app, hold, refused, approved, elsewhere, occupant, stands in database.rows(_HOLDS, (pairs,)):
         triple = (key, subscriber, app)
         batch.holds[triple] = (hold, not refused)
         evidence = frozenset({elsewhere, occupant} - {None})

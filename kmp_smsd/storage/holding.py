@@ -12,6 +12,8 @@ from kmp_smsd.storage.replying import dump_reply_to
 
 StandingHold = tuple[int, bool]  # its number, and whether it is open; else a person refused it
 
+HOLDS_PER_KEY = 100  # open ones: who forges senders for a key he knows fills no more than that
+
 _BOUND = (Outcome.BOUND, Outcome.MOVED)
 _STANDS = (*_BOUND, Outcome.ALREADY_BOUND)
 
@@ -34,17 +36,7 @@ def write_holds(
             hold, is_open = standing.get(triple, (None, False))
             if hold is not None and not is_open:  # a refusal whose evidence has ended
                 _close_hold(connection, hold, facts.now)
-            if not is_open:
-                (hold,) = connection.execute(
-                    """INSERT INTO holds (received_at, why, elsewhere, occupant, counter, tag, link,
-                         reply_to, key, subscriber, app, first_at)
-                       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id""",
-                    (*evidence, *triple, request.received_at),
-                ).fetchone()
-                assert hold is not None
-                opened[position] = hold
-                standing[triple] = (hold, True)
-            else:
+            if is_open:
                 connection.execute(  # an approval is of the evidence that the person saw
                     """UPDATE holds SET received_at = ?1, why = ?2, elsewhere = ?3, occupant = ?4, counter = ?5,
                          tag = ?6, link = ?7, reply_to = ?8, repeats = repeats + ?10,
@@ -55,6 +47,16 @@ def write_holds(
                         request.approved_hold is None,
                     ),
                 )
+            elif not _is_full(connection, triple[0]):  # where it is, the request is journalled as held all the same
+                (hold,) = connection.execute(
+                    """INSERT INTO holds (received_at, why, elsewhere, occupant, counter, tag, link,
+                         reply_to, key, subscriber, app, first_at)
+                       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id""",
+                    (*evidence, *triple, request.received_at),
+                ).fetchone()
+                assert hold is not None
+                opened[position] = hold
+                standing[triple] = (hold, True)
         elif decision.outcome in _BOUND:
             hold, _ = standing.pop(_triple(facts, decision), (None, False))
             if hold is not None and hold != request.approved_hold:
@@ -62,6 +64,13 @@ def write_holds(
         if request.approved_hold is not None:
             answer_approval(connection, request.approved_hold, decision.outcome, facts.now)
     return opened
+
+
+def _is_full(connection: Any, key: int) -> bool:
+    (count,) = connection.execute(
+        "SELECT count(*) FROM (SELECT 1 FROM holds WHERE key = ? AND state = 'open' LIMIT ?)", (key, HOLDS_PER_KEY)
+    ).fetchone()
+    return bool(count == HOLDS_PER_KEY)
 
 
 def _close_hold(connection: Any, hold: int, now: int) -> None:

@@ -10,7 +10,7 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.payload import Proof
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 from kmp_smsd.domain.request import SyncRequest
-from kmp_smsd.storage import Store
+from kmp_smsd.storage import Store, holding
 from kmp_smsd.storage.errors import NotPossible
 from tests.storage.stock import NOW, A, B, C, bound, import_keys, open_holds, register, settle, sync, wanted
 
@@ -228,3 +228,21 @@ def test_holds_are_listed_in_pages(store: Store) -> None:
         pages.append([hold["key_id"] for hold in page])
         after = page[-1]["hold"]
     assert pages == [["k1", "k2", "k3", "k4"], ["k5", "k6"]]
+
+
+def test_one_key_fills_no_more_than_its_share_of_the_list(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever knows a key ID and forges senders must neither hide the other holds nor slow down intake."""
+    monkeypatch.setattr(holding, "HOLDS_PER_KEY", 2)
+    import_keys(store, "k1", "k2")
+    others = [f"86139000001{number:02}" for number in range(4)]
+    for mdn in (A, *others):
+        register(store, mdn, "meter")
+    settle(store, sync(A, "k1"), sync(others[3], "k2"))
+    forged = [sync(mdn, "k1", received_at=NOW + 1) for mdn in others]
+    assert settle(store, *forged, now=NOW + 1) == [Outcome.HELD] * 4
+    assert [hold["mdn"] for hold in open_holds(store)] == others[:2]
+    store.holds.refuse(open_holds(store)[0]["hold"], "eve", NOW + 2)
+    settle(store, *forged, now=NOW + 2)
+    assert [hold["mdn"] for hold in open_holds(store)] == others[1:3]
+    assert settle(store, sync(A, "k2", received_at=NOW + 3), now=NOW + 3) == [Outcome.HELD]
+    assert len(open_holds(store)) == 3

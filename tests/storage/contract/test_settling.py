@@ -74,6 +74,14 @@ def test_every_outcome_that_binds_nothing_leaves_no_trace_but_journal_and_tallie
                               "app_required": 2}  # fmt: skip
 
 
+def test_serial_that_stands_for_none_at_one_vendor_makes_no_terminal_of_another(store: Store) -> None:
+    import_keys(store, *[staged(f"one{number}", serial="N/A") for number in range(60)], vendor="acme")
+    import_keys(store, staged("two", serial="N/A"), vendor="other")
+    register(store, A, "meter")
+    assert settle(store, sync(A, "one1")) == [Outcome.APP_REQUIRED]
+    assert settle(store, sync(A, "two")) == [Outcome.BOUND]
+
+
 def test_same_serial_of_another_vendor_is_another_terminal(store: Store) -> None:
     import_keys(store, staged("one", serial="7"), vendor="acme")
     import_keys(store, staged("two", serial="7"), vendor="other")
