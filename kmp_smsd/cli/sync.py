@@ -53,25 +53,34 @@ def submit(settings: Settings, file: str, gateway: str, wait_s: int) -> None:
             f"no gateway '{gateway}' in {config.path} (there: {known}): add a [gateway.{gateway}] section",
             CONFIGURATION,
         )
-    errors = lines = undecided = 0
+    errors = lines = 0
+    accepted: set[int] = set()  # and not decided by the last look
     with settings.store() as store:
         for batch in arriving(
             file,
             lambda line: read_submission(line, config.numbering.parse, gateway=gateway, received_at=now_ms()),
         ):
-            results = _hand_in(store, batch, 0 if undecided else wait_s)
+            accepted = store.submissions.undecided(list(accepted))
+            results, late = _hand_in(store, batch, 0 if accepted else wait_s)  # it decides those before first
+            accepted |= late
             tell(results)
             lines += len(results)
             errors += sum(result["result"] == "error" for result in results)
-            undecided += sum(result["result"] == "accepted" for result in results)
-    if undecided:
-        click.echo(f"kmp-smsd: {count(undecided, 'request')} on disk and not decided yet: is intake running?", err=True)
+        accepted = store.submissions.undecided(list(accepted))
+    if accepted:
+        click.echo(
+            f"kmp-smsd: {count(len(accepted), 'request')} on disk and not decided yet: is intake running, and does it"
+            f" know [gateway.{gateway}] since its last start?",
+            err=True,
+        )
     if errors:
         raise Failed(f"{count(errors, 'error')} in {count(lines, 'line')}: correct them and send them again")
 
 
-def _hand_in(store: Store, batch: Sequence[tuple[int, Submitted]], wait_s: int) -> list[dict[str, Any]]:
-    """Have intake decide a batch; its results in order."""
+def _hand_in(
+    store: Store, batch: Sequence[tuple[int, Submitted]], wait_s: int
+) -> tuple[list[dict[str, Any]], set[int]]:
+    """Have intake decide a batch; its results in order, and the numbers of those that it has not decided."""
     from kmp_smsd.domain.request import SyncRequest
     from kmp_smsd.storage import StoreUnavailable
 
@@ -88,7 +97,7 @@ def _hand_in(store: Store, batch: Sequence[tuple[int, Submitted]], wait_s: int) 
     for place, (number, line) in enumerate(batch):
         told = _told(answers.get(number_of[place])) if place in number_of else _error(str(line.asked))
         results.append({**({"line": number} if told["result"] == "error" else {}), "id": line.id, **told})
-    return results
+    return results, set(numbers) - answers.keys()
 
 
 def _answers(store: Store, numbers: Sequence[int], wait_s: int) -> dict[int, Answer]:

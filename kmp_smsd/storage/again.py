@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from kmp_smsd.domain.outcome import Outcome
@@ -29,30 +31,39 @@ WHERE w.again_at <= ? ORDER BY w.again_at, w.received_at, w.subscriber, w.key_id
 _SUBMITTED = """
 SELECT s.mdn, u.key_id, u.app, u.counter, u.tag, u.received_at, u.gateway, NULL, u.id
 FROM submissions u JOIN subscribers s ON s.number = u.subscriber
-WHERE u.outcome IS NULL ORDER BY u.id LIMIT ?"""
+WHERE u.outcome IS NULL AND u.gateway IN (SELECT value FROM json_each(?)) ORDER BY u.id LIMIT ?"""
 
 _ANY = """
 SELECT EXISTS (SELECT 1 FROM holds WHERE marked = 1) OR EXISTS (SELECT 1 FROM waiting WHERE again_at <= ?)
-  OR EXISTS (SELECT 1 FROM submissions WHERE outcome IS NULL)"""
+  OR EXISTS (SELECT 1 FROM submissions WHERE outcome IS NULL AND gateway IN (SELECT value FROM json_each(?)))"""
+
+_UNKNOWN_GATEWAY = """
+SELECT gateway FROM submissions WHERE outcome IS NULL AND gateway NOT IN (SELECT value FROM json_each(?)) LIMIT 1"""
 
 
-def any_again(database: Database, now: int) -> bool:
+def any_again(database: Database, now: int, gateways: Iterable[str]) -> bool:
     """Whether `read_again` would find something. Cheap: polled, for a key's validity begins without a commit."""
-    return bool(database.rows(_ANY, (now,))[0][0])
+    return bool(database.rows(_ANY, (now, json.dumps(list(gateways))))[0][0])
 
 
-def read_again(database: Database, now: int, limit: int) -> list[SyncRequest]:
+def unknown_gateway(database: Database, gateways: Iterable[str]) -> str | None:
+    """A gateway that is none of `gateways`, and whose requests wait for that reason."""
+    found = database.rows(_UNKNOWN_GATEWAY, (json.dumps(list(gateways)),))
+    return found[0][0] if found else None
+
+
+def read_again(database: Database, now: int, limit: int, gateways: Iterable[str]) -> list[SyncRequest]:
     """Up to `limit` requests that are to be decided at `now`, in Unix milliseconds.
 
-    The app of an approved hold is what the person saw and approved, whether the message named it or not.
+    What others than `gateways` handed in waits: whoever decides does not know their policy yet. The app of an approved
+    hold is what the person saw and approved, whether the message named it or not.
     """
     again = [_request(*row, approved_hold=hold) for *row, hold in database.rows(_APPROVED, (limit,))]
     if len(again) < limit:
         again += [_request(*row, waited=True) for row in database.rows(_WAITED, (now, limit - len(again)))]
     if len(again) < limit:
-        again += [
-            _request(*row, submission=number) for *row, number in database.rows(_SUBMITTED, (limit - len(again),))
-        ]
+        rows = database.rows(_SUBMITTED, (json.dumps(list(gateways)), limit - len(again)))
+        again += [_request(*row, submission=number) for *row, number in rows]
     return again
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from kmp_smsd.domain.decide import decide
@@ -11,7 +11,7 @@ from kmp_smsd.domain.facts import Decision
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit
-from kmp_smsd.storage.again import any_again, read_again, settle_faulty_again
+from kmp_smsd.storage.again import any_again, read_again, settle_faulty_again, unknown_gateway
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.errors import StoreUnavailable
 from kmp_smsd.storage.gathering import Batch, gather
@@ -36,6 +36,7 @@ class Settling:
         self._database = database
         self._policy = policy
         self._journal = journal
+        self._unknown_gateways: set[str] = set()  # that were told of
 
     def settle(self, messages: Sequence[Message], now: int) -> list[Outcome]:
         """Decide and write `messages` in order, in one transaction; `now` in Unix milliseconds.
@@ -58,12 +59,14 @@ class Settling:
 
         They are read in the transaction that answers them: nothing that a message or a person changed is undone.
         """
-        if not any_again(self._database, now):
+        gateways = self._policy.gateways
+        self._tell_of_unknown_gateway(gateways)
+        if not any_again(self._database, now, gateways):
             return []
         again: list[SyncRequest] = []
 
         def read() -> list[SyncRequest]:
-            again.extend(read_again(self._database, now, limit))
+            again.extend(read_again(self._database, now, limit, gateways))
             return again
 
         try:
@@ -75,7 +78,18 @@ class Settling:
                 raise  # not even reading is possible
             if len(again) > 1:
                 return self.settle_again(now, len(again) // 2)
-            return self._settle_faulty(again[0], now, lambda: read_again(self._database, now, 1) == again)
+            return self._settle_faulty(again[0], now, lambda: read_again(self._database, now, 1, gateways) == again)
+
+    def _tell_of_unknown_gateway(self, gateways: Iterable[str]) -> None:
+        """Once for each: by our own policy we might allow what its own, which we have not read, refuses."""
+        gateway = unknown_gateway(self._database, [*gateways, *self._unknown_gateways])
+        if gateway is not None:
+            self._unknown_gateways.add(gateway)
+            log.warning(
+                "gateway %s is not in the configuration that was read at the start: its requests wait until intake"
+                " is restarted",
+                gateway,
+            )
 
     def _settle(self, messages_of: Callable[[], Sequence[Message]], now: int) -> list[Outcome]:
         with self._database.transaction() as connection:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import Any
 
 from kmp_smsd.cli.settings import now_ms
 from kmp_smsd.storage import open_store
 from tests.cli.site import FIRST, LINK, SECOND, Site, until
+from tests.storage.stock import KNOWN
 
 
 def site_with_gateway(site: Site) -> Site:
@@ -29,8 +31,11 @@ def test_request_is_on_disk_though_no_intake_runs(site):
     done = submit(site, lines({"id": "1", "mdn": FIRST, "payload": "K1:K1"}), "--wait", "0")
     assert done.exit_code == 0
     assert json.loads(done.stdout) == {"id": "1", "result": "accepted"}
-    assert done.stderr == "kmp-smsd: 1 request on disk and not decided yet: is intake running?\n"
-    with open_store(site.database) as store:
+    assert done.stderr == (
+        "kmp-smsd: 1 request on disk and not decided yet: is intake running, and does it know [gateway.data] since its"
+        " last start?\n"
+    )
+    with open_store(site.database, KNOWN) as store:
         assert store.settle_again(now_ms()) == ["bound"]
 
 
@@ -80,3 +85,29 @@ def test_number_that_was_erased_meanwhile_is_not_said_to_be_accepted(site):
         assert json.loads(process.stdout.read()) == {
             "id": "1", "result": "not_registered", "reason": "the number was erased meanwhile",
         }  # fmt: skip
+
+
+def test_gateway_hears_of_decisions_again_once_intake_is_back(site):
+    """In one session: while what it handed in waits it does not wait for each line, and from then on it does."""
+    site_with_gateway(site)
+    with (
+        site.process("sync", "submit", "--gateway", "data", "--wait", "2", "-", stdin=subprocess.PIPE) as process,
+        open_store(site.database, KNOWN) as store,
+    ):
+
+        def ask(number: int) -> None:
+            process.stdin.write(lines({"id": str(number), "mdn": FIRST, "payload": "K1:K1"}))
+            process.stdin.flush()
+
+        def told() -> Any:
+            return json.loads(process.stdout.readline())["result"]
+
+        ask(1)
+        assert told() == "accepted"
+        until(lambda: store.settle_again(now_ms()) == ["bound"])
+        ask(2)
+        until(lambda: store.settle_again(now_ms()) == ["already_bound"])
+        assert told() == "already_bound"
+        process.stdin.close()
+        assert process.wait(30) == 0
+        assert process.stderr.read() == ""

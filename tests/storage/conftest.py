@@ -9,6 +9,7 @@ import pytest
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.storage import Store
 from tests.storage.back_ends import BACK_ENDS, Sqlite
+from tests.storage.stock import KNOWN
 
 OpenStore = Callable[..., Store]
 
@@ -32,7 +33,7 @@ def _open_store(back_end: Sqlite) -> Iterator[OpenStore]:
 
 @pytest.fixture
 def store(open_store: OpenStore) -> Store:
-    return open_store()
+    return open_store(KNOWN)
 
 
 @pytest.fixture

@@ -21,6 +21,9 @@ A, B, C = "8613900000001", "8613900000002", "8613900000003"
 
 MOVING = SyncPolicy(on_sim_change=OnConflict.MOVED, on_terminal_change=OnConflict.MOVED)
 
+#: One gateway that intake knows, with the common policy.
+KNOWN = SyncPolicy(gateways={"data": SyncPolicy()})
+
 _data_keys = itertools.count(1)
 
 

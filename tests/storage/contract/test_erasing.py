@@ -145,7 +145,7 @@ def test_approval_of_a_hold_of_an_erased_number_is_void(store: Store) -> None:
 
 def test_submission_that_is_not_decided_goes_with_its_number(store: Store) -> None:
     living(store)
-    store.submissions.submit([sync(A, "k1", link="gateway")], NOW + 1)
+    store.submissions.submit([sync(A, "k1", link="data")], NOW + 1)
     store.erasing.erase(A, NOW + 1, at_once=True)
     assert store.settle_again(NOW + 2) == []
 
@@ -178,7 +178,7 @@ def test_what_hangs_on_a_number_keeps_it(store: Store) -> None:
 
 def test_submission_keeps_its_number_until_it_is_decided(store: Store) -> None:
     import_keys(store, "k1")
-    store.submissions.submit([sync(A, "stranger", link="gateway")], NOW)
+    store.submissions.submit([sync(A, "stranger", link="data")], NOW)
     assert store.erasing.sweep(NOW + 1) == 0
     assert store.settle_again(NOW + 2) == [Outcome.NOT_REGISTERED]
     assert store.erasing.sweep(NOW + HOUR) == 1

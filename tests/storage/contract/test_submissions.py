@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.payload import Proof
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
@@ -47,7 +49,7 @@ def test_submissions_are_decided_in_their_order_and_each_is_answered(store: Stor
 
 
 def test_gateway_has_a_policy_of_its_own(open_store: Any) -> None:
-    store = open_store(SyncPolicy(gateways={"data": LENIENT}))
+    store = open_store(SyncPolicy(gateways={"data": LENIENT, "other": SyncPolicy()}))
     import_keys(store, "k1")
     for mdn in (A, B):
         register(store, mdn, "meter")
@@ -154,3 +156,22 @@ def test_older_submission_that_is_decided_later_does_not_wait_in_place_of_a_newe
     settle(store, sync(A, "k1", "new", received_at=NOW + HOUR), now=NOW + HOUR)
     store.settle_again(NOW + HOUR + 1)
     assert [(row["app_id"], row["received_at"]) for row in store.waiting.listing(limit=9)] == [("new", NOW + HOUR)]
+
+
+def test_gateway_that_was_not_known_at_the_start_waits_for_its_policy(
+    open_store: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_store(SyncPolicy(on_sim_change=OnConflict.MOVED)) as store:
+        import_keys(store, "k1")
+        for mdn in (A, B):
+            register(store, mdn, "meter")
+        settle(store, sync(A, "k1"))
+        store.submissions.submit([sync(B, "k1", link="strict", received_at=NOW + 1)], NOW + 1)
+        for _ in range(2):
+            assert store.settle_again(NOW + 2) == []
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert "gateway strict is not in the configuration" in said
+    strict = SyncPolicy(on_sim_change=OnConflict.REFUSED)
+    store = open_store(SyncPolicy(on_sim_change=OnConflict.MOVED, gateways={"strict": strict}))
+    assert store.settle_again(NOW + 3) == [Outcome.REFUSED]
+    assert bound(store) == {(A, "meter"): "k1"}
