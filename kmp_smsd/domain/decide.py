@@ -24,7 +24,8 @@ def decide(request: SyncRequest, facts: Facts) -> Decision:
     if key is None:
         return Decision(request, Outcome.UNKNOWN_KEY)
     if not key.bindable_at(facts.now):
-        return Decision(request, Outcome.KEY_NOT_USABLE)
+        why = "outside the key's validity" if key.usable else "the key is suspended, revoked or destroyed"
+        return Decision(request, Outcome.KEY_NOT_USABLE, why=why)
 
     standing = facts.bound_keys.get(key.number)
     bound_here = standing is not None and standing.subscriber == subscriber

@@ -140,6 +140,7 @@ class Replier:
             replies = self._store.replies.exchange([], room, now)
         for reply in replies:
             self._terms[reply.link].left_of_day -= 1
+        self._tell_spent()
         return replies
 
     def _count_day(self, now: int) -> None:
@@ -147,13 +148,16 @@ class Replier:
         for name, terms in self._terms.items():
             if terms.a_day:
                 terms.left_of_day = max(0, terms.a_day - self._store.replies.sent_in_a_day(name, now))
-                if terms.left_of_day == 0 and self._monotonic() >= terms.tell_spent_at:
-                    terms.tell_spent_at = self._monotonic() + TELL_SPENT_EVERY_S
-                    self.log.warn(
-                        "link {link}: {count} replies left in a day, its limit: the others wait until they expire",
-                        link=name,
-                        count=terms.a_day,
-                    )
+
+    def _tell_spent(self) -> None:
+        for name, terms in self._terms.items():
+            if terms.a_day and terms.left_of_day <= 0 and self._monotonic() >= terms.tell_spent_at:
+                terms.tell_spent_at = self._monotonic() + TELL_SPENT_EVERY_S
+                self.log.warn(
+                    "link {link}: {count} replies left in a day, its limit: the others wait until they expire",
+                    link=name,
+                    count=terms.a_day,
+                )
 
     def _within_day(self, room: Mapping[str, int]) -> dict[str, int]:
         return {

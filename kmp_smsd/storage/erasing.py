@@ -10,8 +10,10 @@ from kmp_smsd.storage.bindings import close_holds, end_bindings
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.subscribers import all_apps
 
-#: What a subscriber has that is deleted with it. Ended bindings, settled holds and the journal know its number alone.
-DELETED = ("registrations", "waiting", "submissions", "replies")
+#: What a subscriber has that is deleted with it. Ended bindings, settled holds and the journal know its number alone;
+#: so do replies that ended, which count for what their link may cost in a day.
+DELETED = ("registrations", "waiting", "submissions")
+_DELETE_REPLIES = "DELETE FROM replies WHERE subscriber = ? AND state IN ('waiting', 'sending')"
 
 SWEEP_ROWS = 2_000  # subscribers that one step of a sweep, or of a look at those being erased, goes through
 BLANK_ROWS = 2_500  # rows that one transaction of blanking changes, before it takes no further subscriber
@@ -172,6 +174,7 @@ def _remove_all(connection: Any, number: int, now: int) -> None:
         close_holds(connection, now, subscriber=number, app_id=app_id)
     for table in DELETED:
         connection.execute(f"DELETE FROM {table} WHERE subscriber = ?", (number,))
+    connection.execute(_DELETE_REPLIES, (number,))
     connection.execute("UPDATE subscribers SET erasing_at = ? WHERE number = ? AND erasing_at IS NULL", (now, number))
 
 
@@ -198,7 +201,8 @@ def _blank(connection: Any, number: int) -> None:
            WHERE highest > blanked_version""",
         (number,),
     )
-    for table in ("outbox", "replies", "submissions"):
+    for table in ("outbox", "submissions"):
         connection.execute(f"DELETE FROM {table} WHERE subscriber = ?", (number,))
+    connection.execute(_DELETE_REPLIES, (number,))
     connection.execute("UPDATE subscribers SET mdn = NULL, erasing_at = NULL WHERE number = ?", (number,))
     connection.execute("UPDATE store SET erase_log = erase_log + 1")
