@@ -115,7 +115,9 @@ class SshOptions(BaseModel):
     )
     identity: SecretRef | None = Field(
         default=None,
-        description="The private SSH key to log in with. Default: the common identity of this KMP.",
+        description="The private SSH key to log in with. Default: the common identity of this KMP. A credential is "
+        "given to a service at its start only.",
+        json_schema_extra={"reload": "needs a restart"},
     )
     command: str = Field(
         default="kmp-receive",

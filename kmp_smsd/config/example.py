@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from kmp_smsd.config.faults import bounds
 from kmp_smsd.config.gateway import Gateway
 from kmp_smsd.config.link import Link
-from kmp_smsd.config.models import Secrets, Storage
+from kmp_smsd.config.models import Control, Secrets, Storage
 from kmp_smsd.config.numbering import Numbering
 from kmp_smsd.config.platform import Platform
 from kmp_smsd.config.section import Section
@@ -99,6 +99,7 @@ def main_file() -> str:
         ("secrets", Secrets),
         ("numbering", Numbering),
         ("sync", Sync),
+        ("control", Control),
         ("smsc.north", Link),
         ("gateway.data", Gateway),
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from kmp_smsd.config.section import Section
+from kmp_smsd.config.section import Reload, Section
 from kmp_smsd.config.sync import Policy, Sync
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 
@@ -16,6 +16,9 @@ class Gateway(Section):
 
     An option that is left out is as in [sync].
     """
+
+    reload: ClassVar[Reload] = Reload.AT_ONCE
+    role: ClassVar[str] = "intake"
 
     on_sim_change: Policy | None = Field(
         default=None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
@@ -21,7 +21,7 @@ from kmp_smsd.config.link_values import (
     Status,
     TemporaryStatus,
 )
-from kmp_smsd.config.section import LIST, Section, not_below, written_as
+from kmp_smsd.config.section import LIST, Reload, Section, not_below, written_as
 from kmp_smsd.domain.numbering import AddressRules
 
 
@@ -33,6 +33,9 @@ def _can_submit(reply: str, info: ValidationInfo) -> str:
 
 class Link(Section):
     """One connection to an SMSC. Several links may lead to one SMSC, and one link may know several hosts."""
+
+    reload: ClassVar[Reload] = Reload.LINK
+    role: ClassVar[str] = "intake"
 
     enabled: bool = Field(default=True, description="false: the link is checked but not used.")
     hosts: Annotated[tuple[Annotated[Host, BeforeValidator(Host.parse)], ...], LIST] = Field(

@@ -16,7 +16,7 @@ from kmp_smsd.config.faults import ConfigFaults, Fault, explain, place
 from kmp_smsd.config.gateway import Gateway
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.locate import Path as KeyPath
-from kmp_smsd.config.models import MainFile, Secrets, Storage
+from kmp_smsd.config.models import Control, MainFile, Secrets, Storage
 from kmp_smsd.config.numbering import NumberingFile, Range
 from kmp_smsd.config.platform import Platform, is_platform_name
 from kmp_smsd.config.secrets import open_without_waiting
@@ -42,6 +42,7 @@ class Config:
     numbering: NumberingPlan
     sync: Sync
     policy: SyncPolicy
+    control: Control
     smsc: Mapping[str, Link]
     gateways: Mapping[str, Gateway]
     platforms: Mapping[str, Platform]
@@ -73,6 +74,7 @@ def load(path: str | os.PathLike[str], platforms: str | os.PathLike[str] | None 
         numbering=NumberingPlan(config.numbering.country_code, tuple(entry.number_range for entry in ranges)),
         sync=config.sync,
         policy=config.policy,
+        control=config.control,
         smsc=MappingProxyType({name: link for name, link in config.smsc.items() if link.enabled}),
         gateways=MappingProxyType(config.gateway),
         platforms=MappingProxyType(

@@ -36,14 +36,28 @@ class Secrets(Section):
     public_key: ConfPath = Field(
         description="File with the public half of the master key, made by `kmp-smsd master-key create`; owned by root, "
         "so that a stolen intake cannot replace it.",
+        json_schema_extra={"role": "intake"},
     )
     master_key: SecretRef | None = Field(
-        default=None, description="The private half of the master key; dispatch alone reads it."
+        default=None,
+        description="The private half of the master key; dispatch alone reads it.",
+        json_schema_extra={"role": "dispatch"},
     )
     ssh_identity: SecretRef | None = Field(
         default=None,
+        json_schema_extra={"role": "dispatch"},
         description="The private SSH key with which we log in at every platform whose file names no other; dispatch "
         "alone reads it.",
+    )
+
+
+class Control(Section):
+    """How a running role is asked and told: by `kmp-smsd status`, `reload` and their like, on this machine only."""
+
+    directory: ConfPath = Field(
+        default=Path("/run/kmp-smsd"),
+        description="The directory of the sockets intake.sock and dispatch.sock. Whoever may write to them controls "
+        "the daemon: it belongs to root and the group of the operators, and no others have a way in.",
     )
 
 
@@ -54,6 +68,7 @@ class MainFile(Section):
     secrets: Secrets
     numbering: Numbering
     sync: Sync = Field(default_factory=Sync)
+    control: Control = Field(default_factory=Control)
     smsc: dict[LinkName, Link] = Field(default={})
     gateway: dict[GatewayName, Gateway] = Field(default={})
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from kmp_smsd.config.section import LIST, ConfPath, Section, written_as
+from kmp_smsd.config.section import LIST, ConfPath, Reload, Section, written_as
 from kmp_smsd.domain.numbering import E164_DIGITS_MAX, NumberRange
 
 
@@ -32,6 +32,9 @@ Ranges = Annotated[tuple[Range, ...], LIST]
 
 class Numbering(Section):
     """Which numbers are legal MDNs: those in a range of the right length. The longest matching prefix decides."""
+
+    reload: ClassVar[Reload] = Reload.AT_ONCE
+    role: ClassVar[str] = "intake"
 
     country_code: Annotated[str, written_as("[1-9][0-9]{0,2}", "1 to 3 digits, without + or 00")] = Field(
         description="Our country code, put before national numbers."

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kmp_smsd.config.changes import reload_of
 from kmp_smsd.config.example import Option, options
 from kmp_smsd.config.gateway import Gateway
 from kmp_smsd.config.link import Link
-from kmp_smsd.config.models import Secrets, Storage
+from kmp_smsd.config.models import Control, Secrets, Storage
 from kmp_smsd.config.numbering import Numbering
 from kmp_smsd.config.platform import Platform
+from kmp_smsd.config.section import Reload
 from kmp_smsd.config.sync import Sync
 
 _WIDTH = 118
@@ -29,6 +31,7 @@ _FILES: tuple[tuple[str, tuple[tuple[str, str, Any], ...]], ...] = (
             ("[secrets]", "secrets", Secrets),
             ("[numbering]", "numbering", Numbering),
             ("[sync]", "sync", Sync),
+            ("[control]", "control", Control),
             ("[smsc.NAME]", "smsc.north", Link),
             ("[gateway.NAME]", "gateway.data", Gateway),
         ),
@@ -47,18 +50,23 @@ def page() -> str:
     """docs/options.rst."""
     text = _heading("Every option", "=", overline=True)
     text += ".. Made from kmp_smsd/config/models.py: python -m kmp_smsd.config.page docs/options.rst\n\n"
-    text += _wrapped("`Configuration <configuration.rst>`__ tells how the files are read.")
+    text += _wrapped(
+        "`Configuration <configuration.rst>`__ tells how the files are read, `Operations <operations.rst>`__ what a "
+        "reload does."
+    )
     text += "\n.. contents::\n   :local:\n\n"
     for file, sections in _FILES:
         text += _heading(file, "=")
         for title, section, model in sections:
             text += _heading(title, "-")
+            reload = getattr(model, "reload", Platform.reload)
+            text += f"*Changed at a reload: {reload}.*\n\n"
             for option in options(model, section):
-                text += "".join(_entry(model, option))
+                text += "".join(_entry(model, option, reload))
     return text.rstrip("\n") + "\n"
 
 
-def _entry(model: Any, option: Option) -> Iterator[str]:
+def _entry(model: Any, option: Option, of_section: Reload) -> Iterator[str]:
     yield f"``{option.name}``\n"
     about = option.about.replace("`", "``")
     field = model.model_fields[option.name]
@@ -66,6 +74,8 @@ def _entry(model: Any, option: Option) -> Iterator[str]:
         about += " **Required.**"
     elif "Default" not in about:
         about += f" Default: ``{option.value}``."
+    if (reload := reload_of(model, option.name)) is not of_section:
+        about += f" *Changed at a reload: {reload}.*"
     yield _wrapped(about, "  ") + "\n"
 
 

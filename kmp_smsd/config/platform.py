@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from kmp_smsd.channels.options import SshOptions
-from kmp_smsd.config.section import LIST, NAME, Section, not_below, written_as
+from kmp_smsd.config.section import LIST, NAME, Reload, Section, not_below, written_as
 from kmp_smsd.domain.identifiers import APP_ID
 
 AppId = Annotated[str, written_as(APP_ID.pattern, "an app ID as 1 to 32 of A-Z a-z 0-9 . -")]
@@ -17,6 +17,9 @@ ChannelOptions = SshOptions  # the second kind makes this a union, with `kind` a
 
 class Platform(Section):
     """platforms.d/NAME.toml: one platform, to which keys are delivered. The file's name is the platform's."""
+
+    reload: ClassVar[Reload] = Reload.PLATFORM
+    role: ClassVar[str] = "dispatch"
 
     enabled: bool = Field(default=True, description="false: the file is checked, and the platform gets nothing.")
     apps: Annotated[tuple[AppId, ...], LIST] = Field(

@@ -7,14 +7,31 @@ section; what concerns several sections or files is in load.py.
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 
+class Reload(StrEnum):
+    """What ``kmp-smsd reload`` does with a changed option."""
+
+    AT_ONCE = "applied at once"
+    LINK = "the link is made anew"
+    PLATFORM = "the platform is served anew"
+    RESTART = "needs a restart"
+
+
 class Section(BaseModel):
-    """A table of a file. Values are taken as they are written: ``"10"`` is no number and ``1`` is no text."""
+    """A table of a file. Values are taken as they are written: ``"10"`` is no number and ``1`` is no text.
+
+    `reload` is what becomes of its options when they change, and `role` the one that uses them, where one alone does;
+    of a single option that differs, its ``json_schema_extra`` says so.
+    """
+
+    reload: ClassVar[Reload] = Reload.RESTART
+    role: ClassVar[str] = ""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True, allow_inf_nan=False)
 

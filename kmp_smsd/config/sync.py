@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from kmp_smsd.config.section import LIST, Section, written_as
+from kmp_smsd.config.section import LIST, Reload, Section, written_as
 
 ShortCode = Annotated[str, written_as("[0-9]{1,20}", "a short code as 1 to 20 digits")]
 Policy = Literal["held", "refused", "moved"]
@@ -14,6 +14,9 @@ Policy = Literal["held", "refused", "moved"]
 
 class Sync(Section):
     """What a terminal's message may change, and how many messages are taken (docs/rules.rst)."""
+
+    reload: ClassVar[Reload] = Reload.AT_ONCE
+    role: ClassVar[str] = "intake"
 
     on_sim_change: Policy = Field(
         default="held",

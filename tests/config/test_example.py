@@ -12,7 +12,7 @@ from kmp_smsd.config.example import main_file, options, platform_file
 from kmp_smsd.config.gateway import Gateway
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.load import load
-from kmp_smsd.config.models import MainFile, Secrets, Storage
+from kmp_smsd.config.models import Control, MainFile, Secrets, Storage
 from kmp_smsd.config.numbering import Numbering
 from kmp_smsd.config.platform import Platform
 from kmp_smsd.config.sync import Sync
@@ -24,6 +24,7 @@ MODELS = {
     "secrets": Secrets,
     "numbering": Numbering,
     "sync": Sync,
+    "control": Control,
     "smsc.north": Link,
     "gateway.data": Gateway,
     "platform": Platform,

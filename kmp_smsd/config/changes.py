@@ -1,0 +1,140 @@
+"""What differs between two configurations, option by option, and what a reload does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from kmp_smsd.config.load import PLATFORMS, Config
+from kmp_smsd.config.numbering import Numbering
+from kmp_smsd.config.platform import Platform
+from kmp_smsd.config.section import Reload
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_NOT_WRITTEN = frozenset({"path", "policy"})  # where the file is, and what is made of [sync] and [gateway.NAME]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One option that differs; `option` is empty where the whole section is `new` or `gone`.
+
+    `role` is the one that uses it, empty where both do.
+    """
+
+    section: str  # "sync", "smsc.north", "platforms.d/metering.toml"
+    option: str
+    reload: Reload
+    role: str = ""
+    new: bool = False
+    gone: bool = False
+
+    def __str__(self) -> str:
+        place = self.section if self.section.startswith(PLATFORMS) else f"[{self.section}]"
+        return f"{place} {'new' if self.new else 'gone' if self.gone else self.option}".rstrip()
+
+
+def changes(old: Config, new: Config) -> tuple[Change, ...]:
+    """Every option in which `new` differs from `old`, in the order of the sections."""
+    return tuple(
+        change
+        for field in fields(Config)
+        if field.name not in _NOT_WRITTEN
+        for change in _of_section(field.name, getattr(old, field.name), getattr(new, field.name))
+    )
+
+
+def in_force(running: Config, new: Config) -> Config:
+    """What of `new` can run without a restart; the rest is as in `running`, or left out where it was not there.
+
+    So what differs between this and `new` needs a restart.
+    """
+    values: dict[str, Any] = {}
+    for field in fields(Config):
+        old, fresh = getattr(running, field.name), getattr(new, field.name)
+        if isinstance(fresh, BaseModel):
+            values[field.name] = _kept(old, fresh)
+        elif isinstance(fresh, Mapping):
+            values[field.name] = MappingProxyType(
+                {
+                    name: _kept(old[name], member) if name in old else member
+                    for name, member in fresh.items()
+                    if name in old or _reload_of_new(member) is not Reload.RESTART
+                }
+            )
+    return replace(new, **values)
+
+
+def reload_of(model: type[BaseModel], option: str, default: Reload = Reload.PLATFORM) -> Reload:
+    """What a reload does with a changed `option`; `default` is for models that are no sections of ours."""
+    extra = model.model_fields[option].json_schema_extra
+    if isinstance(extra, dict) and "reload" in extra:
+        return Reload(str(extra["reload"]))
+    return getattr(model, "reload", default)
+
+
+def role_of(model: type[BaseModel], option: str) -> str:
+    """The role that alone uses `option`, or the empty text."""
+    extra = model.model_fields[option].json_schema_extra
+    if isinstance(extra, dict) and "role" in extra:
+        return str(extra["role"])
+    return str(getattr(model, "role", ""))
+
+
+def _of_section(name: str, old: Any, new: Any) -> Iterator[Change]:
+    if isinstance(new, BaseModel):
+        yield from _of_options(name, old, new)
+    elif isinstance(new, Mapping):
+        for member in sorted(old.keys() | new.keys()):
+            yield from _of_member(_section(name, member), old.get(member), new.get(member))
+    elif old != new:  # the numbering plan, made of several files
+        yield Change(name, "", Numbering.reload, Numbering.role)
+
+
+def _section(name: str, member: str) -> str:
+    return f"{PLATFORMS}/{member}.toml" if name == "platforms" else f"{name.removesuffix('s')}.{member}"
+
+
+def _of_member(section: str, old: BaseModel | None, new: BaseModel | None) -> Iterator[Change]:
+    if old is not None and new is not None:
+        yield from _of_options(section, old, new)
+    else:
+        model: Any = type(old or new)
+        reload = model.reload if new is None else _reload_of_new(new)
+        yield Change(section, "", reload, model.role, new=old is None, gone=new is None)
+
+
+def _reload_of_new(member: Any) -> Reload:
+    """A service has the credentials that it was given at its start; a file may come later."""
+    identity = member.channel.identity if isinstance(member, Platform) else None
+    own_credential = identity is not None and identity.credential is not None
+    reload: Reload = Reload.RESTART if own_credential else member.reload
+    return reload
+
+
+def _kept(old: Model, new: Model) -> Model:
+    """`new`, with those options of `old` that only a restart changes."""
+    model, values = type(new), {}
+    for option in model.model_fields:
+        was, is_now = getattr(old, option), getattr(new, option)
+        if option == "channel":
+            values[option] = _kept(was, is_now)
+        elif was != is_now and reload_of(model, option) is Reload.RESTART:
+            values[option] = was
+    return new.model_copy(update=values)
+
+
+def _of_options(section: str, old: BaseModel, new: BaseModel, role: str = "") -> Iterator[Change]:
+    model = type(new)
+    for option in model.model_fields:
+        was, is_now = getattr(old, option), getattr(new, option)
+        if was == is_now:
+            continue
+        if option == "channel":
+            yield from _of_options(section, was, is_now, role_of(model, option))
+        else:
+            yield Change(section, option, reload_of(model, option), role or role_of(model, option))

@@ -1,0 +1,122 @@
+"""What a reload finds changed, and what of that it can put in force."""
+
+from __future__ import annotations
+
+import pytest
+
+from kmp_smsd.config.changes import changes, in_force
+from kmp_smsd.config.section import Reload
+from tests.config.config_files import MAIN, PLATFORM, Files
+
+OWN_CREDENTIAL = PLATFORM + 'identity = {credential = "ssh-own"}\n'
+OWN_FILE = PLATFORM + 'identity = {file = "/etc/ssh-own"}\n'
+
+
+@pytest.fixture
+def files(tmp_path):
+    return Files(tmp_path)
+
+
+@pytest.fixture
+def edit(files):
+    """Load, change files, load again: both configurations."""
+
+    def edited(main=MAIN, platforms=None):
+        old = files.load()
+        files.write("kmp-smsd.toml", main)
+        for name, text in (platforms or {}).items():
+            files.write(f"platforms.d/{name}.toml", text)
+        return old, files.load()
+
+    return edited
+
+
+def told(old, new):
+    return {str(change): change.reload for change in changes(old, new)}
+
+
+def test_the_same_files_differ_in_nothing(edit):
+    assert told(*edit()) == {}
+
+
+@pytest.mark.parametrize(
+    ("main", "expected"),
+    [
+        (MAIN + "in_flight_max = 5\n", {"[smsc.north] in_flight_max": Reload.LINK}),
+        (MAIN + "[sync]\nmdn_burst = 3\n", {"[sync] mdn_burst": Reload.AT_ONCE}),
+        (MAIN.replace("8613", "8614"), {"[numbering]": Reload.AT_ONCE}),
+        (MAIN + "[gateway.data]\n", {"[gateway.data] new": Reload.AT_ONCE}),
+        (MAIN + '[storage]\npath = "/other.db"\n', {"[storage] path": Reload.RESTART}),
+        (MAIN + '[control]\ndirectory = "/other"\n', {"[control] directory": Reload.RESTART}),
+        (MAIN.replace('"ssh-identity"', '"other"'), {"[secrets] ssh_identity": Reload.RESTART}),
+        (
+            MAIN.replace("smsc.north", "smsc.south"),
+            {"[smsc.north] gone": Reload.LINK, "[smsc.south] new": Reload.LINK},
+        ),
+        (MAIN + "enabled = false\n", {"[smsc.north] gone": Reload.LINK}),
+    ],
+)
+def test_each_changed_option_is_named_with_what_a_reload_does(edit, main, expected):
+    assert told(*edit(main)) == expected
+
+
+def test_platforms_are_named_by_their_files(files, edit):
+    files.write("platforms.d/metering.toml", PLATFORM)
+    fleet = PLATFORM.replace('"meter"', '"tracker"')
+    old, new = edit(platforms={"metering": PLATFORM + "window = 7\n", "fleet": fleet})
+    assert told(old, new) == {
+        "platforms.d/fleet.toml new": Reload.PLATFORM,
+        "platforms.d/metering.toml window": Reload.PLATFORM,
+    }
+    assert told(new, old)["platforms.d/fleet.toml gone"] is Reload.PLATFORM
+
+
+@pytest.mark.parametrize(
+    ("section", "role"),
+    [
+        ("[sync]\nmdn_burst = 3\n", "intake"),
+        ('[storage]\npath = "/other.db"\n', ""),
+        ("[smsc.south]\nhosts = ['h:1']\nsystem_id = 'k'\npassword = {credential = 'p'}\n", "intake"),
+    ],
+)
+def test_each_change_knows_the_role_that_it_matters_to(edit, section, role):
+    (change,) = changes(*edit(MAIN + section))
+    assert change.role == role
+
+
+def test_secrets_matter_to_the_role_that_reads_them(edit):
+    found = changes(*edit(MAIN.replace('"master-key"', '"other"').replace("master-key.pub", "other.pub")))
+    assert [(change.option, change.role) for change in found] == [("public_key", "intake"), ("master_key", "dispatch")]
+
+
+def test_what_needs_a_restart_stays_in_force_as_it_was(edit):
+    old, new = edit(MAIN + '[storage]\npath = "/other.db"\n[sync]\nmdn_burst = 3\n')
+    now = in_force(old, new)
+    assert (now.storage, now.sync.mdn_burst) == (old.storage, 3)
+    assert [str(change) for change in changes(now, new)] == ["[storage] path"]
+
+
+@pytest.mark.parametrize(
+    ("text", "served", "needs_restart"),
+    [
+        (PLATFORM, True, []),
+        (OWN_FILE, True, []),
+        (OWN_CREDENTIAL, False, ["platforms.d/metering.toml new"]),
+    ],
+)
+def test_a_dropped_in_platform_is_served_unless_its_credential_was_not_there_at_the_start(
+    edit, text, served, needs_restart
+):
+    old, new = edit(platforms={"metering": text})
+    now = in_force(old, new)
+    assert ("metering" in now.platforms) is served
+    assert [str(change) for change in changes(now, new)] == needs_restart
+
+
+def test_a_platform_keeps_its_identity_and_takes_the_rest(files, edit):
+    files.write("platforms.d/metering.toml", PLATFORM)
+    old, new = edit(platforms={"metering": "retry_min_s = 9\n" + OWN_CREDENTIAL})
+    now = in_force(old, new)
+    assert now.platforms["metering"].channel.identity is None
+    assert now.platforms["metering"].retry_min_s == 9
+    assert [str(change) for change in changes(now, new)] == ["platforms.d/metering.toml identity"]
