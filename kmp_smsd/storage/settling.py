@@ -38,6 +38,10 @@ class Settling:
         self._journal = journal
         self._unknown_gateways: set[str] = set()  # that were told of
 
+    def set_policy(self, policy: SyncPolicy) -> None:
+        """Decide by `policy` from the next batch on."""
+        self._policy = policy
+
     def settle(self, messages: Sequence[Message], now: int) -> list[Outcome]:
         """Decide and write `messages` in order, in one transaction; `now` in Unix milliseconds.
 

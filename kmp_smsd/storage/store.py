@@ -15,6 +15,7 @@ from kmp_smsd.storage.bindings import Bindings
 from kmp_smsd.storage.database import open_database
 from kmp_smsd.storage.erasing import Erasing
 from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
+from kmp_smsd.storage.figures import Figures
 from kmp_smsd.storage.holds import Holds
 from kmp_smsd.storage.imports import Imports
 from kmp_smsd.storage.journal import Journal
@@ -48,6 +49,7 @@ class Store:
             self._opened = opened.pop_all()
         self.bindings = Bindings(self._database)
         self.erasing = Erasing(self._database)
+        self.figures = Figures(self._database)
         self.holds = Holds(self._database)
         self.imports = Imports(self._database)
         self.journal = Journal(self._database)
@@ -85,6 +87,10 @@ class Store:
         """
         self.waiting.recall()
         return self._settling.settle_again(now)
+
+    def set_policy(self, policy: SyncPolicy) -> None:
+        """Decide by `policy` from the next batch on."""
+        self._settling.set_policy(policy)
 
     def data_version(self) -> int:
         """Changes whenever somebody else commits. Cheap: poll it."""
