@@ -28,7 +28,7 @@ STOP_WITHIN_S = 20.0  # but never less than a link may take, and this on top of 
 STOP_AFTER_LINKS_S = 10.0
 _STOPS = (
     "SIGTERM ends it in good order or, after 20 seconds (10 more than unbind_timeout_s where that is longer), by force "
-    "(exit status 75); a second one ends it at once."
+    "(exit status 75); a second one ends it at once. SIGHUP reloads the configuration, as `kmp-smsd reload` does."
 )
 
 
@@ -67,7 +67,8 @@ def _serve(settings: Settings, names: tuple[str, ...], log_level: str) -> None:
 
     # Twisted's is the wall clock: set back by a day, no timer would fire for a day.
     reactor.seconds = time.monotonic  # type: ignore[method-assign, misc]
-    from kmp_smsd.service.wiring import Role, make_service
+    from kmp_smsd.service.role import Role
+    from kmp_smsd.service.wiring import make_service
 
     service = make_service(config, [Role(name) for name in names], reactor)
     if "dispatch" in names and not config.platforms:
@@ -99,6 +100,7 @@ class _Running:
     def _start(self) -> None:
         signal.signal(signal.SIGTERM, self._signalled)
         signal.signal(signal.SIGINT, self._signalled)
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._service.reload))
         threading.Thread(target=self._end_in_time, name="deadline", daemon=True).start()
         log.info("kmp-smsd %s starts: %s", __version__, self._name)
         self._guarded(self._service.startService)

@@ -51,8 +51,12 @@ def explain(error: Exception) -> tuple[int, str] | None:
     if (sqlite := sys.modules.get("pysqlite3.dbapi2")) and isinstance(error, sqlite.DatabaseError):
         passing = isinstance(error, sqlite.OperationalError)
         return TEMPORARY if passing else CONFIGURATION, f"the database cannot be used: {error}: see [storage] path"
-    if (wiring := sys.modules.get("kmp_smsd.service.wiring")) and isinstance(error, wiring.NothingToDo):
+    if (role := sys.modules.get("kmp_smsd.service.intake_role")) and isinstance(error, role.NothingToDo):
         return CONFIGURATION, str(error)
+    if (control := sys.modules.get("kmp_smsd.service.control")) and isinstance(error, control.ControlUnusable):
+        return error.exit_code, str(error)
+    if (protocol := sys.modules.get("kmp_smsd.control.protocol")) and isinstance(error, protocol.Refused):
+        return error.exit_code, str(error)
     if isinstance(error, PermissionError):
         return _forbidden(error)
     if isinstance(error, OSError):

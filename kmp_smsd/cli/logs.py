@@ -35,7 +35,8 @@ def start_logging(level: str) -> None:
     handler.setFormatter(OneLine())
     logging.basicConfig(level=level.upper(), handlers=[handler])
     if level != "debug":
-        logging.getLogger("twisted").setLevel(max(logging.WARNING, getattr(logging, level.upper())))
+        for name in ("twisted", "log_legacy"):  # the second is what its older half says
+            logging.getLogger(name).setLevel(max(logging.WARNING, getattr(logging, level.upper())))
     globalLogBeginner.beginLoggingTo(
         [_to_python],  # type: ignore[list-item]  # Twisted's observers are declared as an interface
         redirectStandardIO=False,

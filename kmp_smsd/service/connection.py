@@ -104,8 +104,15 @@ class LinkConnection(StreamProtocol):
         """How long ago the SMSC accepted our bind, in seconds, or None where it never did."""
         return None if self._bound_at is None else self._link.monotonic() - self._bound_at
 
+    @property
+    def enquire_rtt_s(self) -> float | None:
+        """How long the SMSC took to answer our last enquire_link, in seconds; None where none was answered yet."""
+        return self._session.enquire_rtt_s
+
     def answer(self, pairs: Sequence[tuple[Message, int]]) -> None:
         """Answer these messages with one write."""
+        if not self._closing:
+            self._link.count_answers(pairs)
         self._session.answer_all(pairs)
         self._flush()
 
@@ -211,6 +218,7 @@ class LinkConnection(StreamProtocol):
         state = self._link.state
         self._link.note(
             messages=state.messages + len(messages),
+            last_message_at=state.last_received_at,
             messages_with_tail=state.messages_with_tail + sum(1 for message in messages if message.tail),
         )
         if not self.finishing:
@@ -220,7 +228,9 @@ class LinkConnection(StreamProtocol):
             except Exception:  # a bug of ours must not cost the SMSC its answers
                 self._link.log.failure("link {link}: the receiver failed", link=self.link_name)
         temporary = self._link.options.temporary_status
-        self._session.answer_all([(message, temporary) for message in messages])
+        left = [(message, temporary) for message in messages]
+        self._link.count_answers(left)
+        self._session.answer_all(left)
 
     def _count_bad(self, bad: BadPdu) -> None:
         self._link.note(bad_pdus=self._link.state.bad_pdus + 1)

@@ -56,6 +56,17 @@ class Ended:
     wait_ms: int = 0
 
 
+@dataclass(slots=True)
+class Counts:
+    """What became of deliveries to one platform since the role's start; `failures` are runs that broke off."""
+
+    confirmed: int = 0
+    rejections: int = 0
+    failures: int = 0
+    pushes: int = 0  # that were answered, whatever with
+    push_s: float = 0.0  # all of their seconds, from the making of each to its answer
+
+
 class Deliverer:
     """Delivers to one platform. `run` blocks, in a worker thread; between runs this is its memory."""
 
@@ -84,7 +95,9 @@ class Deliverer:
         self._cancel = Cancel()
         self._faults = Repeats()
         self._failures = 0
+        self.counts = Counts()
         self._suspects: dict[tuple[str, str], OutboxRow] = {}  # by MDN and app: in work when something fails
+        self._made_at: dict[tuple[str, str], float] = {}  # of each of them, in monotonic seconds
         self._rejections = 0  # in a row
         self._state = PlatformState(platform)
         self._reported: PlatformState | None = None  # the state as stored; None until it was read
@@ -97,6 +110,11 @@ class Deliverer:
     @property
     def failing(self) -> bool:
         return self._failures > 0
+
+    @property
+    def state(self) -> PlatformState | None:
+        """What was last seen of the platform; None until the first run has read what earlier ones saw."""
+        return None if self._reported is None else self._state
 
     def run(self) -> Ended:
         """Deliver until nothing is due, the platform fails, or `stop` is called."""
@@ -119,6 +137,7 @@ class Deliverer:
                     "platform {platform}: store unavailable: {reason}", platform=self.platform, reason=str(error)
                 )
             self._failures += 1
+            self.counts.failures += 1
             return Ended(str(error), min(STORE_RETRY_MAX_MS, self._patience.wait_ms(self._failures - 1)))
         except Exception as error:  # a bug of ours must not cost this platform its later deliveries
             self.close_channel()  # what is on the road would be taken for answers to the next deliveries
@@ -129,6 +148,11 @@ class Deliverer:
         """End a run soon, and connect no more; from any thread."""
         self._stopping.set()
         self._cancel.request()
+
+    def again(self) -> None:
+        """Run again after `stop`; no run may be under way."""
+        self._stopping.clear()
+        self._cancel = Cancel()
 
     def abort(self) -> None:
         """End a run now, by closing the connection under it; from any thread."""
@@ -186,7 +210,7 @@ class Deliverer:
 
         Ends where `rows` are no longer fresh, or `stop` was called. What was made is among the suspects.
         """
-        self._suspects = {}
+        self._suspects, self._made_at = {}, {}
         until = self._monotonic() + FRESH_S
         for row in rows:
             place = (row.mdn, row.app_id)
@@ -198,7 +222,7 @@ class Deliverer:
             except Exception:
                 self._suspects = {place: row}
                 raise
-            self._suspects[place] = row
+            self._suspects[place], self._made_at[place] = row, self._monotonic()
             yield delivery
             if self._stopping.is_set() or self._monotonic() >= until:
                 return
@@ -219,7 +243,10 @@ class Deliverer:
         settled_at = self._monotonic()
         try:
             for result in channel.deliver(deliveries):
-                row = self._suspects.pop((result.delivery.mdn, result.delivery.app_id))
+                place = (result.delivery.mdn, result.delivery.app_id)
+                row = self._suspects.pop(place)
+                self.counts.pushes += 1
+                self.counts.push_s += self._monotonic() - self._made_at.pop(place)
                 settlements.append(self._judge(store, row, result))
                 if self._monotonic() - settled_at >= SETTLE_EVERY_S:
                     self._settle(store, settlements)
@@ -270,10 +297,12 @@ class Deliverer:
             store.outbox.again(self.platform, self._state.last_success_at or 0, now)
             self.log.info("platform {platform}: pause lifted", platform=self.platform)
         self._rejections = 0
+        self.counts.confirmed += 1
         self._state = PlatformState(self.platform, last_success_at=now)
 
     def _rejected(self, now: int) -> None:
         self._rejections += 1
+        self.counts.rejections += 1
         if self._state.last_success_at is not None and self._state.last_success_at > now:
             # The clock was set back. The run is known by its time: it came after the last success.
             self._state = replace(self._state, last_success_at=now)
@@ -290,6 +319,8 @@ class Deliverer:
     def _failed(self, reason: str) -> Ended:
         now, wait_ms = self._now(), self._patience.wait_ms(self._failures)
         self._failures += 1
+        if not self._stopping.is_set():
+            self.counts.failures += 1
         if self._store is not None and self._reported is not None and not self._stopping.is_set():
             self._state = replace(self._state, last_error=reason, last_error_at=now, next_try_at=now + wait_ms)
             with suppress(StoreError):  # nothing is lost without it

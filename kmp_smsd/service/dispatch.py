@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from kmp_smsd.service.delivering import Deliverer, Ended
+from kmp_smsd.service.busy import Busy
+from kmp_smsd.service.delivering import Counts, Deliverer, Ended
 from kmp_smsd.service.repeats import Repeats
+from kmp_smsd.service.status import PlatformWord
 from kmp_smsd.service.watching import watch
 from kmp_smsd.storage import Store, StoreUnavailable
 from kmp_smsd.storage.outbox import has_come
+from kmp_smsd.storage.routes import PlatformState
 
 WATCH_EVERY_S = 0.1
 OPEN_MAX = 64  # connections; the longest idle one gives way
@@ -28,9 +31,25 @@ STOP_WITHIN_S = 10.0
 AFTER_FAULT_S = 60.0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """How one platform is served. Times in Unix seconds."""
+
+    name: str
+    word: PlatformWord
+    paused: bool
+    since: float
+    counts: Counts
+    state: PlatformState | None
+    next_try_at: float | None
+
+
+@dataclass(slots=True, eq=False)
 class _Worker:
     deliverer: Deliverer
+    paused: bool = False
+    word: PlatformWord = PlatformWord.IDLE
+    since: float = 0.0  # Unix seconds
     running: Deferred[None] | None = None
     not_before: float = 0.0  # monotonic seconds
     hurried_at: int = 0  # Unix milliseconds: the last wish of a person that was heeded
@@ -59,9 +78,13 @@ class Dispatcher(Service):
     ) -> None:
         self._store = store
         self._routes = routes
-        self._workers = {name: _Worker(deliverer) for name, deliverer in deliverers.items()}
         self._reactor = reactor
         self._monotonic, self._wall = monotonic, wall
+        # Never changed, since the watching thread reads it; replaced instead.
+        self._workers: Mapping[str, _Worker] = {name: self._worker(one) for name, one in deliverers.items()}
+        self._leaving: dict[_Worker, Deferred[Any]] = {}
+        self._draining = False
+        self._thread = Busy(monotonic)
         self._watcher = ThreadPool(1, 1, name="watch")
         self._pool = ThreadPool(0, OPEN_MAX, name="deliver")
         self._watch = watch(self._look, reactor)
@@ -87,7 +110,7 @@ class Dispatcher(Service):
             self._watch.stop()
         if self._watched is not None:
             await self._watched  # the look under way
-        running = []
+        running: list[Deferred[Any]] = list(self._leaving.values())
         for worker in self._workers.values():
             worker.deliverer.stop()
             if worker.running is not None:
@@ -98,13 +121,191 @@ class Dispatcher(Service):
             force.cancel()
         for worker in self._workers.values():
             await deferToThreadPool(self._reactor, self._pool, worker.deliverer.close)
-        await deferToThreadPool(self._reactor, self._watcher, self._store.close)
+        await self.in_thread(self._store.close)
         self._watcher.stop()
         self._pool.stop()
 
     def _abort(self) -> None:
-        for worker in self._workers.values():
+        for worker in (*self._workers.values(), *self._leaving):
             worker.deliverer.abort()
+
+    def in_thread(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """Have the watching thread do something; nobody else may use the store."""
+        self._thread.begun()
+        return deferToThreadPool(self._reactor, self._watcher, call, *args).addBoth(self._thread.ended)
+
+    def reconfigure(
+        self, routes: Mapping[str, str], fresh: Mapping[str, Deliverer], gone: Collection[str]
+    ) -> Deferred[Any]:
+        """Serve the platforms of `fresh` by new deliverers, and those that are `gone` no more; set the routes anew.
+
+        The others go on. Fires when the old workers have ended: each after its present answers, or within 10 seconds by
+        force.
+        """
+        workers = dict(self._workers)
+        ended = [self._retire(workers.pop(name)) for name in gone]
+        for name, deliverer in fresh.items():
+            worker = self._worker(deliverer)
+            if (before := workers.get(name)) is not None:
+                ended.append(self._replace(before, worker))
+            workers[name] = worker
+        self._workers = workers
+        self.in_thread(self._reroute, routes).addErrback(self._not_looked)
+        return gatherResults(ended)
+
+    def look_at_words(self) -> None:
+        """Note how each platform is served; called about once a second, which is how exact `since` is."""
+        for worker in self._workers.values():
+            word = self._word(worker)
+            if word is not worker.word:
+                worker.word, worker.since = word, self._wall()
+
+    def served(self) -> list[Served]:
+        """How each platform is served."""
+        self.look_at_words()
+        return [
+            Served(
+                name=name,
+                word=worker.word,
+                paused=worker.paused,
+                since=worker.since,
+                counts=worker.deliverer.counts,
+                state=worker.deliverer.state,
+                next_try_at=self._next_try_at(worker),
+            )
+            for name, worker in self._workers.items()
+        ]
+
+    def names(self) -> Collection[str]:
+        """The platforms that are served."""
+        return self._workers.keys()
+
+    @property
+    def thread(self) -> Busy:
+        """How the watching thread fares."""
+        return self._thread
+
+    def _word(self, worker: _Worker) -> PlatformWord:
+        if worker.paused:
+            return PlatformWord.PAUSED
+        if self._draining or self._stopping:
+            return PlatformWord.DRAINING
+        state = worker.deliverer.state
+        if state is not None and state.paused:
+            return PlatformWord.HELD_BACK
+        if worker.running is not None:
+            return PlatformWord.DELIVERING
+        return PlatformWord.IDLE if worker.due_at is None else PlatformWord.WAITING
+
+    def _next_try_at(self, worker: _Worker) -> float | None:
+        """Unix seconds; None where nothing is due, or somebody works already, or must not."""
+        if worker.due_at is None or worker.running is not None or self._held(worker):
+            return None
+        return max(worker.due_at / 1000, self._wall() + max(0.0, worker.not_before - self._monotonic()))
+
+    def pause(self, name: str) -> None:
+        """Deliver nothing to a platform until `resume`; what has been sent is still answered. Raises KeyError."""
+        worker = self._workers[name]
+        worker.paused = True
+        self._hold(worker)
+
+    def resume(self, name: str) -> None:
+        """Deliver to a platform again. Raises KeyError."""
+        worker = self._workers[name]
+        worker.paused = False
+        self._go_on(worker)
+
+    def drain(self) -> Deferred[Any]:
+        """Deliver nothing at all until `go_on`. Fires when what had been sent is answered, or given up."""
+        self._draining = True
+        return gatherResults([self._hold(worker) for worker in self._workers.values()])
+
+    def go_on(self) -> None:
+        """Deliver again after `drain`."""
+        self._draining = False
+        for worker in self._workers.values():
+            self._go_on(worker)
+
+    def _worker(self, deliverer: Deliverer) -> _Worker:
+        return _Worker(deliverer, since=self._wall())
+
+    def _held(self, worker: _Worker) -> bool:
+        return worker.paused or self._draining
+
+    def _hold(self, worker: _Worker) -> Deferred[Any]:
+        """Stop a worker that goes on later, and close its connection; fires when it stands still."""
+        worker.deliverer.stop()
+
+        def close(result: Any) -> Any:
+            if self._held(worker) and worker.running is None and worker.deliverer.is_open:
+                self._close(worker)
+            return result
+
+        return self._standstill(worker).addCallback(close)
+
+    def _go_on(self, worker: _Worker) -> None:
+        def again(_: Any) -> None:
+            if not self._held(worker):
+                worker.deliverer.again()
+
+        worker.not_before = 0.0
+        self._when_free(worker).addCallback(again)
+
+    def _replace(self, before: _Worker, worker: _Worker) -> Deferred[Any]:
+        """Have `worker` begin when the one before it has ended: two would deliver the same."""
+        worker.paused = before.paused
+        worker.deliverer.counts = before.deliverer.counts
+        worker.running = Deferred()
+
+        def begin(result: Any) -> Any:
+            self._free(worker)
+            return result
+
+        return self._retire(before).addBoth(begin)
+
+    def _retire(self, worker: _Worker) -> Deferred[Any]:
+        """Stop a worker for good; fires when it has closed everything."""
+
+        def forget(result: Any) -> Any:
+            del self._leaving[worker]
+            return result
+
+        worker.deliverer.stop()
+        gone = self._standstill(worker)
+        gone.addCallback(lambda _: deferToThreadPool(self._reactor, self._pool, worker.deliverer.close))
+        self._leaving[worker] = gone
+        return gone.addBoth(forget)
+
+    def _standstill(self, worker: _Worker) -> Deferred[Any]:
+        """Fires when the worker, which was told to stop, does nothing any more; by force in the end."""
+        force = self._reactor.callLater(STOP_WITHIN_S, worker.deliverer.abort)
+
+        def stands(result: Any) -> Any:
+            if force.active():
+                force.cancel()
+            return result
+
+        return self._when_free(worker).addBoth(stands)
+
+    def _when_free(self, worker: _Worker) -> Deferred[Any]:
+        """Fires when the worker's present run, if any, has ended; each who waits has a Deferred of his own."""
+        free: Deferred[Any] = Deferred()
+        if worker.running is None:
+            free.callback(None)
+        else:
+
+            def freed(result: Any) -> Any:
+                free.callback(None)
+                return result
+
+            worker.running.addBoth(freed)
+        return free
+
+    def _reroute(self, routes: Mapping[str, str]) -> None:
+        """In the watching thread: begin with the routes as at the start."""
+        self._routes = routes
+        self._kept = self._routed = False
+        self._moving = None
 
     def _route(self) -> None:
         """In the watching thread: point each app at its platform, then let its deliveries follow, one step a look.
@@ -136,7 +337,7 @@ class Dispatcher(Service):
 
     def _look(self) -> Deferred[Any]:
         """See where something is due, and put workers on it. The next look waits for this one."""
-        looked = deferToThreadPool(self._reactor, self._watcher, self._due)
+        looked = self.in_thread(self._due)
         looked.addCallback(self._assign)
         looked.addErrback(self._not_looked)
         return looked
@@ -162,7 +363,8 @@ class Dispatcher(Service):
     def _assign(self, found: tuple[dict[str, int | None], dict[str, int]]) -> None:
         due, hurried = found
         for name, due_at in due.items():
-            self._workers[name].due_at = due_at
+            if (served := self._workers.get(name)) is not None:  # else a reload came between
+                served.due_at = due_at
         for name, hurried_at in hurried.items():
             worker = self._workers.get(name)
             if worker is not None and hurried_at != worker.hurried_at:  # or less: the clock may have been set back
@@ -183,7 +385,9 @@ class Dispatcher(Service):
 
     def _has_work(self, worker: _Worker, now: int) -> bool:
         """Whether something is due there at `now` (Unix milliseconds), and nobody waits or works already."""
-        if worker.running is not None or worker.due_at is None or not has_come(worker.due_at, now):
+        if self._held(worker) or worker.running is not None:
+            return False
+        if worker.due_at is None or not has_come(worker.due_at, now):
             return False
         return worker.not_before <= self._monotonic()
 

@@ -37,12 +37,16 @@ class Housekeeping:
         self._store = store
         self._pool = pool
         self._reactor = reactor
-        self._remember_ms = remember_days * DAY_MS
+        self.remember(remember_days)
         self._wall = wall
         self._watch = watch(self._tidy, reactor)
 
     def start(self) -> None:
         self._watch.start(STEP_EVERY_S, now=False)
+
+    def remember(self, days: int) -> None:
+        """Remember for so many days from now on."""
+        self._remember_ms = days * DAY_MS
 
     def stop(self) -> None:
         """Take no further step; the one under way goes on."""

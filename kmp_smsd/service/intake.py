@@ -19,7 +19,9 @@ from kmp_smsd.config.link import Link
 from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.numbering import NumberingPlan
 from kmp_smsd.domain.outcome import NEVER_AGAIN, Outcome
+from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit
+from kmp_smsd.service.busy import Busy
 from kmp_smsd.service.connection import Connection
 from kmp_smsd.service.housekeeping import Housekeeping
 from kmp_smsd.service.link import SmscLink
@@ -27,6 +29,7 @@ from kmp_smsd.service.rate import Bucket, Buckets
 from kmp_smsd.service.reading import Reader
 from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.service.replying import Replier
+from kmp_smsd.service.store_watch import StoreWatch
 from kmp_smsd.service.watching import watch
 from kmp_smsd.smpp.constants import CommandStatus
 from kmp_smsd.smpp.pdu import Message
@@ -35,31 +38,38 @@ from kmp_smsd.storage import Store, StoreUnavailable
 WATCH_EVERY_S = 0.1  # deadlines of answers, and requests that commands marked
 
 
+@dataclass(slots=True, eq=False)
+class _Terms:
+    """What was agreed with one SMSC."""
+
+    options: Link
+    reader: Reader
+    bucket: Bucket | None
+    in_flight: int = 0
+    failures: int = 0
+    throttled: int = 0
+    link: SmscLink | None = None
+
+
 @dataclass(slots=True)
 class Chunk:
     """Messages that arrived together by one connection, in order."""
 
     connection: Connection
+    terms: _Terms  # under which they came, whatever a reload has made of them since
     messages: Sequence[Message]
     requests: list[SyncRequest | Unfit]
     deadline: float  # monotonic seconds
     answered: bool = field(default=False)
 
 
-@dataclass(slots=True)
-class _Terms:
-    """What was agreed with one SMSC."""
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a link asks of intake: messages without an answer, at most so many, and those that were over a limit."""
 
-    reader: Reader
-    never: int
-    temporary: int
-    answer_within_s: float
-    in_flight_max: int
-    failures_before_unbind: int
-    bucket: Bucket | None
     in_flight: int = 0
-    failures: int = 0
-    link: SmscLink | None = None
+    in_flight_max: int = 0
+    throttled: int = 0
 
 
 class Intake(Service):
@@ -82,36 +92,63 @@ class Intake(Service):
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
-        self._batch_max = sync.batch_max
+        self._sync = sync
         self._senders = Buckets(sync.mdn_burst, sync.mdn_per_minute / 60)
         self._reactor = reactor
         self._monotonic, self._wall = monotonic, wall
-        self._terms = {
-            name: _Terms(
-                reader=Reader(name, link, sync, plan),
-                never=link.never_status,
-                temporary=link.temporary_status,
-                answer_within_s=link.answer_within_s,
-                in_flight_max=link.in_flight_max,
-                failures_before_unbind=link.failures_before_unbind,
-                bucket=Bucket(link.rate_per_s, link.rate_per_s, monotonic()) if link.rate_per_s else None,
-            )
-            for name, link in links.items()
-        }
+        self._terms = {name: self._new_terms(name, link, sync, plan) for name, link in links.items()}
+        self._outcomes: Counter[str] = Counter()
+        self._thread = Busy(monotonic)
+        self.watch = StoreWatch(store, self.in_thread, self._thread, monotonic=monotonic, wall=wall)
         self._pending: deque[Chunk] = deque()
         self._batch: list[Chunk] | None = None
+        self._batch_begun_at = 0.0  # monotonic seconds
         self._pool = ThreadPool(1, 1, name="store")
-        self._replier = Replier(store, links, self._in_thread, monotonic=monotonic, wall=wall)
+        self._replier = Replier(store, links, self.in_thread, monotonic=monotonic, wall=wall)
         self._watch = watch(self._look, reactor)
         self._housekeeping = Housekeeping(store, self._pool, reactor, remember_days=sync.remember_days, wall=wall)
         self._looking = False
         self._faults = Repeats()  # of looking
         self._idle: list[Deferred[None]] = []
 
+    def _new_terms(self, name: str, link: Link, sync: Sync, plan: NumberingPlan) -> _Terms:
+        bucket = Bucket(link.rate_per_s, link.rate_per_s, self._monotonic()) if link.rate_per_s else None
+        return _Terms(link, Reader(name, link, sync, plan), bucket)
+
     def attach(self, link: SmscLink) -> None:
         """Know the link that may be asked to back off, and that takes replies."""
         self._terms[link.name].link = link
         self._replier.attach(link)
+
+    def reconfigure(self, sync: Sync, plan: NumberingPlan, policy: SyncPolicy, links: Mapping[str, Link]) -> None:
+        """Go by these options from now on. What is in hand is settled under the policy that its batch meets.
+
+        A link whose options changed, or that is gone, must have begun to drain; who takes its place is to `attach`.
+        """
+        terms: dict[str, _Terms] = {}
+        for name, link in links.items():
+            known = self._terms.get(name)
+            if known is not None and known.options == link:
+                known.reader = Reader(name, link, sync, plan)
+                terms[name] = known
+            else:
+                terms[name] = self._new_terms(name, link, sync, plan)
+        if (sync.mdn_burst, sync.mdn_per_minute) != (self._sync.mdn_burst, self._sync.mdn_per_minute):
+            self._senders = Buckets(sync.mdn_burst, sync.mdn_per_minute / 60)
+        self._terms, self._sync = terms, sync
+        self._replier.reconfigure(links)
+        self._housekeeping.remember(sync.remember_days)
+        self.in_thread(self._store.set_policy, policy)
+
+    @property
+    def outcomes(self) -> Mapping[str, int]:
+        """How many requests had each outcome since the start; one that is decided again counts again."""
+        return self._outcomes
+
+    def load(self, link_name: str) -> Load:
+        """What a link asks of us."""
+        terms = self._terms.get(link_name)
+        return Load() if terms is None else Load(terms.in_flight, terms.options.in_flight_max, terms.throttled)
 
     def startService(self) -> None:
         super().startService()
@@ -129,7 +166,7 @@ class Intake(Service):
         if self._watch.running:
             self._watch.stop()
         await self._replier.finish()
-        await self._in_thread(self._store.close)
+        await self.in_thread(self._store.close)
         self._pool.stop()
 
     def messages(self, connection: Connection, messages: tuple[Message, ...]) -> None:
@@ -137,21 +174,23 @@ class Intake(Service):
         terms = self._terms[connection.link_name]
         now = self._monotonic()
         received_at = int(self._wall() * 1000)
-        room = terms.in_flight_max - terms.in_flight
+        temporary = terms.options.temporary_status
+        room = terms.options.in_flight_max - terms.in_flight
         taken: list[Message] = []
         requests: list[SyncRequest | Unfit] = []
         refused: list[tuple[Message, int]] = []
         for message in messages:
             if len(taken) >= room or (terms.bucket is not None and not terms.bucket.take(now)):
-                refused.append((message, terms.temporary))
+                refused.append((message, temporary))
                 continue
             request = self._read(terms.reader, message, received_at, connection.link_name)
             if request.mdn is not None and not self._senders.take(request.mdn, now):
-                refused.append((message, terms.temporary))
+                refused.append((message, temporary))
                 continue
             taken.append(message)
             requests.append(request)
         if refused:
+            terms.throttled += len(refused)
             self.log.debug(
                 "link {link}: {count} messages over a limit left with the SMSC",
                 link=connection.link_name,
@@ -159,10 +198,11 @@ class Intake(Service):
             )
             connection.answer(refused)
         terms.in_flight += len(taken)
-        deadline = now + terms.answer_within_s
-        for start in range(0, len(taken), self._batch_max):
-            end = start + self._batch_max
-            self._pending.append(Chunk(connection, taken[start:end], requests[start:end], deadline))
+        deadline = now + terms.options.answer_within_s
+        batch_max = self._sync.batch_max
+        for start in range(0, len(taken), batch_max):
+            end = start + batch_max
+            self._pending.append(Chunk(connection, terms, taken[start:end], requests[start:end], deadline))
         self._next_batch()
 
     def _read(self, reader: Reader, message: Message, received_at: int, link: str) -> SyncRequest | Unfit:
@@ -178,7 +218,8 @@ class Intake(Service):
             return
         batch: list[Chunk] = []
         size = 0
-        while self._pending and size + len(self._pending[0].requests) <= self._batch_max:
+        # A chunk may be larger than what a reload has allowed since.
+        while self._pending and (not batch or size + len(self._pending[0].requests) <= self._sync.batch_max):
             chunk = self._pending.popleft()
             batch.append(chunk)
             size += len(chunk.requests)
@@ -187,20 +228,22 @@ class Intake(Service):
             for waiter in idle:
                 waiter.callback(None)
             return
-        self._batch = batch
+        self._batch, self._batch_begun_at = batch, self._monotonic()
         requests = [request for chunk in batch for request in chunk.requests]
-        settled = self._in_thread(self._store.settle, requests, int(self._wall() * 1000))
+        settled = self.in_thread(self._store.settle, requests, int(self._wall() * 1000))
         settled.addCallbacks(self._settled, self._not_settled)
 
     def _settled(self, outcomes: list[Outcome]) -> None:
         answers: defaultdict[Connection, list[tuple[Message, int]]] = defaultdict(list)
         position = 0
+        self._outcomes.update(outcomes)
+        self.watch.wrote(self._monotonic() - self._batch_begun_at)
         for chunk in self._take_batch():
             end = position + len(chunk.requests)
-            terms = self._release(chunk)
+            self._release(chunk)
             if not chunk.answered:
-                terms.failures = 0
-                never = terms.never
+                chunk.terms.failures = 0
+                never = chunk.terms.options.never_status
                 answers[chunk.connection] += [
                     (message, never if outcome in NEVER_AGAIN else CommandStatus.ESME_ROK)
                     for message, outcome in zip(chunk.messages, outcomes[position:end], strict=True)
@@ -222,35 +265,35 @@ class Intake(Service):
         self._leave(batch, "the store is unavailable")
         self._next_batch()
 
-    def _in_thread(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        return deferToThreadPool(self._reactor, self._pool, call, *args)
+    def in_thread(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """Have the store's thread do something; nobody else may use the store."""
+        self._thread.begun()
+        return deferToThreadPool(self._reactor, self._pool, call, *args).addBoth(self._thread.ended)
 
     def _take_batch(self) -> list[Chunk]:
         batch, self._batch = self._batch, None
         assert batch is not None
         return batch
 
-    def _release(self, chunk: Chunk) -> _Terms:
-        terms = self._terms[chunk.connection.link_name]
-        terms.in_flight -= len(chunk.messages)
-        return terms
+    def _release(self, chunk: Chunk) -> None:
+        chunk.terms.in_flight -= len(chunk.messages)
 
     def _leave(self, chunks: Iterable[Chunk], reason: str) -> None:
         """Leave messages with the SMSC. Where it happens to a link several times in a row, leave it all of them."""
-        left: Counter[str] = Counter()
+        left: dict[_Terms, tuple[str, int]] = {}
         for chunk in chunks:
             if not chunk.answered:
                 chunk.answered = True
-                link = chunk.connection.link_name
-                chunk.connection.answer([(message, self._terms[link].temporary) for message in chunk.messages])
-                left[link] += len(chunk.messages)
-        for link, count in left.items():
+                temporary = chunk.terms.options.temporary_status
+                chunk.connection.answer([(message, temporary) for message in chunk.messages])
+                _, before = left.get(chunk.terms, ("", 0))
+                left[chunk.terms] = chunk.connection.link_name, before + len(chunk.messages)
+        for terms, (link, count) in left.items():
             self.log.warn(
                 "link {link}: {count} messages left with the SMSC: {reason}", link=link, count=count, reason=reason
             )
-            terms = self._terms[link]
             terms.failures += 1
-            if terms.failures >= terms.failures_before_unbind and terms.link is not None:
+            if terms.failures >= terms.options.failures_before_unbind and terms.link is not None:
                 terms.failures = 0
                 terms.link.back_off()
 
@@ -267,12 +310,13 @@ class Intake(Service):
         self._leave(late + overdue, "the store is slow")
         if not self._looking:
             self._looking = True
-            looked = self._in_thread(self._store.settle_again, int(self._wall() * 1000))
+            looked = self.in_thread(self._store.settle_again, int(self._wall() * 1000))
             looked.addCallbacks(self._settled_again, self._not_settled_again)
         self._replier.look()
 
     def _settled_again(self, outcomes: list[Outcome]) -> None:
         self._looking = False
+        self._outcomes.update(outcomes)
         if (outcomes or self._store.waiting.recalling) and self._watch.running:
             self._look()  # there may be more; what came meanwhile goes first
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -19,7 +20,7 @@ from kmp_smsd.service.backoff import Backoff
 from kmp_smsd.service.connection import ConnectionFactory, LinkConnection, Receiver, Told
 from kmp_smsd.smpp.constants import CommandId, CommandStatus, name_of
 from kmp_smsd.smpp.events import BindRefused, BindUnanswered
-from kmp_smsd.smpp.pdu import Bind
+from kmp_smsd.smpp.pdu import Bind, Message
 from kmp_smsd.smpp.session import SessionSettings
 from kmp_smsd.smpp.submit import SubmitSm
 
@@ -63,7 +64,7 @@ _BOUND_WORDS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LinkState:
-    """How a link is. Times are Unix seconds, None for never."""
+    """How a link is. Times are Unix seconds, None for never; what is counted is counted since the role's start."""
 
     name: str
     word: LinkWord
@@ -71,11 +72,21 @@ class LinkState:
     peer: str = ""
     last_received_at: float | None = None
     last_sent_at: float | None = None
+    last_message_at: float | None = None
     binds: int = 0
+    bind_failures: Mapping[str, int] = field(default_factory=dict)  # by command_status, or "unanswered"
+    reconnects: int = 0  # tries to connect after the first
     messages: int = 0
     bad_pdus: int = 0
     messages_with_tail: int = 0  # octets at their end were no TLV
     last_error: str = ""
+    last_error_at: float | None = None
+    enquire_rtt_s: float | None = None
+
+    @property
+    def bound(self) -> bool:
+        """Whether messages can come, or replies go."""
+        return self.word in _BOUND_WORDS.values()
 
 
 class SmscLink(Service):
@@ -121,6 +132,9 @@ class SmscLink(Service):
         self._connection: LinkConnection | None = None
         self._retry: DelayedCall | None = None
         self._draining = False
+        self._halted = False
+        self._tried = False
+        self._answers: Counter[int] = Counter()
         self._told_no_replies = False
         self._waiters: list[Deferred[None]] = []  # one for each call of drain
         self._state = LinkState(name=name, word=LinkWord.STOPPED, since=wall())
@@ -128,7 +142,32 @@ class SmscLink(Service):
     @property
     def state(self) -> LinkState:
         """A snapshot for `status`."""
-        return self._state
+        rtt_s = None if self._connection is None else self._connection.enquire_rtt_s
+        return self._state if rtt_s is None else replace(self._state, enquire_rtt_s=rtt_s)
+
+    @property
+    def answers(self) -> dict[str, int]:
+        """How many messages were answered with each command_status, by its name."""
+        return {name_of(status): count for status, count in sorted(self._answers.items())}
+
+    def count_answers(self, pairs: Iterable[tuple[Message, int]]) -> None:
+        """Count what messages are answered with."""
+        self._answers.update([status for _, status in pairs])
+
+    def succeed(self, before: SmscLink) -> None:
+        """Go on counting where the link of this name left off, which had other options."""
+        old = before.state
+        self._answers = before._answers
+        self._tried = before._tried
+        self.note(
+            binds=old.binds,
+            bind_failures=old.bind_failures,
+            reconnects=old.reconnects,
+            messages=old.messages,
+            bad_pdus=old.bad_pdus,
+            messages_with_tail=old.messages_with_tail,
+            last_message_at=old.last_message_at,
+        )
 
     @property
     def can_submit(self) -> bool:
@@ -143,10 +182,9 @@ class SmscLink(Service):
         return connection is not None and self.can_submit and connection.submit(submit_sm, told)
 
     def startService(self) -> None:
-        """Begin to connect."""
+        """Begin to connect, unless the link was halted."""
         super().startService()
-        self._draining = False
-        self._connect()
+        self._go()
 
     def stopService(self) -> Deferred[None]:
         """Drain, see there."""
@@ -173,6 +211,22 @@ class SmscLink(Service):
             self._stopped()
         return waiter
 
+    def halt(self) -> Deferred[None]:
+        """Drain, and stay so until `go_on`, whoever starts the service meanwhile."""
+        self._halted = True
+        return self.drain()
+
+    def go_on(self) -> None:
+        """Connect again after `halt`; as soon as it has drained, where it has not yet."""
+        if self._halted:
+            self._halted = False
+            self.drain().addCallback(lambda _: self._go())
+
+    def _go(self) -> None:
+        if self.running and not self._halted and self._state.word is LinkWord.STOPPED:
+            self._draining = False
+            self._connect()
+
     def back_off(self) -> None:
         """Unbind, and bind again later: until then the SMSC stores what we cannot."""
         if self._connection is not None:
@@ -180,9 +234,11 @@ class SmscLink(Service):
             self._connection.finish(self.options.unbind_timeout_s)
 
     def note(self, **changes: Any) -> None:
-        """Change the snapshot; a new `word` also changes `since`."""
+        """Change the snapshot; a new `word` also changes `since`, and an error has its time."""
         if changes.get("word", self._state.word) is not self._state.word:
             changes["since"] = self.wall()
+        if changes.get("last_error"):
+            changes["last_error_at"] = self.wall()
         self._state = replace(self._state, **changes)
 
     def connected(self, connection: LinkConnection) -> None:
@@ -243,6 +299,10 @@ class SmscLink(Service):
         nothing. The next host begins with the first mode.
         """
         status = failure.command_status if isinstance(failure, BindRefused) else None
+        if failure is not None:
+            why = "unanswered" if status is None else name_of(status)
+            failures = self._state.bind_failures
+            self.note(bind_failures={**failures, why: failures.get(why, 0) + 1})
         if status in _WRONG_ACCOUNT:
             self.log.error(
                 "link {link}: the SMSC refuses this account with {status}; check system_id, password and system_type",
@@ -264,7 +324,10 @@ class SmscLink(Service):
         self._retry = None
         options = self.options
         host = options.hosts[(self._receiver_of_pair or self)._host % len(options.hosts)]
-        self.note(word=LinkWord.CONNECTING, peer=str(host))
+        self.note(
+            word=LinkWord.CONNECTING, peer=str(host), reconnects=self._state.reconnects + (1 if self._tried else 0)
+        )
+        self._tried = True
         factory = ConnectionFactory(self, self._sessions[self._mode])
         bind_address = (options.local_address, 0) if options.local_address else None
         self._connector = self.reactor.connectTCP(

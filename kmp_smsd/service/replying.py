@@ -34,8 +34,7 @@ _EIGHT_BIT = 0x04  # data_coding, SMPP 3.4, section 5.2.19
 class _Terms:
     """What one SMSC may be asked now."""
 
-    window: int
-    a_day: int  # 0: no limit
+    options: Link
     bucket: Bucket
     backoff: Backoff
     link: SmscLink | None = None
@@ -67,21 +66,26 @@ class Replier:
         self._store = store
         self._in_thread = in_thread
         self._monotonic, self._wall = monotonic, wall
-        self._terms = {
-            name: _Terms(
-                link.reply_window,
-                link.replies_a_day,
-                Bucket(max(1.0, link.reply_per_s), link.reply_per_s, monotonic()),
-                Backoff(STOP_MIN_S, STOP_MAX_S, jitter),
-            )
-            for name, link in links.items()
-            if link.reply != "never"
-        }
+        self._jitter = jitter
+        self._terms: Mapping[str, _Terms] = {}  # never changed, since the store's thread reads it; replaced instead
+        self.reconfigure(links)
         self._results: list[ReplyResult] = []
         self._working: Deferred[Any] | None = None
         self._recovered = False
         self._faults = Repeats()
         self._sweep_at = monotonic()
+
+    def reconfigure(self, links: Mapping[str, Link]) -> None:
+        """Go by the options of these links; who takes the place of one that changed is to `attach`."""
+        terms = {}
+        for name, link in links.items():
+            known = self._terms.get(name)
+            if known is not None and known.options == link:
+                terms[name] = known
+            elif link.reply != "never":
+                bucket = Bucket(max(1.0, link.reply_per_s), link.reply_per_s, self._monotonic())
+                terms[name] = _Terms(link, bucket, Backoff(STOP_MIN_S, STOP_MAX_S, self._jitter))
+        self._terms = terms
 
     def attach(self, link: SmscLink) -> None:
         """Know the link that replies leave by."""
@@ -106,7 +110,7 @@ class Replier:
         room = {}
         for name, terms in self._terms.items():
             if terms.link is not None and terms.link.can_submit and now >= terms.stopped_until:
-                window = 1 if terms.is_tried else terms.window
+                window = 1 if terms.is_tried else terms.options.reply_window
                 if (most := min(window - terms.in_flight, terms.bucket.left(now))) > 0:
                     room[name] = most
         return room
@@ -139,30 +143,33 @@ class Replier:
             self._write_singly(results, now)
             replies = self._store.replies.exchange([], room, now)
         for reply in replies:
-            self._terms[reply.link].left_of_day -= 1
+            if (terms := self._terms.get(reply.link)) is not None:
+                terms.left_of_day -= 1
         self._tell_spent()
         return replies
 
     def _count_day(self, now: int) -> None:
         """In the store's thread: see what each link has left of its budget of replies."""
         for name, terms in self._terms.items():
-            if terms.a_day:
-                terms.left_of_day = max(0, terms.a_day - self._store.replies.sent_in_a_day(name, now))
+            if a_day := terms.options.replies_a_day:
+                terms.left_of_day = max(0, a_day - self._store.replies.sent_in_a_day(name, now))
 
     def _tell_spent(self) -> None:
         for name, terms in self._terms.items():
-            if terms.a_day and terms.left_of_day <= 0 and self._monotonic() >= terms.tell_spent_at:
+            a_day = terms.options.replies_a_day
+            if a_day and terms.left_of_day <= 0 and self._monotonic() >= terms.tell_spent_at:
                 terms.tell_spent_at = self._monotonic() + TELL_SPENT_EVERY_S
                 self.log.warn(
                     "link {link}: {count} replies left in a day, its limit: the others wait until they expire",
                     link=name,
-                    count=terms.a_day,
+                    count=a_day,
                 )
 
     def _within_day(self, room: Mapping[str, int]) -> dict[str, int]:
         return {
-            name: min(most, terms.left_of_day) if (terms := self._terms[name]).a_day else most
+            name: min(most, terms.left_of_day) if terms.options.replies_a_day else most
             for name, most in room.items()
+            if (terms := self._terms.get(name)) is not None
         }
 
     def _write_singly(self, results: list[ReplyResult], now: int) -> None:
@@ -190,22 +197,22 @@ class Replier:
         """Submit what is on disk as being sent."""
         self._working = None
         for reply in replies:
-            terms = self._terms[reply.link]
+            terms = self._terms.get(reply.link)
             try:
                 submit_sm = make_submit_sm(reply, self._now_ms())
             except ValueError as error:
                 self.log.error("reply {number} cannot be written: {why}", number=reply.number, why=str(error))
                 self._results.append(ReplyResult(reply.number, ReplyState.REFUSED))
                 continue
-            if terms.link is not None and terms.link.submit(submit_sm, self._told(reply)):
+            link = None if terms is None else terms.link
+            if terms is not None and link is not None and link.submit(submit_sm, self._told(reply, terms)):
                 terms.in_flight += 1
                 terms.bucket.take(self._monotonic())
-            else:  # the link was lost, or drains
+            else:  # the link was lost, drains, or replies no more
                 self._results.append(ReplyResult(reply.number, ReplyState.WAITING))
 
-    def _told(self, reply: Reply) -> Callable[[SubmitAnswered | None], None]:
+    def _told(self, reply: Reply, terms: _Terms) -> Callable[[SubmitAnswered | None], None]:
         def told(answer: SubmitAnswered | None) -> None:
-            terms = self._terms[reply.link]
             terms.in_flight -= 1
             self._results.append(self._result(reply, terms, answer))
 

@@ -5,113 +5,67 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Collection
-from enum import StrEnum
+from functools import partial
 from typing import Any
-
-from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 
 from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.channels.protocol import Channel, ChannelDown
 from kmp_smsd.channels.ssh import open_channel
+from kmp_smsd.config.link import Link
 from kmp_smsd.config.load import Config
 from kmp_smsd.config.platform import Platform
 from kmp_smsd.config.secrets import SecretUnavailable, read_password, read_secret, ssh_identity
+from kmp_smsd.service.control import claim
+from kmp_smsd.service.counting import Counting
+from kmp_smsd.service.daemon import Daemon
 from kmp_smsd.service.delivering import Deliverer, Patience
 from kmp_smsd.service.dispatch import Dispatcher
+from kmp_smsd.service.dispatch_role import DispatchRole, routes
 from kmp_smsd.service.erasing import Eraser
 from kmp_smsd.service.intake import Intake
+from kmp_smsd.service.intake_role import IntakeRole, NothingToDo
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.preparing import DataKeys, Preparer
+from kmp_smsd.service.role import Role, RoleService
 from kmp_smsd.storage import Store, StoreUnusable, open_store
 from kmp_smsd.vault.master_key import MasterKey, PublicKey, WrongMasterKey
 
 
-class Role(StrEnum):
-    """What a process does. Each role touches only its own secrets."""
-
-    INTAKE = "intake"
-    DISPATCH = "dispatch"
-
-
-class IntakeRole(MultiService):
-    """The links and the intake behind them. Stops in the order of the data: links first."""
-
-    def __init__(self, intake: Intake, links: Collection[SmscLink], transmitters: Collection[SmscLink] = ()) -> None:
-        super().__init__()
-        self.intake = intake
-        self.links = (*links, *transmitters)
-        intake.setServiceParent(self)
-        for link in links:
-            intake.attach(link)
-        for link in self.links:
-            link.setServiceParent(self)
-
-    def stopService(self) -> Deferred[None]:
-        return ensureDeferred(self._stop())
-
-    async def _stop(self) -> None:
-        await gatherResults([link.drain() for link in self.links])
-        await self.intake.finish()
-
-
-class DispatchRole(MultiService):
-    """The dispatcher, and the erasing beside it; stops when the workers of both have."""
-
-    def __init__(self, dispatcher: Dispatcher, eraser: Eraser) -> None:
-        super().__init__()
-        self.dispatcher, self.eraser = dispatcher, eraser
-        dispatcher.setServiceParent(self)
-        eraser.setServiceParent(self)
-
-    def stopService(self) -> Deferred[None]:
-        return ensureDeferred(self._stop())
-
-    async def _stop(self) -> None:
-        await gatherResults([ensureDeferred(self.dispatcher.finish()), ensureDeferred(self.eraser.finish())])
-
-
-class NothingToDo(Exception):
-    """The configuration names no SMSC, so intake would run and never hear anything (exit 78)."""
-
-
-def make_service(config: Config, roles: Collection[Role], reactor: Any) -> MultiService:
+def make_service(config: Config, roles: Collection[Role], reactor: Any) -> Daemon:
     """Wire the roles of one process.
 
     Raises StoreError where the database is not to be used, SecretUnavailable, MasterKeyFileFault or WrongMasterKey
-    where a secret is not, and NothingToDo.
+    where a secret is not, ControlUnusable where a control socket is not, and NothingToDo.
     """
-    service = MultiService()
+    for role in roles:
+        claim(config.control.directory, role)
+    made: list[RoleService] = []
     if Role.INTAKE in roles:
-        _intake(config, reactor).setServiceParent(service)
+        made.append(_intake(config, reactor))
     if Role.DISPATCH in roles:
-        _dispatch(config, reactor).setServiceParent(service)
-    return service
+        made.append(_dispatch(config, reactor))
+    return Daemon(config, made, reactor)
 
 
 def _intake(config: Config, reactor: Any) -> IntakeRole:
     if not config.smsc:
         raise NothingToDo(f"{config.path}: no [smsc.NAME] section is enabled: intake has nothing to bind to")
-    passwords = {name: read_password(link) for name, link in config.smsc.items()}
+    for link in config.smsc.values():
+        read_password(link)  # before anything is opened
     public_half = _public_half(config)
     store = open_store(config.storage.path, config.policy, checkpoint_aside=True)
     _check_public_half(store, config, public_half)
     intake = Intake(store, config.sync, config.numbering, config.smsc, reactor)
-    links = [SmscLink(name, link, passwords[name], intake, reactor) for name, link in config.smsc.items()]
-    transmitters = [
-        SmscLink(
-            f"{link.name} (transmitter)",
-            link.options,
-            passwords[link.name],
-            intake,
-            reactor,
-            receiver_of_pair=link,
-        )
-        for link in links
-        if link.options.bind == "pair"
-    ]
-    return IntakeRole(intake, links, transmitters)
+    return IntakeRole(config, intake, partial(_links, intake, reactor), reactor)
+
+
+def _links(intake: Intake, reactor: Any, name: str, link: Link) -> list[SmscLink]:
+    password = read_password(link)
+    receiver = SmscLink(name, link, password, intake, reactor)
+    if link.bind != "pair":
+        return [receiver]
+    return [receiver, SmscLink(f"{name} (transmitter)", link, password, intake, reactor, receiver_of_pair=receiver)]
 
 
 def _public_half(config: Config) -> str | None:
@@ -142,10 +96,19 @@ def _dispatch(config: Config, reactor: Any) -> DispatchRole:
     store = open_store(config.storage.path)
     _check_master_key(store, master_key)
     data_keys = DataKeys(master_key)
-    routes = {app: name for name, platform in config.platforms.items() for app in platform.apps}
-    deliverers = {name: _deliverer(config, name, platform, data_keys) for name, platform in config.platforms.items()}
+    make_deliverer = partial(_deliverer, config, data_keys)
+    deliverers = {name: make_deliverer(name, platform) for name, platform in config.platforms.items()}
+    dispatcher = Dispatcher(store, routes(config), deliverers, reactor)
     eraser = Eraser(open_store(config.storage.path), reactor, monotonic=time.monotonic)
-    return DispatchRole(Dispatcher(store, routes, deliverers, reactor), eraser)
+    counting = Counting(
+        open_store(config.storage.path),
+        dispatcher.names,
+        dispatcher.thread,
+        reactor,
+        monotonic=time.monotonic,
+        wall=time.time,
+    )
+    return DispatchRole(config, dispatcher, eraser, counting, make_deliverer, reactor)
 
 
 def _check_master_key(store: Store, master_key: MasterKey) -> None:
@@ -159,7 +122,9 @@ def _check_master_key(store: Store, master_key: MasterKey) -> None:
         )
 
 
-def _deliverer(config: Config, name: str, platform: Platform, data_keys: DataKeys) -> Deliverer:
+def _deliverer(config: Config, data_keys: DataKeys, name: str, platform: Platform) -> Deliverer:
+    """Secrets and database are those of the start, whatever a reload brings: see Reload.RESTART."""
+
     def credentials(own: SecretRef | None) -> bytes:
         return read_secret(ssh_identity(own, config.secrets))
 

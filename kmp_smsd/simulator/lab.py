@@ -112,6 +112,7 @@ class Lab:
         self.directory = directory
         self.config = directory / "kmp-smsd.toml"
         self.database = directory / "kmp-smsd.db"
+        self.control = directory / "control"
         self.smsc = SmscServer(smsc or SmscSettings(system_id="kmp", password=SMPP_PASSWORD))
         self.openssh = is_usable() if openssh is None else openssh
         self.platforms: dict[str, LabPlatform] = {}
@@ -140,6 +141,7 @@ class Lab:
 
     def _start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
+        self.control.mkdir(mode=0o700, exist_ok=True)
         self.smsc.start()
         identity, public = new_identity()
         self._secret("ssh-identity", identity)
@@ -189,6 +191,7 @@ class Lab:
                 "master_key": {"file": str(self.directory / "master.key")},
                 "ssh_identity": {"file": str(self.directory / "ssh-identity")},
             },
+            "control": {"directory": str(self.control)},
             "numbering": {
                 "country_code": "86",
                 "ranges": [{"prefix": "8613", "digits": 13, "name": "mobile"}],

@@ -88,6 +88,7 @@ class EsmeSession:
         self._pdu_deadline = Deadline(settings.pdu_timeout_s)
         self._unbind_deadline = Deadline(settings.unbind_timeout_s)
         self._unbind_number = 0  # of the SMSC's unbind, while we owe the response
+        self.enquire_rtt_s: float | None = None  # from our last enquire_link that was answered to its answer
 
     @property
     def unanswered(self) -> int:
@@ -245,7 +246,7 @@ class EsmeSession:
                 reason = f"{CommandId(command_id).name.lower()}: {fault}"
                 self._refuse(command_id, number, fault.command_status, reason, events)
             elif command_id & RESPONSE:
-                self._receive_response(pdu, command_id, status, number, events)
+                self._receive_response(pdu, command_id, status, number, now, events)
             else:
                 self._receive_request(command_id, number, now, events)
             if self.state is State.CLOSED:
@@ -275,10 +276,13 @@ class EsmeSession:
             self._out.append(codec.encode_empty(CommandId.GENERIC_NACK, number, status))
             events.append(BadPdu(command_id, number, status, f"unknown command_id 0x{command_id:08X}"))
 
-    def _receive_response(self, pdu: bytes, command_id: int, status: int, number: int, events: list[Event]) -> None:
+    def _receive_response(
+        self, pdu: bytes, command_id: int, status: int, number: int, now: float, events: list[Event]
+    ) -> None:
         if command_id == CommandId.GENERIC_NACK and self.state is State.OPEN:  # whatever the number, our bind is meant
             events.append(self._refused_bind(status, nacked=True))
             return
+        sent_at = self._window.sent_at(number)
         request = self._window.match(command_id, number)
         if request is None:
             reason = f"a response (command_status {name_of(status)}) to nothing that we asked"
@@ -288,6 +292,8 @@ class EsmeSession:
         elif request is CommandId.SUBMIT_SM:
             events.append(SubmitAnswered(number, status, codec.decode_submit_sm_resp(pdu)))
             self._part(events)
+        elif request is CommandId.ENQUIRE_LINK:
+            self.enquire_rtt_s = now - sent_at
         elif request is CommandId.UNBIND and self.state in (State.UNBINDING, State.UNBINDING_TX):
             self._close(Input.UNBIND_ANSWERED)
             events.append(Closed("unbound by us"))

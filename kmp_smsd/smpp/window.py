@@ -35,6 +35,10 @@ class Window:
         """Whether such a request is outstanding."""
         return any(request is command_id for request, _ in self._outstanding.values())
 
+    def sent_at(self, sequence_number: int) -> float:
+        """Return when the request of this number was sent, in monotonic seconds; 0.0 where there is none."""
+        return self._outstanding.get(sequence_number, (None, 0.0))[1]
+
     def expire(self, now: float, within_s: float) -> list[tuple[int, CommandId]]:
         """Forget and return the requests that had no answer within that time, each with its number."""
         late = [number for number, (_, sent) in self._outstanding.items() if now - sent >= within_s]

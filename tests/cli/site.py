@@ -30,6 +30,8 @@ path = "kmp.db"
 public_key = "master.pub"
 master_key = {{file = "{directory}/master.key"}}
 ssh_identity = {{file = "{directory}/ssh-identity"}}
+[control]
+directory = "control"
 [numbering]
 country_code = "86"
 ranges = [{{prefix = "8613", digits = 13, name = "mobile"}}]
@@ -68,6 +70,7 @@ class Site:
         self.config = directory / "kmp-smsd.toml"
         self.database = directory / "kmp.db"
         directory.chmod(0o750)
+        (directory / "control").mkdir(exist_ok=True)
         self.write("kmp-smsd.toml", MAIN.format(directory=directory))
         self.platform("metering", "keys.example")
 

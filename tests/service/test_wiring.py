@@ -14,17 +14,16 @@ from kmp_smsd.channels.protocol import ChannelDown
 from kmp_smsd.config.load import load
 from kmp_smsd.config.secrets import SecretUnavailable
 from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.service import counting as counting_module
 from kmp_smsd.service import dispatch as dispatch_module
 from kmp_smsd.service import erasing as erasing_module
 from kmp_smsd.service import intake as intake_module
+from kmp_smsd.service import reloading as reloading_module
 from kmp_smsd.service import wiring
-from kmp_smsd.service.wiring import (
-    DispatchRole,
-    IntakeRole,
-    NothingToDo,
-    Role,
-    make_service,
-)
+from kmp_smsd.service.dispatch_role import DispatchRole
+from kmp_smsd.service.intake_role import IntakeRole, NothingToDo
+from kmp_smsd.service.role import Role
+from kmp_smsd.service.wiring import make_service
 from kmp_smsd.storage import StoreUnusable, open_store
 from kmp_smsd.storage.locks import SchemaLock
 from kmp_smsd.storage.maintenance import migrate
@@ -38,6 +37,8 @@ from tests.storage.stock import register, sync
 SECRETS = """\
 [storage]
 path = "kmp.db"
+[control]
+directory = "control"
 [secrets]
 public_key = "master-key.pub"
 """
@@ -56,6 +57,7 @@ class Site:
         self.directory = directory
         self.database = directory / "kmp.db"
         migrate(self.database)
+        (directory / "control").mkdir()
         self.secrets = {"master_key": "master-key", "ssh_identity": "ssh-identity"}
         self.main = ""
         self.smsc()
@@ -255,7 +257,7 @@ def test_intake_decides_by_the_policy_of_the_configuration(site, made):
     register(store, mdn(1), "meter")
     register(store, mdn(2), "meter")
     assert store.settle([sync(mdn(1), "KEY-1"), sync(mdn(2), "KEY-1")], 0) == [Outcome.BOUND, Outcome.REFUSED]
-    assert role.intake._batch_max == 7
+    assert role.intake._sync.batch_max == 7
 
 
 def test_pair_has_a_transmitter_that_its_replies_leave_by(site, made):
@@ -335,10 +337,12 @@ class Stage(Service):
         return self.ended
 
 
-def test_links_end_before_intake_does():
+def test_links_end_before_intake_does(site):
     told = []
+    site.main += site.main.replace("north", "south")
     intake, north, south = Stage("intake", told), Stage("north", told), Stage("south", told)
-    role = IntakeRole(intake, [north, south])
+    stages = {"north": [north], "south": [south]}
+    role = IntakeRole(site.load(), intake, lambda name, _: stages[name], ReactorByHand())
     ended = []
     role.stopService().addCallback(ended.append)
     north.ended.callback(None)
@@ -350,13 +354,15 @@ def test_links_end_before_intake_does():
     assert ended == [None]
 
 
-def test_dispatch_ends_when_its_workers_have():
+def test_dispatch_ends_when_its_workers_have(site):
     told, ended = [], []
-    dispatcher, eraser = Stage("dispatch", told), Stage("erasing", told)
-    DispatchRole(dispatcher, eraser).stopService().addCallback(ended.append)
+    dispatcher, eraser, counting = Stage("dispatch", told), Stage("erasing", told), Stage("counting", told)
+    role = DispatchRole(site.load(), dispatcher, eraser, counting, None, ReactorByHand())
+    role.stopService().addCallback(ended.append)
     dispatcher.ended.callback(None)
-    assert (told, ended) == (["finish dispatch", "finish erasing"], [])
+    assert (told, ended) == (["finish dispatch", "finish erasing", "finish counting"], [])
     eraser.ended.callback(None)
+    counting.ended.callback(None)
     assert ended == [None]
 
 
@@ -364,6 +370,8 @@ def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatc
     monkeypatch.setattr(intake_module, "ThreadPool", PoolByHand)
     monkeypatch.setattr(dispatch_module, "ThreadPool", PoolByHand)
     monkeypatch.setattr(erasing_module, "ThreadPool", PoolByHand)
+    monkeypatch.setattr(counting_module, "ThreadPool", PoolByHand)
+    monkeypatch.setattr(reloading_module, "ThreadPool", PoolByHand)
     site.secret("smsc-north", "secret")
     site.secret("master-key", vendor.private)
     site.platform()
@@ -371,6 +379,7 @@ def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatc
     service = make_service(site.load(), list(Role), reactor)
     intake, dispatch = service
     pools = [intake.intake._pool, dispatch.dispatcher._watcher, dispatch.dispatcher._pool, dispatch.eraser._pool]
+    pools += [dispatch.counting._pool, service.reloader._pool]
     service.startService()
     assert reactor.tcpClients[0][:2] == ("smsc.example", 2775)
     smsc = SmscByHand()
@@ -392,4 +401,4 @@ def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatc
     assert ended == []
     finished(link_ends(), *pools)
     assert ended == [[True, True]]
-    assert [pool.stopped for pool in pools] == [True] * 4
+    assert [pool.stopped for pool in pools] == [True] * 6

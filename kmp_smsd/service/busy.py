@@ -1,0 +1,34 @@
+"""Whether a thread gets on with what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+class Busy:
+    """Follows the jobs of one thread, which does them in order; kept in the reactor's thread, so that a stall shows."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._jobs = 0
+        self._since = 0.0  # monotonic seconds: the first of them cannot have been begun before
+
+    def begun(self) -> None:
+        """A job was given to the thread."""
+        if self._jobs == 0:
+            self._since = self._monotonic()
+        self._jobs += 1
+
+    def ended(self, result: Result) -> Result:
+        """A job has ended; returns what came of it."""
+        self._jobs -= 1
+        self._since = self._monotonic()
+        return result
+
+    @property
+    def stuck_s(self) -> float:
+        """For how long the present job has been under way, at most; 0 where there is none."""
+        return self._monotonic() - self._since if self._jobs else 0.0

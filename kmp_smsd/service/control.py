@@ -1,0 +1,234 @@
+"""The control socket of a role: reads one line, has it done, writes what came of it.
+
+Whoever may open the socket is trusted to control the daemon, but not to be quick, brief or sane.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+import struct
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.base import DelayedCall
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kmp_smsd.control.protocol import (
+    BUG,
+    CONFIGURATION,
+    NO_PERMISSION,
+    REQUEST_OCTETS_MAX,
+    TEMPORARY,
+    USAGE,
+    Answer,
+    Done,
+    NotDone,
+    PathTooLong,
+    Progress,
+    ProtocolFault,
+    Refused,
+    Request,
+    socket_path,
+)
+from kmp_smsd.domain.shown import shown
+
+CONNECTIONS_MAX = 16
+REQUEST_WITHIN_S = 5.0
+READ_WITHIN_S = 30.0  # for a client that does not take its answer
+SOCKET_MODE = 0o660
+
+#: Does one command; is told to whom to say how far it is.
+Command = Callable[[Mapping[str, Any], Callable[[str], None]], Coroutine[Any, Any, Mapping[str, Any]]]
+
+log = Logger()
+
+
+class ControlUnusable(Exception):
+    """There is no place for the control socket; the text says what to do. The service exits with `exit_code`."""
+
+    def __init__(self, sentence: str, exit_code: int) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code
+
+
+def claim(directory: Path, role: str) -> Path:
+    """Make room for the control socket of `role`: one that a killed process left is removed. Raises ControlUnusable."""
+    try:
+        path = socket_path(directory, role)
+        with _alone_in(directory):
+            if _is_live(path):
+                raise ControlUnusable(f"{role} runs already: another process answers at {path}", TEMPORARY)
+            with suppress(FileNotFoundError):
+                if not stat.S_ISSOCK(path.lstat().st_mode):
+                    raise ControlUnusable(f"{path} is in the way, and is no socket: remove it", CONFIGURATION)
+                path.unlink()
+        if not os.access(directory, os.W_OK):
+            raise PermissionError
+    except PathTooLong as error:
+        raise ControlUnusable(str(error), CONFIGURATION) from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise ControlUnusable(
+            f"no directory {directory} for the control socket: create it with 'systemd-tmpfiles --create', or let"
+            " [control] directory name one that this service's user can write to",
+            CONFIGURATION,
+        ) from None
+    except PermissionError:
+        raise ControlUnusable(
+            f"{directory}: permission denied: this service's user must be able to write to [control] directory",
+            NO_PERMISSION,
+        ) from None
+    return path
+
+
+@contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Two processes that start at once look and remove one after the other."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_live(path: Path) -> bool:
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
+        connection.setblocking(False)
+        try:
+            connection.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except BlockingIOError:  # its queue is full: somebody has it open
+            return True
+        except OSError:
+            return False
+    return True
+
+
+class ControlServer(Factory):
+    """Listens for one role; `commands` by name."""
+
+    noisy = False
+
+    def __init__(self, path: Path, commands: Mapping[str, Command], reactor: Any) -> None:
+        self.path = path
+        self.commands = commands
+        self.reactor = reactor
+        self.connections: set[ControlConnection] = set()
+        self._port: Any = None
+
+    def open(self) -> None:
+        """Begin to listen. The socket belongs to the group of its directory, which may write to it; nobody else may."""
+        before = os.umask(0o777 & ~SOCKET_MODE)
+        try:
+            self._port = self.reactor.listenUNIX(str(self.path), self, mode=SOCKET_MODE)
+        finally:
+            os.umask(before)
+
+    def close(self) -> Deferred[Any] | None:
+        """Listen no more, and hang up."""
+        for connection in list(self.connections):
+            connection.transport.abortConnection()
+        port, self._port = self._port, None
+        stopped: Deferred[Any] | None = None if port is None else port.stopListening()
+        return stopped
+
+    def buildProtocol(self, _addr: object) -> ControlConnection | None:
+        """One more client; None, and it is hung up, where there are too many."""
+        return ControlConnection(self) if len(self.connections) < CONNECTIONS_MAX else None
+
+
+class ControlConnection(Protocol):
+    """One client, which asks once."""
+
+    transport: Any
+
+    def __init__(self, server: ControlServer) -> None:
+        self._server = server
+        self._octets = b""
+        self._asked = False
+        self._timeout: DelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """Give it some time to ask."""
+        self._server.connections.add(self)
+        self._expect(REQUEST_WITHIN_S)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Collect its line; what comes after that is not read."""
+        if self._asked:
+            return
+        self._octets += data
+        line, end, _ = self._octets.partition(b"\n")
+        if len(line) > REQUEST_OCTETS_MAX:
+            self._end(NotDone(f"a line has at most {REQUEST_OCTETS_MAX} octets", USAGE))
+        elif end:
+            self._octets = b""
+            self._ask(line)
+
+    def connectionLost(self, _reason: Failure | None = None) -> None:
+        """It is gone; what it asked for is done all the same."""
+        self._server.connections.discard(self)
+        self._expect(None)
+
+    def _ask(self, line: bytes) -> None:
+        self._asked = True
+        self._expect(None)
+        try:
+            request = Request.decode(line)
+        except ProtocolFault as fault:
+            self._end(NotDone(str(fault), USAGE))
+            return
+        command = self._server.commands.get(request.command)
+        if command is None:
+            self._end(NotDone(f"this daemon knows no command '{request.command[:40]}'", USAGE))
+            return
+        if request.command != "status":
+            words = " ".join((request.command, *map(str, request.arguments.values())))
+            log.info("control: {words}, by user {uid}", words=shown(words), uid=_uid(self.transport))
+        done: Deferred[Mapping[str, Any]] = Deferred.fromCoroutine(command(request.arguments, self._say))
+        done.addCallbacks(lambda result: self._end(Done(result)), self._failed)
+
+    def _say(self, sentence: str) -> None:
+        if self in self._server.connections:
+            self.transport.write(Progress(sentence).encode())
+
+    def _failed(self, failure: Failure) -> None:
+        if isinstance(failure.value, Refused):
+            self._end(NotDone(str(failure.value), failure.value.exit_code))
+            return
+        log.failure("a command over the control socket failed", failure)
+        self._end(NotDone(f"a bug in the daemon, which its log shows: {type(failure.value).__name__}", BUG))
+
+    def _end(self, answer: Answer) -> None:
+        self._asked = True
+        if self in self._server.connections:
+            self.transport.write(answer.encode())
+            self.transport.loseConnection()
+            self._expect(READ_WITHIN_S)
+
+    def _expect(self, within_s: float | None) -> None:
+        """Hang up unless something happens in time."""
+        if self._timeout is not None and self._timeout.active():
+            self._timeout.cancel()
+        self._timeout = None
+        if within_s is not None:
+            self._timeout = self._server.reactor.callLater(within_s, self.transport.abortConnection)
+
+
+def _uid(transport: Any) -> int | None:
+    """Who asks, as far as the kernel tells; inside a user namespace that is nobody."""
+    try:
+        credentials = transport.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    except (AttributeError, OSError):
+        return None
+    uid: int = struct.unpack("3i", credentials)[1]
+    return uid

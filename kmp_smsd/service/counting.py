@@ -1,0 +1,86 @@
+"""Counting what is due at each platform, for people and monitoring, beside the deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+
+from kmp_smsd.service.busy import Busy
+from kmp_smsd.service.repeats import Repeats
+from kmp_smsd.service.store_watch import StoreWatch
+from kmp_smsd.service.watching import watch
+from kmp_smsd.storage import Store, StoreUnavailable
+from kmp_smsd.storage.figures import DueFigures
+
+COUNT_EVERY_S = 5.0
+REST = 20  # times what the last count took: counting never takes more than a twentieth of a core
+
+
+class Counting(Service):
+    """Counts in a thread and with a `store` of its own; `names` gives the platforms, `thread` is dispatch's own."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        store: Store,
+        names: Callable[[], Collection[str]],
+        thread: Busy,
+        reactor: Any,
+        *,
+        monotonic: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._names = names
+        self._reactor = reactor
+        self._monotonic = monotonic
+        self._pool = ThreadPool(1, 1, name="count")
+        self._watch = watch(self._look, reactor)
+        self._watched: Deferred[Any] | None = None
+        self._not_before = float("-inf")  # monotonic seconds
+        self._faults = Repeats()
+        self.watch = StoreWatch(store, self._in_thread, thread, writes=False, monotonic=monotonic, wall=wall)
+        self.due: Mapping[str, DueFigures] = {}
+        self.rejected: Mapping[str, int] = {}
+
+    def startService(self) -> None:
+        super().startService()
+        self._pool.start()
+        self._watched = self._watch.start(COUNT_EVERY_S)
+
+    async def finish(self) -> None:
+        """End after the present count."""
+        if self._watch.running:
+            self._watch.stop()
+        if self._watched is not None:
+            await self._watched
+        await self._in_thread(self._store.close)
+        self._pool.stop()
+
+    @inlineCallbacks
+    def _look(self) -> Any:
+        try:
+            yield self.watch.measure()
+            if self._monotonic() >= self._not_before and self.watch.error is None:
+                yield self._in_thread(self._count, list(self._names()))
+        except StoreUnavailable as error:
+            if self._faults.worth_saying(str(error), self._monotonic()):
+                self.log.error("nothing is counted, store unavailable: {reason}", reason=str(error))
+
+    def _count(self, names: Collection[str]) -> None:
+        """In its thread."""
+        begun_at = self._monotonic()
+        self.due = {name: self._store.figures.due(name) for name in names}
+        self.rejected = self._store.figures.rejected()
+        ended_at = self._monotonic()
+        self._not_before = ended_at + REST * (ended_at - begun_at)
+
+    def _in_thread(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        return deferToThreadPool(self._reactor, self._pool, call, *args)

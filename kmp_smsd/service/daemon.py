@@ -1,0 +1,140 @@
+"""One process: its roles, the configuration they share, and a control socket for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.logger import Logger
+
+from kmp_smsd.config.load import Config
+from kmp_smsd.control.protocol import FAILED, USAGE, Refused, socket_path
+from kmp_smsd.service.control import Command, ControlServer
+from kmp_smsd.service.health import degraded, ready
+from kmp_smsd.service.log_levels import LEVELS, SUBSYSTEMS
+from kmp_smsd.service.reloading import Reloader
+from kmp_smsd.service.role import Role, RoleService, UnknownName
+from kmp_smsd.service.status import Snapshot
+
+LOOK_WITHIN_S = 1.0  # at the files on disk, before a status is given that knows of the last look only
+
+#: What can rest -> the role that it belongs to.
+KINDS: Mapping[str, Role] = {"smsc": Role.INTAKE, "platform": Role.DISPATCH}
+
+
+class Daemon(MultiService):
+    """The roles of this process, each a child. Their control sockets answer from the start to the end of the last."""
+
+    log = Logger()
+
+    def __init__(self, config: Config, roles: Sequence[RoleService], reactor: Any) -> None:
+        super().__init__()
+        self.roles = roles
+        self.reloader = Reloader(config, roles, reactor)
+        self._reactor = reactor
+        self._servers = [
+            ControlServer(socket_path(config.control.directory, role.role), self._commands(role), reactor)
+            for role in roles
+        ]
+        for role in roles:
+            role.setServiceParent(self)
+
+    def startService(self) -> None:
+        self.reloader.start()
+        for server in self._servers:
+            server.open()
+        super().startService()
+
+    def stopService(self) -> Deferred[Any]:
+        stopped: Deferred[Any] = super().stopService()
+        return stopped.addBoth(self._stopped)
+
+    def snapshot(self, role: RoleService) -> Snapshot:
+        """How a role is now."""
+        return role.snapshot(self.reloader.status, self.reloader.log_levels)
+
+    def reload(self) -> None:
+        """Put the files on disk in force; the log says what came of it."""
+        self.reloader.reload().addErrback(self._not_reloaded)
+
+    def _not_reloaded(self, failure: Any) -> None:
+        if not failure.check(Refused):
+            self.log.failure("the configuration could not be reloaded", failure)
+
+    def _stopped(self, result: Any) -> Any:
+        for server in self._servers:
+            server.close()
+        self.reloader.stop()
+        return result
+
+    def _commands(self, role: RoleService) -> Mapping[str, Command]:
+        """What may be asked of one role, by name; the arguments come from outside."""
+
+        async def status(_arguments: Mapping[str, Any], _say: Callable[[str], None]) -> Mapping[str, Any]:
+            with suppress(TimeoutError):
+                await self.reloader.look_at_disk().addTimeout(LOOK_WITHIN_S, self._reactor)
+            snapshot = self.snapshot(role)
+            return {**snapshot.as_json(), "not_ready": ready(snapshot), "degraded": degraded(snapshot)}
+
+        async def reload(arguments: Mapping[str, Any], say: Callable[[str], None]) -> Mapping[str, Any]:
+            reloaded = await self.reloader.reload()
+            if arguments.get("wait"):
+                say("waiting for what has to drain")
+                await reloaded.settled
+            return {
+                "roles": [one.role.value for one in self.roles],
+                "applied": list(reloaded.applied),
+                "needs_restart": list(reloaded.needs_restart),
+            }
+
+        async def drain(_arguments: Mapping[str, Any], say: Callable[[str], None]) -> Mapping[str, Any]:
+            say("waiting for what is in flight")
+            await role.drain()
+            return {"state": role.state.value}
+
+        async def pause(arguments: Mapping[str, Any], _say: Callable[[str], None]) -> Mapping[str, Any]:
+            kind, name = _place(arguments, role)
+            _known(role.pause, name)
+            return {"kind": kind, "name": name}
+
+        async def resume(arguments: Mapping[str, Any], _say: Callable[[str], None]) -> Mapping[str, Any]:
+            if "name" not in arguments:
+                role.go_on()
+                return {"state": role.state.value}
+            kind, name = _place(arguments, role)
+            _known(role.resume, name)
+            return {"kind": kind, "name": name}
+
+        async def log_level(arguments: Mapping[str, Any], _say: Callable[[str], None]) -> Mapping[str, Any]:
+            subsystem, level = str(arguments.get("subsystem")), str(arguments.get("level"))
+            if subsystem not in SUBSYSTEMS or level not in LEVELS:
+                raise Refused(f"a subsystem is one of {', '.join(SUBSYSTEMS)}, a level of {', '.join(LEVELS)}", USAGE)
+            self.reloader.log_levels.set(subsystem, level)
+            return {"log_levels": self.reloader.log_levels.set_by_hand}
+
+        return {
+            "status": status,
+            "reload": reload,
+            "drain": drain,
+            "pause": pause,
+            "resume": resume,
+            "log-level": log_level,
+        }
+
+
+def _place(arguments: Mapping[str, Any], role: RoleService) -> tuple[str, str]:
+    """The kind and the name of what is to rest. Raises Refused."""
+    kind, name = arguments.get("kind"), arguments.get("name")
+    if not (isinstance(kind, str) and isinstance(name, str) and KINDS.get(kind) is role.role):
+        raise Refused(f"{role.role} has no such thing", USAGE)
+    return kind, name
+
+
+def _known(tell: Callable[[str], None], name: str) -> None:
+    try:
+        tell(name)
+    except UnknownName as error:
+        raise Refused(f"{error}: see 'kmp-smsd status'", FAILED) from None

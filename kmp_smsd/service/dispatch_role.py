@@ -1,0 +1,133 @@
+"""The role dispatch: the dispatcher and what runs beside it, what a reload makes of the platforms, how they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
+
+from kmp_smsd.config.load import Config
+from kmp_smsd.config.platform import Platform
+from kmp_smsd.service.counting import Counting
+from kmp_smsd.service.delivering import Deliverer
+from kmp_smsd.service.dispatch import Dispatcher, Served
+from kmp_smsd.service.erasing import Eraser
+from kmp_smsd.service.log_levels import LogLevels
+from kmp_smsd.service.rates import Rates
+from kmp_smsd.service.role import Role, RoleService, UnknownName
+from kmp_smsd.service.status import ConfigurationStatus, PlatformStatus, Snapshot, ms
+from kmp_smsd.storage.figures import DueFigures
+
+
+class DispatchRole(RoleService):
+    """Stops when all workers have. `make_deliverer` makes that of one file of platforms.d."""
+
+    role = Role.DISPATCH
+
+    def __init__(
+        self,
+        config: Config,
+        dispatcher: Dispatcher,
+        eraser: Eraser,
+        counting: Counting,
+        make_deliverer: Callable[[str, Platform], Deliverer],
+        reactor: Any,
+        **clocks: Any,
+    ) -> None:
+        super().__init__(config, reactor, **clocks)
+        self.dispatcher, self.eraser, self.counting = dispatcher, eraser, counting
+        self._make_deliverer = make_deliverer
+        self._rates: dict[str, Rates] = {}
+        for service in (dispatcher, eraser, counting):
+            service.setServiceParent(self)
+
+    def stopService(self) -> Deferred[None]:
+        return ensureDeferred(self._stop())
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        await gatherResults([ensureDeferred(one.finish()) for one in (self.dispatcher, self.eraser, self.counting)])
+        self.pulse.stop()
+
+    def prepare(self, config: Config) -> Callable[[], Deferred[Any]]:
+        fresh = {
+            name: self._make_deliverer(name, platform)
+            for name, platform in config.platforms.items()
+            if platform != self.config.platforms.get(name)
+        }
+        gone = self.config.platforms.keys() - config.platforms.keys()
+
+        def swap() -> Deferred[Any]:
+            self.config = config
+            return self.dispatcher.reconfigure(routes(config), fresh, gone)
+
+        return swap
+
+    def drain(self) -> Deferred[Any]:
+        self._draining = True
+        return self.dispatcher.drain()
+
+    def go_on(self) -> None:
+        self._draining = False
+        self.dispatcher.go_on()
+
+    def pause(self, name: str) -> None:
+        self._check(name)
+        self.dispatcher.pause(name)
+
+    def resume(self, name: str) -> None:
+        self._check(name)
+        self.dispatcher.resume(name)
+
+    def _check(self, name: str) -> None:
+        if name not in self.config.platforms:
+            raise UnknownName("platform", name, self.config.platforms)
+
+    def snapshot(self, configuration: ConfigurationStatus, log_levels: LogLevels) -> Snapshot:
+        return Snapshot(
+            **self._head(configuration, log_levels, self.counting.watch),
+            platforms=tuple(self._status(served) for served in self.dispatcher.served()),
+        )
+
+    def _status(self, served: Served) -> PlatformStatus:
+        now = self._monotonic()
+        due = self.counting.due.get(served.name, DueFigures())
+        counts, state = served.counts, served.state
+        return PlatformStatus(
+            name=served.name,
+            word=served.word.value,
+            paused=served.paused,
+            since=int(served.since * 1000),
+            apps=self.config.platforms[served.name].apps,
+            due=due.count,
+            due_more=due.more,
+            oldest_due_at=due.oldest_at,
+            rejected=self.counting.rejected.get(served.name, 0),
+            confirmed=counts.confirmed,
+            rejections=counts.rejections,
+            failures=counts.failures,
+            rates=self._rates_of(served, now).per_s(counts.confirmed, now),
+            push_s={"count": counts.pushes, "sum": round(counts.push_s, 6)},
+            last_success_at=None if state is None else state.last_success_at,
+            last_error=None if state is None else state.last_error,
+            last_error_at=None if state is None else state.last_error_at,
+            next_try_at=ms(served.next_try_at),
+        )
+
+    def _rates_of(self, served: Served, now: float) -> Rates:
+        if served.name not in self._rates:
+            self._rates[served.name] = Rates(served.counts.confirmed, now)
+        return self._rates[served.name]
+
+    def _beat(self) -> None:
+        now = self._monotonic()
+        served = self.dispatcher.served()
+        self._rates = {one.name: self._rates_of(one, now) for one in served}
+        for one in served:
+            self._rates[one.name].sample(one.counts.confirmed, now)
+
+
+def routes(config: Config) -> dict[str, str]:
+    """The platform of each app."""
+    return {app: name for name, platform in config.platforms.items() for app in platform.apps}

@@ -1,0 +1,70 @@
+"""Two judgements of a role: whether it lives, which a restart mends, and whether it can do its work.
+
+A peer has no part in the first one: no restart makes an SMSC or a platform answer.
+"""
+
+from __future__ import annotations
+
+from kmp_smsd.service.status import PlatformWord, Snapshot, State
+
+LAG_MAX_S = 10.0
+STUCK_MAX_S = 60.0  # longer than any transaction of ours, and than waiting for those of others
+SILENT_MAX_S = 120.0
+
+
+def alive(*, reactor_lag_s: float, stuck_s: float, silent_s: float) -> tuple[str, ...]:
+    """Why this process should be started anew; nothing where it lives.
+
+    A store that answers with an error is not silent: a full disk is not mended by a restart.
+    """
+    reasons = []
+    if reactor_lag_s > LAG_MAX_S:
+        reasons.append(f"the reactor is {reactor_lag_s:.0f} s late")
+    if stuck_s > STUCK_MAX_S:
+        reasons.append(f"the store's thread has been stuck for {stuck_s:.0f} s")
+    if silent_s > SILENT_MAX_S:
+        reasons.append(f"the store has said nothing for {silent_s:.0f} s")
+    return tuple(reasons)
+
+
+def alive_in(snapshot: Snapshot) -> tuple[str, ...]:
+    """Why this role should be started anew; nothing where it lives."""
+    store = snapshot.store
+    return alive(reactor_lag_s=snapshot.reactor_lag_s, stuck_s=store.stuck_s, silent_s=store.silent_s)
+
+
+def ready(snapshot: Snapshot) -> tuple[str, ...]:
+    """Why this role does not do its work now; nothing where it does."""
+    reasons = list(alive_in(snapshot))
+    if snapshot.state != State.RUNNING:
+        reasons.append(f"{snapshot.role} is {snapshot.state}")
+    if snapshot.store.error is not None:
+        reasons.append(f"the store is unavailable: {snapshot.store.error}")
+    if snapshot.role == "intake" and not any(link.bound for link in snapshot.links):
+        reasons.append("no link is bound")
+    return tuple(reasons)
+
+
+def degraded(snapshot: Snapshot) -> tuple[str, ...]:
+    """What a person should look at, though the role does its work."""
+    reasons = [
+        f"link {link.name} is {link.word}{': ' + link.last_error if link.last_error else ''}"
+        for link in snapshot.links
+        if not (link.bound or link.paused)
+    ]
+    for platform in snapshot.platforms:
+        if platform.word == PlatformWord.HELD_BACK:
+            reasons.append(f"platform {platform.name} is {platform.word}")
+        elif platform.last_error is not None and platform.due and not platform.paused:
+            reasons.append(f"platform {platform.name} fails: {platform.last_error}")
+    reasons += [f"{kind} is paused" for kind in _paused(snapshot)]
+    if snapshot.configuration.last_reload_ok is False:
+        reasons.append("the last reload was refused: a restart would fail")
+    if snapshot.configuration.needs_restart:
+        reasons.append(f"needs restart: {', '.join(snapshot.configuration.needs_restart)}")
+    return tuple(reasons)
+
+
+def _paused(snapshot: Snapshot) -> list[str]:
+    links = [f"link {link.name}" for link in snapshot.links if link.paused]
+    return links + [f"platform {platform.name}" for platform in snapshot.platforms if platform.paused]

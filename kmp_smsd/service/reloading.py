@@ -1,0 +1,165 @@
+"""Reload: everything is read and made first; only then is it put in force, in all roles of this process or in none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, gatherResults
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+
+from kmp_smsd.config.changes import Change, changes, in_force
+from kmp_smsd.config.faults import ConfigFaults
+from kmp_smsd.config.load import Config, load
+from kmp_smsd.config.secrets import SecretUnavailable
+from kmp_smsd.control.protocol import CONFIGURATION, NO_PERMISSION, Refused
+from kmp_smsd.service.intake_role import NothingToDo
+from kmp_smsd.service.log_levels import LogLevels
+from kmp_smsd.service.role import RoleService
+from kmp_smsd.service.status import ConfigurationStatus, ms
+from kmp_smsd.service.watching import watch
+
+LOOK_EVERY_S = 30.0  # at the files on disk
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What a reload changed at once, and what it could not; `settled` fires when links and platforms have followed."""
+
+    applied: tuple[str, ...]
+    needs_restart: tuple[str, ...]
+    settled: Deferred[Any]
+
+
+class Reloader:
+    """Knows which configuration is in force. Reads files in a thread of its own."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        config: Config,
+        roles: Sequence[RoleService],
+        reactor: Any,
+        *,
+        wall: Callable[[], float] = time.time,
+        read: Callable[[Any], Config] = load,
+    ) -> None:
+        self._roles = roles
+        self._reactor = reactor
+        self._wall = wall
+        self._read = read
+        self._pool = ThreadPool(0, 1, name="config")
+        self._one_at_a_time: DeferredLock = DeferredLock()
+        self._watch = watch(self.look_at_disk, reactor)
+        self._in_force = config
+        self.log_levels = LogLevels()
+        self._path = config.path
+        self._loaded_at = wall()
+        self._differences: tuple[str, ...] = ()
+        self._needs_restart: tuple[str, ...] = ()
+        self._last: tuple[float, str | None] | None = None  # when, and why it was refused
+
+    def start(self) -> None:
+        self._pool.start()
+        self._watch.start(LOOK_EVERY_S, now=False)
+
+    def stop(self) -> None:
+        if self._watch.running:
+            self._watch.stop()
+        self._pool.stop()
+
+    @property
+    def status(self) -> ConfigurationStatus:
+        """What is in force, as of the last look at the files."""
+        at, error = self._last or (None, None)
+        return ConfigurationStatus(
+            path=str(self._path),
+            loaded_at=int(self._loaded_at * 1000),
+            differs=bool(self._differences),
+            differences=self._differences,
+            last_reload_at=ms(at),
+            last_reload_ok=None if at is None else error is None,
+            last_reload_error=error,
+            needs_restart=self._needs_restart,
+        )
+
+    def reload(self) -> Deferred[Reloaded]:
+        """Put the files on disk in force, as far as that goes without a restart.
+
+        Fires as soon as that is so. Fails with Refused where something is wrong, all of it told; then what was in force
+        stays so. A reload begins when the one before it has settled.
+        """
+        asked: Deferred[Reloaded] = Deferred()
+
+        async def work() -> None:
+            try:
+                reloaded = await self._reload()
+            except BaseException:
+                asked.errback()
+                return
+            asked.callback(reloaded)
+            await reloaded.settled
+
+        self._one_at_a_time.run(lambda: ensureDeferred(work())).addErrback(
+            lambda failure: self.log.failure("a reload did not settle", failure)
+        )
+        return asked
+
+    async def _reload(self) -> Reloaded:
+        try:
+            new = await self._in_thread(self._read, self._path)
+            now = in_force(self._in_force, new)
+            swaps = [role.prepare(now) for role in self._roles]
+        except Exception as error:
+            refused = _refused(error)
+            self._last = self._wall(), str(refused)
+            self.log.error("reload refused, nothing was changed: {reason}", reason=str(refused))
+            raise refused from None
+        applied = self._told(changes(self._in_force, now))
+        settled = gatherResults([swap() for swap in swaps])
+        self.log_levels.fall_back()
+        self._in_force = now
+        self._loaded_at = self._wall()
+        self._needs_restart = self._differences = self._told(changes(now, new))
+        self._last = self._loaded_at, None
+        self.log.info(
+            "reloaded; applied: {applied}; needs restart: {needs_restart}",
+            applied=", ".join(applied) or "nothing",
+            needs_restart=", ".join(self._needs_restart) or "nothing",
+        )
+        return Reloaded(applied, self._needs_restart, settled)
+
+    def look_at_disk(self) -> Deferred[None]:
+        """See what of the files on disk differs from what is in force."""
+
+        def compared(on_disk: Config) -> None:
+            self._differences = self._told(changes(self._in_force, on_disk))
+
+        def unreadable(failure: Any) -> None:
+            failure.trap(ConfigFaults)
+            self._differences = tuple(str(failure.value).split("\n"))
+
+        looked: Deferred[Config] = self._in_thread(self._read, self._path)
+        return looked.addCallbacks(compared, unreadable)
+
+    def _told(self, found: Sequence[Change]) -> tuple[str, ...]:
+        """What of it concerns the roles of this process."""
+        ours = {"", *(role.role.value for role in self._roles)}
+        return tuple(str(change) for change in found if change.role in ours)
+
+    def _in_thread(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        return deferToThreadPool(self._reactor, self._pool, call, *args)
+
+
+def _refused(error: Exception) -> Refused:
+    """The sentences and the exit code, as at a start with the same files."""
+    if isinstance(error, ConfigFaults | NothingToDo):
+        return Refused(str(error), CONFIGURATION)
+    if isinstance(error, SecretUnavailable):
+        return Refused(str(error), NO_PERMISSION)
+    raise error

@@ -1,0 +1,121 @@
+"""What both roles have in common: a state, a beat, and what a person on this machine may tell them."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import time
+from collections.abc import Callable, Collection
+from enum import StrEnum
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+
+from kmp_smsd import __version__
+from kmp_smsd.config.load import Config
+from kmp_smsd.service.log_levels import LogLevels
+from kmp_smsd.service.pulse import Pulse
+from kmp_smsd.service.status import ConfigurationStatus, Snapshot, State, StoreStatus, ms
+from kmp_smsd.service.store_watch import StoreWatch
+
+
+class Role(StrEnum):
+    """What a process does. Each role touches only its own secrets."""
+
+    INTAKE = "intake"
+    DISPATCH = "dispatch"
+
+
+class UnknownName(Exception):
+    """No link or platform of this name runs; the text says which is close."""
+
+    def __init__(self, what: str, name: str, known: Collection[str]) -> None:
+        close = difflib.get_close_matches(name, known, n=1)
+        super().__init__(f"no {what} '{name}' runs" + (f" (did you mean '{close[0]}'?)" if close else ""))
+
+
+class RoleService(MultiService):
+    """One role of this process. `reactor` is its clock; `wall` that of what people see, in Unix seconds."""
+
+    role: Role
+
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.pulse = Pulse(self._beat, reactor, monotonic=monotonic)
+        self._monotonic, self._wall = monotonic, wall
+        self._started_at = wall()
+        self._draining = self._stopping = False
+
+    def startService(self) -> None:
+        super().startService()
+        self.pulse.start()
+
+    @property
+    def state(self) -> State:
+        if self._stopping:
+            return State.STOPPING
+        return State.DRAINING if self._draining else State.RUNNING
+
+    def prepare(self, config: Config) -> Callable[[], Deferred[Any]]:
+        """Make what `config` needs; what this returns puts it in force, and its Deferred fires when all has settled.
+
+        Raises SecretUnavailable or NothingToDo where that is not possible; then nothing has changed.
+        """
+        raise NotImplementedError
+
+    def drain(self) -> Deferred[Any]:
+        """Take nothing new until `go_on`; fires when what was in flight has ended, which takes seconds."""
+        raise NotImplementedError
+
+    def go_on(self) -> None:
+        """Work again after `drain`."""
+        raise NotImplementedError
+
+    def pause(self, name: str) -> None:
+        """Let one link or platform rest until `resume`. Raises UnknownName."""
+        raise NotImplementedError
+
+    def resume(self, name: str) -> None:
+        """Use it again. Raises UnknownName."""
+        raise NotImplementedError
+
+    def snapshot(self, configuration: ConfigurationStatus, log_levels: LogLevels) -> Snapshot:
+        """How this role is now. Waits for nobody."""
+        raise NotImplementedError
+
+    def _beat(self) -> None:
+        """What is done every second."""
+
+    def _head(self, configuration: ConfigurationStatus, log_levels: LogLevels, store: StoreWatch) -> dict[str, Any]:
+        """The fields of a snapshot that every role has."""
+        figures = store.figures
+        known = {} if figures is None else {name: getattr(figures, name) for name in figures.__slots__}
+        return {
+            "role": self.role.value,
+            "pid": os.getpid(),
+            "version": __version__,
+            "started_at": ms(self._started_at),
+            "state": self.state.value,
+            "configuration": configuration,
+            "store": StoreStatus(
+                path=str(self.config.storage.path),
+                **known,
+                read_at=ms(store.read_at),
+                last_write_at=ms(store.last_write_at),
+                last_write_s=round(store.last_write_s, 6),
+                stuck_s=round(store.stuck_s, 3),
+                silent_s=round(store.silent_s, 3),
+                error=store.error,
+            ),
+            "reactor_lag_s": round(self.pulse.lag_s, 3),
+            "log_levels": log_levels.set_by_hand,
+        }

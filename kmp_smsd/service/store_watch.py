@@ -1,0 +1,106 @@
+"""How a role's store is: read by the thread that owns it, now and then, and kept for whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kmp_smsd.service.busy import Busy
+from kmp_smsd.storage import Store, StoreUnavailable
+from kmp_smsd.storage.figures import StoreFigures
+
+PROBE_AFTER_S = 10.0  # without a batch
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    figures: StoreFigures
+    probe_s: float | None  # what a write took; None where there was none
+
+
+class StoreWatch:
+    """Knows the store without asking it: a store that is stuck keeps nobody waiting but its own thread.
+
+    `in_thread` runs a call there, and `thread` follows it. Where the role `writes`, a store that nobody wrote to lately
+    is written to a little, so that a full or broken disk is noticed before a message comes.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        store: Store,
+        in_thread: Callable[..., Deferred[Any]],
+        thread: Busy,
+        *,
+        writes: bool = True,
+        monotonic: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._in_thread = in_thread
+        self._thread = thread
+        self._writes = writes
+        self._monotonic, self._wall = monotonic, wall
+        self._wrote_at = float("-inf")  # monotonic seconds
+        self._answered_at = monotonic()
+        self._measuring: Deferred[Any] | None = None
+        self.figures: StoreFigures | None = None
+        self.read_at: float | None = None  # Unix seconds
+        self.last_write_at: float | None = None  # Unix seconds
+        self.last_write_s = 0.0
+        self.error: str | None = None
+
+    @property
+    def stuck_s(self) -> float:
+        """For how long the store's thread has been at its present job."""
+        return self._thread.stuck_s
+
+    @property
+    def silent_s(self) -> float:
+        """For how long the store has said nothing, not even that it cannot."""
+        return self._monotonic() - self._answered_at
+
+    def wrote(self, took_s: float) -> None:
+        """Something was written and is on disk; that took so many seconds."""
+        self._wrote_at = self._answered_at = self._monotonic()
+        self.last_write_at, self.last_write_s = self._wall(), took_s
+        self.error = None
+
+    def measure(self) -> Deferred[Any]:
+        """Read the figures. Fires when that is done, or where the one before is still under way, with that."""
+        if self._measuring is None:
+            probe = self._writes and self._monotonic() - self._wrote_at >= PROBE_AFTER_S
+            self._measuring = self._in_thread(self._read, probe)
+            self._measuring.addCallbacks(self._measured, self._not_measured)
+        return self._measuring
+
+    def _read(self, probe: bool) -> _Measured:
+        """In the store's thread."""
+        probe_s = None
+        if probe:
+            begun_at = self._monotonic()
+            self._store.figures.probe()
+            probe_s = self._monotonic() - begun_at
+        return _Measured(self._store.figures.store(), probe_s)
+
+    def _measured(self, measured: _Measured) -> None:
+        self._measuring = None
+        self.figures, self.read_at = measured.figures, self._wall()
+        self._answered_at = self._monotonic()
+        if measured.probe_s is not None:
+            self.wrote(measured.probe_s)
+        elif not self._writes:
+            self.error = None
+
+    def _not_measured(self, failure: Failure) -> None:
+        self._measuring = None
+        self._answered_at = self._monotonic()
+        self.error = failure.getErrorMessage()
+        if not failure.check(StoreUnavailable):
+            self.log.failure("the store could not be measured", failure)
