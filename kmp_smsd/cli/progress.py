@@ -6,14 +6,20 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 import click
+
+
+def is_lively(stream: TextIO) -> bool:
+    """Whether what is written there may move: a person watches it on a terminal that can, and wants it."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int], None] | None]:
     """What is to be told the steps done and the steps in all; None where nobody watches standard error."""
-    if not sys.stderr.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb":
+    if not is_lively(sys.stderr):
         yield None
         return
     with click.progressbar(length=1, label=label, file=sys.stderr, show_pos=False) as bar:

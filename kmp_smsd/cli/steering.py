@@ -1,0 +1,114 @@
+"""``kmp-smsd reload``, ``drain``, ``pause``, ``resume`` and ``log-level``: telling a running role what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from kmp_smsd.cli.failures import Failed
+from kmp_smsd.cli.roles import ask_role, listed, role_option, running
+from kmp_smsd.cli.settings import Settings
+from kmp_smsd.control.protocol import Refused
+from kmp_smsd.service.log_levels import LEVELS, SUBSYSTEMS
+
+SETTLED_WITHIN_S = 120.0  # more than any unbind_timeout_s
+ROLE_OF = {"smsc": "intake", "platform": "dispatch"}
+
+_kind = click.argument("kind", type=click.Choice(list(ROLE_OF)))
+_name = click.argument("name")
+
+
+@click.command()
+@role_option
+@click.option("--wait", is_flag=True, help="Wait until links and platforms that change have drained.")
+@click.pass_obj
+def reload(settings: Settings, role: str | None, wait: bool) -> None:
+    """Put the configuration files in force, as far as that goes without a restart.
+
+    Links and platforms that did not change keep their connections. Says what was applied and what needs a restart.
+    Where anything is wrong, all of it is told, nothing is changed, and the exit code is 78 (77 for a secret). Asks
+    every role that runs here.
+    """
+    refusals: list[tuple[str, Refused]] = []
+    done: set[str] = set()
+    for name, path in running(settings, role).items():
+        if name in done:  # in one process with the one before
+            continue
+        try:
+            result = ask_role(path, "reload", {"wait": wait}, within_s=SETTLED_WITHIN_S)
+        except Refused as refused:
+            refusals.append((name, refused))
+            continue
+        done.update(result["roles"])
+        roles = " and ".join(result["roles"])
+        click.echo(f"{roles}: applied: {listed(result['applied'])}")
+        if result["needs_restart"]:
+            click.echo(f"{roles}: needs restart: {listed(result['needs_restart'])}")
+    if refusals:
+        sentences = dict.fromkeys(str(refused) for _, refused in refusals)  # both roles read the same files
+        raise Failed("\n".join(sentences), refusals[0][1].exit_code)
+
+
+@click.command()
+@role_option
+@click.pass_obj
+def drain(settings: Settings, role: str | None) -> None:
+    """Take and deliver nothing new, until `kmp-smsd resume` or a restart.
+
+    Messages get the temporary status while what is in flight ends; then links unbind, and connections to platforms are
+    closed. The process goes on. Returns when all is at rest, which takes some seconds.
+    """
+    for name, path in running(settings, role).items():
+        result = ask_role(path, "drain", {}, within_s=SETTLED_WITHIN_S)
+        click.echo(f"{name}: {result['state']}")
+
+
+@click.command()
+@_kind
+@_name
+@click.pass_obj
+def pause(settings: Settings, kind: str, name: str) -> None:
+    """Let one link (`pause smsc NAME`) or one platform (`pause platform NAME`) rest.
+
+    Until `kmp-smsd resume`, or a restart, which knows of no pauses. A link unbinds in good order, and its SMSC keeps
+    the messages; what is due at a platform stays due.
+    """
+    _tell(settings, "pause", kind, name)
+    click.echo(f"{kind} {name}: paused")
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(list(ROLE_OF)), required=False)
+@click.argument("name", required=False)
+@role_option
+@click.pass_obj
+def resume(settings: Settings, kind: str | None, name: str | None, role: str | None) -> None:
+    """End a pause (`resume smsc NAME`, `resume platform NAME`), or, without a name, a drain."""
+    if kind is not None:
+        if name is None:
+            raise click.UsageError(f"which {kind}? Write kmp-smsd resume {kind} NAME")
+        _tell(settings, "resume", kind, name)
+        click.echo(f"{kind} {name}: resumed")
+        return
+    for one, path in running(settings, role).items():
+        result = ask_role(path, "resume", {})
+        click.echo(f"{one}: {result['state']}")
+
+
+@click.command("log-level")
+@click.argument("subsystem", type=click.Choice(list(SUBSYSTEMS)))
+@click.argument("level", type=click.Choice(LEVELS))
+@role_option
+@click.pass_obj
+def log_level(settings: Settings, subsystem: str, level: str, role: str | None) -> None:
+    """Have a part of the daemon say more or less, until the next reload or restart."""
+    for name, path in running(settings, role).items():
+        ask_role(path, "log-level", {"subsystem": subsystem, "level": level})
+        click.echo(f"{name}: {subsystem} at {level}, until the next reload")
+
+
+def _tell(settings: Settings, command: str, kind: str, name: str) -> None:
+    arguments: dict[str, Any] = {"kind": kind, "name": name}
+    for path in running(settings, ROLE_OF[kind]).values():
+        ask_role(path, command, arguments)
