@@ -97,7 +97,15 @@ def test_nobody_imports_the_reactor_at_module_level() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["kmp_smsd.cli", "kmp_smsd.config", "kmp_smsd.config.load", "kmp_smsd.storage", "kmp_smsd.control.client"]
+    "module",
+    [
+        "kmp_smsd.cli",
+        "kmp_smsd.config",
+        "kmp_smsd.config.load",
+        "kmp_smsd.storage",
+        "kmp_smsd.cli.status",
+        "kmp_smsd.cli.steering",
+    ],
 )
 def test_light_modules_import_neither_twisted_nor_paramiko(module: str) -> None:
     script = (
