@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.base import DelayedCall
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -133,13 +133,12 @@ class ControlServer(Factory):
         finally:
             os.umask(before)
 
-    def close(self) -> Deferred[Any] | None:
-        """Listen no more, and hang up."""
+    def close(self) -> Deferred[Any]:
+        """Listen no more, and hang up; fires when the socket is gone."""
         for connection in list(self.connections):
             connection.transport.abortConnection()
         port, self._port = self._port, None
-        stopped: Deferred[Any] | None = None if port is None else port.stopListening()
-        return stopped
+        return succeed(None) if port is None else maybeDeferred(port.stopListening)
 
     def buildProtocol(self, _addr: object) -> ControlConnection | None:
         """One more client; None, and it is hung up, where there are too many."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.logger import Logger
 
 from kmp_smsd.config.load import Config
@@ -64,11 +64,9 @@ class Daemon(MultiService):
         if not failure.check(Refused):
             self.log.failure("the configuration could not be reloaded", failure)
 
-    def _stopped(self, result: Any) -> Any:
-        for server in self._servers:
-            server.close()
+    def _stopped(self, result: Any) -> Deferred[Any]:
         self.reloader.stop()
-        return result
+        return gatherResults([server.close() for server in self._servers]).addBoth(lambda _: result)
 
     def _commands(self, role: RoleService) -> Mapping[str, Command]:
         """What may be asked of one role, by name; the arguments come from outside."""

@@ -304,7 +304,7 @@ class Dispatcher(Service):
     def _reroute(self, routes: Mapping[str, str]) -> None:
         """In the watching thread: begin with the routes as at the start."""
         self._routes = routes
-        self._kept = self._routed = False
+        self._kept = self._routed = self._hastened = False
         self._moving = None
 
     def _route(self) -> None:

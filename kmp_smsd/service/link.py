@@ -30,6 +30,7 @@ _BIND_COMMANDS = {
     "pair": (CommandId.BIND_RECEIVER,),
     "auto": (CommandId.BIND_TRANSCEIVER, CommandId.BIND_RECEIVER),
 }
+_NAMED = frozenset(CommandStatus)
 _WRONG_ACCOUNT = frozenset(  # trying again at once helps nobody, and some SMSCs then ban the address
     {
         CommandStatus.ESME_RINVPASWD,
@@ -148,7 +149,7 @@ class SmscLink(Service):
     @property
     def answers(self) -> dict[str, int]:
         """How many messages were answered with each command_status, by its name."""
-        return {name_of(status): count for status, count in sorted(self._answers.items())}
+        return {_label(status): count for status, count in sorted(self._answers.items())}
 
     def count_answers(self, pairs: Iterable[tuple[Message, int]]) -> None:
         """Count what messages are answered with."""
@@ -300,7 +301,7 @@ class SmscLink(Service):
         """
         status = failure.command_status if isinstance(failure, BindRefused) else None
         if failure is not None:
-            why = "unanswered" if status is None else name_of(status)
+            why = "unanswered" if status is None else _label(status)
             failures = self._state.bind_failures
             self.note(bind_failures={**failures, why: failures.get(why, 0) + 1})
         if status in _WRONG_ACCOUNT:
@@ -348,6 +349,11 @@ class SmscLink(Service):
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.callback(None)
+
+
+def _label(status: int) -> str:
+    """``ESME_RINVPASWD``; ``0x00000400`` where SMPP has no name for it."""
+    return CommandStatus(status).name if status in _NAMED else f"0x{status:08X}"
 
 
 def _minds_the_mode(failure: BindRefused | BindUnanswered | None) -> bool:

@@ -11,11 +11,13 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -115,6 +117,7 @@ class Lab:
         self.control = directory / "control"
         self.smsc = SmscServer(smsc or SmscSettings(system_id="kmp", password=SMPP_PASSWORD))
         self.openssh = is_usable() if openssh is None else openssh
+        self.public = ""  # our SSH key's half for the platforms
         self.platforms: dict[str, LabPlatform] = {}
         self.roles: list[Role] = []
         self._sync, self._link, self._channel = dict(sync or {}), dict(link or {}), dict(channel or {})
@@ -143,11 +146,11 @@ class Lab:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.control.mkdir(mode=0o700, exist_ok=True)
         self.smsc.start()
-        identity, public = new_identity()
+        identity, self.public = new_identity()
         self._secret("ssh-identity", identity)
         self._secret("smsc-password", SMPP_PASSWORD.encode())
         for name, apps in self._apps.items():
-            self.add_platform(name, apps, public)
+            self.add_platform(name, apps, self.public)
         self.write_config()
         self.command("master-key", "create", "--private", str(self.directory / "master.key"))
         self.command("db", "migrate")
@@ -233,8 +236,9 @@ class Lab:
         return [json.loads(line) for line in self.command(*words, "--json").stdout.splitlines()]
 
     def start_role(self, name: str = "run", *options: str) -> Role:
-        """Start a role; where it takes messages, wait until it is bound to our SMSC."""
+        """Start a role and wait until it can be asked; where it takes messages, until it is bound to our SMSC too."""
         role = self.start_role_unbound(name, *options)
+        self.wait_for(lambda: self._answers(name) or role.process.poll() is not None, "the daemon to start")
         if name != "dispatch":
             self.wait_for(lambda: self.smsc.bound > 0 or role.process.poll() is not None, "the daemon to bind")
         if role.process.poll() is not None:
@@ -271,6 +275,11 @@ class Lab:
     def words(self, *words: str) -> list[str]:
         """The command line of a `kmp-smsd` command on this configuration."""
         return [sys.executable, "-m", "kmp_smsd", "--config", str(self.config), *words]
+
+    def _answers(self, name: str) -> bool:
+        """Whether somebody listens at a role's control socket."""
+        with closing(socket.socket(socket.AF_UNIX)) as connection:
+            return connection.connect_ex(str(self.control / f"{'dispatch' if name == 'run' else name}.sock")) == 0
 
     def _secret(self, name: str, content: bytes) -> None:
         path = self.directory / name

@@ -66,6 +66,7 @@ def test_sigterm_ends_both_roles_in_good_order(site, smsc):
     assert all(LINE.fullmatch(line) for line in daemon.said), daemon.said
     assert any("starts: intake and dispatch" in line for line in daemon.said)
     assert daemon.said[-1].endswith("stopped: intake and dispatch")
+    assert list((site.directory / "control").iterdir()) == []
     assert not any(FIRST in line or "K1" in line for line in daemon.said)
     assert [row["key_id"] for row in site.rows("bindings", "list")] == ["K1"]
 

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from kmp_smsd.service.busy import Busy
+
+
+def test_a_thread_with_nothing_to_do_is_not_stuck():
+    assert Busy(lambda: 5.0).stuck_s == 0.0
+
+
+def test_a_job_counts_from_when_the_thread_could_begin_it():
+    now = [0.0]
+    thread = Busy(lambda: now[0])
+    thread.begun()
+    now[0] = 3.0
+    thread.begun()
+    assert thread.stuck_s == 3.0
+    assert thread.ended("result") == "result"
+    assert thread.stuck_s == 0.0  # the second has only begun
+    now[0] = 10.0
+    assert thread.stuck_s == 7.0
+    thread.ended(None)
+    assert thread.stuck_s == 0.0

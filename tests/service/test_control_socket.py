@@ -1,0 +1,266 @@
+"""The control socket, and clients that are slow, long or insane."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from contextlib import closing
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from kmp_smsd.control.protocol import (
+    REQUEST_OCTETS_MAX,
+    Done,
+    NotDone,
+    Progress,
+    Refused,
+    Request,
+    decode_answer,
+)
+from kmp_smsd.service.control import (
+    CONNECTIONS_MAX,
+    READ_WITHIN_S,
+    REQUEST_WITHIN_S,
+    ControlServer,
+    ControlUnusable,
+    claim,
+)
+from tests.service.by_hand import ReactorByHand
+
+
+class Client:
+    """One connection to the server, and what was said over it."""
+
+    def __init__(self, server):
+        self.transport = Transport()
+        self.protocol = server.buildProtocol(None)
+        if self.protocol is not None:
+            self.protocol.makeConnection(self.transport)
+
+    def say(self, data):
+        self.protocol.dataReceived(data)
+
+    def heard(self):
+        return [decode_answer(line) for line in self.transport.value().splitlines()]
+
+    def leave(self):
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+class Transport(StringTransport):
+    aborted = False
+
+    def abortConnection(self):
+        self.aborted = True
+
+
+@pytest.fixture
+def reactor():
+    return ReactorByHand()
+
+
+@pytest.fixture
+def server(reactor, tmp_path):
+    async def echo(arguments, say):
+        say("working")
+        return {"said": dict(arguments)}
+
+    async def refuse(_arguments, _say):
+        raise Refused("no\nnever", 78)
+
+    async def break_(_arguments, _say):
+        raise RuntimeError("secret")
+
+    async def hang(_arguments, _say):
+        await waiting
+        return {}
+
+    waiting: Deferred[None] = Deferred()
+    commands = {"echo": echo, "refuse": refuse, "break": break_, "hang": hang}
+    made = ControlServer(tmp_path / "intake.sock", commands, reactor)
+    made.waiting = waiting
+    return made
+
+
+def test_a_command_is_done_and_answered_and_the_connection_ends(server):
+    client = Client(server)
+    client.say(Request("echo", {"name": "north"}).encode())
+    assert client.heard() == [Progress("working"), Done({"said": {"name": "north"}})]
+    assert client.transport.disconnecting
+
+
+def test_a_request_may_come_in_pieces_and_what_follows_is_not_read(server):
+    client = Client(server)
+    for octet in Request("echo").encode():
+        client.say(bytes([octet]))
+    client.say(Request("echo").encode() * 1000)
+    assert client.heard() == [Progress("working"), Done({"said": {}})]
+
+
+def test_a_refusal_is_told_whole(server):
+    client = Client(server)
+    client.say(Request("refuse").encode())
+    assert client.heard() == [NotDone("no\nnever", 78)]
+
+
+def test_a_fault_of_ours_is_logged_and_the_client_hears_its_kind_only(server, events):
+    client = Client(server)
+    client.say(Request("break").encode())
+    assert client.heard() == [NotDone("a bug in the daemon, which its log shows: RuntimeError", 70)]
+    assert any("log_failure" in event for event in events)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [(b"hello\n", "one JSON object"), (Request("dance").encode(), "knows no command 'dance'")],
+)
+def test_nonsense_is_answered_with_what_is_wrong(server, line, why):
+    client = Client(server)
+    client.say(line)
+    (answer,) = client.heard()
+    assert why in answer.error
+    assert (answer.exit_code, client.transport.disconnecting) == (64, True)
+
+
+def test_a_line_without_an_end_is_cut_off(server):
+    client = Client(server)
+    client.say(b"x" * (REQUEST_OCTETS_MAX + 1))
+    assert client.heard() == [NotDone(f"a line has at most {REQUEST_OCTETS_MAX} octets", 64)]
+    assert client.transport.disconnecting
+    client.say(b"x" * 1000)
+    assert client.protocol._octets == b"x" * (REQUEST_OCTETS_MAX + 1)
+
+
+def test_a_client_that_asks_nothing_is_hung_up(server, reactor):
+    client = Client(server)
+    client.say(b'{"v":1')
+    reactor.advance(REQUEST_WITHIN_S)
+    assert client.transport.aborted
+
+
+def test_a_client_that_does_not_read_its_answer_is_hung_up(server, reactor):
+    client = Client(server)
+    client.say(Request("echo").encode())
+    reactor.advance(READ_WITHIN_S - 1)
+    assert not client.transport.aborted
+    reactor.advance(1)
+    assert client.transport.aborted
+
+
+def test_a_command_may_take_its_time(server, reactor):
+    client = Client(server)
+    client.say(Request("hang").encode())
+    reactor.advance(1000)
+    assert not client.transport.aborted
+    server.waiting.callback(None)
+    assert client.heard() == [Done({})]
+
+
+def test_a_command_is_done_though_its_client_left(server, reactor, events):
+    client = Client(server)
+    client.say(Request("hang").encode())
+    client.leave()
+    server.waiting.callback(None)
+    assert client.heard() == []
+    assert reactor.getDelayedCalls() == []
+    assert not any("log_failure" in event for event in events)
+
+
+def test_more_clients_than_there_is_room_for_are_hung_up(server):
+    clients = [Client(server) for _ in range(CONNECTIONS_MAX + 1)]
+    assert [client.protocol is None for client in clients] == [False] * CONNECTIONS_MAX + [True]
+    clients[0].leave()
+    assert Client(server).protocol is not None
+
+
+def test_who_asks_for_what_stands_in_the_log_but_not_who_looks(server, events):
+    server.commands = {**server.commands, "status": server.commands["echo"]}
+    Client(server).say(Request("status").encode())
+    assert [event for event in events if "words" in event] == []
+    Client(server).say(Request("echo", {"kind": "smsc", "name": "a\nb" * 100}).encode())
+    (event,) = (event for event in events if "words" in event)
+    assert event["words"].startswith("echo smsc a\\nb")
+    assert len(event["words"]) <= 80
+
+
+# The place of the socket
+
+
+def listening(path):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    return closing(listener)
+
+
+def refused(directory, role="intake"):
+    with pytest.raises(ControlUnusable) as caught:
+        claim(directory, role)
+    return caught.value.exit_code, str(caught.value)
+
+
+def test_a_socket_that_a_killed_process_left_is_removed(tmp_path):
+    with listening(tmp_path / "intake.sock"):
+        pass
+    assert (tmp_path / "intake.sock").exists()
+    assert claim(tmp_path, "intake") == tmp_path / "intake.sock"
+    assert not (tmp_path / "intake.sock").exists()
+
+
+def test_a_socket_that_somebody_has_open_is_his(tmp_path):
+    with listening(tmp_path / "intake.sock"):
+        code, sentence = refused(tmp_path)
+        assert (tmp_path / "intake.sock").exists()
+        assert claim(tmp_path, "dispatch") == tmp_path / "dispatch.sock"
+    assert code == 75
+    assert sentence == f"intake runs already: another process answers at {tmp_path}/intake.sock"
+
+
+def test_a_socket_whose_queue_is_full_is_somebody_s_too(tmp_path):
+    path = tmp_path / "intake.sock"
+    with closing(socket.socket(socket.AF_UNIX)) as listener, closing(socket.socket(socket.AF_UNIX)) as first:
+        listener.bind(str(path))
+        listener.listen(0)
+        first.connect(str(path))
+        assert refused(tmp_path)[0] == 75
+
+
+def test_a_missing_directory_is_told_with_its_remedy(tmp_path):
+    code, sentence = refused(tmp_path / "run")
+    assert code == 78
+    assert f"no directory {tmp_path}/run for the control socket: create it with 'systemd-tmpfiles --create'" in sentence
+
+
+def test_a_file_in_the_socket_s_place_is_left_alone(tmp_path):
+    (tmp_path / "intake.sock").write_text("precious")
+    assert refused(tmp_path) == (78, f"{tmp_path}/intake.sock is in the way, and is no socket: remove it")
+    assert (tmp_path / "intake.sock").read_text() == "precious"
+
+
+def test_a_path_that_is_too_long_is_told(tmp_path):
+    directory = tmp_path / ("d" * 100)
+    directory.mkdir()
+    code, sentence = refused(directory)
+    assert (code, "at most 107" in sentence) == (78, True)
+
+
+def test_the_socket_is_the_group_s_and_nobody_else_s(tmp_path):
+    from twisted.internet import reactor
+
+    server = ControlServer(claim(tmp_path, "intake"), {}, reactor)
+    before = os.umask(0)
+    os.umask(before)
+    server.open()
+    try:
+        mode = (tmp_path / "intake.sock").stat().st_mode
+        assert (stat.S_ISSOCK(mode), stat.S_IMODE(mode)) == (True, 0o660)
+        assert os.umask(before) == before
+    finally:
+        server.close()
+        reactor.runUntilCurrent()  # which nobody runs
+    assert not (tmp_path / "intake.sock").exists()

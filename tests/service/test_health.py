@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from kmp_smsd.service.health import alive, alive_in, degraded, ready
+from kmp_smsd.service.status import (
+    ConfigurationStatus,
+    LinkStatus,
+    PlatformStatus,
+    PlatformWord,
+    Snapshot,
+    State,
+    StoreStatus,
+)
+
+NORTH = LinkStatus(
+    name="north", word="bound as receiver", bound=True, paused=False, since=0, peer="h:1", last_received_at=None,
+    last_sent_at=None, last_message_at=None, enquire_rtt_s=None, binds=1, bind_failures={}, reconnects=0, messages=0,
+    answers={}, rates={}, in_flight=0, in_flight_max=10, throttled=0, bad_pdus=0, last_error="", last_error_at=None,
+)  # fmt: skip
+SOUTH = replace(NORTH, name="south", word="waiting to reconnect", bound=False, last_error="no connection")
+METERING = PlatformStatus(
+    name="metering", word=PlatformWord.IDLE, paused=False, since=0, apps=("meter",), due=0, due_more=False,
+    oldest_due_at=None, rejected=0, confirmed=0, rejections=0, failures=0, rates={}, push_s={}, last_success_at=None,
+    last_error=None, last_error_at=None, next_try_at=None,
+)  # fmt: skip
+INTAKE = Snapshot(
+    role="intake", pid=1, version="1", started_at=0, state=State.RUNNING,
+    configuration=ConfigurationStatus(path="f", loaded_at=0), store=StoreStatus(path="db"), reactor_lag_s=0.0,
+    links=(NORTH,),
+)  # fmt: skip
+DISPATCH = replace(INTAKE, role="dispatch", links=(), platforms=(METERING,))
+
+
+@pytest.mark.parametrize("snapshot", [INTAKE, DISPATCH])
+def test_what_is_well_lives_is_ready_and_nobody_has_to_look(snapshot):
+    assert (alive_in(snapshot), ready(snapshot), degraded(snapshot)) == ((), (), ())
+
+
+@pytest.mark.parametrize(
+    ("well", "ill", "reason"),
+    [
+        ({"reactor_lag_s": 10}, {"reactor_lag_s": 11}, "the reactor is 11 s late"),
+        ({"stuck_s": 60}, {"stuck_s": 61}, "the store's thread has been stuck for 61 s"),
+        ({"silent_s": 120}, {"silent_s": 121}, "the store has said nothing for 121 s"),
+    ],
+)
+def test_what_a_restart_may_mend_is_no_life(well, ill, reason):
+    fine = {"reactor_lag_s": 0.0, "stuck_s": 0.0, "silent_s": 0.0}
+    assert alive(**{**fine, **well}) == ()
+    assert alive(**{**fine, **ill}) == (reason,)
+
+
+def test_peers_and_a_full_disk_are_no_reason_to_start_anew():
+    away = replace(INTAKE, links=(SOUTH,), store=replace(INTAKE.store, error="disk full"))
+    assert alive_in(away) == ()
+    assert ready(away) == ("the store is unavailable: disk full", "no link is bound")
+
+
+def test_one_bound_link_is_enough_but_the_other_one_is_told():
+    both = replace(INTAKE, links=(NORTH, SOUTH))
+    assert ready(both) == ()
+    assert degraded(both) == ("link south is waiting to reconnect: no connection",)
+
+
+def test_who_drains_is_not_ready():
+    assert ready(replace(DISPATCH, state=State.DRAINING)) == ("dispatch is draining",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reasons"),
+    [
+        ({"last_error": "refused", "due": 1}, ("platform metering fails: refused",)),
+        ({"last_error": "refused", "due": 0}, ()),
+        ({"word": PlatformWord.HELD_BACK}, ("platform metering is held back after rejections",)),
+        ({"paused": True, "word": PlatformWord.PAUSED, "last_error": "x", "due": 1}, ("platform metering is paused",)),
+    ],
+)
+def test_platforms_that_want_a_person_are_told(changes, reasons):
+    found = replace(DISPATCH, platforms=(replace(METERING, **changes),))
+    assert (ready(found), degraded(found)) == ((), reasons)
+
+
+def test_a_configuration_that_wants_a_person_is_told():
+    configuration = replace(INTAKE.configuration, last_reload_ok=False, needs_restart=("[storage] path",))
+    assert degraded(replace(INTAKE, configuration=configuration)) == (
+        "the last reload was refused: a restart would fail",
+        "needs restart: [storage] path",
+    )
+
+
+def test_json_has_what_its_role_has():
+    intake, dispatch = INTAKE.as_json(), DISPATCH.as_json()
+    assert intake["links"][0]["name"] == "north"
+    assert dispatch["platforms"][0]["word"] == "idle"
+    assert (intake["v"], "platforms" in intake, "links" in dispatch, "outcomes" in dispatch) == (1, False, False, False)
