@@ -50,19 +50,19 @@ class Figures:
         """Count what is due at `platform`, the longest due first. Raises StoreUnavailable."""
         count, oldest = 0, None
         after = (-1, -1, "")
-        while count < at_most:
+        while count <= at_most:  # one more than is told shows that there is more
             rows = self._database.rows(
                 f"""SELECT try_at, subscriber, app, wanted_at FROM outbox
                     WHERE platform = ? AND {DUE} AND (try_at, subscriber, app) > (?, ?, ?)
                     ORDER BY try_at, subscriber, app LIMIT ?""",
-                (platform, *after, min(STEP_ROWS, at_most - count)),
+                (platform, *after, min(STEP_ROWS, at_most + 1 - count)),
             )
             if not rows:
                 return DueFigures(count, False, oldest)
             count += len(rows)
             oldest = min([row[3] for row in rows] + ([] if oldest is None else [oldest]))
             after = rows[-1][:3]
-        return DueFigures(count, True, oldest)
+        return DueFigures(at_most, True, oldest)
 
     def rejected(self, *, at_most: int = COUNTED_MAX) -> Counter[str]:
         """How many deliveries each platform has rejected, of the first `at_most`. Raises StoreUnavailable."""

@@ -955,3 +955,48 @@ def test_no_key_is_in_clear_while_we_connect(at, monkeypatch):
     before = binds()  # of other tests
     at.run()
     assert (in_clear, at.confirmed(1)) == ([before], True)
+
+
+# What is counted
+
+
+def test_every_answer_is_counted_with_the_time_that_it_took(at):
+    for number in (1, 2, 3):
+        make_due(at.store, number)
+
+    def answer(delivery):
+        at.elapsed_s += 0.5
+        return Rejected(delivery, "no") if delivery.mdn == mdn(2) else Confirmed(delivery)
+
+    at.answer, at.room = answer, 1
+    at.run()
+    counts = at.deliverer.counts
+    assert (counts.confirmed, counts.rejections, counts.failures, counts.pushes) == (2, 1, 0, 3)
+    assert counts.push_s == 1.5
+
+
+def test_a_run_that_breaks_off_is_a_failure_but_not_one_that_was_stopped(at):
+    make_due(at.store, 1)
+    at.unreachable = ChannelDown("no road")
+    at.run()
+    assert at.deliverer.counts.failures == 1
+    at.deliverer.stop()
+    at.run(after_ms=HOUR_MS)
+    assert at.deliverer.counts.failures == 1
+
+
+def test_a_deliverer_that_was_stopped_goes_on_again(at):
+    make_due(at.store, 1)
+    at.deliverer.stop()
+    assert at.run() == Ended(None)
+    assert not at.confirmed(1)
+    at.deliverer.again()
+    at.run()
+    assert at.confirmed(1)
+
+
+def test_the_state_is_known_once_it_was_read(at):
+    assert at.deliverer.state is None
+    make_due(at.store, 1)
+    at.run()
+    assert at.deliverer.state.last_success_at == at.now

@@ -8,12 +8,13 @@ from twisted.logger import LogLevel
 
 from kmp_smsd.channels.protocol import ChannelDown, Confirmed
 from kmp_smsd.service import dispatch as dispatch_module
-from kmp_smsd.service.delivering import Deliverer, Ended, Patience
-from kmp_smsd.service.dispatch import FAILING_MAX, IDLE_CLOSE_S, OPEN_MAX, WATCH_EVERY_S, Dispatcher
+from kmp_smsd.service.delivering import Counts, Deliverer, Ended, Patience
+from kmp_smsd.service.dispatch import FAILING_MAX, IDLE_CLOSE_S, OPEN_MAX, STOP_WITHIN_S, WATCH_EVERY_S, Dispatcher
 from kmp_smsd.service.preparing import Preparer
 from kmp_smsd.storage import StoreUnavailable, open_store
 from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.storage.outbox import Postpone
+from kmp_smsd.storage.routes import PlatformState
 from tests.service.by_hand import PoolByHand, ReactorByHand, alarms, finished
 from tests.service.vendor import Vendor, make_due, mdn
 from tests.storage.stock import import_keys, row_at
@@ -32,6 +33,11 @@ class DelivererByHand:
         self.error = None
         self.runs = 0
         self.done = []
+        self.counts = Counts()
+        self.state = None
+
+    def again(self):
+        self.done.append("again")
 
     def run(self):
         self.runs += 1
@@ -119,6 +125,21 @@ class At:
         """End the runs of these platforms."""
         for name in names:
             self.pool.run_one(self.by_name[name].run)
+
+    def reload(self, fresh=(), gone=(), routes=None):
+        """Serve these platforms by new deliverers, and those no more; what was done of it so far."""
+        for name in gone:
+            del self.by_name[name]
+        made = {name: DelivererByHand(name) for name in fresh}
+        self.by_name.update(made)
+        settled = []
+        routed = routes or {f"app-{name[1:]}": name for name in self.by_name}
+        self.dispatcher.reconfigure(routed, made, gone).addCallback(settled.append)
+        self.watcher.run()
+        return settled
+
+    def words(self):
+        return {one.name: one.word.value for one in self.dispatcher.served()}
 
     def settle(self, *numbers, try_at=None):
         """What workers do beside the dispatcher."""
@@ -764,3 +785,206 @@ def test_key_goes_out_within_a_fifth_of_a_second_beside_a_platform_that_is_down(
     assert got == [mdn(1), mdn(2)]
     finished(at.dispatcher.finish(), at.pool, at.watcher)
     at.store.close()
+
+
+# Pauses and drains
+
+
+def test_paused_platform_begins_nothing_until_it_is_resumed(start):
+    at = start(2)
+    at.dispatcher.pause("p1")
+    at.make_due(1, 2)
+    at.look()
+    assert at.begun() == ["p2"]
+    assert at.words() == {"p1": "paused", "p2": "delivering"}
+    at.dispatcher.resume("p1")
+    at.look()
+    assert at.begun() == ["p2", "p1"]
+    assert at.by_name["p1"].done == ["stop", "again"]
+
+
+def test_pause_ends_the_run_under_way_in_good_order_and_closes_the_connection(start):
+    at = start(1, due=[1])
+    deliverer = at.by_name["p1"]
+    at.dispatcher.pause("p1")
+    assert deliverer.done == ["stop"]
+    at.end("p1")
+    at.pool.run()
+    assert deliverer.done == ["stop", "close_channel"]
+    at.look(3)
+    assert at.begun() == []
+
+
+def test_run_that_does_not_end_after_a_pause_is_ended_by_force(start):
+    at = start(1, due=[1])
+    at.dispatcher.pause("p1")
+    at.reactor.advance(STOP_WITHIN_S)
+    assert at.by_name["p1"].done == ["stop", "abort"]
+
+
+def test_platform_that_is_resumed_while_its_run_ends_goes_on_after_that(start):
+    at = start(1, due=[1])
+    at.dispatcher.pause("p1")
+    at.dispatcher.resume("p1")
+    assert at.by_name["p1"].done == ["stop"]
+    at.end("p1")
+    assert at.by_name["p1"].done == ["stop", "again"]
+    at.look()
+    assert at.begun() == ["p1"]
+
+
+def test_drained_dispatcher_stands_still_and_goes_on(start):
+    at = start(2, due=[1])
+    drained = []
+    at.dispatcher.drain().addCallback(drained.append)
+    at.make_due(2)
+    at.look()
+    assert (at.begun(), drained) == (["p1"], [])
+    assert at.words() == {"p1": "draining", "p2": "draining"}
+    at.end("p1")
+    assert len(drained) == 1
+    at.pool.run()
+    at.look(3)
+    assert at.begun() == []
+    at.dispatcher.go_on()
+    at.look()
+    assert at.begun() == ["p1", "p2"]
+
+
+def test_paused_platform_rests_on_after_a_drain(start):
+    at = start(1)
+    at.dispatcher.pause("p1")
+    at.dispatcher.drain()
+    at.dispatcher.go_on()
+    at.make_due(1)
+    at.look()
+    assert at.begun() == []
+
+
+# Reloads
+
+
+def test_platform_that_comes_with_a_reload_is_served_and_routed(start):
+    at = start(1, due=[1])
+    assert at.reload(fresh=["p2"]) == [[]]
+    at.make_due(2)
+    at.look(2)
+    assert at.begun() == ["p1", "p2"]
+    assert at.store.routes.all() == {"app-1": "p1", "app-2": "p2"}
+    assert at.by_name["p1"].done == []
+
+
+def test_platform_that_is_gone_finishes_what_is_under_way(start):
+    at = start(2, due=[1, 2])
+    gone = at.by_name["p1"]
+    settled = at.reload(gone=["p1"])
+    assert (gone.done, settled) == (["stop"], [])
+    at.pool.run_one(gone.run)
+    at.pool.run_one(gone.close)
+    assert (gone.done, len(settled)) == (["stop", "close"], 1)
+    at.make_due(1, keys=False)
+    at.look(3)
+    assert at.begun() == ["p2"]
+    assert list(at.dispatcher.names()) == ["p2"]
+
+
+def test_platform_that_is_gone_and_hangs_is_ended_by_force(start):
+    at = start(1, due=[1])
+    gone = at.by_name["p1"]
+    at.reload(gone=["p1"])
+    at.reactor.advance(STOP_WITHIN_S)
+    assert gone.done == ["stop", "abort"]
+
+
+def test_changed_platform_begins_anew_when_its_last_run_has_ended_and_goes_on_counting(start):
+    at = start(1, due=[1])
+    old = at.by_name["p1"]
+    old.counts.confirmed = 7
+    settled = at.reload(fresh=["p1"])
+    at.look(3)
+    assert (at.by_name["p1"].runs, settled) == (0, [])
+    at.pool.run_one(old.run)
+    at.look(3)
+    assert at.begun() == []
+    at.pool.run_one(old.close)
+    assert len(settled) == 1
+    at.look()
+    at.end("p1")
+    assert (old.runs, at.by_name["p1"].runs) == (1, 1)
+    assert at.dispatcher.served()[0].counts.confirmed == 7
+
+
+def test_paused_platform_that_changed_is_paused_still(start):
+    at = start(1)
+    at.dispatcher.pause("p1")
+    at.reload(fresh=["p1"])
+    at.pool.run()
+    at.make_due(1)
+    at.look(2)
+    assert (at.begun(), at.words()) == ([], {"p1": "paused"})
+    at.dispatcher.resume("p1")
+    at.look()
+    assert at.begun() == ["p1"]
+
+
+def test_what_failed_before_a_reload_is_tried_at_once(start):
+    at = start(2)
+    at.look(3)  # what had failed before the start
+    at.make_due(2)
+    at.settle(2, try_at=at.now + 3_600_000)
+    with closing(sqlite3.connect(str(at.store._database.path), isolation_level=None)) as connection:
+        connection.execute("UPDATE outbox SET attempts = 1")
+    at.look(2)
+    assert at.begun() == []
+    at.reload()
+    at.look(3)
+    assert at.begun() == ["p2"]
+
+
+def test_end_waits_for_platforms_that_are_gone(start):
+    at = start(1, due=[1])
+    gone = at.by_name["p1"]
+    at.reload(gone=["p1"])
+    ended = []
+    finished(at.dispatcher.finish()).addCallback(ended.append)
+    assert ended == []
+    at.pool.run()
+    at.watcher.run()
+    assert (gone.done, len(ended)) == (["stop", "close"], 1)
+
+
+def test_a_look_that_a_reload_came_between_harms_nothing(start, events):
+    at = start(2)
+    at.make_due(1, 2)
+    at.reactor.advance(WATCH_EVERY_S)  # a look at p1 and p2 waits for its thread
+    at.by_name.pop("p1")
+    at.dispatcher.reconfigure({"app-2": "p2"}, {}, ["p1"])
+    at.watcher.run()
+    at.look(2)
+    assert at.begun() == ["p2"]
+    assert [event for event in events if "log_failure" in event] == []
+
+
+# How platforms are
+
+
+def test_words_tell_how_each_platform_is_served(start):
+    at = start(3, due=[1])
+    at.make_due(2, after_ms=60_000)
+    at.look()
+    assert at.words() == {"p1": "delivering", "p2": "waiting", "p3": "idle"}
+    served = {one.name: one for one in at.dispatcher.served()}
+    assert served["p2"].next_try_at == pytest.approx(at.now / 1000 + 60, abs=1)
+    assert served["p1"].next_try_at is None
+    at.by_name["p3"].state = PlatformState("p3", paused=True)
+    assert at.words()["p3"] == "held back after rejections"
+
+
+def test_since_is_when_the_word_changed(start):
+    at = start(1)
+    began = at.dispatcher.served()[0].since
+    at.reactor.pass_time(5)
+    assert at.dispatcher.served()[0].since == began
+    at.make_due(1)
+    at.look()
+    assert at.dispatcher.served()[0].since == at._wall()

@@ -10,8 +10,9 @@ from twisted.python.failure import Failure
 
 from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 from kmp_smsd.service import intake as intake_module
-from kmp_smsd.service.intake import WATCH_EVERY_S, Intake
+from kmp_smsd.service.intake import WATCH_EVERY_S, Intake, Load
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.simulator.deliver import deliver_sm_body, with_header
 from kmp_smsd.smpp.constants import RESPONSE, CommandId
@@ -661,3 +662,108 @@ def test_link_unbinds_when_the_store_keeps_failing(start):
     *answers, unbind = linked.heard()
     assert answers == [(CommandId.DELIVER_SM_RESP, TEMPORARY, number) for number in range(5, 10)]
     assert unbind == (CommandId.UNBIND, 0, 2)
+
+
+# Reloads
+
+
+def reconfigure(at, *, sync=None, policy=None, **links):
+    options = Sync(**{"mdn_burst": 10_000, **(sync or {})})
+    at.intake.reconfigure(options, PLAN, policy or SyncPolicy(), links or {"north": link()})
+
+
+def test_options_of_reading_count_for_the_next_message(at):
+    smsc = SmscByHand()
+    at.intake.messages(smsc, (mo(1),))
+    reconfigure(at, sync={"short_codes": ("1",)})
+    at.intake.messages(smsc, (mo(2),))
+    at.pool.run()
+    assert smsc.statuses() == [(1, OK), (2, NEVER)]
+
+
+def test_policy_counts_for_the_batch_that_begins_after_it(at):
+    import_keys(at.store, "KEY-1")
+    register(at.store, MDN, "meter")
+    register(at.store, OTHER, "meter")
+    smsc = SmscByHand()
+    at.intake.messages(smsc, (mo(1),))
+    reconfigure(at, policy=SyncPolicy(on_sim_change=OnConflict.MOVED))
+    at.intake.messages(smsc, (mo(2, source_addr=OTHER),))
+    at.pool.run()
+    assert bound(at.store) == {(OTHER, "meter"): "KEY-1"}
+
+
+def test_messages_in_hand_are_answered_under_the_terms_that_they_came_under(at):
+    old, new = SmscByHand(), SmscByHand()
+    at.intake.messages(old, (mo(1, text="hello"),))
+    reconfigure(at, north=link(never_status=0, in_flight_max=1))
+    at.intake.messages(new, (mo(2, text="hello"),))
+    assert at.intake.load("north").in_flight == 1
+    at.pool.run()
+    assert (old.statuses(), new.statuses()) == ([(1, NEVER)], [(2, 0)])
+    assert at.intake.load("north").in_flight == 0
+
+
+def test_messages_in_hand_of_a_link_that_is_gone_are_answered(at):
+    smsc = SmscByHand()
+    at.intake.messages(smsc, (mo(1), mo(2)))
+    reconfigure(at, south=link())
+    at.fails = [StoreUnavailable("disk full")]
+    at.pool.run()
+    assert smsc.statuses() == [(1, TEMPORARY), (2, TEMPORARY)]
+    assert at.intake.load("north").in_flight_max == 0
+
+
+def test_chunk_larger_than_the_new_batch_is_settled_all_the_same(at):
+    smsc = SmscByHand()
+    at.intake.messages(smsc, (mo(0),))
+    at.intake.messages(smsc, tuple(mo(number) for number in range(1, 6)))
+    reconfigure(at, sync={"batch_max": 2})
+    at.intake.messages(smsc, tuple(mo(number) for number in range(6, 11)))
+    at.pool.run()
+    assert len(smsc.statuses()) == 11
+    assert [len(batch) for batch in at.batches] == [1, 5, 2, 2, 1]
+
+
+def test_senders_keep_their_buckets_unless_the_limit_changed(start):
+    at = start(sync={"mdn_burst": 1, "mdn_per_minute": 0.001})
+    smsc = SmscByHand()
+    at.intake.messages(smsc, (mo(1),))
+    reconfigure(at, sync={"mdn_burst": 1, "mdn_per_minute": 0.001, "short_codes": ()})
+    at.intake.messages(smsc, (mo(2),))
+    assert smsc.statuses() == [(2, TEMPORARY)]
+    reconfigure(at, sync={"mdn_burst": 2, "mdn_per_minute": 0.001})
+    at.intake.messages(smsc, (mo(3),))
+    at.pool.run()
+    assert [number for number, status in smsc.statuses() if status == TEMPORARY] == [2]
+
+
+# What is counted
+
+
+def test_outcomes_and_messages_over_a_limit_are_counted(start):
+    at = start(north=link(in_flight_max=2))
+    at.intake.messages(SmscByHand(), (mo(1), mo(2, text="hello"), mo(3)))
+    load = at.intake.load("north")
+    assert (load.in_flight, load.in_flight_max, load.throttled) == (2, 2, 1)
+    at.pool.run()
+    assert at.intake.load("north").in_flight == 0
+    assert sum(at.intake.outcomes.values()) == 2
+    assert at.intake.outcomes["malformed"] == 1
+    assert at.intake.load("nowhere") == Load()
+
+
+def test_store_is_known_to_have_been_written_to_after_a_batch(at):
+    at.intake.messages(SmscByHand(), (mo(1),))
+    at.reactor.advance(0.05)
+    at.pool.run()
+    assert at.intake.watch.last_write_at == NOW_S + 0.05
+    assert at.intake.watch.last_write_s == pytest.approx(0.05)
+
+
+def test_store_that_hangs_shows_while_the_reactor_goes_on(at):
+    at.intake.messages(SmscByHand(), (mo(1),))
+    at.reactor.pass_time(5)
+    assert at.intake.watch.stuck_s == pytest.approx(5)
+    at.pool.run()
+    assert at.intake.watch.stuck_s == 0

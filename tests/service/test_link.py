@@ -866,3 +866,118 @@ def test_link_that_should_reply_and_is_bound_as_a_receiver_says_so_once(events):
         smsc.link._mode = 0
     warned = [event for event in events if "terminals get no replies" in event["log_format"]]
     assert len(warned) == 1
+
+
+# Halts, and what is counted
+
+
+def test_halted_link_drains_and_stays_so_whoever_starts_it(smsc):
+    smsc.bind()
+    halted = []
+    smsc.link.halt().addCallback(halted.append)
+    assert smsc.heard() == [(CommandId.UNBIND, 0, 2)]
+    smsc.lose()
+    assert (smsc.link.state.word, halted) == (LinkWord.STOPPED, [None])
+    smsc.link.startService()
+    smsc.pass_time(300)
+    assert len(smsc.tries) == 1
+
+
+def test_link_that_goes_on_connects_again(smsc):
+    smsc.bind()
+    smsc.link.halt()
+    smsc.lose()
+    smsc.link.go_on()
+    assert len(smsc.tries) == 2
+    smsc.bind()
+    smsc.link.go_on()
+    assert smsc.link.state.word is LinkWord.BOUND_TRANSCEIVER
+
+
+def test_link_that_is_to_go_on_while_it_drains_connects_after_that(smsc):
+    smsc.bind()
+    smsc.link.halt()
+    smsc.link.go_on()
+    smsc.link.go_on()
+    assert len(smsc.tries) == 1
+    smsc.lose()
+    assert len(smsc.tries) == 2
+
+
+def test_link_that_was_halted_again_meanwhile_stays_away(smsc):
+    smsc.bind()
+    smsc.link.halt()
+    smsc.link.go_on()
+    smsc.link.halt()
+    smsc.lose()
+    smsc.pass_time(300)
+    assert len(smsc.tries) == 1
+
+
+def test_every_answer_is_counted_by_its_status(smsc):
+    smsc.bind()
+    smsc.receiver.answer_with = 0
+    smsc.say(CommandId.DELIVER_SM, 5, MO)
+    smsc.say(CommandId.DELIVER_SM, 6, MO)
+    smsc.receiver.answer_with = 0x400
+    smsc.say(CommandId.DELIVER_SM, 7, MO)
+    smsc.receiver.fails = True
+    smsc.say(CommandId.DELIVER_SM, 8, MO)
+    assert smsc.link.answers == {"ESME_ROK": 2, "ESME_RX_T_APPN": 1, "0x00000400": 1}
+
+
+def test_answers_that_nobody_gets_are_not_counted(smsc):
+    smsc.bind()
+    smsc.say(CommandId.DELIVER_SM, 5, MO)
+    smsc.lose()
+    ((connection, message),) = smsc.receiver.received
+    connection.answer([(message, 0)])
+    assert smsc.link.answers == {}
+
+
+def test_round_trip_of_enquire_link_is_that_of_the_last_one():
+    smsc = start(enquire_after_s=30.0)
+    smsc.bind()
+    assert smsc.link.state.enquire_rtt_s is None
+    smsc.pass_time(30)
+    smsc.pass_time(2)
+    smsc.say(CommandId.ENQUIRE_LINK_RESP, 2)
+    assert smsc.link.state.enquire_rtt_s == 2.0
+
+
+def test_failed_binds_and_reconnects_are_counted(smsc):
+    smsc.accept()
+    smsc.say(CommandId.BIND_TRANSCEIVER_RESP, 1, status=CommandStatus.ESME_RINVPASWD)
+    smsc.lose()
+    smsc.pass_time(700)
+    smsc.accept()
+    smsc.pass_time(30)
+    smsc.lose()
+    smsc.pass_time(100)
+    state = smsc.link.state
+    assert state.bind_failures == {"ESME_RINVPASWD": 1, "unanswered": 1}
+    assert (state.reconnects, state.binds) == (2, 0)
+    assert state.last_error.startswith("the bind was not answered")
+    assert state.last_error_at == 730.0
+
+
+def test_time_of_the_last_message_is_not_that_of_the_last_octet(smsc):
+    smsc.bind()
+    smsc.say(CommandId.DELIVER_SM, 5, MO)
+    smsc.pass_time(5)
+    smsc.say(CommandId.ENQUIRE_LINK, 6)
+    assert (smsc.link.state.last_message_at, smsc.link.state.last_received_at) == (0.0, 5.0)
+
+
+def test_link_made_anew_goes_on_counting(smsc):
+    smsc.bind()
+    smsc.receiver.answer_with = 0
+    smsc.say(CommandId.DELIVER_SM, 5, MO)
+    anew = Smscs()
+    anew.link.succeed(smsc.link)
+    anew.link.startService()
+    anew.bind()
+    anew.receiver.answer_with = 0
+    anew.say(CommandId.DELIVER_SM, 5, MO)
+    state = anew.link.state
+    assert (state.messages, state.binds, state.reconnects, anew.link.answers) == (2, 2, 1, {"ESME_ROK": 2})

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import functools
+from contextlib import contextmanager
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from kmp_smsd.service.busy import Busy
+from kmp_smsd.service.store_watch import PROBE_AFTER_S, StoreWatch
+from kmp_smsd.storage import StoreUnavailable, open_store
+from kmp_smsd.storage.maintenance import migrate
+
+WALL_S = 1_732_380_000.0
+
+
+class At:
+    """A watch on a real store, whose thread does its jobs when the test says so."""
+
+    def __init__(self, path, **options):
+        migrate(path)
+        self.store = open_store(path)
+        self.now = 0.0
+        self.jobs = []
+        self.thread = Busy(lambda: self.now)
+        self.probes = 0
+        probe = self.store.figures.probe
+
+        @functools.wraps(probe)
+        def counted():
+            self.probes += 1
+            probe()
+
+        self.store.figures.probe = counted
+        self.watch = StoreWatch(
+            self.store,
+            self.in_thread,
+            self.thread,
+            monotonic=lambda: self.now,
+            wall=lambda: WALL_S + self.now,
+            **options,
+        )
+
+    def in_thread(self, call, *args):
+        self.thread.begun()
+        ended = Deferred().addBoth(self.thread.ended)
+        self.jobs.append((ended, call, args))
+        return ended
+
+    def run(self):
+        while self.jobs:
+            ended, call, args = self.jobs.pop(0)
+            try:
+                result = call(*args)
+            except Exception:
+                ended.errback()
+            else:
+                ended.callback(result)
+
+    def measure(self):
+        self.watch.measure()
+        self.run()
+
+
+@contextmanager
+def watching(path, **options):
+    at = At(path, **options)
+    yield at
+    at.store.close()
+
+
+@pytest.fixture
+def at(tmp_path):
+    with watching(tmp_path / "kmp.db") as one:
+        yield one
+
+
+def test_figures_are_those_of_the_last_measure(at):
+    assert at.watch.figures is None
+    at.measure()
+    assert at.watch.figures.octets > 0
+    assert (at.watch.figures.journal_head, at.watch.read_at, at.watch.error) == (0, WALL_S, None)
+
+
+def test_a_store_that_nobody_writes_to_is_written_to_a_little_now_and_then(at):
+    at.measure()
+    assert (at.probes, at.watch.last_write_at) == (1, WALL_S)
+    at.now = PROBE_AFTER_S - 1
+    at.measure()
+    assert at.probes == 1
+    at.watch.wrote(0.5)
+    assert at.watch.last_write_s == 0.5
+    at.now = PROBE_AFTER_S + 1
+    at.measure()
+    assert at.probes == 1
+    at.now += PROBE_AFTER_S
+    at.measure()
+    assert at.probes == 2
+
+
+def test_who_does_not_write_is_not_made_to(tmp_path):
+    with watching(tmp_path / "kmp.db", writes=False) as at:
+        at.measure()
+        assert (at.probes, at.watch.last_write_at, at.watch.read_at) == (0, None, WALL_S)
+
+
+def test_a_stuck_store_is_silent_and_nobody_waits_for_it(at):
+    first = at.watch.measure()
+    at.now = 30.0
+    assert at.watch.measure() is first
+    assert len(at.jobs) == 1
+    assert (at.watch.stuck_s, at.watch.silent_s) == (30.0, 30.0)
+    at.run()
+    assert (at.watch.stuck_s, at.watch.silent_s) == (0.0, 0.0)
+
+
+def test_a_store_that_says_no_is_not_silent_and_is_well_again_when_it_says_yes(at, events):
+    probe, at.store.figures.probe = at.store.figures.probe, fails(StoreUnavailable("disk full"))
+    at.now = 20.0
+    at.measure()
+    assert (at.watch.error, at.watch.silent_s) == ("disk full", 0.0)
+    assert events == []
+    at.store.figures.probe = probe
+    at.measure()
+    assert at.watch.error is None
+
+
+def test_a_fault_of_ours_is_logged(at, events):
+    at.store.figures.probe = fails(RuntimeError("a fault of ours"))
+    at.measure()
+    assert at.watch.error == "a fault of ours"
+    assert any("log_failure" in event for event in events)
+
+
+def fails(error):
+    def fail():
+        raise error
+
+    return fail

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+
+from kmp_smsd.storage import StoreUnavailable, figures, open_store
+from kmp_smsd.storage.figures import DueFigures
+from kmp_smsd.storage.maintenance import migrate
+from tests.storage.stock import NOW
+
+
+@pytest.fixture
+def store(tmp_path):
+    migrate(tmp_path / "kmp.db")
+    with open_store(tmp_path / "kmp.db") as opened:
+        yield opened
+
+
+def fill(store, count, platform="metering", *, first=1, rejected=False):
+    """Rows that are due, or rejected; each tried again later than the one before it, and wished for earlier."""
+    with store._database.transaction() as connection:
+        connection.executemany(
+            """INSERT INTO outbox (subscriber, app, platform, key, wanted_version, rejected_version, wanted_at, try_at)
+               VALUES (?, 'meter', ?, 1, 7, ?, ?, ?)""",
+            [(n, platform, 7 if rejected else 0, NOW - n, NOW + n) for n in range(first, first + count)],
+        )
+
+
+def test_an_empty_store_has_a_size_and_nothing_else(store):
+    found = store.figures.store()
+    assert (found.schema, found.journal_head) == (len(figures.MIGRATIONS._migrations), 0)
+    assert found.octets > 0
+    assert store.figures.due("metering") == DueFigures(0, False, None)
+    assert store.figures.rejected() == {}
+
+
+@pytest.mark.parametrize("step_rows", [1, 2, 5, 100])
+def test_due_rows_are_counted_whatever_the_steps(store, monkeypatch, step_rows):
+    monkeypatch.setattr(figures, "STEP_ROWS", step_rows)
+    fill(store, 5)
+    fill(store, 3, "fleet", first=10)
+    fill(store, 2, first=20, rejected=True)
+    fill(store, 4, "fleet", first=30, rejected=True)
+    assert store.figures.due("metering") == DueFigures(5, False, NOW - 5)
+    assert store.figures.due("fleet") == DueFigures(3, False, NOW - 12)
+    assert store.figures.rejected() == {"metering": 2, "fleet": 4}
+
+
+def test_counting_ends_where_it_would_take_too_long(store):
+    fill(store, 5)
+    assert store.figures.due("metering", at_most=5) == DueFigures(5, False, NOW - 5)
+    assert store.figures.due("metering", at_most=3) == DueFigures(3, True, NOW - 4)
+    fill(store, 5, first=10, rejected=True)
+    assert store.figures.rejected(at_most=2) == {"metering": 2}
+
+
+def test_rows_of_one_time_are_each_counted_once(store, monkeypatch):
+    monkeypatch.setattr(figures, "STEP_ROWS", 2)
+    fill(store, 5)
+    with store._database.transaction() as connection:
+        connection.execute("UPDATE outbox SET try_at = 1")
+    assert store.figures.due("metering").count == 5
+
+
+def test_a_probe_is_a_commit_that_others_see(store, tmp_path):
+    with open_store(tmp_path / "kmp.db") as other:
+        before = other.data_version()
+        store.figures.probe()
+        assert other.data_version() != before
+
+
+def test_a_probe_of_a_database_that_was_replaced_fails(store, tmp_path):
+    (tmp_path / "kmp.db").rename(tmp_path / "aside.db")
+    with pytest.raises(StoreUnavailable, match="removed or replaced"):
+        store.figures.probe()
+
+
+def test_the_size_of_a_database_that_is_gone_is_a_fault_of_the_store(store, tmp_path):
+    (tmp_path / "kmp.db").rename(tmp_path / "aside.db")
+    with pytest.raises(StoreUnavailable):
+        store.figures.store()
+
+
+def test_counting_uses_the_indexes(store):
+    plans = []
+    rows = store._database.rows
+
+    def explained(sql, parameters=()):
+        plans.extend(row[3] for row in rows(f"EXPLAIN QUERY PLAN {sql}", parameters))
+        return rows(sql, parameters)
+
+    store._database.rows = explained
+    store.figures.due("metering")
+    store.figures.rejected()
+    assert plans == [
+        "SEARCH outbox USING INDEX outbox_due (platform=? AND (try_at,subscriber,app)>(?,?,?))",
+        "SEARCH outbox USING INDEX outbox_rejected ((subscriber,app,platform)>(?,?,?))",
+    ]
