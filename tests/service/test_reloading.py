@@ -1,0 +1,353 @@
+"""Reloads: all of it or nothing, in all roles of the process or in none."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionRefusedError
+from twisted.python.failure import Failure
+
+from kmp_smsd.control.protocol import Refused
+from kmp_smsd.service import counting, daemon, dispatch, erasing, intake, reloading
+from kmp_smsd.service.link import LinkWord
+from kmp_smsd.service.role import Role
+from kmp_smsd.service.wiring import make_service
+from tests.config.config_files import PLATFORM
+from tests.service.by_hand import PoolByHand, ReactorByHand
+from tests.service.test_wiring import Site
+from tests.service.vendor import Vendor
+
+FLEET = PLATFORM.replace('"meter"', '"tracker"')
+SOUTH = """\
+[smsc.south]
+hosts = ["south.example:2775"]
+system_id = "kmp"
+password = {{file = "{directory}/smsc-south"}}
+"""
+
+
+@pytest.fixture(scope="module")
+def vendor():
+    return Vendor()
+
+
+class At:
+    """Both roles in one process, whose threads and connections the test moves."""
+
+    def __init__(self, site, patch, roles=tuple(Role)):
+        for module in (counting, dispatch, erasing, intake, reloading):
+            patch.setattr(module, "ThreadPool", PoolByHand)
+        self.site = site
+        self.reactor = ReactorByHand()
+        self.service = make_service(site.load(), roles, self.reactor)
+        self.roles = {role.role: role for role in self.service}
+        self.service.startService()
+        self.pools = [self.service.reloader._pool]
+        if Role.INTAKE in self.roles:
+            self.pools += [self.intake.intake._pool]
+        if Role.DISPATCH in self.roles:
+            dispatcher = self.dispatch.dispatcher
+            self.pools += [dispatcher._watcher, dispatcher._pool, self.dispatch.eraser._pool]
+            self.pools += [self.dispatch.counting._pool]
+        self.run()
+
+    @property
+    def intake(self):
+        return self.roles[Role.INTAKE]
+
+    @property
+    def dispatch(self):
+        return self.roles[Role.DISPATCH]
+
+    def run(self):
+        while any(pool.jobs for pool in self.pools):
+            for pool in self.pools:
+                pool.run()
+
+    def begin(self):
+        """Begin a reload of the files as they are now; what came of it."""
+        self.site.load()
+        found = []
+        self.service.reloader.reload().addCallbacks(found.append, lambda failure: found.append(failure.value))
+        self.run()
+        return found
+
+    def reload(self):
+        (reloaded,) = self.begin()
+        assert not isinstance(reloaded, Exception), reloaded
+        return list(reloaded.applied), list(reloaded.needs_restart)
+
+    def refused(self):
+        self.service.reloader.reload().addErrback(lambda failure: found.append(failure.value))
+        found = []
+        self.run()
+        (error,) = found
+        assert isinstance(error, Refused)
+        return error.exit_code, str(error).replace(f"{self.site.directory}/", "")
+
+    def unconnected(self, number):
+        """Have a try to connect fail, which ends the drain of its link."""
+        self.reactor.tcpClients[number][2].clientConnectionFailed(None, Failure(ConnectionRefusedError()))
+
+    def close(self):
+        for owner in (service for role in self.service for service in role):
+            if (store := getattr(owner, "_store", None)) is not None:
+                store.close()
+
+    def words(self):
+        return {link.name: link.state.word for link in self.intake.links}
+
+
+@pytest.fixture
+def site(tmp_path, vendor):
+    made = Site(tmp_path)
+    made.secret("smsc-north", "secret")
+    made.secret("smsc-south", "secret")
+    made.secret("master-key", vendor.private)
+    made.platform()
+    return made
+
+
+@pytest.fixture
+def start(site, monkeypatch):
+    made = []
+
+    def started(*roles):
+        made.append(At(site, monkeypatch, roles or tuple(Role)))
+        return made[-1]
+
+    yield started
+    for at in made:
+        at.close()
+
+
+@pytest.fixture
+def at(start):
+    return start()
+
+
+def test_the_same_files_change_nothing(at):
+    links = at.intake.links
+    assert at.reload() == ([], [])
+    assert at.intake.links == links
+    assert len(at.reactor.tcpClients) == 1
+
+
+def test_options_of_intake_are_applied_while_its_links_go_on(at):
+    links = at.intake.links
+    at.site.main += "[sync]\nmdn_burst = 3\n"
+    assert at.reload() == (["[sync] mdn_burst"], [])
+    assert at.intake.links == links
+    assert at.intake.intake._sync.mdn_burst == 3
+    assert len(at.reactor.tcpClients) == 1
+
+
+def test_new_link_starts_and_one_that_is_gone_drains(at):
+    at.site.main = SOUTH.format(directory=at.site.directory)
+    (reloaded,) = at.begin()
+    assert list(reloaded.applied) == ["[smsc.north] gone", "[smsc.south] new"]
+    assert at.words() == {"south": LinkWord.CONNECTING}
+    assert not reloaded.settled.called
+    at.unconnected(0)
+    assert reloaded.settled.called
+    assert at.intake._leaving == []
+
+
+def test_changed_link_binds_anew_when_the_old_one_has_drained(at):
+    at.site.smsc("in_flight_max = 7\n")
+    (reloaded,) = at.begin()
+    assert (at.words(), len(at.reactor.tcpClients)) == ({"north": LinkWord.STOPPED}, 1)
+    at.unconnected(0)
+    assert (at.words(), len(at.reactor.tcpClients)) == ({"north": LinkWord.CONNECTING}, 2)
+    assert reloaded.settled.called
+    assert at.intake.intake.load("north").in_flight_max == 7
+    assert at.intake.intake._terms["north"].link is at.intake.links[0]
+
+
+def test_reload_that_comes_while_a_link_drains_waits_for_it(at):
+    at.site.smsc("in_flight_max = 7\n")
+    at.begin()
+    at.site.smsc("in_flight_max = 8\n")
+    second = at.begin()
+    assert second == []
+    at.unconnected(0)
+    at.run()
+    assert second[0].applied == ("[smsc.north] in_flight_max",)
+
+
+def test_paused_link_that_changed_is_paused_still(at):
+    at.intake.pause("north")
+    at.unconnected(0)
+    at.site.smsc("in_flight_max = 7\n")
+    at.reload()
+    assert (at.words(), len(at.reactor.tcpClients)) == ({"north": LinkWord.STOPPED}, 1)
+    at.intake.resume("north")
+    assert len(at.reactor.tcpClients) == 2
+
+
+def test_link_that_comes_while_the_role_drains_waits_for_its_end(at):
+    at.intake.drain()
+    at.unconnected(0)
+    at.site.main += SOUTH.format(directory=at.site.directory)
+    at.reload()
+    assert len(at.reactor.tcpClients) == 1
+    at.intake.go_on()
+    assert {client[0] for client in at.reactor.tcpClients[1:]} == {"smsc.example", "south.example"}
+
+
+def test_platforms_come_change_and_go(at):
+    at.site.platform("fleet", FLEET)
+    assert at.reload() == (["platforms.d/fleet.toml new"], [])
+    at.site.platform("fleet", FLEET + "window = 7\n")
+    assert at.reload() == (["platforms.d/fleet.toml window"], [])
+    (at.site.directory / "platforms.d" / "fleet.toml").unlink()
+    assert at.reload() == (["platforms.d/fleet.toml gone"], [])
+    assert list(at.dispatch.dispatcher.names()) == ["metering"]
+    assert [one.name for one in at.service.snapshot(at.dispatch).platforms] == ["metering"]
+
+
+def test_what_needs_a_restart_is_told_until_there_is_one(at):
+    before = at.intake.config.storage
+    at.site.main += "[gateway.data]\nlate_hours = 1\n"
+    at.site.secrets["ssh_identity"] = "other"
+    assert at.reload() == (["[gateway.data] new"], ["[secrets] ssh_identity"])
+    assert at.reload() == ([], ["[secrets] ssh_identity"])
+    assert at.service.reloader.status.needs_restart == ("[secrets] ssh_identity",)
+    assert at.service.reloader.status.differs
+    assert at.intake.config.storage == before
+    at.site.secrets["ssh_identity"] = "ssh-identity"
+    assert at.reload() == ([], [])
+
+
+def test_every_fault_is_told_and_nothing_changed(at):
+    at.site.load()
+    main = at.site.directory / "kmp-smsd.toml"
+    main.write_text(main.read_text() + "colour = 1\nin_flight_max = 0\n[sync]\nmdn_burst = 3\n")
+    code, sentences = at.refused()
+    assert code == 78
+    assert "[smsc.north] colour: unknown option" in sentences
+    assert sentences.endswith("2 faults, nothing was changed")
+    assert at.intake.intake._sync.mdn_burst == 10
+    status = at.service.reloader.status
+    assert (status.last_reload_ok, status.last_reload_error.count("\n")) == (False, 2)
+
+
+def test_secret_that_cannot_be_read_refuses_it_for_both_roles(at):
+    at.site.main += SOUTH.format(directory=at.site.directory).replace("smsc-south", "nowhere")
+    at.site.platform("fleet", FLEET)
+    at.site.load()
+    code, sentence = at.refused()
+    assert (code, "nowhere: No such file" in sentence) == (77, True)
+    assert list(at.dispatch.dispatcher.names()) == ["metering"]
+    assert at.words() == {"north": LinkWord.CONNECTING}
+
+
+def test_intake_without_any_link_is_refused(at):
+    at.site.smsc("enabled = false\n")
+    at.site.load()
+    assert at.refused() == (78, "kmp-smsd.toml: no [smsc.NAME] section is enabled: intake has nothing to bind to")
+
+
+def test_a_good_reload_makes_a_refused_one_forgotten(at):
+    main = at.site.directory / "kmp-smsd.toml"
+    main.write_text("colour = 1\n")
+    at.refused()
+    at.reload()
+    status = at.service.reloader.status
+    assert (status.last_reload_ok, status.last_reload_error, status.differs) == (True, None, False)
+
+
+def test_each_role_tells_only_what_concerns_it(start):
+    at = start(Role.INTAKE)
+    at.site.platform("fleet", FLEET)
+    at.site.secrets["master_key"] = "other"
+    assert at.reload() == ([], [])
+    at.site.main += "[sync]\nmdn_burst = 3\n"
+    assert at.reload() == (["[sync] mdn_burst"], [])
+
+
+def test_differences_on_disk_are_seen_without_a_reload(at):
+    at.site.main += "[sync]\nmdn_burst = 3\n"
+    at.site.load()
+    at.reactor.advance(reloading.LOOK_EVERY_S)
+    at.run()
+    assert at.service.reloader.status.differences == ("[sync] mdn_burst",)
+    (at.site.directory / "kmp-smsd.toml").write_text("colour = 1\n")
+    at.reactor.advance(reloading.LOOK_EVERY_S)
+    at.run()
+    assert any("unknown option" in one for one in at.service.reloader.status.differences)
+
+
+def test_log_levels_fall_back(at):
+    at.service.reloader.log_levels.set("links", "debug")
+    assert at.service.snapshot(at.intake).log_levels == {"links": "debug"}
+    at.reload()
+    assert at.service.snapshot(at.intake).log_levels == {}
+
+
+# Commands, as the control socket has them done
+
+
+def command(at, role, command, /, **arguments):
+    told, found = [], []
+    done = Deferred.fromCoroutine(at.service._commands(role)[command](arguments, told.append))
+    done.addCallbacks(found.append, lambda failure: found.append(failure.value))
+    at.run()
+    return found[0] if found else told
+
+
+def test_status_knows_of_the_files_as_they_are_now(at):
+    at.site.main += "[sync]\nmdn_burst = 3\n"
+    at.site.load()
+    status = command(at, at.intake, "status")
+    assert status["configuration"]["differences"] == ("[sync] mdn_burst",)
+    assert status["not_ready"] == ("no link is bound",)
+
+
+def test_status_does_not_wait_for_files_that_cannot_be_read_soon(at):
+    found = []
+    done = Deferred.fromCoroutine(at.service._commands(at.intake)["status"]({}, None))
+    done.addCallback(found.append)
+    at.reactor.advance(daemon.LOOK_WITHIN_S)
+    assert found[0]["role"] == "intake"
+
+
+def test_reload_with_wait_says_so_and_waits(at):
+    at.site.smsc("in_flight_max = 7\n")
+    at.site.load()
+    assert command(at, at.intake, "reload", wait=True) == ["waiting for what has to drain"]
+    at.unconnected(0)
+    result = command(at, at.intake, "reload")
+    assert result == {"roles": ["intake", "dispatch"], "applied": [], "needs_restart": []}
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "arguments", "why", "code"),
+    [
+        (Role.INTAKE, "pause", {"kind": "smsc", "name": "nroth"}, "did you mean 'north'", 1),
+        (Role.DISPATCH, "resume", {"kind": "platform", "name": "x"}, "no platform 'x' runs", 1),
+        (Role.INTAKE, "pause", {"kind": "platform", "name": "metering"}, "intake has no such thing", 64),
+        (Role.INTAKE, "pause", {"kind": ["smsc"], "name": {}}, "intake has no such thing", 64),
+        (Role.INTAKE, "resume", {"name": "north"}, "intake has no such thing", 64),
+        (Role.INTAKE, "log-level", {"subsystem": "everything", "level": "debug"}, "a subsystem is one of links", 64),
+        (Role.INTAKE, "log-level", {"subsystem": [], "level": None}, "a subsystem is one of links", 64),
+    ],
+)
+def test_what_makes_no_sense_is_refused(at, role, name, arguments, why, code):
+    error = command(at, at.roles[role], name, **arguments)
+    assert isinstance(error, Refused)
+    assert (why in str(error), error.exit_code) == (True, code)
+
+
+def test_drain_is_over_when_links_have_unbound(at):
+    assert command(at, at.intake, "drain") == ["waiting for what is in flight"]
+    assert at.service.snapshot(at.intake).state == "draining"
+    assert command(at, at.dispatch, "drain") == {"state": "draining"}
+    assert command(at, at.intake, "resume") == {"state": "running"}
+
+
+def test_pauses_are_shown(at):
+    assert command(at, at.intake, "pause", kind="smsc", name="north") == {"kind": "smsc", "name": "north"}
+    assert command(at, at.dispatch, "pause", kind="platform", name="metering")["name"] == "metering"
+    (north,), (metering,) = at.service.snapshot(at.intake).links, at.service.snapshot(at.dispatch).platforms
+    assert (north.paused, metering.paused, metering.word) == (True, True, "paused")
