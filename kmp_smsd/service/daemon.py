@@ -11,13 +11,13 @@ from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.logger import Logger
 
 from kmp_smsd.config.load import Config
-from kmp_smsd.control.protocol import FAILED, USAGE, Refused, socket_path
+from kmp_smsd.control.protocol import FAILED, TEMPORARY, USAGE, Refused, socket_path
 from kmp_smsd.service.control import Command, ControlServer
 from kmp_smsd.service.health import degraded, ready
 from kmp_smsd.service.log_levels import LEVELS, SUBSYSTEMS
 from kmp_smsd.service.reloading import Reloader
 from kmp_smsd.service.role import Role, RoleService, UnknownName
-from kmp_smsd.service.status import Snapshot
+from kmp_smsd.service.status import Snapshot, State
 
 LOOK_WITHIN_S = 1.0  # at the files on disk, before a status is given that knows of the last look only
 
@@ -57,8 +57,9 @@ class Daemon(MultiService):
         return role.snapshot(self.reloader.status, self.reloader.log_levels)
 
     def reload(self) -> None:
-        """Put the files on disk in force; the log says what came of it."""
-        self.reloader.reload().addErrback(self._not_reloaded)
+        """Put the files on disk in force, unless the process ends; the log says what came of it."""
+        if not any(role.state is State.STOPPING for role in self.roles):
+            self.reloader.reload().addErrback(self._not_reloaded)
 
     def _not_reloaded(self, failure: Any) -> None:
         if not failure.check(Refused):
@@ -113,14 +114,18 @@ class Daemon(MultiService):
             self.reloader.log_levels.set(subsystem, level)
             return {"log_levels": self.reloader.log_levels.set_by_hand}
 
-        return {
-            "status": status,
-            "reload": reload,
-            "drain": drain,
-            "pause": pause,
-            "resume": resume,
-            "log-level": log_level,
-        }
+        def unless_it_ends(command: Command) -> Command:
+            """Links and workers that are to end must not be told to go on."""
+
+            async def guarded(arguments: Mapping[str, Any], say: Callable[[str], None]) -> Mapping[str, Any]:
+                if role.state is State.STOPPING:
+                    raise Refused(f"{role.role} is stopping", TEMPORARY)
+                return await command(arguments, say)
+
+            return guarded
+
+        changing = {"reload": reload, "drain": drain, "pause": pause, "resume": resume, "log-level": log_level}
+        return {"status": status, **{name: unless_it_ends(command) for name, command in changing.items()}}
 
 
 def _place(arguments: Mapping[str, Any], role: RoleService) -> tuple[str, str]:

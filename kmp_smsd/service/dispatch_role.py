@@ -15,7 +15,7 @@ from kmp_smsd.service.dispatch import Dispatcher, Served
 from kmp_smsd.service.erasing import Eraser
 from kmp_smsd.service.log_levels import LogLevels
 from kmp_smsd.service.rates import Rates
-from kmp_smsd.service.role import Role, RoleService, UnknownName
+from kmp_smsd.service.role import Prepared, Role, RoleService, UnknownName
 from kmp_smsd.service.status import ConfigurationStatus, PlatformStatus, Snapshot, ms
 from kmp_smsd.storage.figures import DueFigures
 
@@ -50,7 +50,7 @@ class DispatchRole(RoleService):
         await gatherResults([ensureDeferred(one.finish()) for one in (self.dispatcher, self.eraser, self.counting)])
         self.pulse.stop()
 
-    def prepare(self, config: Config) -> Callable[[], Deferred[Any]]:
+    def prepare(self, config: Config) -> Prepared:
         fresh = {
             name: self._make_deliverer(name, platform)
             for name, platform in config.platforms.items()
@@ -62,7 +62,7 @@ class DispatchRole(RoleService):
             self.config = config
             return self.dispatcher.reconfigure(routes(config), fresh, gone)
 
-        return swap
+        return Prepared(swap)
 
     def drain(self) -> Deferred[Any]:
         self._draining = True

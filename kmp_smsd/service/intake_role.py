@@ -13,7 +13,7 @@ from kmp_smsd.service.intake import Intake
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.log_levels import LogLevels
 from kmp_smsd.service.rates import Rates
-from kmp_smsd.service.role import Role, RoleService, UnknownName
+from kmp_smsd.service.role import Prepared, Role, RoleService, UnknownName
 from kmp_smsd.service.status import ConfigurationStatus, LinkStatus, Snapshot, ms
 
 MEASURE_EVERY_S = 5.0
@@ -58,18 +58,21 @@ class IntakeRole(RoleService):
     async def _stop(self) -> None:
         self._stopping = True
         await gatherResults([link.drain() for link in (*self.links, *self._leaving)])
+        self.pulse.stop()  # it asks for the store
         await self.intake.finish()
-        self.pulse.stop()
 
-    def prepare(self, config: Config) -> Callable[[], Deferred[Any]]:
+    def prepare(self, config: Config) -> Prepared:
         if not config.smsc:
             raise NothingToDo(f"{config.path}: no [smsc.NAME] section is enabled: intake has nothing to bind to")
-        fresh = {
-            name: self._make_links(name, link)
-            for name, link in config.smsc.items()
-            if link != self.config.smsc.get(name)
-        }
-        return lambda: self._swap(config, fresh)
+        fresh, passwords = {}, []
+        for name, link in config.smsc.items():
+            links = self._make_links(name, link)
+            if link != self.config.smsc.get(name):
+                fresh[name] = links
+            elif links[0].password != self._links[name][0].password:
+                fresh[name] = links
+                passwords.append(f"the password of [smsc.{name}]")
+        return Prepared(lambda: self._swap(config, fresh), tuple(passwords))
 
     def _swap(self, config: Config, fresh: Mapping[str, Links]) -> Deferred[Any]:
         before = {name: links for name, links in self._links.items() if name in fresh or name not in config.smsc}

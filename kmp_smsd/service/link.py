@@ -147,6 +147,11 @@ class SmscLink(Service):
         return self._state if rtt_s is None else replace(self._state, enquire_rtt_s=rtt_s)
 
     @property
+    def password(self) -> str:
+        """What it binds with. Never shown."""
+        return self._sessions[0].bind.password
+
+    @property
     def answers(self) -> dict[str, int]:
         """How many messages were answered with each command_status, by its name."""
         return {_label(status): count for status, count in sorted(self._answers.items())}

@@ -114,14 +114,14 @@ class Reloader:
         try:
             new = await self._in_thread(self._read, self._path)
             now = in_force(self._in_force, new)
-            swaps = [role.prepare(now) for role in self._roles]
+            prepared = [role.prepare(now) for role in self._roles]
         except Exception as error:
             refused = _refused(error)
             self._last = self._wall(), str(refused)
             self.log.error("reload refused, nothing was changed: {reason}", reason=str(refused))
             raise refused from None
-        applied = self._told(changes(self._in_force, now))
-        settled = gatherResults([swap() for swap in swaps])
+        applied = self._told(changes(self._in_force, now)) + tuple(what for one in prepared for what in one.also)
+        settled = gatherResults([one.apply() for one in prepared])
         self.log_levels.fall_back()
         self._in_force = now
         self._loaded_at = self._wall()

@@ -6,6 +6,7 @@ import difflib
 import os
 import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -33,6 +34,17 @@ class UnknownName(Exception):
     def __init__(self, what: str, name: str, known: Collection[str]) -> None:
         close = difflib.get_close_matches(name, known, n=1)
         super().__init__(f"no {what} '{name}' runs" + (f" (did you mean '{close[0]}'?)" if close else ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A configuration that can be put in force.
+
+    `apply` does it, and its Deferred fires when all has settled; `also` is what changes beside the options.
+    """
+
+    apply: Callable[[], Deferred[Any]]
+    also: tuple[str, ...] = ()
 
 
 class RoleService(MultiService):
@@ -65,10 +77,10 @@ class RoleService(MultiService):
             return State.STOPPING
         return State.DRAINING if self._draining else State.RUNNING
 
-    def prepare(self, config: Config) -> Callable[[], Deferred[Any]]:
-        """Make what `config` needs; what this returns puts it in force, and its Deferred fires when all has settled.
+    def prepare(self, config: Config) -> Prepared:
+        """Make what `config` needs, and change nothing yet.
 
-        Raises SecretUnavailable or NothingToDo where that is not possible; then nothing has changed.
+        Raises SecretUnavailable or NothingToDo where that is not possible.
         """
         raise NotImplementedError
 

@@ -203,6 +203,15 @@ def test_intake_does_not_start_without_a_database_or_a_link(site):
     assert "For a new one run 'kmp-smsd db migrate'" in daemon.said[-1]
 
 
+def test_a_role_does_not_start_without_a_place_for_its_control_socket(site):
+    site.link(1)
+    site.ready()
+    (site.directory / "control").rmdir()
+    daemon = Daemon(site, "intake")
+    assert daemon.end() == 78
+    assert "/control for the control socket: create it with 'systemd-tmpfiles --create'" in daemon.said[-1]
+
+
 def test_a_traceback_is_one_line_of_the_log():
     try:
         raise ValueError("first\nsecond \x1b[31m")

@@ -164,6 +164,23 @@ def test_changed_link_binds_anew_when_the_old_one_has_drained(at):
     assert at.intake.intake._terms["north"].link is at.intake.links[0]
 
 
+def test_password_that_changed_is_used_by_a_new_bind(at):
+    at.site.secret("smsc-north", "another")
+    (reloaded,) = at.begin()
+    assert reloaded.applied == ("the password of [smsc.north]",)
+    at.unconnected(0)
+    assert (at.words(), len(at.reactor.tcpClients)) == ({"north": LinkWord.CONNECTING}, 2)
+    assert at.intake.links[0].password == "another"
+    assert at.reload() == ([], [])
+
+
+def test_password_that_cannot_be_read_any_more_refuses_a_reload_as_it_would_a_start(at):
+    (at.site.directory / "smsc-north").unlink()
+    code, sentence = at.refused()
+    assert (code, "smsc-north: No such file" in sentence) == (77, True)
+    assert at.words() == {"north": LinkWord.CONNECTING}
+
+
 def test_reload_that_comes_while_a_link_drains_waits_for_it(at):
     at.site.smsc("in_flight_max = 7\n")
     at.begin()
@@ -351,3 +368,13 @@ def test_pauses_are_shown(at):
     assert command(at, at.dispatch, "pause", kind="platform", name="metering")["name"] == "metering"
     (north,), (metering,) = at.service.snapshot(at.intake).links, at.service.snapshot(at.dispatch).platforms
     assert (north.paused, metering.paused, metering.word) == (True, True, "paused")
+
+
+def test_who_stops_is_told_nothing_any_more_but_shown(at):
+    at.service.stopService()
+    assert command(at, at.intake, "status")["state"] == "stopping"
+    for name in ("reload", "drain", "resume", "pause", "log-level"):
+        error = command(at, at.intake, name, kind="smsc", name="north")
+        assert (str(error), error.exit_code) == ("intake is stopping", 75)
+    at.service.reload()
+    assert at.service.reloader.status.last_reload_at is None

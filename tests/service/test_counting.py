@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import pytest
+
+from kmp_smsd.service import counting
+from kmp_smsd.service.busy import Busy
+from kmp_smsd.service.counting import COUNT_EVERY_S, REST, Counting
+from kmp_smsd.storage import StoreUnavailable, open_store
+from kmp_smsd.storage.figures import DueFigures
+from kmp_smsd.storage.maintenance import migrate
+from tests.service.by_hand import PoolByHand, ReactorByHand, finished
+from tests.service.vendor import make_due
+from tests.storage.stock import import_keys
+
+WALL_S = 1_732_380_000.0
+
+
+class At:
+    def __init__(self, path):
+        migrate(path)
+        self.reactor = ReactorByHand()
+        self.store, self.mine = open_store(path), open_store(path)
+        self.names = ["metering"]
+        self.counting = Counting(
+            self.mine,
+            lambda: self.names,
+            Busy(self.reactor.seconds),
+            self.reactor,
+            monotonic=self.reactor.seconds,
+            wall=lambda: WALL_S + self.reactor.seconds(),
+        )
+        self.pool = self.counting._pool
+        self.counting.startService()
+        self.pool.run()
+
+    def look(self):
+        self.reactor.advance(COUNT_EVERY_S)
+        self.pool.run()
+
+    def make_due(self, number):
+        import_keys(self.store, f"KEY-{number}")
+        self.store.routes.set({"meter": "metering"})
+        make_due(self.store, number)
+
+
+@pytest.fixture
+def at(tmp_path, monkeypatch):
+    monkeypatch.setattr(counting, "ThreadPool", PoolByHand)
+    made = At(tmp_path / "kmp.db")
+    yield made
+    made.store.close()
+    made.mine.close()
+
+
+def test_what_is_due_is_counted_every_few_seconds(at):
+    assert at.counting.due == {"metering": DueFigures()}
+    at.make_due(1)
+    at.look()
+    assert at.counting.due["metering"].count == 1
+    assert at.counting.rejected == {}
+    assert at.counting.watch.read_at == WALL_S + COUNT_EVERY_S
+
+
+def test_platforms_may_come_and_go(at):
+    at.names = ["fleet"]
+    at.look()
+    assert list(at.counting.due) == ["fleet"]
+
+
+def test_counting_that_takes_long_rests_long(at):
+    counted, real = [], at.mine.figures.due
+
+    def slow(name):
+        counted.append(name)
+        at.reactor.rightNow += 3.0
+        return real(name)
+
+    at.mine.figures.due = slow
+    at.look()
+    assert len(counted) == 1
+    read_at = at.counting.watch.read_at
+    for _ in range(int(3 * REST / COUNT_EVERY_S) - 1):
+        at.look()
+    assert len(counted) == 1
+    assert at.counting.watch.read_at > read_at  # how the store is, is looked at all the same
+    at.look()
+    at.look()
+    assert len(counted) == 2
+
+
+def test_store_that_fails_keeps_the_last_count_and_is_told_once(at, events):
+    at.make_due(1)
+    at.look()
+
+    def fail(_name):
+        raise StoreUnavailable("disk full")
+
+    at.mine.figures.due = fail
+    at.look()
+    at.look()
+    assert at.counting.due["metering"].count == 1
+    assert [event["reason"] for event in events if "reason" in event] == ["disk full"]
+
+
+def test_end_waits_for_the_count_under_way(at):
+    at.reactor.advance(COUNT_EVERY_S)
+    ended = []
+    finished(at.counting.finish(), at.pool).addCallback(ended.append)
+    assert ended == [None]
+    assert at.pool.stopped
