@@ -69,16 +69,23 @@ class Counting(Service):
         try:
             yield self.watch.measure()
             if self._monotonic() >= self._not_before and self.watch.error is None:
-                yield self._in_thread(self._count, list(self._names()))
+                yield self._count()
         except StoreUnavailable as error:
             if self._faults.worth_saying(str(error), self._monotonic()):
                 self.log.error("nothing is counted, store unavailable: {reason}", reason=str(error))
 
-    def _count(self, names: Collection[str]) -> None:
-        """In its thread."""
+    @inlineCallbacks
+    def _count(self) -> Any:
+        """Count platform by platform; between them the store is measured, or it would seem silent."""
         begun_at = self._monotonic()
-        self.due = {name: self._store.figures.due(name) for name in names}
-        self.rejected = self._store.figures.rejected()
+        due: dict[str, DueFigures] = {}
+        for name in list(self._names()):
+            due[name] = yield self._in_thread(self._store.figures.due, name)
+            yield self.watch.measure()
+            if not self._watch.running:
+                return
+        self.rejected = yield self._in_thread(self._store.figures.rejected)
+        self.due = due
         ended_at = self._monotonic()
         self._not_before = ended_at + REST * (ended_at - begun_at)
 

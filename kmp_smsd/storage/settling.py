@@ -41,6 +41,7 @@ class Settling:
     def set_policy(self, policy: SyncPolicy) -> None:
         """Decide by `policy` from the next batch on."""
         self._policy = policy
+        self._unknown_gateways.clear()
 
     def settle(self, messages: Sequence[Message], now: int) -> list[Outcome]:
         """Decide and write `messages` in order, in one transaction; `now` in Unix milliseconds.
@@ -90,8 +91,7 @@ class Settling:
         if gateway is not None:
             self._unknown_gateways.add(gateway)
             log.warning(
-                "gateway %s is not in the configuration that was read at the start: its requests wait until intake"
-                " is restarted",
+                "gateway %s is not in the configuration that intake read last: its requests wait for a reload",
                 gateway,
             )
 

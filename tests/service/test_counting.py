@@ -102,6 +102,32 @@ def test_store_that_fails_keeps_the_last_count_and_is_told_once(at, events):
     assert [event["reason"] for event in events if "reason" in event] == ["disk full"]
 
 
+def test_store_is_not_silent_while_many_platforms_are_counted(at):
+    at.names = [f"p{number}" for number in range(50)]
+    silences, real = [], at.mine.figures.due
+
+    def slow(name):
+        silences.append(at.counting.watch.silent_s)
+        at.reactor.rightNow += 3.0
+        return real(name)
+
+    at.mine.figures.due = slow
+    at.look()
+    assert len(silences) == len(at.counting.due) == 50
+    assert max(silences) <= COUNT_EVERY_S
+
+
+def test_end_does_not_wait_for_all_platforms(at):
+    at.names = [f"p{number}" for number in range(50)]
+    at.reactor.advance(COUNT_EVERY_S)
+    at.pool.run_one()  # how the store is
+    counted, real = [], at.mine.figures.due
+    at.mine.figures.due = lambda name: (counted.append(name), real(name))[1]
+    ended = []
+    finished(at.counting.finish(), at.pool).addCallback(ended.append)
+    assert (len(counted) <= 1, ended) == (True, [None])
+
+
 def test_end_waits_for_the_count_under_way(at):
     at.reactor.advance(COUNT_EVERY_S)
     ended = []

@@ -512,7 +512,9 @@ def test_looking_goes_on_after_a_fault_of_ours(at, monkeypatch, events):
 
 
 def test_all_that_waited_for_a_registration_is_decided_within_one_poll(at, monkeypatch):
-    monkeypatch.setattr(settling, "read_again", lambda database, now, limit: read_again(database, now, min(limit, 2)))
+    monkeypatch.setattr(
+        settling, "read_again", lambda database, now, limit, *more: read_again(database, now, min(limit, 2), *more)
+    )
     keys = [f"KEY-{number}" for number in range(7)]
     import_keys(at.store, *keys)
     at.intake.messages(SmscByHand(), tuple(mo(number, f"K1:{key}:app-{key}") for number, key in enumerate(keys)))
