@@ -34,7 +34,7 @@ def _lines(snapshot: Snapshot, now: int) -> Iterator[str]:
     if configuration["needs_restart"]:
         yield f"    needs restart: {', '.join(configuration['needs_restart'])}"
     differences = [one for one in configuration["differences"] if one not in configuration["needs_restart"]]
-    if differences:
+    if differences and "\n".join(differences) != configuration["last_reload_error"]:
         yield "    the files on disk differ, see kmp-smsd reload:"
         yield from (f"      {one}" for one in differences)
     yield (

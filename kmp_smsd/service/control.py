@@ -191,7 +191,7 @@ class ControlConnection(Protocol):
             self._end(NotDone(f"this daemon knows no command '{request.command[:40]}'", USAGE))
             return
         if request.command != "status":
-            words = " ".join((request.command, *map(str, request.arguments.values())))
+            words = " ".join((request.command, *(one for one in request.arguments.values() if isinstance(one, str))))
             log.info("control: {words}, by user {uid}", words=shown(words), uid=_uid(self.transport))
         done: Deferred[Mapping[str, Any]] = Deferred.fromCoroutine(command(request.arguments, self._say))
         done.addCallbacks(lambda result: self._end(Done(result)), self._failed)

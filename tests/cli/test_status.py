@@ -104,6 +104,14 @@ def test_what_a_person_has_to_see_stands_out():
     assert "      [storage] path" not in said
 
 
+def test_files_that_are_still_as_they_were_refused_are_told_once():
+    configuration = {
+        **HEAD["configuration"], "last_reload_ok": False, "last_reload_at": NOW, "differs": True,
+        "last_reload_error": "f:1: no\n1 fault", "differences": ["f:1: no", "1 fault"],
+    }  # fmt: skip
+    assert [line.strip() for line in lines({**INTAKE, "configuration": configuration})].count("f:1: no") == 1
+
+
 def test_nothing_that_a_peer_says_moves_the_terminal():
     said = text({**INTAKE, "links": [{**LINK, "last_error": "\x1b[2Jgone", "last_error_at": NOW}]}, NOW)
     assert "\x1b" not in said
