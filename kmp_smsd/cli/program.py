@@ -28,7 +28,7 @@ COMMANDS = {
     "dispatch": ("daemon", "dispatch", "Deliver keys to the platforms."),
     "check-config": ("check_config", "check_config", "Tell everything that is wrong with the configuration."),
     "status": ("status", "status", "Show how the roles that run here are."),
-    "top": ("status", "top", "Show the same live."),
+    "top": ("status", "top", "Show the status live."),
     "reload": ("steering", "reload", "Put the configuration files in force."),
     "drain": ("steering", "drain", "Take and deliver nothing new."),
     "pause": ("steering", "pause", "Let a link or a platform rest."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pty
@@ -312,7 +313,9 @@ def test_half_a_sentence_is_64(site, words):
 def terminal(site, *words):
     """A command on a terminal of its own; what it has shown so far."""
     ours, theirs = pty.openpty()
-    process = site.process(*words, stdout=theirs, env={**os.environ, "TERM": "xterm"})
+    heeds_sigint = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # even if we run in the background
+    env = {**os.environ, "TERM": "xterm"}
+    process = site.process(*words, stdout=theirs, env=env, preexec_fn=heeds_sigint)
     os.close(theirs)
     shown = bytearray()
 
