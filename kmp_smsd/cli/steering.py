@@ -69,7 +69,7 @@ def drain(settings: Settings, role: str | None) -> None:
 @_name
 @click.pass_obj
 def pause(settings: Settings, kind: str, name: str) -> None:
-    """Let one link (`pause smsc NAME`) or one platform (`pause platform NAME`) rest.
+    """Let a link or a platform rest: `pause smsc NAME` or `pause platform NAME`.
 
     Until `kmp-smsd resume`, or a restart, which knows of no pauses. A link unbinds in good order, and its SMSC keeps
     the messages; what is due at a platform stays due.
@@ -84,7 +84,7 @@ def pause(settings: Settings, kind: str, name: str) -> None:
 @role_option
 @click.pass_obj
 def resume(settings: Settings, kind: str | None, name: str | None, role: str | None) -> None:
-    """End a pause (`resume smsc NAME`, `resume platform NAME`), or, without a name, a drain."""
+    """End a pause or a drain: `resume smsc NAME`, `resume platform NAME`, or `resume` alone for a drain."""
     if kind is not None:
         if name is None:
             raise click.UsageError(f"which {kind}? Write kmp-smsd resume {kind} NAME")
