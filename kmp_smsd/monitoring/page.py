@@ -25,6 +25,7 @@ OLD_DELIVERY_S = 900  # that nobody confirms: as the alarm has it
 LATE_LOOP_S = 1.0
 STUCK_S = 10.0
 NOTHING = "-"
+COUNTS_MAX = 5
 
 Row = Mapping[str, Any]
 
@@ -38,7 +39,7 @@ class _Column:
 
 def page(snapshot: Row, now: int, not_alive: Sequence[str] = (), not_ready: Sequence[str] = ()) -> str:
     """The page of a role at `now` (Unix milliseconds), with the reasons why it is not alive or not ready."""
-    role = f"kmp-smsd {snapshot['role']}"
+    role, state = f"kmp-smsd {snapshot['role']}", snapshot["state"]
     health, tone = (
         ("not alive", Tone.BAD) if not_alive else ("not ready", Tone.BAD) if not_ready else ("ready", Tone.GOOD)
     )
@@ -55,7 +56,7 @@ def page(snapshot: Row, now: int, not_alive: Sequence[str] = (), not_ready: Sequ
             "header",
             element("h1", role),
             element("span", health, class_=f"badge {tone}"),
-            element("span", snapshot["state"], class_=f"badge {_tone_of_state(snapshot['state'])}"),
+            None if state == "running" else element("span", state, class_=f"badge {Tone.BUSY}"),
             element("small", f"version {snapshot['version']}, up for {_since(snapshot['started_at'], now)}"),
         ),
         _reasons("Not alive: the watchdog is about to end this process.", not_alive),
@@ -70,10 +71,6 @@ def page(snapshot: Row, now: int, not_alive: Sequence[str] = (), not_ready: Sequ
         _footer(now),
     )
     return "<!DOCTYPE html>\n" + element("html", head, body, lang="en")
-
-
-def _tone_of_state(state: str) -> Tone:
-    return Tone.GOOD if state == "running" else Tone.BUSY
 
 
 def _reasons(title: str, reasons: Sequence[str]) -> Markup | None:
@@ -93,7 +90,7 @@ def _tiles(snapshot: Row, now: int) -> Iterable[Markup]:
         tone = None if bound >= expected else Tone.WARNING if bound else Tone.BAD
         yield _tile("links bound", f"{bound} / {len(links)}", tone)
         yield _tile("messages per second", rate(sum(link["rates"]["1m"] for link in links)))
-        yield _tile("messages since the start", count(sum(link["messages"] for link in links)))
+        yield _tile("messages in all", count(sum(link["messages"] for link in links)))
         yield _tile("messages in work", count(sum(link["in_flight"] for link in links)))
     if "platforms" in snapshot:
         platforms = snapshot["platforms"]
@@ -103,7 +100,7 @@ def _tiles(snapshot: Row, now: int) -> Iterable[Markup]:
         yield _tile("deliveries due", count(sum(one["due"] for one in platforms)) + more)
         late = oldest is not None and now - oldest > OLD_DELIVERY_S * 1000
         yield _tile("oldest is due for", NOTHING if oldest is None else _since(oldest, now), Tone.BAD if late else None)
-        yield _tile("rejected, not armed again", count(rejected), Tone.WARNING if rejected else None)
+        yield _tile("rejected", count(rejected), Tone.WARNING if rejected else None)
         yield _tile("confirmed per second", rate(sum(one["rates"]["1m"] for one in platforms)))
     yield _tile("event loop late by", duration(lag_s), Tone.BAD if lag_s > LATE_LOOP_S else None)
     yield _tile("store", octets(store["octets"]), Tone.BAD if store["error"] or _is_stuck(store) else None)
@@ -168,9 +165,10 @@ def _alarming(number: int) -> Child:
 
 
 def _counts(counts: Mapping[str, int]) -> Markup | None:
-    """Each on a line of its own, the most frequent first."""
+    """Each on a line of its own, the most frequent first, as far as a row has room: an SMSC can invent some."""
     ordered = sorted(counts.items(), key=lambda one: -one[1])
-    return text(*(element("small", f"{_short(name)} {count(number)}") for name, number in ordered))
+    more = element("small", "...") if len(ordered) > COUNTS_MAX else None
+    return text(*(element("small", f"{_short(name)} {count(number)}") for name, number in ordered[:COUNTS_MAX]), more)
 
 
 def _short(status: str) -> str:

@@ -88,6 +88,14 @@ def test_each_platform_has_a_row_in_the_colour_of_its_state() -> None:
     assert Read(page(dispatch(), NOW)).rows[-1][1][8] == "-"  # nothing was pushed, nothing is divided by it
 
 
+def test_row_has_no_more_room_for_statuses_than_for_the_most_frequent() -> None:
+    refused = {f"0x{0x400 + number:08X}": 20 - number for number in range(9)}
+    link = {**intake()["links"][0], "bind_failures": refused}
+    head, (_, cells) = Read(page(intake(links=[link]), NOW)).rows
+    binds = dict(zip(head[1], cells, strict=True))["Binds"]
+    assert binds == "10 reconnects0x00000400 200x00000401 190x00000402 180x00000403 170x00000404 16..."
+
+
 def test_links_on_their_way_are_not_red_and_a_short_failure_of_a_platform_is_not() -> None:
     link, platform = intake()["links"][0], dispatch()["platforms"][2]
     assert {of_link({**link, "bound": False, "word": word}) for word in ("connecting", "binding", "unbinding")} == {
@@ -108,6 +116,11 @@ def test_reasons_stand_at_the_top() -> None:
     assert "<title>kmp-smsd intake: not ready</title>" in unready
     assert "<li>no link is &lt;bound&gt;</li>" in unready
     assert "<title>kmp-smsd intake: not alive</title>" in page(intake(), NOW, ("the store is stuck",), ("x",))
+
+
+@pytest.mark.parametrize("state", ["running", "draining", "stopping"])
+def test_role_that_does_not_run_on_says_so(state: str) -> None:
+    assert (f'<span class="badge busy">{state}</span>' in page(intake(state=state), NOW)) is (state != "running")
 
 
 def test_configuration_that_was_refused_or_differs_is_told() -> None:
