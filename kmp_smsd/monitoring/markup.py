@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
+NOTHING = "-"  # where there is nothing to show
+
 
 class Markup(str):
     """HTML as it is."""
