@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from kmp_smsd.config.changes import changes
 from kmp_smsd.config.monitoring import LoopbackPort, Monitoring, SocketFile
+from kmp_smsd.config.section import Reload
 
 WRITTEN = 'write "127.0.0.1:PORT", "[::1]:PORT" or "unix:/PATH"'
 
@@ -82,6 +84,13 @@ def test_two_roles_cannot_have_one_address(files, address):
     assert [fault.partition("dispatch: ")[2] for fault in files.faults()] == [
         "intake listens there already, and each role answers for itself"
     ]
+
+
+def test_change_needs_a_restart_of_the_role_that_listens_there(files):
+    before = files.load()
+    monitoring(files, dispatch='"127.0.0.1:9776"')
+    (change,) = changes(before, files.load())
+    assert (str(change), change.reload, change.role) == ("[monitoring] dispatch", Reload.RESTART, "dispatch")
 
 
 @given(st.ip_addresses(), st.integers(1, 65535))

@@ -143,6 +143,17 @@ def test_intake_without_a_link_is_alive_but_not_ready(looked: Looked) -> None:
     looked.wait_for(lambda: readiness(looked) == ready, "intake to be ready again", WITHIN_S)
 
 
+def test_role_that_drains_says_that_it_is_not_ready(looked: Looked) -> None:
+    looked.command("drain")
+    status, told = readiness(looked)
+    assert (status, told["reasons"][0]) == (503, "intake is draining")
+    assert looked.figure("dispatch", "state", state="draining") == 1
+    assert '<span class="badge busy">draining</span>' in looked.get("dispatch", "/")[1]
+    looked.command("resume")
+    looked.wait_for(lambda: readiness(looked)[0] == 200, "intake to be ready again", WITHIN_S)
+    assert looked.figure("dispatch", "state", state="running") == 1
+
+
 def readiness(looked: Looked) -> tuple[int, Any]:
     status, text = looked.get("intake", "/readyz")
     return status, json.loads(text)
