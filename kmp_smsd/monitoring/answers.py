@@ -49,7 +49,7 @@ def answer(path: str, accept: str, look: Callable[[], Sight], now: int) -> Answe
             sight = look()
             text = page(open_to_all(sight.snapshot), now, masked(sight.not_alive), masked(sight.not_ready))
             policy = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
-            return Answer(text.encode(), "text/html; charset=utf-8", headers=policy)
+            return Answer(text.encode("utf-8", "replace"), "text/html; charset=utf-8", headers=policy)
         case "/metrics":
             content_type, body = expose(look().snapshot, accept)
             return Answer(body, content_type)
@@ -68,4 +68,4 @@ def _judged(word: str, against: Sequence[str]) -> Answer:
 
 
 def _json(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(value).encode() + b"\n"

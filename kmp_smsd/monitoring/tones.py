@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 CROWDED = 0.7  # of a link's window
+FAILS_LONG_MS = 600_000
 
 
 class Tone(StrEnum):
@@ -45,12 +46,12 @@ def of_platform(platform: Mapping[str, Any]) -> Tone:
         return Tone.BAD
     if platform["word"] == "draining":
         return Tone.BUSY
-    if platform["word"] == "waiting":  # for its next try, after a failure
-        return Tone.BAD if platform["last_success_at"] is None or _fails_long(platform) else Tone.WARNING
+    if platform["word"] == "waiting":  # something is due, and its time has not come
+        return Tone.BAD if _fails_long(platform) else Tone.WARNING
     return Tone.WARNING if platform["rejected"] else Tone.GOOD
 
 
 def _fails_long(platform: Mapping[str, Any]) -> bool:
-    """Whether the platform has confirmed nothing for 10 minutes before its last error."""
-    failed_at = platform["last_error_at"]
-    return failed_at is not None and failed_at - platform["last_success_at"] > 600_000
+    """Whether the platform had confirmed nothing for 10 minutes when it last failed."""
+    failed_at, succeeded_at = platform["last_error_at"], platform["last_success_at"]
+    return failed_at is not None and (succeeded_at is None or failed_at - succeeded_at > FAILS_LONG_MS)

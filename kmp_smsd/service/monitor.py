@@ -6,6 +6,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class Monitor:
         self._reactor = reactor
         self._port: Any = None
         self._again: DelayedCall | None = None
+        self._told = ""  # why it could not listen
 
     @property
     def port(self) -> int | None:
@@ -72,22 +74,30 @@ class Monitor:
         try:
             self._port = self._opened()
         except CannotListenError as error:
-            self.log.error(
-                "nobody can look at us: {where}: {error}; trying again every {again_s:g} s",
-                where=str(self._listening),
-                error=getattr(error.socketError, "strerror", None) or str(error.socketError),
-                again_s=LISTEN_AGAIN_S,
-            )
+            self._tell(getattr(error.socketError, "strerror", None) or str(error.socketError))
             self._again = self._reactor.callLater(LISTEN_AGAIN_S, self._listen)
         else:
+            self._told = ""
             self.log.info("metrics, health and status: {where}", where=str(self._listening))
+
+    def _tell(self, reason: str) -> None:
+        """Once: it may last for days."""
+        if reason != self._told:
+            self.log.error(
+                "nobody can look at us at {where}: {reason}; trying again every {again_s:g} s",
+                where=str(self._listening),
+                reason=reason,
+                again_s=LISTEN_AGAIN_S,
+            )
+        self._told = reason
 
     def _opened(self) -> Any:
         if isinstance(self._listening, LoopbackPort):
             return self._reactor.listenTCP(self._listening.port, self._factory, interface=self._listening.address)
         path = self._listening.path
         if _is_left_over(path):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # then it is in use
+                path.unlink()
         return self._reactor.listenUNIX(str(path), self._factory, mode=SOCKET_MODE)
 
 

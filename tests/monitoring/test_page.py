@@ -105,6 +105,7 @@ def test_links_on_their_way_are_not_red_and_a_short_failure_of_a_platform_is_not
     assert of_platform({**platform, "last_success_at": platform["last_error_at"] - 9 * MINUTE}) is Tone.WARNING
     assert of_platform({**platform, "last_success_at": platform["last_error_at"] - 11 * MINUTE}) is Tone.BAD
     assert of_platform({**platform, "last_success_at": None}) is Tone.BAD
+    assert of_platform({**platform, "last_success_at": None, "last_error_at": None}) is Tone.WARNING
     assert of_platform({**dispatch()["platforms"][0], "rejected": 1}) is Tone.WARNING
 
 

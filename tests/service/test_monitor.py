@@ -157,6 +157,13 @@ def test_health_is_told_even_where_there_is_nothing_to_show(stage, logged):
     assert logged == []
 
 
+@pytest.mark.parametrize("path", ["/", "/metrics", "/status.json"])
+def test_path_that_is_no_text_is_shown_all_the_same(stage, path):
+    """A file's name may have octets that are no UTF-8."""
+    stage.snapshot["store"]["path"] = "/var/\udcff.db"
+    assert stage.ask(path=path).status == 200
+
+
 def test_fault_of_what_is_shown_is_logged_and_answered(stage, logged):
     stage.snapshot = {}
     said = stage.ask(path="/metrics")
@@ -225,7 +232,9 @@ def test_port_that_is_taken_is_told_and_tried_again(logged):
     stage.start()
     (event,) = logged
     assert event["where"] == "127.0.0.1:9775"
-    assert event["error"] == "Address already in use"
+    assert event["reason"] == "Address already in use"
+    stage.reactor.pass_time(10 * LISTEN_AGAIN_S, 1)
+    assert len(logged) == 1  # for as long as it lasts
     taken = False
     stage.reactor.pass_time(LISTEN_AGAIN_S - 1, 1)
     assert stage.reactor.tcpServers == []
