@@ -78,13 +78,14 @@ class Monitor:
             self._again = self._reactor.callLater(LISTEN_AGAIN_S, self._listen)
         else:
             self._told = ""
-            self.log.info("metrics, health and status: {where}", where=str(self._listening))
+            self.log.info("metrics, health and status: {where}", event="monitor_listens", where=str(self._listening))
 
     def _tell(self, reason: str) -> None:
         """Once: it may last for days."""
         if reason != self._told:
             self.log.error(
                 "nobody can look at us at {where}: {reason}; trying again every {again_s:g} s",
+                event="monitor_cannot_listen",
                 where=str(self._listening),
                 reason=reason,
                 again_s=LISTEN_AGAIN_S,
@@ -144,7 +145,7 @@ class _Request(Request):
         try:
             return answer(path, accept, factory.look, round(factory.wall() * 1000))
         except Exception:  # a fault of what is shown must not be one of what is done
-            self.log.failure("cannot show {path}", path=shown(path))
+            self.log.failure("cannot show {path}", event="monitor_failed", path=shown(path))
             return BROKEN
 
 
