@@ -24,11 +24,13 @@ from kmp_smsd.domain.numbering import NumberingPlan, NumberRange
 from kmp_smsd.domain.outcome import NEVER_AGAIN, Outcome
 from kmp_smsd.domain.payload import MAX_PAYLOAD_OCTETS, parse_payload
 from kmp_smsd.importing.csv_keys import COLUMNS as KEY_COLUMNS
+from kmp_smsd.monitoring.metrics import metrics
 from kmp_smsd.service.status import ConfigurationStatus, LinkStatus, PlatformStatus, Snapshot, StoreStatus
 from kmp_smsd.smpp.constants import CommandId, Tag
 from kmp_smsd.smpp.pdu import Message
 from kmp_smsd.smpp.submit import SubmitSm
 from kmp_smsd.smpp.text import read_user_data
+from tests.monitoring.snapshots import dispatch, intake
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.rst", ROOT / "CHANGELOG.rst", *sorted((ROOT / "docs").glob("*.rst"))]
@@ -188,12 +190,52 @@ def test_names_in_a_page_are_those_of_options_outcomes_fields_or_columns(path: P
         *Message._fields,
         *SubmitSm.__slots__,
         *(one.name.lower() for one in (*Tag, *CommandId)),
+        *metrics_of_the_page(),
     }
     statuses = (Snapshot, ConfigurationStatus, StoreStatus, LinkStatus, PlatformStatus)
     known |= {"not_ready", *(one.name for status in statuses for one in dataclasses.fields(status))}
     known |= set(re.findall(r"^  (\w+) ", MIGRATION.read_text(encoding="utf-8"), re.MULTILINE))
     named = {text for text in literals(path) if re.fullmatch(r"[a-z]+(?:_[a-z]+)+", text)}
     assert named <= known
+
+
+def metrics_of_the_page() -> dict[str, tuple[str, str]]:
+    """The metrics of the tables of docs/monitoring.rst, with labels and meaning."""
+    document, _ = parsed(ROOT / "docs" / "monitoring.rst")
+    rows = [
+        [" ".join(entry.astext().split()) for entry in row.findall(docutils.nodes.entry)]
+        for row in document.findall(docutils.nodes.row)
+    ]
+    return {row[0]: (row[1], row[2]) for row in rows if row[0].startswith("kmp_smsd_")}
+
+
+def test_page_on_monitoring_tells_every_metric_with_its_labels_as_it_is_exposed() -> None:
+    families = [family for snapshot in (intake(), dispatch()) for family in metrics(snapshot)]
+    exposed = {
+        family.name + {"counter": "_total", "info": "_info"}.get(family.type, ""): (
+            ", ".join(sorted({label for sample in family.samples for label in sample.labels})),
+            family.documentation,
+        )
+        for family in families
+    }
+    assert metrics_of_the_page() == exposed
+
+
+def test_page_on_monitoring_tells_the_cure_of_every_alarm() -> None:
+    rules = (ROOT / "conf" / "prometheus" / "kmp-smsd.rules.yml").read_text(encoding="utf-8")
+    alarms = re.findall(r"- alert: (\w+)\n.*?severity: (\w+)", rules, re.DOTALL)
+    text = (ROOT / "docs" / "monitoring.rst").read_text(encoding="utf-8")
+    assert re.findall(r"^   \* - ``(KmpSmsd\w+)`` \((\w+)\)$", text, re.MULTILINE) == alarms
+
+
+def test_commands_that_alarms_name_exist() -> None:
+    rules = (ROOT / "conf" / "prometheus" / "kmp-smsd.rules.yml").read_text(encoding="utf-8")
+    steps = [step.strip() for text in re.findall(r'runbook: "(.*)"', rules) for step in re.split("[;:]", text)]
+    named = [step for step in steps if step.startswith("kmp-smsd ")]
+    assert len(named) > 10
+    for line in named:
+        fault = lead(re.sub(r"\{\{.*?\}\}", "NAME", line).split()[1:])
+        assert fault is None, f"{line}: {fault}"
 
 
 @every_page

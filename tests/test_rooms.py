@@ -22,9 +22,10 @@ ROOMS = {
     "config": {"domain", "channels", "pydantic", "pydantic_core"},
     "importing": {"domain", "vault", "storage"},
     "control": set(),
+    "monitoring": {"domain", "prometheus_client"},
     "simulator": {"smpp", "twisted", "zope", "paramiko", "cryptography"},
     "service": {
-        *{"smpp", "domain", "vault", "storage", "channels", "config", "importing", "control"},
+        *{"smpp", "domain", "vault", "storage", "channels", "config", "importing", "control", "monitoring"},
         *{"twisted", "zope"},
     },
     "cli": {

@@ -20,6 +20,7 @@ from kmp_smsd.config.faults import bounds
 from kmp_smsd.config.gateway import Gateway
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.models import Control, Secrets, Storage
+from kmp_smsd.config.monitoring import Monitoring
 from kmp_smsd.config.numbering import Numbering
 from kmp_smsd.config.platform import Platform
 from kmp_smsd.config.section import Section
@@ -56,6 +57,7 @@ _OPTIONAL = {"gateway.data"}
 _SHOWN: Mapping[str, Mapping[str, Any]] = {
     "numbering": {"ranges": [{"prefix": "8613", "digits": 13, "name": "mobile"}]},
     "sync": {"short_codes": ["10690001"]},
+    "monitoring": {"intake": "127.0.0.1:9775", "dispatch": "127.0.0.1:9776"},
     "smsc.north": {
         "local_address": "192.0.2.10",
         "system_type": "VMA",
@@ -100,6 +102,7 @@ def main_file() -> str:
         ("numbering", Numbering),
         ("sync", Sync),
         ("control", Control),
+        ("monitoring", Monitoring),
         ("smsc.north", Link),
         ("gateway.data", Gateway),
     )

@@ -17,6 +17,7 @@ from kmp_smsd.config.gateway import Gateway
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.locate import Path as KeyPath
 from kmp_smsd.config.models import Control, MainFile, Secrets, Storage
+from kmp_smsd.config.monitoring import Monitoring
 from kmp_smsd.config.numbering import NumberingFile, Range
 from kmp_smsd.config.platform import Platform, is_platform_name
 from kmp_smsd.config.secrets import open_without_waiting
@@ -43,6 +44,7 @@ class Config:
     sync: Sync
     policy: SyncPolicy
     control: Control
+    monitoring: Monitoring
     smsc: Mapping[str, Link]
     gateways: Mapping[str, Gateway]
     platforms: Mapping[str, Platform]
@@ -75,6 +77,7 @@ def load(path: str | os.PathLike[str], platforms: str | os.PathLike[str] | None 
         sync=config.sync,
         policy=config.policy,
         control=config.control,
+        monitoring=config.monitoring,
         smsc=MappingProxyType({name: link for name, link in config.smsc.items() if link.enabled}),
         gateways=MappingProxyType(config.gateway),
         platforms=MappingProxyType(

@@ -11,6 +11,7 @@ from pydantic import Field
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.config.gateway import Gateway
 from kmp_smsd.config.link import Link
+from kmp_smsd.config.monitoring import Monitoring
 from kmp_smsd.config.numbering import Numbering
 from kmp_smsd.config.section import NAME, NAME_IN_WORDS, ConfPath, Section, written_as
 from kmp_smsd.config.sync import Sync
@@ -69,6 +70,7 @@ class MainFile(Section):
     numbering: Numbering
     sync: Sync = Field(default_factory=Sync)
     control: Control = Field(default_factory=Control)
+    monitoring: Monitoring = Field(default_factory=Monitoring)
     smsc: dict[LinkName, Link] = Field(default={})
     gateway: dict[GatewayName, Gateway] = Field(default={})
 

@@ -16,6 +16,7 @@ from kmp_smsd.config.example import Option, options
 from kmp_smsd.config.gateway import Gateway
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.models import Control, Secrets, Storage
+from kmp_smsd.config.monitoring import Monitoring
 from kmp_smsd.config.numbering import Numbering
 from kmp_smsd.config.platform import Platform
 from kmp_smsd.config.section import Reload
@@ -32,6 +33,7 @@ _FILES: tuple[tuple[str, tuple[tuple[str, str, Any], ...]], ...] = (
             ("[numbering]", "numbering", Numbering),
             ("[sync]", "sync", Sync),
             ("[control]", "control", Control),
+            ("[monitoring]", "monitoring", Monitoring),
             ("[smsc.NAME]", "smsc.north", Link),
             ("[gateway.NAME]", "gateway.data", Gateway),
         ),

@@ -1,9 +1,10 @@
-"""One process: its roles, the configuration they share, and a control socket for each."""
+"""One process: its roles, the configuration they share, and for each where it is told and where it is looked at."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -12,9 +13,11 @@ from twisted.logger import Logger
 
 from kmp_smsd.config.load import Config
 from kmp_smsd.control.protocol import FAILED, TEMPORARY, USAGE, Refused, socket_path
+from kmp_smsd.monitoring.answers import Sight
 from kmp_smsd.service.control import Command, ControlServer
-from kmp_smsd.service.health import degraded, ready
+from kmp_smsd.service.health import alive_in, degraded, ready
 from kmp_smsd.service.log_levels import LEVELS, SUBSYSTEMS
+from kmp_smsd.service.monitor import Monitor
 from kmp_smsd.service.reloading import Reloader
 from kmp_smsd.service.role import Role, RoleService, UnknownName
 from kmp_smsd.service.status import Snapshot, State
@@ -26,7 +29,7 @@ KINDS: Mapping[str, Role] = {"smsc": Role.INTAKE, "platform": Role.DISPATCH}
 
 
 class Daemon(MultiService):
-    """The roles of this process, each a child. Their control sockets answer from the start to the end of the last."""
+    """The roles of this process, each a child. Control sockets and monitors answer from the start to the last's end."""
 
     log = Logger()
 
@@ -39,6 +42,11 @@ class Daemon(MultiService):
             ControlServer(socket_path(config.control.directory, role.role), self._commands(role), reactor)
             for role in roles
         ]
+        self._monitors = [
+            Monitor(listening, partial(self._sight, role), reactor)
+            for role in roles
+            if (listening := getattr(config.monitoring, role.role)) is not None
+        ]
         for role in roles:
             role.setServiceParent(self)
 
@@ -46,6 +54,8 @@ class Daemon(MultiService):
         self.reloader.start()
         for server in self._servers:
             server.open()
+        for monitor in self._monitors:
+            monitor.open()
         super().startService()
 
     def stopService(self) -> Deferred[Any]:
@@ -55,6 +65,10 @@ class Daemon(MultiService):
     def snapshot(self, role: RoleService) -> Snapshot:
         """How a role is now."""
         return role.snapshot(self.reloader.status, self.reloader.log_levels)
+
+    def _sight(self, role: RoleService) -> Sight:
+        snapshot = self.snapshot(role)
+        return Sight(snapshot.as_json(), alive_in(snapshot), ready(snapshot))
 
     def reload(self) -> None:
         """Put the files on disk in force, unless the process ends; the log says what came of it."""
@@ -67,7 +81,8 @@ class Daemon(MultiService):
 
     def _stopped(self, result: Any) -> Deferred[Any]:
         self.reloader.stop()
-        return gatherResults([server.close() for server in self._servers]).addBoth(lambda _: result)
+        closed = [server.close() for server in self._servers] + [monitor.close() for monitor in self._monitors]
+        return gatherResults(closed).addBoth(lambda _: result)
 
     def _commands(self, role: RoleService) -> Mapping[str, Command]:
         """What may be asked of one role, by name; the arguments come from outside."""

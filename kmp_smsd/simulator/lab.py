@@ -105,9 +105,10 @@ class Lab:
         link: Mapping[str, Any] | None = None,
         channel: Mapping[str, Any] | None = None,
         numbering: Mapping[str, Any] | None = None,
+        monitoring: Mapping[str, str] | None = None,
         openssh: bool | None = None,
     ) -> None:
-        """`sync`, `link`, `channel` and `numbering` are further options of those sections.
+        """`sync`, `link`, `channel`, `numbering` and `monitoring` are further options of those sections.
 
         `openssh` None: where it can be used.
         """
@@ -121,7 +122,7 @@ class Lab:
         self.platforms: dict[str, LabPlatform] = {}
         self.roles: list[Role] = []
         self._sync, self._link, self._channel = dict(sync or {}), dict(link or {}), dict(channel or {})
-        self._numbering = dict(numbering or {})
+        self._numbering, self._monitoring = dict(numbering or {}), dict(monitoring or {})
         self.links = 1  # to the SMSC, as `write_config` makes them
         self._apps = {name: tuple(apps) for name, apps in platforms.items()}
 
@@ -195,6 +196,7 @@ class Lab:
                 "ssh_identity": {"file": str(self.directory / "ssh-identity")},
             },
             "control": {"directory": str(self.control)},
+            "monitoring": self._monitoring,
             "numbering": {
                 "country_code": "86",
                 "ranges": [{"prefix": "8613", "digits": 13, "name": "mobile"}],

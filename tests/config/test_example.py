@@ -13,6 +13,7 @@ from kmp_smsd.config.gateway import Gateway
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.load import load
 from kmp_smsd.config.models import Control, MainFile, Secrets, Storage
+from kmp_smsd.config.monitoring import Monitoring
 from kmp_smsd.config.numbering import Numbering
 from kmp_smsd.config.platform import Platform
 from kmp_smsd.config.sync import Sync
@@ -25,6 +26,7 @@ MODELS = {
     "numbering": Numbering,
     "sync": Sync,
     "control": Control,
+    "monitoring": Monitoring,
     "smsc.north": Link,
     "gateway.data": Gateway,
     "platform": Platform,
