@@ -337,6 +337,18 @@ def test_silent_link_is_enquired_and_then_dropped():
     assert session.state is State.CLOSED
 
 
+def test_round_trip_is_that_of_the_last_enquire_link_that_was_answered():
+    session = bound(enquire_after_s=30.0, response_timeout_s=10.0)
+    assert session.enquire_rtt_s is None
+    session.check_timers(30.0)
+    session.receive_data(pdu(DELIVER_SM, 9), 31.0)
+    assert session.enquire_rtt_s is None
+    session.receive_data(pdu(ENQUIRE_LINK | RESP, 2), 32.5)
+    assert session.enquire_rtt_s == 2.5
+    session.receive_data(pdu(ENQUIRE_LINK | RESP, 2), 40.0)  # to nothing that we asked
+    assert session.enquire_rtt_s == 2.5
+
+
 @pytest.mark.parametrize("sign", [pdu(ENQUIRE_LINK | RESP, 2), pdu(ENQUIRE_LINK, 9), pdu(DELIVER_SM, 9), pdu(NACK, 2)])
 def test_any_pdu_is_a_sign_of_life(sign):
     session = bound(enquire_after_s=30.0, response_timeout_s=10.0)

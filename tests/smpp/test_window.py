@@ -44,3 +44,9 @@ def test_request_without_an_answer_expires_alone():
     assert window.expire(9.9, 10.0) == []
     assert window.expire(10.0, 10.0) == [(1, CommandId.ENQUIRE_LINK)]
     assert window.match(CommandId.UNBIND_RESP, late) is CommandId.UNBIND
+
+
+def test_window_knows_when_a_request_was_sent():
+    window = Window()
+    assert window.sent_at(window.open(CommandId.ENQUIRE_LINK, 7.0)) == 7.0
+    assert window.sent_at(99) == 0.0

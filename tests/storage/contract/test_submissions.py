@@ -175,3 +175,23 @@ def test_gateway_that_was_not_known_at_the_start_waits_for_its_policy(
     store = open_store(SyncPolicy(on_sim_change=OnConflict.MOVED, gateways={"strict": strict}))
     assert store.settle_again(NOW + 3) == [Outcome.REFUSED]
     assert bound(store) == {(A, "meter"): "k1"}
+
+
+def test_gateway_that_a_reload_makes_known_is_decided_by_its_policy(
+    open_store: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    moving = SyncPolicy(on_sim_change=OnConflict.MOVED)
+    store = open_store(moving)
+    import_keys(store, "k1")
+    for mdn in (A, B):
+        register(store, mdn, "meter")
+    settle(store, sync(A, "k1"))
+    store.submissions.submit([sync(B, "k1", link="strict", received_at=NOW + 1)], NOW + 1)
+    assert store.settle_again(NOW + 2) == []
+    store.set_policy(moving)  # which does not have it either, and that is said again
+    for _ in range(2):
+        assert store.settle_again(NOW + 2) == []
+    assert len(caplog.records) == 2
+    store.set_policy(SyncPolicy(gateways={"strict": SyncPolicy(on_sim_change=OnConflict.REFUSED)}))
+    assert store.settle_again(NOW + 3) == [Outcome.REFUSED]
+    assert bound(store) == {(A, "meter"): "k1"}
