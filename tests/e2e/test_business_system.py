@@ -193,5 +193,5 @@ def test_thousands_of_requests_while_terminals_report_leave_no_message_with_the_
     assert said > 20
     assert carrier.smsc.counts.put_off == put_off
     print(f"{count / took_s:,.0f} lines a second over SSH, {said} messages meanwhile")
-    assert count / took_s > 2_000  # the machine has other work; scripts/bench measures
+    assert count / took_s > 500  # a commit for each line would be slower; scripts/bench measures the rate
     carrier.settled()
