@@ -236,7 +236,7 @@ class SmscLink(Service):
     def back_off(self) -> None:
         """Unbind, and bind again later: until then the SMSC stores what we cannot."""
         if self._connection is not None:
-            self.log.warn("link {link}: unbinding to let the SMSC store", link=self.name)
+            self.log.warn("link {link}: unbinding to let the SMSC store", event="link_backs_off", link=self.name)
             self._connection.finish(self.options.unbind_timeout_s)
 
     def note(self, **changes: Any) -> None:
@@ -261,6 +261,7 @@ class SmscLink(Service):
             if command_id is CommandId.BIND_RECEIVER and not self._told_no_replies:
                 self.log.warn(
                     "link {link}: bound as a receiver, so terminals get no replies by it: they wait until they expire",
+                    event="link_takes_no_replies",
                     link=self.name,
                 )
             self._told_no_replies = command_id is CommandId.BIND_RECEIVER
@@ -312,6 +313,7 @@ class SmscLink(Service):
         if status in _WRONG_ACCOUNT:
             self.log.error(
                 "link {link}: the SMSC refuses this account with {status}; check system_id, password and system_type",
+                event="link_account_refused",
                 link=self.name,
                 status=name_of(status or 0),
             )
@@ -346,7 +348,13 @@ class SmscLink(Service):
             return
         wait_s = self._backoff.next_s(at_least_s)
         self.note(word=LinkWord.WAITING, last_error=reason)
-        self.log.warn("link {link}: {reason}; next try in {wait_s:.1f} s", link=self.name, reason=reason, wait_s=wait_s)
+        self.log.warn(
+            "link {link}: {reason}; next try in {wait_s:.1f} s",
+            event="link_down",
+            link=self.name,
+            reason=reason,
+            wait_s=wait_s,
+        )
         self._retry = self.reactor.callLater(wait_s, self._connect)
 
     def _stopped(self) -> None:
