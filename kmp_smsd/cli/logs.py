@@ -19,7 +19,7 @@ FORMATS = ("auto", "text", "json")
 
 #: What people set a level of -> the loggers that are meant, each with all that are below it.
 SUBSYSTEMS = {
-    "smpp": ("kmp_smsd.smpp", "kmp_smsd.service.link", "kmp_smsd.service.connection"),
+    "smpp": ("kmp_smsd.smpp", "kmp_smsd.service.link", "kmp_smsd.service.connection", "kmp_smsd.service.tracing"),
     "intake": ("kmp_smsd.service.intake", "kmp_smsd.service.replying", "kmp_smsd.service.housekeeping"),
     "dispatch": ("kmp_smsd.service.dispatch", "kmp_smsd.service.delivering", "kmp_smsd.service.erasing"),
     "channels": ("kmp_smsd.channels",),

@@ -71,7 +71,7 @@ class ConnectionFactory(ClientFactory):
 
     def buildProtocol(self, _addr: object) -> LinkConnection:
         """Return the connection that was made."""
-        return LinkConnection(self._link, EsmeSession(self._session_settings))
+        return LinkConnection(self._link, EsmeSession(self._session_settings, self._link.trace))
 
     def clientConnectionFailed(self, _connector: object, reason: Failure) -> None:
         """Tell the link that none was."""

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from kmp_smsd.config.link import Link
 from kmp_smsd.service.backoff import Backoff
 from kmp_smsd.service.connection import ConnectionFactory, LinkConnection, Receiver, Told
+from kmp_smsd.service.tracing import Trace
 from kmp_smsd.smpp.constants import CommandId, CommandStatus, name_of
 from kmp_smsd.smpp.events import BindRefused, BindUnanswered
 from kmp_smsd.smpp.pdu import Bind, Message
@@ -120,6 +121,7 @@ class SmscLink(Service):
         self.reactor = reactor
         self.monotonic, self.wall = monotonic, wall
         self.log = Logger()
+        self.trace = Trace(name, reactor, monotonic)
         commands = _BIND_COMMANDS[link.bind] if receiver_of_pair is None else (CommandId.BIND_TRANSMITTER,)
         self._sessions = [_session_settings(link, password, command_id) for command_id in commands]
         self._receiver_of_pair = receiver_of_pair
@@ -232,6 +234,16 @@ class SmscLink(Service):
         if self.running and not self._halted and self._state.word is LinkWord.STOPPED:
             self._draining = False
             self._connect()
+
+    def start_trace(self, minutes: float) -> None:
+        """Log each PDU of this link for so many minutes, of a pair those of both."""
+        for link in filter(None, (self, self._transmitter_of_pair)):
+            link.trace.start(minutes)
+
+    def end_trace(self, reason: str) -> None:
+        """Log no more PDUs; `reason` is for the log."""
+        for link in filter(None, (self, self._transmitter_of_pair)):
+            link.trace.end(reason)
 
     def back_off(self) -> None:
         """Unbind, and bind again later: until then the SMSC stores what we cannot."""
@@ -359,6 +371,7 @@ class SmscLink(Service):
 
     def _stopped(self) -> None:
         self.note(word=LinkWord.STOPPED)
+        self.trace.end("the link has stopped")
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.callback(None)
