@@ -42,6 +42,11 @@ def gateways(context: click.Context, _: click.Parameter, incomplete: str) -> lis
     return _beginning(incomplete, _sections(context, "gateway"))
 
 
+def links_or_platforms(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of what the argument `kind` says."""
+    return (links if context.params.get("kind") == "smsc" else platforms)(context, parameter, incomplete)
+
+
 def script(shell: str) -> str:
     """What `shell` has to read before it can complete our commands."""
     made = get_completion_class(shell)

@@ -14,9 +14,10 @@ import click
 
 from kmp_smsd import __version__
 from kmp_smsd.cli.failures import BUG, TEMPORARY
-from kmp_smsd.cli.logs import FORMATS, LEVELS, start_logging
+from kmp_smsd.cli.logs import FORMATS, start_logging
 from kmp_smsd.cli.settings import Settings
 from kmp_smsd.cli.undumpable import make_undumpable
+from kmp_smsd.service.log_levels import LEVELS
 
 log = logging.getLogger(__name__)
 

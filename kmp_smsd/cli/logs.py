@@ -14,22 +14,11 @@ from typing import Any
 from kmp_smsd.cli.journal_socket import JournalHandler, leads_to_journal
 from kmp_smsd.cli.log_lines import JsonLine, OneLine
 
-LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "text", "json")
-
-#: What people set a level of -> the loggers that are meant, each with all that are below it.
-SUBSYSTEMS = {
-    "smpp": ("kmp_smsd.smpp", "kmp_smsd.service.link", "kmp_smsd.service.connection", "kmp_smsd.service.tracing"),
-    "intake": ("kmp_smsd.service.intake", "kmp_smsd.service.replying", "kmp_smsd.service.housekeeping"),
-    "dispatch": ("kmp_smsd.service.dispatch", "kmp_smsd.service.delivering", "kmp_smsd.service.erasing"),
-    "channels": ("kmp_smsd.channels",),
-    "store": ("kmp_smsd.storage",),
-    "control": ("kmp_smsd.control", "kmp_smsd.cli.daemon", "kmp_smsd.service.watching"),
-}
 
 
 def start_logging(level: str, form: str = "auto", *, role: str) -> None:
-    """Begin; `level` is one of LEVELS, `form` of FORMATS, and `role` the command that this process was started as.
+    """Begin; `level` is one of log_levels.LEVELS, `form` of FORMATS, `role` the command that started this process.
 
     Twisted's own messages are shown from warning up unless `level` is debug.
     """
@@ -44,12 +33,6 @@ def start_logging(level: str, form: str = "auto", *, role: str) -> None:
         redirectStandardIO=False,
         discardBuffer=True,
     )
-
-
-def set_level(subsystem: str, level: str | None) -> None:
-    """Have `subsystem` say more or less than the others; None: again as much as they. Raises KeyError."""
-    for name in SUBSYSTEMS[subsystem]:
-        logging.getLogger(name).setLevel(logging.NOTSET if level is None else level.upper())
 
 
 def _handler(form: str, role: str) -> logging.Handler:

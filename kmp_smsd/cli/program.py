@@ -35,6 +35,7 @@ COMMANDS = {
     "pause": ("steering", "pause", "Let a link or a platform rest."),
     "resume": ("steering", "resume", "End a pause or a drain."),
     "log-level": ("steering", "log_level", "Have a part of the daemon say more or less."),
+    "trace": ("tracing", "trace", "Log each PDU of a link for some minutes."),
     "keys": ("keys", "keys", "Import terminals' keys, show them, end them."),
     "registrations": ("registrations", "registrations", "Say which MDN may be bound to which app."),
     "subscribers": ("subscribers", "subscribers", "Show what is known of a number, and erase it."),

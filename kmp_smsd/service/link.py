@@ -235,16 +235,6 @@ class SmscLink(Service):
             self._draining = False
             self._connect()
 
-    def start_trace(self, minutes: float) -> None:
-        """Log each PDU of this link for so many minutes, of a pair those of both."""
-        for link in filter(None, (self, self._transmitter_of_pair)):
-            link.trace.start(minutes)
-
-    def end_trace(self, reason: str) -> None:
-        """Log no more PDUs; `reason` is for the log."""
-        for link in filter(None, (self, self._transmitter_of_pair)):
-            link.trace.end(reason)
-
     def back_off(self) -> None:
         """Unbind, and bind again later: until then the SMSC stores what we cannot."""
         if self._connection is not None:

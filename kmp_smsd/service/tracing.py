@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +13,12 @@ from kmp_smsd.domain.shown import masked
 from kmp_smsd.service.rate import Bucket
 from kmp_smsd.smpp.trace import Direction, traced
 
-MINUTES_MAX = 1440
 BURST, PER_S = 200, 50  # PDUs; a busy link has thousands a second, and nobody reads so many
+
+
+def is_heard() -> bool:
+    """Whether the log takes what a trace says: it does not where it was told to say little."""
+    return logging.getLogger(__name__).isEnabledFor(logging.INFO)
 
 
 class Trace:

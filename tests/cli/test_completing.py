@@ -89,7 +89,9 @@ every_shell = pytest.mark.parametrize("name", SCRIPTS)
 
 @every_shell
 def test_commands_are_completed(name, tmp_path):
-    assert completed(name, tmp_path, "kmp-smsd", "re") == ["registrations", "replies"]
+    assert sorted(completed(name, tmp_path, "kmp-smsd", "re")) == sorted(
+        one for one in COMMANDS if one.startswith("re")
+    )
     assert completed(name, tmp_path, "kmp-smsd", "platforms", "t") == ["test", "trust"]
 
 
@@ -106,6 +108,13 @@ def test_names_of_platforms_are_completed_from_the_files(name, tmp_path, install
     assert completed(name, tmp_path, *words) == ["metering", "meters-2"]
     words = ("kmp-smsd", "outbox", "list", "--platform", "meteri")
     assert completed(name, tmp_path, *words, KMP_SMSD_CONFIG=config) == ["metering"]
+
+
+def test_names_of_links_are_completed_from_the_configuration(tmp_path, installation):
+    words = ("kmp-smsd", "--config", str(installation.config))
+    assert completed("bash", tmp_path, *words, "trace", "l") == ["lab"]
+    assert completed("bash", tmp_path, *words, "pause", "smsc", "") == ["lab"]
+    assert completed("bash", tmp_path, *words, "pause", "platform", "meters") == ["meters-2"]
 
 
 def test_names_of_gateways_are_completed_from_the_configuration(tmp_path, installation):

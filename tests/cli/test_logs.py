@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from kmp_smsd.cli.journal_socket import VALUE_OCTETS_MAX, JournalHandler, datagram, leads_to_journal
 from kmp_smsd.cli.log_lines import JsonLine, OneLine
-from kmp_smsd.cli.logs import SUBSYSTEMS, set_level
+from kmp_smsd.service.log_levels import SUBSYSTEMS, LogLevels
 
 MDN = "8613812345678"
 
@@ -207,14 +207,17 @@ def test_a_record_of_twisted_tells_where_it_was_said(tmp_path: Path):
     assert done.stderr.splitlines()[0] == f"{script} 8 lost"
 
 
-@pytest.mark.parametrize("subsystem", SUBSYSTEMS)
+@pytest.mark.parametrize("subsystem", [name for name in SUBSYSTEMS if name != "all"])
 def test_each_subsystem_can_say_more_than_the_others(subsystem):
-    loggers = {name: logging.getLogger(f"{one}.below") for name, names in SUBSYSTEMS.items() for one in names}
-    before = {name: logger.getEffectiveLevel() for name, logger in loggers.items()}
-    set_level(subsystem, "debug")
+    loggers = [
+        (name, logging.getLogger(f"{one}.below")) for name in SUBSYSTEMS if name != "all" for one in SUBSYSTEMS[name]
+    ]
+    before = [(name, logger.getEffectiveLevel()) for name, logger in loggers]
+    levels = LogLevels()
+    levels.set(subsystem, "debug")
     try:
-        after = {name: logger.getEffectiveLevel() for name, logger in loggers.items()}
+        after = [(name, logger.getEffectiveLevel()) for name, logger in loggers]
     finally:
-        set_level(subsystem, None)
-    assert after == before | {subsystem: logging.DEBUG}
-    assert {name: logger.getEffectiveLevel() for name, logger in loggers.items()} == before
+        levels.fall_back()
+    assert after == [(name, logging.DEBUG if name == subsystem else level) for name, level in before]
+    assert [(name, logger.getEffectiveLevel()) for name, logger in loggers] == before

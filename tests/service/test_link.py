@@ -992,7 +992,7 @@ def traced(events):
 
 def test_a_traced_link_shows_its_pdus_of_both_directions_without_what_is_secret(events):
     smsc = start()
-    smsc.link.start_trace(10)
+    smsc.link.trace.start(10)
     smsc.receiver.answer_with = 0
     smsc.bind()
     smsc.say(CommandId.DELIVER_SM, 5, MO)
@@ -1010,7 +1010,7 @@ def test_a_traced_link_shows_its_pdus_of_both_directions_without_what_is_secret(
 
 def test_a_trace_outlives_the_connection_and_ends_when_it_is_told_to_or_the_link_stops(events):
     smsc = start()
-    smsc.link.start_trace(10)
+    smsc.link.trace.start(10)
     smsc.bind()
     smsc.lose()
     smsc.pass_time(70)
@@ -1018,24 +1018,14 @@ def test_a_trace_outlives_the_connection_and_ends_when_it_is_told_to_or_the_link
     assert [pdu.split(":")[0] for _, direction, pdu in traced(events) if direction == "sent"] == [
         "bind_transceiver"
     ] * 2
-    smsc.link.end_trace("it was asked to")
+    smsc.link.trace.end("it was asked to")
     told = len(traced(events))
     smsc.say(CommandId.DELIVER_SM, 5, MO)
     assert len(traced(events)) == told
-    smsc.link.start_trace(10)
+    smsc.link.trace.start(10)
     smsc.link.drain()
     smsc.lose()
     assert [event["reason"] for event in events if event.get("event") == "trace_ended"] == [
         "it was asked to",
         "the link has stopped",
     ]
-
-
-def test_a_trace_of_a_pair_shows_both_of_its_links(events):
-    pair = Pair()
-    pair.link.start_trace(10)
-    pair.connect(pair.receiving, CommandId.BIND_RECEIVER)
-    pair.connect(pair.transmitting, CommandId.BIND_TRANSMITTER)
-    assert {link for link, _, _ in traced(events)} == {pair.receiving.name, pair.transmitting.name}
-    pair.link.end_trace("it was asked to")
-    assert not pair.transmitting.trace.is_on

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kmp_smsd.domain.shown import masked
-from kmp_smsd.simulator.deliver import deliver_sm_body
+from kmp_smsd.simulator.deliver import deliver_sm_body, with_header
 from kmp_smsd.smpp import codec
 from kmp_smsd.smpp.codec import HEADER
 from kmp_smsd.smpp.constants import HEADER_OCTETS, CommandId, CommandStatus, Tag
@@ -17,6 +18,7 @@ from kmp_smsd.smpp.pdu import BINDS, Bind
 from kmp_smsd.smpp.submit import SubmitSm
 from kmp_smsd.smpp.trace import FIELDS_MAX, HEX_OCTETS_MAX, traced
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "logs.rst"
 MDN = "8613812345678"
 numbers = st.integers(0, 0xFFFFFFFF)
 octet = st.integers(0, 0xFF)
@@ -179,3 +181,9 @@ def test_a_long_pdu_is_cut_in_hex_and_in_fields() -> None:
 def test_a_tag_with_a_value_too_long_for_it_stays_hidden() -> None:
     body = b"\0" + Tag.SOURCE_PORT.to_bytes(2, "big") + b"\0\x0d" + MDN.encode()
     assert "tag 0x020A=<13 octets hidden>" in traced(pdu(CommandId.SUBMIT_SM_RESP, body), masked)
+
+
+def test_the_page_on_logs_shows_a_trace_as_it_is() -> None:
+    shown = " ".join(PAGE.read_text(encoding="utf-8").split())
+    message = with_header(CommandId.DELIVER_SM, 7, deliver_sm_body(MDN, b"K1:A1B2C3"))
+    assert f"link north: received {traced(message, masked)} An octet" in shown
