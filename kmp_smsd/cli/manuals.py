@@ -26,6 +26,7 @@ SOURCE = f"kmp-smsd {__version__}"
 _FILES = (
     ("/etc/kmp-smsd/kmp-smsd.toml", "The daemon, its links and gateways: kmp-smsd.toml(5)."),
     ("/etc/kmp-smsd/platforms.d/NAME.toml", "One platform each: kmp-smsd.toml(5)."),
+    ("/run/kmp-smsd/intake.sock, /run/kmp-smsd/dispatch.sock", "The control sockets, for root and the group kmp-smsd."),
     ("/var/lib/kmp-smsd/kmp-smsd.db", "The database, and beside it the files of its log and its locks."),
 )
 _ENVIRONMENT = (
