@@ -31,6 +31,7 @@ SUBSYSTEMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "kmp_smsd.control",
             "kmp_smsd.service.control",
             "kmp_smsd.service.daemon",
+            "kmp_smsd.service.monitor",
             "kmp_smsd.service.reloading",
             "kmp_smsd.service.watching",
             "kmp_smsd.cli.daemon",
