@@ -110,7 +110,8 @@ def open_channel(options: SshOptions, credentials: Credentials, name: str, cance
         try:
             return _open_at(host, options, identity, name, cancel, clock)[0]
         except ChannelDown as down:
-            log.info("platform %s is not reached: %s", name, down)
+            told = {"event": "platform_unreached", "platform": name, "reason": str(down)}
+            log.info("platform %s is not reached: %s", name, down, extra=told)
             reasons.append(str(down))
     raise ChannelDown("; ".join(reasons))
 

@@ -133,9 +133,14 @@ class Stream:
         if self._logged <= LOGGED_LINES:  # else nothing of it is looked at: hiding keys costs time
             said = self._presentable(line, keys)
             self._allowance = max(0, self._allowance - weight(said))
-            log.info("platform %s says: %s", self._name, said)
+            told = {"event": "platform_says", "platform": self._name, "said": said}
+            log.info("platform %s says: %s", self._name, said, extra=told)
         elif self._logged == LOGGED_LINES + 1:
-            log.warning("platform %s says much: its standard error is no longer logged", self._name)
+            log.warning(
+                "platform %s says much: its standard error is no longer logged",
+                self._name,
+                extra={"event": "platform_says_much", "platform": self._name},
+            )
 
     def _presentable(self, line: bytes, keys: Collection[bytes]) -> str:
         return presentable(line.decode("latin-1"), keys, allowance=self._allowance)

@@ -14,14 +14,22 @@ import click
 
 from kmp_smsd import __version__
 from kmp_smsd.cli.failures import BUG, TEMPORARY
-from kmp_smsd.cli.logs import LEVELS, start_logging
+from kmp_smsd.cli.logs import FORMATS, start_logging
 from kmp_smsd.cli.settings import Settings
 from kmp_smsd.cli.undumpable import make_undumpable
+from kmp_smsd.service.log_levels import LEVELS
 
 log = logging.getLogger(__name__)
 
 _log_level = click.option(
     "--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What to say on standard error."
+)
+_log_format = click.option(
+    "--log-format",
+    type=click.Choice(FORMATS),
+    default="auto",
+    show_default=True,
+    help="How to say it: auto writes to the journal where standard error leads there, else text.",
 )
 
 STOP_WITHIN_S = 20.0  # but never less than a link may take, and this on top of it:
@@ -34,35 +42,38 @@ _STOPS = (
 
 @click.command(epilog=_STOPS)
 @_log_level
+@_log_format
 @click.pass_obj
-def run(settings: Settings, log_level: str) -> None:
+def run(settings: Settings, log_level: str, log_format: str) -> None:
     """Take messages and deliver keys, in one process.
 
     For a lab: as services, intake and dispatch run apart, each with its own user and its own secrets.
     """
-    _serve(settings, ("intake", "dispatch"), log_level)
+    _serve(settings, ("intake", "dispatch"), log_level, log_format)
 
 
 @click.command(epilog=_STOPS)
 @_log_level
+@_log_format
 @click.pass_obj
-def intake(settings: Settings, log_level: str) -> None:
+def intake(settings: Settings, log_level: str, log_format: str) -> None:
     """Take messages from the SMSCs and decide them."""
-    _serve(settings, ("intake",), log_level)
+    _serve(settings, ("intake",), log_level, log_format)
 
 
 @click.command(epilog=_STOPS)
 @_log_level
+@_log_format
 @click.pass_obj
-def dispatch(settings: Settings, log_level: str) -> None:
+def dispatch(settings: Settings, log_level: str, log_format: str) -> None:
     """Deliver keys to the platforms."""
-    _serve(settings, ("dispatch",), log_level)
+    _serve(settings, ("dispatch",), log_level, log_format)
 
 
-def _serve(settings: Settings, names: tuple[str, ...], log_level: str) -> None:
+def _serve(settings: Settings, names: tuple[str, ...], log_level: str, log_format: str) -> None:
     config = settings.config
     make_undumpable()
-    start_logging(log_level)
+    start_logging(log_level, log_format, role=names[0] if len(names) == 1 else "run")
     from twisted.internet import reactor
 
     # Twisted's is the wall clock: set back by a day, no timer would fire for a day.
@@ -72,7 +83,7 @@ def _serve(settings: Settings, names: tuple[str, ...], log_level: str) -> None:
 
     service = make_service(config, [Role(name) for name in names], reactor)
     if "dispatch" in names and not config.platforms:
-        log.warning("no platform is enabled: what is bound waits in the outbox")
+        log.warning("no platform is enabled: what is bound waits in the outbox", extra={"event": "no_platform"})
     links_s = max((link.unbind_timeout_s for link in config.smsc.values()), default=0.0) + STOP_AFTER_LINKS_S
     running = _Running(service, reactor, " and ".join(names), max(STOP_WITHIN_S, links_s))
     running.run()
@@ -102,7 +113,8 @@ class _Running:
         signal.signal(signal.SIGINT, self._signalled)
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._service.reload))
         threading.Thread(target=self._end_in_time, name="deadline", daemon=True).start()
-        log.info("kmp-smsd %s starts: %s", __version__, self._name)
+        told = {"event": "daemon_starts", "version": __version__}
+        log.info("kmp-smsd %s starts: %s", __version__, self._name, extra=told)
         self._guarded(self._service.startService)
 
     def _signalled(self, number: int, _frame: Any) -> None:
@@ -116,7 +128,7 @@ class _Running:
         self._reactor.callFromThread(self._stop)
 
     def _stop(self) -> None:
-        log.info("stopping: %s", self._name)
+        log.info("stopping: %s", self._name, extra={"event": "daemon_stops"})
         self._guarded(lambda: self._service.stopService().addCallbacks(self._stopped, self._not_stopped))
 
     def _stopped(self, results: list[tuple[bool, Any]]) -> None:
@@ -124,18 +136,20 @@ class _Running:
             if not succeeded:
                 self._not_stopped(failure)
                 return
-        log.info("stopped: %s", self._name)
+        log.info("stopped: %s", self._name, extra={"event": "daemon_stopped"})
         self._reactor.stop()
 
     def _not_stopped(self, failure: Any) -> None:
-        log.error("not stopped in good order: %s: %s", self._name, failure.getErrorMessage())
+        reason = failure.getErrorMessage()
+        told = {"event": "daemon_not_stopped", "reason": reason}
+        log.error("not stopped in good order: %s: %s", self._name, reason, extra=told)
         self._end_broken()
 
     def _guarded(self, step: Callable[[], Any]) -> None:
         try:
             step()
         except Exception:  # in the reactor's hands nobody would end the process
-            log.exception("cannot go on: %s", self._name)
+            log.exception("cannot go on: %s", self._name, extra={"event": "daemon_broke"})
             self._end_broken()
 
     def _end_broken(self) -> None:
@@ -159,4 +173,5 @@ class _Running:
             "what has no receipt stays due",
             self._stop_within_s,
             self._name,
+            extra={"event": "daemon_stopped_by_force"},
         )

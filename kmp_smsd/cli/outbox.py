@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from kmp_smsd.cli import completing
 from kmp_smsd.cli.arguments import MDN, json_option
 from kmp_smsd.cli.output import PAGE, Columns, Row, delivery, listing, pages, platform
 from kmp_smsd.cli.platforms import check_name
@@ -28,7 +29,13 @@ COLUMNS: Columns = {
     "error": "error",
 }
 
-_platform = click.option("--platform", "name", metavar="NAME", help="Only what goes to this platform.")
+_platform = click.option(
+    "--platform",
+    "name",
+    metavar="NAME",
+    shell_complete=completing.platforms,
+    help="Only what goes to this platform.",
+)
 _mdn = click.option("--mdn", type=MDN, help="Only what concerns this number.")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kmp_smsd.cli import completing
 from kmp_smsd.cli.arguments import SECONDS, dry_run_option, json_option, yes_option
 from kmp_smsd.cli.carefully import confirm
 from kmp_smsd.cli.failures import CONFIGURATION, NO_PERMISSION, UNAVAILABLE, Failed
@@ -94,7 +95,7 @@ def list_(settings: Settings, as_json: bool) -> None:
 
 
 @platforms.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.platforms)
 @click.option(
     "--identity",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -146,7 +147,7 @@ def test(settings: Settings, name: str, identity: Path | None, as_json: bool) ->
 
 
 @platforms.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.platforms)
 @json_option
 @click.pass_obj
 def trust(settings: Settings, name: str, as_json: bool) -> None:
@@ -188,7 +189,7 @@ def trust(settings: Settings, name: str, as_json: bool) -> None:
 
 
 @platforms.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.platforms)
 @dry_run_option
 @yes_option
 @click.pass_obj
@@ -207,7 +208,7 @@ def resync(settings: Settings, name: str, dry_run: bool, yes: bool) -> None:
 
 
 @platforms.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.platforms)
 @dry_run_option
 @yes_option
 @click.option("--wait", "wait_s", type=SECONDS, default=10.0, show_default=True, metavar="SECONDS",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import click
+from click.shell_completion import CompletionItem
 
 from kmp_smsd import __version__
 from kmp_smsd.cli.failures import BUG, INTERRUPTED, USAGE, explain
@@ -34,6 +35,7 @@ COMMANDS = {
     "pause": ("steering", "pause", "Let a link or a platform rest."),
     "resume": ("steering", "resume", "End a pause or a drain."),
     "log-level": ("steering", "log_level", "Have a part of the daemon say more or less."),
+    "trace": ("tracing", "trace", "Log each PDU of a link for some minutes."),
     "keys": ("keys", "keys", "Import terminals' keys, show them, end them."),
     "registrations": ("registrations", "registrations", "Say which MDN may be bound to which app."),
     "subscribers": ("subscribers", "subscribers", "Show what is known of a number, and erase it."),
@@ -72,6 +74,12 @@ class Program(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """As Group does, but without importing each command for its line of help."""
+        found = [CompletionItem(name, help=line) for name, (_, _, line) in COMMANDS.items()]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [one for one in found if one.value.startswith(incomplete)] + options
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         with _to_stdout():  # --help and --version write here

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from kmp_smsd.cli import completing
 from kmp_smsd.cli.failures import Failed
 from kmp_smsd.cli.roles import ask_role, listed, role_option, running
 from kmp_smsd.cli.settings import Settings
@@ -16,7 +17,7 @@ SETTLED_WITHIN_S = 120.0  # more than any unbind_timeout_s
 ROLE_OF = {"smsc": "intake", "platform": "dispatch"}
 
 _kind = click.argument("kind", type=click.Choice(list(ROLE_OF)))
-_name = click.argument("name")
+_name = click.argument("name", shell_complete=completing.links_or_platforms)
 
 
 @click.command()
@@ -80,7 +81,7 @@ def pause(settings: Settings, kind: str, name: str) -> None:
 
 @click.command()
 @click.argument("kind", type=click.Choice(list(ROLE_OF)), required=False)
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completing.links_or_platforms)
 @role_option
 @click.pass_obj
 def resume(settings: Settings, kind: str | None, name: str | None, role: str | None) -> None:

@@ -24,7 +24,8 @@ from kmp_smsd.config.sync import Sync
 
 _WIDTH = 118
 
-_FILES: tuple[tuple[str, tuple[tuple[str, str, Any], ...]], ...] = (
+#: Each file with its sections: the title, its name in the example, and the model.
+FILES: tuple[tuple[str, tuple[tuple[str, str, Any], ...]], ...] = (
     (
         "kmp-smsd.toml",
         (
@@ -57,28 +58,33 @@ def page() -> str:
         "reload does."
     )
     text += "\n.. contents::\n   :local:\n\n"
-    for file, sections in _FILES:
+    for file, sections in FILES:
         text += _heading(file, "=")
         for title, section, model in sections:
             text += _heading(title, "-")
-            reload = getattr(model, "reload", Platform.reload)
-            text += f"*Changed at a reload: {reload}.*\n\n"
-            for option in options(model, section):
-                text += "".join(_entry(model, option, reload))
+            text += f"*Changed at a reload: {of_section(model)}.*\n\n"
+            for option, about in told(model, section):
+                text += f"``{option.name}``\n" + _wrapped(about.replace("`", "``"), "  ") + "\n"
     return text.rstrip("\n") + "\n"
 
 
-def _entry(model: Any, option: Option, of_section: Reload) -> Iterator[str]:
-    yield f"``{option.name}``\n"
-    about = option.about.replace("`", "``")
-    field = model.model_fields[option.name]
-    if field.is_required():
-        about += " **Required.**"
-    elif "Default" not in about:
-        about += f" Default: ``{option.value}``."
-    if (reload := reload_of(model, option.name)) is not of_section:
-        about += f" *Changed at a reload: {reload}.*"
-    yield _wrapped(about, "  ") + "\n"
+def of_section(model: Any) -> Reload:
+    """What a reload does with the options of a section, where one does not say otherwise."""
+    reload: Reload = getattr(model, "reload", Platform.reload)
+    return reload
+
+
+def told(model: Any, section: str) -> Iterator[tuple[Option, str]]:
+    """Each option of a section with what is said about it, in which `...` is to be read as it stands."""
+    for option in options(model, section):
+        about = option.about
+        if model.model_fields[option.name].is_required():
+            about += " **Required.**"
+        elif "Default" not in about:
+            about += f" Default: `{option.value}`."
+        if (reload := reload_of(model, option.name)) is not of_section(model):
+            about += f" *Changed at a reload: {reload}.*"
+        yield option, about
 
 
 def _wrapped(text: str, indent: str = "") -> str:

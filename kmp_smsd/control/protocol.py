@@ -17,6 +17,7 @@ VERSION = 1
 ROLES = ("intake", "dispatch")
 REQUEST_OCTETS_MAX = 65_536
 ANSWER_OCTETS_MAX = 16 * 1024 * 1024
+TRACE_MINUTES_MAX = 1440
 SOCKET_PATH_OCTETS_MAX = 107  # of sun_path in unix(7), without its NUL
 
 FAILED = 1  # exit codes of the command that asked; sysexits

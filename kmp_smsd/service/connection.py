@@ -71,7 +71,7 @@ class ConnectionFactory(ClientFactory):
 
     def buildProtocol(self, _addr: object) -> LinkConnection:
         """Return the connection that was made."""
-        return LinkConnection(self._link, EsmeSession(self._session_settings))
+        return LinkConnection(self._link, EsmeSession(self._session_settings, self._link.trace))
 
     def clientConnectionFailed(self, _connector: object, reason: Failure) -> None:
         """Tell the link that none was."""
@@ -190,6 +190,7 @@ class LinkConnection(StreamProtocol):
                 link.bound(command_id)
                 link.log.info(
                     "link {link}: {word} to {peer} ({system_id}, version {version})",
+                    event="link_bound",
                     link=self.link_name,
                     word=link.state.word,
                     peer=link.state.peer,
@@ -226,7 +227,7 @@ class LinkConnection(StreamProtocol):
                 self._link.receiver.messages(self, messages)
                 return
             except Exception:  # a bug of ours must not cost the SMSC its answers
-                self._link.log.failure("link {link}: the receiver failed", link=self.link_name)
+                self._link.log.failure("link {link}: the receiver failed", event="receiver_failed", link=self.link_name)
         temporary = self._link.options.temporary_status
         left = [(message, temporary) for message in messages]
         self._link.count_answers(left)
@@ -240,6 +241,7 @@ class LinkConnection(StreamProtocol):
             return
         self._link.log.warn(
             "link {link}: bad PDU, sequence_number {sequence_number}: {reason}; answered {status}; {unlogged} more",
+            event="bad_pdu",
             link=self.link_name,
             sequence_number=bad.sequence_number,
             reason=bad.reason,

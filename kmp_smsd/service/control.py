@@ -192,7 +192,12 @@ class ControlConnection(Protocol):
             return
         if request.command != "status":
             words = " ".join((request.command, *(one for one in request.arguments.values() if isinstance(one, str))))
-            log.info("control: {words}, by user {uid}", words=shown(words), uid=_uid(self.transport))
+            log.info(
+                "control: {words}, by user {uid}",
+                event="control_asked",
+                words=shown(words),
+                uid=_uid(self.transport),
+            )
         done: Deferred[Mapping[str, Any]] = Deferred.fromCoroutine(command(request.arguments, self._say))
         done.addCallbacks(lambda result: self._end(Done(result)), self._failed)
 
@@ -204,7 +209,7 @@ class ControlConnection(Protocol):
         if isinstance(failure.value, Refused):
             self._end(NotDone(str(failure.value), failure.value.exit_code))
             return
-        log.failure("a command over the control socket failed", failure)
+        log.failure("a command over the control socket failed", failure, event="control_failed")
         self._end(NotDone(f"a bug in the daemon, which its log shows: {type(failure.value).__name__}", BUG))
 
     def _end(self, answer: Answer) -> None:

@@ -72,7 +72,9 @@ class Counting(Service):
                 yield self._count()
         except StoreUnavailable as error:
             if self._faults.worth_saying(str(error), self._monotonic()):
-                self.log.error("nothing is counted, store unavailable: {reason}", reason=str(error))
+                self.log.error(
+                    "nothing is counted, store unavailable: {reason}", event="store_unavailable", reason=str(error)
+                )
 
     @inlineCallbacks
     def _count(self) -> Any:

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.logger import Logger
 
 from kmp_smsd.config.load import Config
-from kmp_smsd.control.protocol import FAILED, TEMPORARY, USAGE, Refused, socket_path
+from kmp_smsd.control.protocol import FAILED, TEMPORARY, TRACE_MINUTES_MAX, USAGE, Refused, socket_path
 from kmp_smsd.monitoring.answers import Sight
 from kmp_smsd.service.control import Command, ControlServer
 from kmp_smsd.service.health import alive_in, degraded, ready
@@ -21,6 +21,7 @@ from kmp_smsd.service.monitor import Monitor
 from kmp_smsd.service.reloading import Reloader
 from kmp_smsd.service.role import Role, RoleService, UnknownName
 from kmp_smsd.service.status import Snapshot, State
+from kmp_smsd.service.tracing import is_heard
 
 LOOK_WITHIN_S = 1.0  # at the files on disk, before a status is given that knows of the last look only
 
@@ -77,7 +78,7 @@ class Daemon(MultiService):
 
     def _not_reloaded(self, failure: Any) -> None:
         if not failure.check(Refused):
-            self.log.failure("the configuration could not be reloaded", failure)
+            self.log.failure("the configuration could not be reloaded", failure, event="reload_failed")
 
     def _stopped(self, result: Any) -> Deferred[Any]:
         self.reloader.stop()
@@ -129,6 +130,15 @@ class Daemon(MultiService):
             self.reloader.log_levels.set(subsystem, level)
             return {"log_levels": self.reloader.log_levels.set_by_hand}
 
+        async def trace(arguments: Mapping[str, Any], _say: Callable[[str], None]) -> Mapping[str, Any]:
+            name, minutes = arguments.get("name"), arguments.get("minutes")
+            if not (isinstance(name, str) and isinstance(minutes, int | float) and 0 <= minutes <= TRACE_MINUTES_MAX):
+                raise Refused(f"a trace has the name of a link, and 0 to {TRACE_MINUTES_MAX} minutes", USAGE)
+            if minutes and not is_heard():
+                raise Refused("the log takes no traces at its level: run 'kmp-smsd log-level smpp info' before", FAILED)
+            _known(lambda link: role.trace(link, minutes), name)
+            return {"name": name, "minutes": minutes}
+
         def unless_it_ends(command: Command) -> Command:
             """Links and workers that are to end must not be told to go on."""
 
@@ -139,7 +149,14 @@ class Daemon(MultiService):
 
             return guarded
 
-        changing = {"reload": reload, "drain": drain, "pause": pause, "resume": resume, "log-level": log_level}
+        changing = {
+            "reload": reload,
+            "drain": drain,
+            "pause": pause,
+            "resume": resume,
+            "log-level": log_level,
+            "trace": trace,
+        }
         return {"status": status, **{name: unless_it_ends(command) for name, command in changing.items()}}
 
 

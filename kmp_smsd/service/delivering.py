@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -14,6 +15,7 @@ from twisted.logger import Logger
 
 from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.protocol import Channel, ChannelDown, Confirmed, Delivery, Rejected, Result, TryLater
+from kmp_smsd.domain.shown import masked
 from kmp_smsd.service.preparing import Preparer, Unsendable
 from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.storage import Store, StoreError
@@ -128,20 +130,25 @@ class Deliverer:
         except ChannelDown as error:
             self.close_channel()
             if not self._stopping.is_set():
-                self.log.warn("platform {platform}: {reason}", platform=self.platform, reason=str(error))
+                self.log.warn(
+                    "platform {platform}: {reason}", event="platform_down", platform=self.platform, reason=str(error)
+                )
             return self._failed(str(error))
         except StoreError as error:
             self.close_channel()  # what is on the road will be answered to nobody
             if self._faults.worth_saying(str(error), self._monotonic()):
                 self.log.error(
-                    "platform {platform}: store unavailable: {reason}", platform=self.platform, reason=str(error)
+                    "platform {platform}: store unavailable: {reason}",
+                    event="store_unavailable",
+                    platform=self.platform,
+                    reason=str(error),
                 )
             self._failures += 1
             self.counts.failures += 1
             return Ended(str(error), min(STORE_RETRY_MAX_MS, self._patience.wait_ms(self._failures - 1)))
         except Exception as error:  # a bug of ours must not cost this platform its later deliveries
             self.close_channel()  # what is on the road would be taken for answers to the next deliveries
-            self.log.failure("platform {platform}: a fault of ours", platform=self.platform)
+            self.log.failure("platform {platform}: a fault of ours", event="delivery_fault", platform=self.platform)
             return self._failed(f"a fault of ours, which the log shows: {type(error).__name__}")
 
     def stop(self) -> None:
@@ -232,6 +239,7 @@ class Deliverer:
         if unsendable:
             self.log.warn(
                 "platform {platform}: {count} deliveries cannot be sent, the first because {reason}",
+                event="deliveries_unsendable",
                 platform=self.platform,
                 count=len(unsendable),
                 reason=unsendable[0].reason,
@@ -267,7 +275,7 @@ class Deliverer:
         store.outbox.settle(self.platform, settlements, self._now())
         if any(isinstance(one, Confirm) for one in settlements):
             if self._failures:
-                self.log.info("platform {platform}: delivering again", platform=self.platform)
+                self.log.info("platform {platform}: delivering again", event="platform_up", platform=self.platform)
             self._failures = 0
 
     def _judge(self, store: Store, row: OutboxRow, result: Result) -> Settlement:
@@ -275,6 +283,7 @@ class Deliverer:
         match result:
             case Confirmed():
                 self._confirmed(store, now)
+                self._tell_confirmed(row)
                 return Confirm(row)
             case TryLater(held_version=int(held), reason=reason):
                 wait_ms = self._patience.wait_ms(row.attempts - 1) if row.attempts else 0
@@ -285,9 +294,20 @@ class Deliverer:
                     wait_ms = max(wait_ms, self._patience.asked_ms(retry_after_s))
                 return Postpone(row, now + wait_ms, reason)
             case Rejected(reason=reason, alarm=alarm):
-                (self.log.critical if alarm else self.log.warn)(
-                    "platform {platform}: a delivery was rejected: {reason}", platform=self.platform, reason=reason
-                )
+                if alarm:
+                    self.log.critical(
+                        "platform {platform}: a delivery was rejected, its answer cannot be trusted: {reason}",
+                        event="delivery_alarm",
+                        platform=self.platform,
+                        reason=reason,
+                    )
+                else:
+                    self.log.warn(
+                        "platform {platform}: a delivery was rejected: {reason}",
+                        event="delivery_rejected",
+                        platform=self.platform,
+                        reason=reason,
+                    )
                 self._rejected(now)
                 return Reject(row, reason)
 
@@ -295,10 +315,20 @@ class Deliverer:
         """The first confirmation lifts the pause and the rejections of its run: it was the platform, not the rows."""
         if self._state.paused:
             store.outbox.again(self.platform, self._state.last_success_at or 0, now)
-            self.log.info("platform {platform}: pause lifted", platform=self.platform)
+            self.log.info("platform {platform}: pause lifted", event="platform_pause_lifted", platform=self.platform)
         self._rejections = 0
         self.counts.confirmed += 1
         self._state = PlatformState(self.platform, last_success_at=now)
+
+    def _tell_confirmed(self, row: OutboxRow) -> None:
+        if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):  # else it would cost each delivery something
+            self.log.debug(
+                "platform {platform}: confirmed for {mdn} and {app}",
+                event="delivery_confirmed",
+                platform=self.platform,
+                mdn=masked(row.mdn),
+                app=row.app_id,
+            )
 
     def _rejected(self, now: int) -> None:
         self._rejections += 1
@@ -309,6 +339,7 @@ class Deliverer:
         if self._rejections == PAUSE_AFTER and not self._state.paused:
             self.log.critical(
                 "platform {platform}: paused after {count} rejections in a row, one try each 10 minutes",
+                event="platform_paused",
                 platform=self.platform,
                 count=PAUSE_AFTER,
             )

@@ -318,7 +318,9 @@ class Dispatcher(Service):
         if self._moving is None:
             moving = self._store.routes.set(self._routes)
             if moving:
-                self.log.info("routes changed, deliveries follow: {apps}", apps=", ".join(sorted(moving)))
+                self.log.info(
+                    "routes changed, deliveries follow: {apps}", event="routes_changed", apps=", ".join(sorted(moving))
+                )
             self._moving = self._move(int(self._wall() * 1000))
         try:
             self._routed = next(self._moving, None) is None
@@ -330,7 +332,7 @@ class Dispatcher(Service):
         yield from self._store.routes.move(now)
         if names := self._store.routes.to_forget(self._workers):
             yield from self._store.routes.forget(names, now)
-            self.log.info("platforms forgotten: {names}", names=", ".join(names))
+            self.log.info("platforms forgotten: {platforms}", event="platforms_forgotten", platforms=", ".join(names))
         if not self._hastened:  # what waits for a later try may have waited for what was mended before this start
             yield from self._store.outbox.hasten(self._workers, now)
             self._hastened = True
@@ -424,7 +426,12 @@ class Dispatcher(Service):
         self._free(worker)
 
     def _broke(self, failure: Failure, worker: _Worker) -> None:
-        self.log.failure("platform {platform}: delivery broke off", failure, platform=worker.deliverer.platform)
+        self.log.failure(
+            "platform {platform}: delivery broke off",
+            failure,
+            event="delivery_broke_off",
+            platform=worker.deliverer.platform,
+        )
         worker.not_before = self._monotonic() + AFTER_FAULT_S
         worker.due_at = 0
         self._free(worker)
@@ -440,6 +447,6 @@ class Dispatcher(Service):
         if not self._faults.worth_saying(failure.getErrorMessage(), self._monotonic()):
             return
         if failure.check(StoreUnavailable):
-            self.log.error("store unavailable: {reason}", reason=failure.getErrorMessage())
+            self.log.error("store unavailable: {reason}", event="store_unavailable", reason=failure.getErrorMessage())
         else:
-            self.log.failure("due deliveries could not be looked up", failure)
+            self.log.failure("due deliveries could not be looked up", failure, event="due_not_looked_up")

@@ -64,6 +64,10 @@ class Eraser(Service):
         if not self._faults.worth_saying(failure.getErrorMessage(), self._monotonic()):
             return
         if failure.check(StoreUnavailable):
-            self.log.error("nothing is erased, store unavailable: {reason}", reason=failure.getErrorMessage())
+            self.log.error(
+                "nothing is erased, store unavailable: {reason}",
+                event="store_unavailable",
+                reason=failure.getErrorMessage(),
+            )
         else:
-            self.log.failure("nothing is erased", failure)
+            self.log.failure("nothing is erased", failure, event="erasing_failed")

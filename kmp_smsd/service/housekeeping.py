@@ -68,5 +68,5 @@ class Housekeeping:
             try:
                 yield done
             except StoreUnavailable as error:  # the next step finds the same
-                self.log.error("store unavailable: {reason}", reason=str(error))
+                self.log.error("store unavailable: {reason}", event="store_unavailable", reason=str(error))
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from kmp_smsd.domain.numbering import NumberingPlan
 from kmp_smsd.domain.outcome import NEVER_AGAIN, Outcome
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit
+from kmp_smsd.domain.shown import masked
 from kmp_smsd.service.busy import Busy
 from kmp_smsd.service.connection import Connection
 from kmp_smsd.service.housekeeping import Housekeeping
@@ -193,6 +195,7 @@ class Intake(Service):
             terms.throttled += len(refused)
             self.log.debug(
                 "link {link}: {count} messages over a limit left with the SMSC",
+                event="messages_over_limit",
                 link=connection.link_name,
                 count=len(refused),
             )
@@ -209,7 +212,7 @@ class Intake(Service):
         try:
             return reader.read(message, received_at)
         except Exception:  # its own fault: it must neither take a neighbour with it nor come back for days
-            self.log.failure("link {link}: a message could not be read", link=link)
+            self.log.failure("link {link}: a message could not be read", event="message_unreadable", link=link)
             return Unfit(outcome=Outcome.ERROR, received_at=received_at, link=link)
 
     def _next_batch(self) -> None:
@@ -248,17 +251,29 @@ class Intake(Service):
                     (message, never if outcome in NEVER_AGAIN else CommandStatus.ESME_ROK)
                     for message, outcome in zip(chunk.messages, outcomes[position:end], strict=True)
                 ]
+            if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):  # else it would cost each message something
+                self._tell(chunk, outcomes[position:end])
             position = end
         for connection, pairs in answers.items():
             connection.answer(pairs)
         self._next_batch()
 
+    def _tell(self, chunk: Chunk, outcomes: Iterable[Outcome]) -> None:
+        for request, outcome in zip(chunk.requests, outcomes, strict=True):
+            self.log.debug(
+                "link {link}: message of {mdn}: {outcome}",
+                event="message_settled",
+                link=chunk.connection.link_name,
+                mdn=masked(request.mdn or "") or "no legal number",
+                outcome=outcome.value,
+            )
+
     def _not_settled(self, failure: Failure) -> None:
         """Nothing of the batch is on disk: all of it stays with the SMSC."""
         if failure.check(StoreUnavailable):
-            self.log.error("store unavailable: {reason}", reason=failure.getErrorMessage())
+            self.log.error("store unavailable: {reason}", event="store_unavailable", reason=failure.getErrorMessage())
         else:
-            self.log.failure("a batch could not be settled", failure)
+            self.log.failure("a batch could not be settled", failure, event="batch_not_settled")
         batch = self._take_batch()
         for chunk in batch:
             self._release(chunk)
@@ -290,7 +305,11 @@ class Intake(Service):
                 left[chunk.terms] = chunk.connection.link_name, before + len(chunk.messages)
         for terms, (link, count) in left.items():
             self.log.warn(
-                "link {link}: {count} messages left with the SMSC: {reason}", link=link, count=count, reason=reason
+                "link {link}: {count} messages left with the SMSC: {reason}",
+                event="messages_left",
+                link=link,
+                count=count,
+                reason=reason,
             )
             terms.failures += 1
             if terms.failures >= terms.options.failures_before_unbind and terms.link is not None:
@@ -325,6 +344,6 @@ class Intake(Service):
         if not self._faults.worth_saying(failure.getErrorMessage(), self._monotonic()):
             return
         if failure.check(StoreUnavailable):
-            self.log.error("store unavailable: {reason}", reason=failure.getErrorMessage())
+            self.log.error("store unavailable: {reason}", event="store_unavailable", reason=failure.getErrorMessage())
         else:
-            self.log.failure("marked requests could not be settled", failure)
+            self.log.failure("marked requests could not be settled", failure, event="marked_not_settled")

@@ -75,6 +75,8 @@ class IntakeRole(RoleService):
         return Prepared(lambda: self._swap(config, fresh), tuple(passwords))
 
     def _swap(self, config: Config, fresh: Mapping[str, Links]) -> Deferred[Any]:
+        for link in self.links:
+            link.trace.end("the configuration was reloaded")
         before = {name: links for name, links in self._links.items() if name in fresh or name not in config.smsc}
         # They begin to drain before intake forgets what was agreed with them.
         left = {name: self._leave(links) for name, links in before.items()}
@@ -140,6 +142,13 @@ class IntakeRole(RoleService):
         if not self._draining:
             for link in links:
                 link.go_on()
+
+    def trace(self, name: str, minutes: float) -> None:
+        for link in self._named(name):
+            if minutes:
+                link.trace.start(minutes)
+            else:
+                link.trace.end("it was asked to")
 
     def _named(self, name: str) -> Links:
         if name not in self._links:

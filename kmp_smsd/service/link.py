@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from kmp_smsd.config.link import Link
 from kmp_smsd.service.backoff import Backoff
 from kmp_smsd.service.connection import ConnectionFactory, LinkConnection, Receiver, Told
+from kmp_smsd.service.tracing import Trace
 from kmp_smsd.smpp.constants import CommandId, CommandStatus, name_of
 from kmp_smsd.smpp.events import BindRefused, BindUnanswered
 from kmp_smsd.smpp.pdu import Bind, Message
@@ -120,6 +121,7 @@ class SmscLink(Service):
         self.reactor = reactor
         self.monotonic, self.wall = monotonic, wall
         self.log = Logger()
+        self.trace = Trace(name, reactor, monotonic)
         commands = _BIND_COMMANDS[link.bind] if receiver_of_pair is None else (CommandId.BIND_TRANSMITTER,)
         self._sessions = [_session_settings(link, password, command_id) for command_id in commands]
         self._receiver_of_pair = receiver_of_pair
@@ -236,7 +238,7 @@ class SmscLink(Service):
     def back_off(self) -> None:
         """Unbind, and bind again later: until then the SMSC stores what we cannot."""
         if self._connection is not None:
-            self.log.warn("link {link}: unbinding to let the SMSC store", link=self.name)
+            self.log.warn("link {link}: unbinding to let the SMSC store", event="link_backs_off", link=self.name)
             self._connection.finish(self.options.unbind_timeout_s)
 
     def note(self, **changes: Any) -> None:
@@ -261,6 +263,7 @@ class SmscLink(Service):
             if command_id is CommandId.BIND_RECEIVER and not self._told_no_replies:
                 self.log.warn(
                     "link {link}: bound as a receiver, so terminals get no replies by it: they wait until they expire",
+                    event="link_takes_no_replies",
                     link=self.name,
                 )
             self._told_no_replies = command_id is CommandId.BIND_RECEIVER
@@ -312,6 +315,7 @@ class SmscLink(Service):
         if status in _WRONG_ACCOUNT:
             self.log.error(
                 "link {link}: the SMSC refuses this account with {status}; check system_id, password and system_type",
+                event="link_account_refused",
                 link=self.name,
                 status=name_of(status or 0),
             )
@@ -346,11 +350,18 @@ class SmscLink(Service):
             return
         wait_s = self._backoff.next_s(at_least_s)
         self.note(word=LinkWord.WAITING, last_error=reason)
-        self.log.warn("link {link}: {reason}; next try in {wait_s:.1f} s", link=self.name, reason=reason, wait_s=wait_s)
+        self.log.warn(
+            "link {link}: {reason}; next try in {wait_s:.1f} s",
+            event="link_down",
+            link=self.name,
+            reason=reason,
+            wait_s=wait_s,
+        )
         self._retry = self.reactor.callLater(wait_s, self._connect)
 
     def _stopped(self) -> None:
         self.note(word=LinkWord.STOPPED)
+        self.trace.end("the link has stopped")
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.callback(None)

@@ -8,17 +8,33 @@ from types import MappingProxyType
 
 LEVELS = ("debug", "info", "warning", "error")
 
-#: What people call a part -> the loggers of it.
+#: What people call a part -> the loggers of it, each with all that are below.
 SUBSYSTEMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "links": ("kmp_smsd.service.link", "kmp_smsd.service.connection", "kmp_smsd.smpp"),
-        "intake": ("kmp_smsd.service.intake", "kmp_smsd.service.replying", "kmp_smsd.service.intake_role"),
-        "platforms": ("kmp_smsd.service.dispatch", "kmp_smsd.service.delivering", "kmp_smsd.channels"),
-        "store": (
-            "kmp_smsd.storage",
-            "kmp_smsd.service.erasing",
+        "smpp": ("kmp_smsd.smpp", "kmp_smsd.service.link", "kmp_smsd.service.connection", "kmp_smsd.service.tracing"),
+        "intake": (
+            "kmp_smsd.service.intake",
+            "kmp_smsd.service.intake_role",
+            "kmp_smsd.service.replying",
             "kmp_smsd.service.housekeeping",
+        ),
+        "dispatch": (
+            "kmp_smsd.service.dispatch",
+            "kmp_smsd.service.dispatch_role",
+            "kmp_smsd.service.delivering",
+            "kmp_smsd.service.erasing",
             "kmp_smsd.service.counting",
+        ),
+        "channels": ("kmp_smsd.channels",),
+        "store": ("kmp_smsd.storage", "kmp_smsd.service.store_watch"),
+        "control": (
+            "kmp_smsd.control",
+            "kmp_smsd.service.control",
+            "kmp_smsd.service.daemon",
+            "kmp_smsd.service.monitor",
+            "kmp_smsd.service.reloading",
+            "kmp_smsd.service.watching",
+            "kmp_smsd.cli.daemon",
         ),
         "all": ("kmp_smsd",),
     }

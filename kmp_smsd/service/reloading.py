@@ -106,7 +106,7 @@ class Reloader:
             await reloaded.settled
 
         self._one_at_a_time.run(lambda: ensureDeferred(work())).addErrback(
-            lambda failure: self.log.failure("a reload did not settle", failure)
+            lambda failure: self.log.failure("a reload did not settle", failure, event="reload_not_settled")
         )
         return asked
 
@@ -118,7 +118,7 @@ class Reloader:
         except Exception as error:
             refused = _refused(error)
             self._last = self._wall(), str(refused)
-            self.log.error("reload refused, nothing was changed: {reason}", reason=str(refused))
+            self.log.error("reload refused, nothing was changed: {reason}", event="reload_refused", reason=str(refused))
             raise refused from None
         applied = self._told(changes(self._in_force, now)) + tuple(what for one in prepared for what in one.also)
         settled = gatherResults([one.apply() for one in prepared])
@@ -129,6 +129,7 @@ class Reloader:
         self._last = self._loaded_at, None
         self.log.info(
             "reloaded; applied: {applied}; needs restart: {needs_restart}",
+            event="reloaded",
             applied=", ".join(applied) or "nothing",
             needs_restart=", ".join(self._needs_restart) or "nothing",
         )

@@ -161,6 +161,7 @@ class Replier:
                 terms.tell_spent_at = self._monotonic() + TELL_SPENT_EVERY_S
                 self.log.warn(
                     "link {link}: {count} replies left in a day, its limit: the others wait until they expire",
+                    event="replies_spent",
                     link=name,
                     count=a_day,
                 )
@@ -180,7 +181,11 @@ class Replier:
             except StoreUnavailable:
                 raise
             except Exception:
-                self.log.failure("what became of reply {number} cannot be written", number=results[0].number)
+                self.log.failure(
+                    "what became of reply {number} cannot be written",
+                    event="reply_result_unwritten",
+                    number=results[0].number,
+                )
             del results[0]
 
     def _not_exchanged(self, failure: Failure, results: list[ReplyResult]) -> None:
@@ -189,9 +194,11 @@ class Replier:
         if not self._faults.worth_saying(failure.getErrorMessage(), self._monotonic()):
             return
         if failure.check(StoreUnavailable):
-            self.log.error("replies wait, store unavailable: {reason}", reason=failure.getErrorMessage())
+            self.log.error(
+                "replies wait, store unavailable: {reason}", event="store_unavailable", reason=failure.getErrorMessage()
+            )
         else:
-            self.log.failure("replies could not be exchanged with the store", failure)
+            self.log.failure("replies could not be exchanged with the store", failure, event="replies_not_exchanged")
 
     def _send(self, replies: Iterable[Reply]) -> None:
         """Submit what is on disk as being sent."""
@@ -201,7 +208,12 @@ class Replier:
             try:
                 submit_sm = make_submit_sm(reply, self._now_ms())
             except ValueError as error:
-                self.log.error("reply {number} cannot be written: {why}", number=reply.number, why=str(error))
+                self.log.error(
+                    "reply {number} cannot be written: {reason}",
+                    event="reply_unwritable",
+                    number=reply.number,
+                    reason=str(error),
+                )
                 self._results.append(ReplyResult(reply.number, ReplyState.REFUSED))
                 continue
             link = None if terms is None else terms.link
@@ -220,7 +232,12 @@ class Replier:
 
     def _result(self, reply: Reply, terms: _Terms, answer: SubmitAnswered | None) -> ReplyResult:
         if answer is None:
-            self.log.warn("link {link}: reply {number} had no answer", link=reply.link, number=reply.number)
+            self.log.warn(
+                "link {link}: reply {number} had no answer",
+                event="reply_unanswered",
+                link=reply.link,
+                number=reply.number,
+            )
             return ReplyResult(reply.number, ReplyState.UNKNOWN)
         status = answer.command_status
         if status in _NOT_TAKEN:
@@ -229,6 +246,7 @@ class Replier:
         if status != CommandStatus.ESME_ROK:
             self.log.warn(
                 "link {link}: reply {number} was refused with {status}",
+                event="reply_refused",
                 link=reply.link,
                 number=reply.number,
                 status=name_of(status),
@@ -248,6 +266,7 @@ class Replier:
             terms.is_tried = True
             self.log.warn(
                 "link {link}: the SMSC takes no replies now ({status}); next try in {wait_s:.1f} s",
+                event="replies_stopped",
                 link=link,
                 status=name_of(status),
                 wait_s=wait_s,

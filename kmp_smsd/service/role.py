@@ -100,6 +100,10 @@ class RoleService(MultiService):
         """Use it again. Raises UnknownName."""
         raise NotImplementedError
 
+    def trace(self, name: str, minutes: float) -> None:  # noqa: ARG002  # a role that has links has one to trace
+        """Log each PDU of a link for so many minutes, at 0 none any more. Raises UnknownName."""
+        raise UnknownName("link", name, ())
+
     def snapshot(self, configuration: ConfigurationStatus, log_levels: LogLevels) -> Snapshot:
         """How this role is now. Waits for nobody."""
         raise NotImplementedError

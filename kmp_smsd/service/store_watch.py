@@ -103,4 +103,4 @@ class StoreWatch:
         self._answered_at = self._monotonic()
         self.error = failure.getErrorMessage()
         if not failure.check(StoreUnavailable):
-            self.log.failure("the store could not be measured", failure)
+            self.log.failure("the store could not be measured", failure, event="store_not_measured")

@@ -25,7 +25,7 @@ def watch(look: Callable[[], Any], reactor: Any) -> LoopingCall:
 
     def failed(failure: Failure) -> None:
         if faults.worth_saying(failure.getErrorMessage(), reactor.seconds()):
-            log.failure("a look failed", failure)
+            log.failure("a look failed", failure, event="look_failed")
 
     def guarded() -> Deferred[None]:
         looked: Deferred[None] = maybeDeferred(look)

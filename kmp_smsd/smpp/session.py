@@ -26,6 +26,7 @@ from kmp_smsd.smpp.pdu import Bind, Message
 from kmp_smsd.smpp.states import TRANSITIONS, Input, State
 from kmp_smsd.smpp.submit import SubmitSm
 from kmp_smsd.smpp.timers import Deadline, Due, LinkTimer
+from kmp_smsd.smpp.trace import Direction, Tracer
 from kmp_smsd.smpp.window import Window
 
 _SMSC_ONLY = frozenset(
@@ -73,11 +74,13 @@ class EsmeSession:
     Nothing that the peer sends raises: a PDU that is wrong is answered by the book and reported as `BadPdu`, a stream
     that cannot be cut any more ends the session with `LinkDead`. `now` is in monotonic seconds throughout.
     After each call, send what `data_to_send` gives; once `state` is CLOSED after that, close the connection.
+    `tracer` is told each PDU, whole, while it is on.
     """
 
-    def __init__(self, settings: SessionSettings) -> None:
+    def __init__(self, settings: SessionSettings, tracer: Tracer | None = None) -> None:
         self.state = State.CLOSED
         self._settings = settings
+        self._tracer = tracer
         self._framer = Framer(settings.max_pdu_octets)
         self._window = Window()
         self._out: list[bytes] = []
@@ -123,6 +126,7 @@ class EsmeSession:
         if self.state is State.CLOSED:
             return events
         pdus = self._framer.cut(data)
+        self._trace(Direction.RECEIVED, pdus)
         if pdus:
             self._link_timer = self._link_timer.heard(now)
             self._pdu_deadline = self._pdu_deadline.stopped()
@@ -169,6 +173,7 @@ class EsmeSession:
 
     def data_to_send(self) -> bytes:
         """Return the octets that are ready for the peer, once."""
+        self._trace(Direction.SENT, self._out)
         data = b"".join(self._out)
         self._out.clear()
         return data
@@ -213,6 +218,11 @@ class EsmeSession:
             self._link_timer = self._link_timer.enquired(now)
             self._out.append(codec.encode_empty(CommandId.ENQUIRE_LINK, number))
         return events
+
+    def _trace(self, direction: Direction, pdus: Iterable[bytes]) -> None:
+        if self._tracer is not None and self._tracer.is_on:
+            for pdu in pdus:
+                self._tracer.tell(direction, pdu)
 
     def _check_stream(self, now: float, events: list[Event]) -> None:
         if self.state is State.CLOSED:

@@ -41,6 +41,7 @@ def find_leftovers(path: Path, stopping: Callable[[], bool] = lambda: False) -> 
             log.warning(
                 "%s is above 64 GiB or set to auto_vacuum: copies of erased numbers may stay in unused parts of it",
                 path,
+                extra={"event": "leftovers_stay", "path": str(path)},
             )
         return []
     return [offset for offset, page in _pages(descriptor, stopping) if _unused(page, offset) is not None]

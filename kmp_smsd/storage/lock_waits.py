@@ -51,7 +51,8 @@ def tell(now: float) -> None:
             with suppress(OSError):  # closed in this moment
                 inodes.add(os.fstat(descriptor).st_ino)
     for inode in inodes:
-        log.warning("the write lock is held by %s", holder(inode))
+        who = holder(inode)
+        log.warning("the write lock is held by %s", who, extra={"event": "write_lock_held", "holder": who})
 
 
 def holder(inode: int) -> str:

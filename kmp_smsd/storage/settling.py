@@ -93,6 +93,7 @@ class Settling:
             log.warning(
                 "gateway %s is not in the configuration that intake read last: its requests wait for a reload",
                 gateway,
+                extra={"event": "gateway_unknown", "gateway": gateway},
             )
 
     def _settle(self, messages_of: Callable[[], Sequence[Message]], now: int) -> list[Outcome]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kmp_smsd.cli.logs import OneLine
+from kmp_smsd.cli.log_lines import OneLine
 from kmp_smsd.simulator.openssh import new_identity
 from kmp_smsd.simulator.server import SmscServer
 from tests.cli.site import FIRST, HOST_KEY, PLATFORM, until

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,8 @@ def test_no_secret_is_in_any_file_or_log(tmp_path, monkeypatch):
     with Carrier(tmp_path / "carrier") as carrier:
         said = []
         carrier.start_role_unbound("dispatch", "--log-level", "debug")
-        carrier.start_role("intake", "--log-level", "debug")
+        carrier.start_role("intake", "--log-level", "debug", "--log-format", "json")
+        carrier.command("trace", "lab", "on")
         terminals = [carrier.terminal("meter") for _ in range(4)]
         for mdn, key in terminals:
             assert carrier.say(mdn, f"K1:{key}") == CommandStatus.ESME_ROK
@@ -86,6 +88,14 @@ def test_no_secret_is_in_any_file_or_log(tmp_path, monkeypatch):
         secrets["SSH identity"] = (carrier.directory / "ssh-identity").read_bytes().splitlines()[2]
         secrets["master key"] = (carrier.directory / "master.key").read_bytes().split()[2][10:60]
         platforms = [str(platform.store) for platform in carrier.platforms.values()]
+    assert '"pdu_traced"' in logs[1]
+    for log in logs:  # listings show numbers, logs mask them
+        assert re.findall(r"8613\d{9}", log) == []
+        assert "K1:" not in log
+        in_hex = log.replace(" ", "")
+        assert [mdn for mdn, _ in terminals if mdn.encode().hex() in in_hex] == []
+        assert b"K1:".hex() not in in_hex
+        assert log.count("86130*****0") >= len(terminals)
     texts = {f"log {number}": text.encode() for number, text in enumerate(said)}
     for path in [*tmp_path.rglob("*")]:
         belongs = path.name in WHERE_THEY_BELONG or any(str(path).startswith(store) for store in platforms)

@@ -981,3 +981,51 @@ def test_link_made_anew_goes_on_counting(smsc):
     anew.say(CommandId.DELIVER_SM, 5, MO)
     state = anew.link.state
     assert (state.messages, state.binds, state.reconnects, anew.link.answers) == (2, 2, 1, {"ESME_ROK": 2})
+
+
+# Traced
+
+
+def traced(events):
+    return [(event["link"], event["direction"], event["pdu"]) for event in events if event.get("event") == "pdu_traced"]
+
+
+def test_a_traced_link_shows_its_pdus_of_both_directions_without_what_is_secret(events):
+    smsc = start()
+    smsc.link.trace.start(10)
+    smsc.receiver.answer_with = 0
+    smsc.bind()
+    smsc.say(CommandId.DELIVER_SM, 5, MO)
+    assert [(link, direction, pdu.split(":")[0]) for link, direction, pdu in traced(events)] == [
+        ("north", "sent", "bind_transceiver"),
+        ("north", "received", "bind_transceiver_resp"),
+        ("north", "received", "deliver_sm"),
+        ("north", "sent", "deliver_sm_resp"),
+    ]
+    said = " ".join(pdu for _, _, pdu in traced(events)).replace(" ", "")
+    for secret in ("secret", "8613912345678", "K1:A"):
+        assert secret not in said
+        assert secret.encode().hex() not in said
+
+
+def test_a_trace_outlives_the_connection_and_ends_when_it_is_told_to_or_the_link_stops(events):
+    smsc = start()
+    smsc.link.trace.start(10)
+    smsc.bind()
+    smsc.lose()
+    smsc.pass_time(70)
+    smsc.bind()
+    assert [pdu.split(":")[0] for _, direction, pdu in traced(events) if direction == "sent"] == [
+        "bind_transceiver"
+    ] * 2
+    smsc.link.trace.end("it was asked to")
+    told = len(traced(events))
+    smsc.say(CommandId.DELIVER_SM, 5, MO)
+    assert len(traced(events)) == told
+    smsc.link.trace.start(10)
+    smsc.link.drain()
+    smsc.lose()
+    assert [event["reason"] for event in events if event.get("event") == "trace_ended"] == [
+        "it was asked to",
+        "the link has stopped",
+    ]

@@ -16,12 +16,12 @@ def levels():
 
 
 def test_a_subsystem_says_more_until_it_falls_back(levels):
-    loggers = [logging.getLogger(f"{name}.Class") for name in SUBSYSTEMS["links"]]
+    loggers = [logging.getLogger(f"{name}.Class") for name in SUBSYSTEMS["smpp"]]
     before = [logger.getEffectiveLevel() for logger in loggers]
-    levels.set("links", "error")
-    levels.set("links", "debug")
+    levels.set("smpp", "error")
+    levels.set("smpp", "debug")
     assert {logger.getEffectiveLevel() for logger in loggers} == {logging.DEBUG}
-    assert levels.set_by_hand == {"links": "debug"}
+    assert levels.set_by_hand == {"smpp": "debug"}
     levels.fall_back()
     assert [logger.getEffectiveLevel() for logger in loggers] == before
     assert levels.set_by_hand == {}
