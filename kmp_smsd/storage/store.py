@@ -26,6 +26,7 @@ from kmp_smsd.storage.outbox import Outbox
 from kmp_smsd.storage.renumbering import Renumbering
 from kmp_smsd.storage.replies import Replies
 from kmp_smsd.storage.requests import Requests
+from kmp_smsd.storage.retention import Retention
 from kmp_smsd.storage.routes import Routes
 from kmp_smsd.storage.settling import Settling
 from kmp_smsd.storage.submissions import Submissions
@@ -59,6 +60,7 @@ class Store:
         self.renumbering = Renumbering(self._database)
         self.requests = Requests(self._database)
         self.replies = Replies(self._database)
+        self.retention = Retention(self._database)
         self.routes = Routes(self._database)
         self.submissions = Submissions(self._database)
         self.waiting = Waiting(self._database)
