@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kmp_smsd.cli.arguments import yes_option
+from kmp_smsd.cli.arguments import json_option, yes_option
 from kmp_smsd.cli.carefully import confirm
 from kmp_smsd.cli.output import count, local_time
 from kmp_smsd.cli.settings import Settings, now_ms
@@ -83,6 +83,29 @@ def restore(settings: Settings, file: Path, other_master_key: bool, yes: bool) -
         " still have",
         err=True,
     )
+
+
+@db.command()
+@json_option
+@click.pass_obj
+def check(settings: Settings, as_json: bool) -> None:
+    """Check that the database is whole, and that what it says is true of all its rows. Nothing is written.
+
+    Roles and commands go on. All of the database is read: while its largest table is, the write-ahead log grows by what
+    is written meanwhile. Exits 1 where something is to be looked at, and 78 where the database is damaged or untrue.
+    """
+    from kmp_smsd.cli import findings
+    from kmp_smsd.cli.checking import check_integrity
+    from kmp_smsd.diagnosis.finding import exit_code
+
+    with settings.store() as store:
+        report = check_integrity(store)
+    if as_json:
+        click.echo(findings.as_json(report))
+    else:
+        findings.show(report)
+        findings.show_count([report])
+    raise click.exceptions.Exit(exit_code([report]))
 
 
 def _public_half(settings: Settings) -> str | None:

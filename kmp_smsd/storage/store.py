@@ -12,6 +12,7 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.storage.bindings import Bindings
+from kmp_smsd.storage.checking import Checking
 from kmp_smsd.storage.database import open_database
 from kmp_smsd.storage.erasing import Erasing
 from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
@@ -49,6 +50,7 @@ class Store:
             check_schema(self._database.connection, path)
             self._opened = opened.pop_all()
         self.bindings = Bindings(self._database)
+        self.checking = Checking(self._database)
         self.erasing = Erasing(self._database)
         self.figures = Figures(self._database)
         self.holds = Holds(self._database)

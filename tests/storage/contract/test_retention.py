@@ -14,6 +14,7 @@ from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.retention import Step
 from tests.storage.stock import (
     HOUR,
+    LATER,
     MOVING,
     NOW,
     A,
@@ -29,7 +30,6 @@ from tests.storage.stock import (
     sync,
 )
 
-LATER = NOW + 1_000 * HOUR
 OpenStore = Callable[..., Store]
 
 

@@ -1,0 +1,25 @@
+"""The check of the database, for `db check` and `doctor`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kmp_smsd.cli.failures import CONFIGURATION
+from kmp_smsd.cli.progress import progress
+from kmp_smsd.diagnosis.finding import Finding, Report
+from kmp_smsd.diagnosis.integrity import judge
+
+if TYPE_CHECKING:
+    from kmp_smsd.storage import Store
+
+
+def check_integrity(store: Store) -> Report:
+    """Check all of the database; how far it is is shown where somebody watches."""
+    steps = store.checking.steps()
+    findings: list[Finding] = []
+    with progress("Checking the database") as told:
+        for checked in store.checking.check():
+            findings.append(judge(checked))
+            if told is not None:
+                told(len(findings), steps)
+    return Report("integrity", tuple(findings), CONFIGURATION)

@@ -1,0 +1,29 @@
+"""Whether the database is whole, judged by what `db check` found."""
+
+from __future__ import annotations
+
+from kmp_smsd.diagnosis.finding import Finding, failure, ok, warning
+from kmp_smsd.storage.checking import Checked
+
+_DAMAGED = (
+    "stop both roles, keep a copy of the database's files, and look for the fault of the disk (dmesg)\n"
+    "then put the last backup in its place: 'kmp-smsd db restore FILE'"
+)
+_UNTRUE = (
+    "another program wrote into the database, or this is a bug of kmp-smsd: report it with this output\n"
+    "keep 'kmp-smsd db backup FILE' for that; 'kmp-smsd db restore' of a backup from before brings back order"
+)
+_STAGED = "nothing is lost: its keys never existed; 'kmp-smsd keys import' discards them when it is next run"
+
+
+def judge(checked: Checked) -> Finding:
+    """One result of `Checking.check`."""
+    if not checked.count:
+        rows = f" ({checked.rows:,} rows)" if checked.rows is not None else ""
+        return ok(f"{checked.says}{rows}")
+    named = "; ".join(checked.faults)
+    more = checked.count - len(checked.faults)
+    sentence = f"not true that {checked.says}: {named}{f'; and {more:,} more' if more else ''}"
+    if checked.name == "staged":
+        return warning(f"{named}{f'; and {more:,} more' if more else ''}", _STAGED)
+    return failure(sentence, _DAMAGED if checked.name.startswith("whole_") else _UNTRUE)
