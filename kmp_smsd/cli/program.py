@@ -45,10 +45,11 @@ COMMANDS = {
     "holds": ("holds", "holds", "Decide the requests that wait for a person."),
     "outbox": ("outbox", "outbox", "Show and hurry what is to be delivered."),
     "platforms": ("platforms", "platforms", "Show, test, trust and forget platforms, and deliver all to one again."),
+    "explain": ("explain", "explain", "Explain what happened to a number's messages, and what to do now."),
     "journal": ("journal", "journal", "Show what became of messages."),
     "replies": ("replies", "replies", "Show what terminals were told."),
     "master-key": ("master_key", "master_key", "Make the key that protects all others."),
-    "db": ("db", "db", "Create, migrate, back up and restore the database."),
+    "db": ("db", "db", "Create, migrate, back up, restore and check the database."),
     "demo": ("simulator", "demo", "Show the whole road of a key on this machine."),
     "simulator": ("simulator", "simulator", "Stand in for an SMSC or a platform, in a lab."),
 }

@@ -19,7 +19,7 @@ _STAGED = "nothing is lost: its keys never existed; 'kmp-smsd keys import' disca
 def judge(checked: Checked) -> Finding:
     """One result of `Checking.check`."""
     if not checked.count:
-        rows = f" ({checked.rows:,} rows)" if checked.rows is not None else ""
+        rows = "" if checked.rows is None else f" (rows: {checked.rows:,})"
         return ok(f"{checked.says}{rows}")
     named = "; ".join(checked.faults)
     more = checked.count - len(checked.faults)

@@ -32,6 +32,7 @@ from kmp_smsd.storage.routes import Routes
 from kmp_smsd.storage.settling import Settling
 from kmp_smsd.storage.submissions import Submissions
 from kmp_smsd.storage.subscribers import Registrations
+from kmp_smsd.storage.tracing import Tracing
 from kmp_smsd.storage.waiting import Waiting
 
 
@@ -65,6 +66,7 @@ class Store:
         self.retention = Retention(self._database)
         self.routes = Routes(self._database)
         self.submissions = Submissions(self._database)
+        self.tracing = Tracing(self._database)
         self.waiting = Waiting(self._database)
         self._settling = Settling(self._database, policy, self.journal)
 
