@@ -46,6 +46,7 @@ COMMANDS = {
     "outbox": ("outbox", "outbox", "Show and hurry what is to be delivered."),
     "platforms": ("platforms", "platforms", "Show, test, trust and forget platforms, and deliver all to one again."),
     "explain": ("explain", "explain", "Explain what happened to a number's messages, and what to do now."),
+    "simulate": ("simulate", "simulate", "Show what would become of a message, and write nothing."),
     "journal": ("journal", "journal", "Show what became of messages."),
     "replies": ("replies", "replies", "Show what terminals were told."),
     "master-key": ("master_key", "master_key", "Make the key that protects all others."),

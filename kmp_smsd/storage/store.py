@@ -33,6 +33,7 @@ from kmp_smsd.storage.settling import Settling
 from kmp_smsd.storage.submissions import Submissions
 from kmp_smsd.storage.subscribers import Registrations
 from kmp_smsd.storage.tracing import Tracing
+from kmp_smsd.storage.trying import Trial, try_out
 from kmp_smsd.storage.waiting import Waiting
 
 
@@ -68,6 +69,7 @@ class Store:
         self.submissions = Submissions(self._database)
         self.tracing = Tracing(self._database)
         self.waiting = Waiting(self._database)
+        self._policy = policy
         self._settling = Settling(self._database, policy, self.journal)
 
     def __enter__(self) -> Store:
@@ -85,6 +87,10 @@ class Store:
     def settle(self, messages: Sequence[SyncRequest | Unfit], now: int) -> list[Outcome]:
         """Decide and write a batch in one transaction; see Settling.settle. Raises StoreUnavailable."""
         return self._settling.settle(messages, now)
+
+    def try_out(self, request: SyncRequest, now: int) -> Trial:
+        """Say what `settle` would make of a request at `now`; writes nothing. Raises StoreUnavailable."""
+        return try_out(self._database, self._policy, request, now)
 
     def settle_again(self, now: int) -> list[Outcome]:
         """Decide again what commands marked and what waits for keys that arrived; see Settling.settle_again.
