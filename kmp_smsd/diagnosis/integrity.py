@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from kmp_smsd.diagnosis.finding import Finding, failure, ok, warning
 from kmp_smsd.storage.checking import Checked
 
@@ -16,8 +18,16 @@ _UNTRUE = (
 _STAGED = "nothing is lost: its keys never existed; 'kmp-smsd keys import' discards them when it is next run"
 
 
+def judge_all(results: Iterable[Checked]) -> list[Finding]:
+    """The results of `Checking.check`; the tables that are whole make one sentence together."""
+    results = list(results)
+    whole = [one for one in results if one.name.startswith("whole_") and not one.count]
+    others = [judge(one) for one in results if one not in whole]
+    return [ok(f"{len(whole)} tables and their indexes are whole"), *others] if whole else others
+
+
 def judge(checked: Checked) -> Finding:
-    """One result of `Checking.check`."""
+    """One of them."""
     if not checked.count:
         rows = "" if checked.rows is None else f" (rows: {checked.rows:,})"
         return ok(f"{checked.says}{rows}")

@@ -35,6 +35,14 @@ class Looked:
     since: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class OpenHolds:
+    """How many holds wait for a person, and since when the oldest does (Unix milliseconds)."""
+
+    count: int
+    oldest_at: int | None
+
+
 class Tracing:
     """Reads; each question is one statement, and holds up no checkpoint."""
 
@@ -44,6 +52,10 @@ class Tracing:
     def standing_holds(self, subscriber: int) -> list[int]:
         """The numbers of the holds of a subscriber that are open or refused."""
         return [number for (number,) in self._database.rows(_STANDING_HOLDS, (subscriber,))]
+
+    def open_holds(self) -> OpenHolds:
+        """Of all numbers."""
+        return OpenHolds(*self._database.rows("SELECT count(*), min(first_at) FROM holds WHERE state = 'open'")[0])
 
     def replies(self, subscriber: int) -> list[dict[str, Any]]:
         columns = (
