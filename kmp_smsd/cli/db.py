@@ -73,7 +73,7 @@ def restore(settings: Settings, file: Path, other_master_key: bool, yes: bool) -
     else:
         lost = f"{path}, which is missing, will be made of {file}, written {written}."
     confirm(lost, yes=yes)
-    public_half = None if other_master_key else _public_half(settings)
+    public_half = _public_half(settings, must_be_good=not other_master_key)
     done = maintenance.restore(path, file, now_ms(), public_half=public_half, other_master_key=other_master_key)
     click.echo(f"{path}: restored from {file}; {count(done.wanted_again, 'row')} wanted again at the platforms")
     if done.previous is not None:
@@ -83,6 +83,17 @@ def restore(settings: Settings, file: Path, other_master_key: bool, yes: bool) -
         " still have",
         err=True,
     )
+    if done.master_key is not None and done.master_key != public_half:
+        ours = (
+            "there is no good public half here"
+            if public_half is None
+            else f"the configured public half is {public_half}"
+        )
+        click.echo(
+            f"kmp-smsd: its keys need both halves of master key {done.master_key}, and {ours}: put them where [secrets]"
+            " says before you start the roles; 'kmp-smsd doctor' tells whether they fit",
+            err=True,
+        )
 
 
 @db.command()
@@ -108,11 +119,18 @@ def check(settings: Settings, as_json: bool) -> None:
     raise click.exceptions.Exit(exit_code([report]))
 
 
-def _public_half(settings: Settings) -> str | None:
-    """The fingerprint of the configured public half; None where the machine is new and has none yet."""
-    from kmp_smsd.vault.master_key import PublicKey
+def _public_half(settings: Settings, *, must_be_good: bool) -> str | None:
+    """The fingerprint of the configured public half; None where the machine is new and has none yet.
+
+    Raises MasterKeyFileFault where the file `must_be_good` and is not.
+    """
+    from kmp_smsd.vault.master_key import MasterKeyFileFault, PublicKey
 
     try:
         return PublicKey.load(settings.config.secrets.public_key).fingerprint
     except FileNotFoundError:
+        return None
+    except MasterKeyFileFault:
+        if must_be_good:
+            raise
         return None

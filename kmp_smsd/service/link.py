@@ -42,7 +42,7 @@ _WRONG_ACCOUNT = frozenset(  # trying again at once helps nobody, and some SMSCs
     }
 )
 _BUSY = frozenset({CommandStatus.ESME_RSYSERR, CommandStatus.ESME_RTHROTTLED, CommandStatus.ESME_RMSGQFUL})
-_WRONG_MODE = frozenset({CommandStatus.ESME_RINVCMDID, CommandStatus.ESME_RINVBNDSTS, CommandStatus.ESME_RBINDFAIL})
+WRONG_MODE = frozenset({CommandStatus.ESME_RINVCMDID, CommandStatus.ESME_RINVBNDSTS, CommandStatus.ESME_RBINDFAIL})
 
 
 class LinkWord(StrEnum):
@@ -376,7 +376,7 @@ def _label(status: int) -> str:
 def _minds_the_mode(failure: BindRefused | BindUnanswered | None) -> bool:
     match failure:
         case BindRefused(command_status=status, nacked=nacked):
-            return nacked or status in _WRONG_MODE
+            return nacked or status in WRONG_MODE
         case BindUnanswered():
             return True
     return False
