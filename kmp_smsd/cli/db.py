@@ -14,7 +14,7 @@ from kmp_smsd.cli.settings import Settings, now_ms
 
 @click.group()
 def db() -> None:
-    """Create, migrate, back up and restore the database."""
+    """Create, migrate, back up, restore and check the database."""
 
 
 @db.command()

@@ -49,8 +49,9 @@ ROLES = ("both", "intake", "dispatch")
 @json_option
 @click.pass_obj
 def doctor(settings: Settings, binds: bool, skipped: tuple[str, ...], role: str, as_json: bool) -> None:
-    """Check configuration, files, secrets, database, clock, SMSCs and platforms, and say what to do.
+    """Check everything that can be checked from here, and say what to do.
 
+    That is configuration, files, secrets, database, clock, SMSCs, platforms and the sandbox, in a fixed order.
     Nothing is changed and no key is sent; the roles may run. An SMSC that allows one bind only may refuse that of
     --bind, or end intake's. `integrity` reads the whole database: leave it out where that takes too long.
 

@@ -28,7 +28,7 @@ STORY_MAX = 1_000  # entries after which no older ones are looked for, unless --
 @json_option
 @click.pass_obj
 def explain(settings: Settings, mdn: str, everything: bool, as_json: bool) -> None:
-    """Explain what happened to the messages of MDN and why, how it stands, and what to do now.
+    """Explain what happened to the messages of a number and why, how it stands, and what to do now.
 
     The journal is looked through from its end: its last 5,000,000 entries, or all of it with --all.
     """

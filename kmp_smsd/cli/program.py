@@ -46,7 +46,7 @@ COMMANDS = {
     "outbox": ("outbox", "outbox", "Show and hurry what is to be delivered."),
     "platforms": ("platforms", "platforms", "Show, test, trust and forget platforms, and deliver all to one again."),
     "doctor": ("doctor", "doctor", "Check everything, and say what to do."),
-    "explain": ("explain", "explain", "Explain what happened to a number's messages, and what to do now."),
+    "explain": ("explain", "explain", "Explain what happened to the messages of a number, and what to do now."),
     "simulate": ("simulate", "simulate", "Show what would become of a message, and write nothing."),
     "journal": ("journal", "journal", "Show what became of messages."),
     "replies": ("replies", "replies", "Show what terminals were told."),
