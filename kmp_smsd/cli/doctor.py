@@ -14,7 +14,6 @@ from kmp_smsd.cli.failures import CONFIGURATION, NO_PERMISSION, TEMPORARY, UNAVA
 from kmp_smsd.cli.settings import Settings, now_ms
 
 if TYPE_CHECKING:
-    from kmp_smsd.channels.options import SecretRef
     from kmp_smsd.config.load import Config
     from kmp_smsd.diagnosis.finding import Report
     from kmp_smsd.storage import Store
@@ -238,6 +237,7 @@ def _traffic(store: Store) -> Report:
 
 def _smsc(config: Config, name: str, *, binds: bool) -> Report:
     from kmp_smsd.cli.gathering.network import reach, try_bind
+    from kmp_smsd.cli.gathering.secrets import here
     from kmp_smsd.config.secrets import SecretUnavailable, read_password
     from kmp_smsd.diagnosis.finding import Report, failure
     from kmp_smsd.diagnosis.peers import judge_bind, judge_smsc
@@ -247,9 +247,9 @@ def _smsc(config: Config, name: str, *, binds: bool) -> Report:
     found = judge_smsc(hosts)
     if binds:
         try:
-            password = read_password(link)
+            password = read_password(link.model_copy(update={"password": here(link.password)}))
         except SecretUnavailable as error:
-            found.append(failure(f"no bind is tried: {error}", "run this in intake's unit, with --role intake"))
+            found.append(failure(f"no bind is tried: {error}", "run this as root, or where intake's password is read"))
         else:
             reached = [host for host, facts in zip(link.hosts, hosts, strict=True) if facts.connected]
             found += [judge_bind(try_bind(host, link, password)) for host in reached]
@@ -258,15 +258,20 @@ def _smsc(config: Config, name: str, *, binds: bool) -> Report:
 
 def _platform(settings: Settings, config: Config, name: str) -> Report:
     from kmp_smsd.cli.gathering.network import probe_platform
-    from kmp_smsd.config.secrets import read_secret, ssh_identity
-    from kmp_smsd.diagnosis.finding import Report
+    from kmp_smsd.cli.gathering.secrets import here, is_closed_to_us
+    from kmp_smsd.config.secrets import SecretUnavailable, read_secret, ssh_identity
+    from kmp_smsd.diagnosis.finding import Report, failure, warning
     from kmp_smsd.diagnosis.peers import judge_platform, judge_receipt
     from kmp_smsd.storage import StoreError
 
-    def credentials(own: SecretRef | None) -> bytes:
-        return read_secret(ssh_identity(own, config.secrets))
-
-    found = judge_platform(name, probe_platform(config, name, credentials))
+    identity = ssh_identity(config.platforms[name].channel.identity, config.secrets)
+    try:
+        secret = read_secret(here(identity))
+    except SecretUnavailable as error:
+        judgement = warning if is_closed_to_us(identity) else failure
+        found = [judgement(f"no login is tried: {error}", "run this as root, or where dispatch's SSH identity is read")]
+    else:
+        found = judge_platform(name, probe_platform(config, name, lambda _: secret))
     with suppress(StoreError, OSError), settings.store() as store:  # what is wrong with it has been told
         found.append(judge_receipt(store.routes.state(name).last_success_at, now_ms()))
     return Report(f"platform {name}", tuple(found), UNAVAILABLE)

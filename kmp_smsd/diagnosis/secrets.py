@@ -98,4 +98,5 @@ def judge_master_key(facts: MasterKeyFacts) -> list[Finding]:
     if known is None:
         return [ok("no key was imported yet, and no half of a master key is looked at here")]
     sealed = "the database's keys are sealed to it" if facts.database else "no key was imported yet"
-    return [ok(f"master key {known}: {sealed}")]
+    unseen = "" if facts.private is not None else "; the private half was not looked at"
+    return [ok(f"master key {known}: {sealed}{unseen}")]

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from kmp_smsd.cli.doctor import CHECKS
+from kmp_smsd.cli.gathering import secrets
 from kmp_smsd.cli.gathering.machine import is_synchronized, room_beside, sandbox
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.request import Unfit
@@ -114,9 +115,40 @@ def test_credentials_of_a_unit_are_judged_by_what_they_hold_and_not_by_their_mod
     (directory / "master-key").write_bytes((site.directory / "master.key").read_bytes())
     (directory / "master-key").chmod(0o444)
     assert reports(site, CREDENTIALS_DIRECTORY=str(directory))[0] == 0
+
+
+def test_credentials_are_judged_outside_a_unit_by_the_files_that_it_loads(site, tmp_path, monkeypatch):
+    monkeypatch.setattr(secrets, "LOADED_FROM", tmp_path)
+    text = site.config.read_text()
+    for option, name in (("master.key", "master-key"), ("ssh-identity", "ssh_common"), ("smsc-password", "smsc_lab")):
+        text = text.replace(f'{{file = "{site.directory}/{option}"}}', f'{{credential = "{name}"}}')
+        loaded = tmp_path / name.replace("_", "/")
+        loaded.parent.mkdir(exist_ok=True)
+        loaded.write_bytes((site.directory / option).read_bytes())
+        loaded.chmod(0o600)
+    site.write("kmp-smsd.toml", text)
     code, found = reports(site)
-    assert (code, found["credentials"]["level"]) == (1, "warning")
-    assert "/etc/kmp-smsd/credentials/master-key" in faults(found["credentials"])[0]
+    if os.geteuid() == 0:
+        assert (code, faults(found["credentials"])) == (0, [])
+    assert not faults(found["master-key"])
+    (tmp_path / "smsc" / "lab").chmod(0o640)
+    assert "smsc/lab is open to other users" in faults(reports(site)[1]["credentials"])[-1 if os.geteuid() else 0]
+    (tmp_path / "master-key").write_bytes(create()[0])
+    assert reports(site)[1]["master-key"]["level"] == "failure"
+    (tmp_path / "master-key").unlink()
+    code, found = reports(site)
+    assert "not looked at: " in " ".join(faults(found["credentials"]))
+    assert not faults(found["master-key"])
+
+
+def test_platform_whose_identity_is_another_units_credential_is_a_warning(site):
+    text = site.config.read_text()
+    site.write(
+        "kmp-smsd.toml", text.replace(f'{{file = "{site.directory}/ssh-identity"}}', '{credential = "none-such"}')
+    )
+    code, found = reports(site, "--skip", "credentials", skip=("clock", "sandbox", "database"))
+    assert (code, found["platform metering"]["level"]) == (1, "warning")
+    assert faults(found["platform metering"])[0].startswith("no login is tried: /etc/kmp-smsd/credentials/none-such")
 
 
 def test_wrong_master_key_is_a_failure(site):

@@ -169,6 +169,13 @@ def test_halves_and_database_have_one_master_key(facts: MasterKeyFacts, expected
     assert bool(judge_master_key(facts))
 
 
+def test_private_half_that_was_not_looked_at_is_not_called_good() -> None:
+    (found,) = judge_master_key(MasterKeyFacts(public="a", database="a"))
+    assert found.sentence.endswith("the private half was not looked at")
+    (found,) = judge_master_key(MasterKeyFacts(public="a", private="a", database="a"))
+    assert found.sentence == "master key a: the database's keys are sealed to it"
+
+
 @pytest.mark.parametrize(
     ("octets", "free", "level"),
     [

@@ -11,7 +11,6 @@ from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.channels.protocol import ChannelDown
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.load import Config
-from kmp_smsd.config.secrets import SecretUnavailable
 from kmp_smsd.diagnosis.peers import BindFacts, HostFacts, ProbeFacts
 from kmp_smsd.smpp.constants import CommandId, name_of
 from kmp_smsd.smpp.events import BindRefused, BindUnanswered, Bound, Closed, LinkDead, Messages
@@ -107,8 +106,8 @@ def probe_platform(config: Config, name: str, credentials: Callable[[SecretRef |
 
     try:
         findings = probe(config.platforms[name].channel, credentials, name, time.time)
-    except (ChannelDown, SecretUnavailable) as error:  # before any host was tried: there is no identity
-        return [ProbeFacts(host="", fault=str(error))]
+    except ChannelDown as down:  # before any host was tried: the identity is none
+        return [ProbeFacts(host="", fault=str(down))]
     return [
         ProbeFacts(
             host=str(one.host),

@@ -16,6 +16,21 @@ from kmp_smsd.vault.master_key import MasterKey, MasterKeyFileFault, PublicKey
 LOADED_FROM = Path("/etc/kmp-smsd/credentials")  # by the units of the package
 
 
+def here(ref: SecretRef) -> SecretRef:
+    """Where a secret is found by whoever runs this: outside a unit, a credential is the file that the unit loads."""
+    if ref.credential is None or "CREDENTIALS_DIRECTORY" in os.environ:
+        return ref
+    # LoadCredential= of a directory makes DIRECTORY_FILE of each file in it
+    paths = [LOADED_FROM / ref.credential, LOADED_FROM / ref.credential.replace("_", "/", 1)]
+    return SecretRef(file=next((path for path in paths if os.access(path, os.F_OK)), paths[0]))
+
+
+def is_closed_to_us(ref: SecretRef) -> bool:
+    """Whether it is a credential whose unit this is not, and whose file we may not read: nothing is wrong with that."""
+    found = here(ref)
+    return found != ref and found.file is not None and not os.access(found.file, os.R_OK)
+
+
 def secrets_of(config: Config, *, intake: bool, dispatch: bool) -> Iterator[SecretFacts]:
     """Each secret that these roles read."""
     if intake:
@@ -40,9 +55,9 @@ def master_key_of(config: Config, in_database: str | None, *, dispatch: bool) ->
     private: str | None = None
     private_fault = ""
     ref = config.secrets.master_key
-    if dispatch and ref is not None and not _is_elsewhere(ref):
+    if dispatch and ref is not None and not is_closed_to_us(ref):
         private, private_fault = _fingerprint(
-            lambda: MasterKey.parse(read_secret(ref), "[secrets] master_key").fingerprint
+            lambda: MasterKey.parse(read_secret(here(ref)), "[secrets] master_key").fingerprint
         )
     return MasterKeyFacts(
         public=public,
@@ -54,18 +69,15 @@ def master_key_of(config: Config, in_database: str | None, *, dispatch: bool) ->
 
 
 def _secret(option: str, ref: SecretRef, read: Callable[[], object]) -> SecretFacts:
-    if _is_elsewhere(ref):
-        return SecretFacts(option=option, loaded_from=look_at(LOADED_FROM / str(ref.credential)))
+    found = here(ref)
+    if found != ref:
+        assert found.file is not None
+        return SecretFacts(option=option, loaded_from=look_at(found.file))
     try:
         read()
     except SecretUnavailable as error:
         return SecretFacts(option=option, fault=str(error))
     return SecretFacts(option=option)
-
-
-def _is_elsewhere(ref: SecretRef) -> bool:
-    """Whether only the unit that loads it has it."""
-    return ref.credential is not None and "CREDENTIALS_DIRECTORY" not in os.environ
 
 
 def _fingerprint(read: Callable[[], str]) -> tuple[str | None, str]:
