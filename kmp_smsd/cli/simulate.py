@@ -144,7 +144,7 @@ def _told(read: SyncRequest | Unfit, trial: Trial | None, link: Link) -> dict[st
         "binds": binds,
         "platform": trial.platform if trial and binds else None,
         "ends": [{"key_id": one.key_id, "mdn": one.mdn, "app_id": one.app_id} for one in trial.ends] if trial else [],
-        "opens_hold": outcome is Outcome.HELD and trial is not None and trial.hold is None,
+        "opens_hold": trial.opens_hold if trial else False,
         "hold": trial.hold if trial else None,
         "waits": trial.waits if trial else False,
         "replies": isinstance(read, SyncRequest) and read.reply_to is not None and earns_reply(outcome),
@@ -163,6 +163,8 @@ def _for_people(told: dict[str, Any]) -> dict[str, Any]:
         then.append("a hold is opened, which a person must decide")
     if told["hold"] is not None:
         then.append(f"hold {told['hold']} is refreshed, which a person must decide")
+    if told["outcome"] == "held" and told["hold"] is None and not told["opens_hold"]:
+        then.append("it is only journalled: so many holds of this key wait for a person that no further one is opened")
     if told["waits"]:
         then.append("it waits, and is decided again when something changes")
     if told["replies"]:

@@ -193,6 +193,11 @@ def _last_message(number: Number) -> Iterator[str]:
         outcome = Outcome(row["outcome"])
         if outcome in _NOTHING_LEFT:
             yield f"its last message was {outcome.value}: {meaning(outcome, '').remedy}"
+        elif outcome is Outcome.HELD and all(hold["key_id"] != row["key_id"] for hold in number.holds):
+            yield (
+                f"its last message was only journalled as held: so many holds of key {row['key_id']} wait for a person"
+                " that no further one is opened; decide those ('kmp-smsd holds list'), then let the terminal send again"
+            )
         elif outcome is Outcome.KEY_NOT_USABLE and not number.waiting:
             yield _unusable_key(number, row["key_id"])
     elif number.registrations and not number.bindings and not number.holds and not number.waiting:

@@ -13,6 +13,7 @@ from kmp_smsd.domain.request import SyncRequest
 from kmp_smsd.domain.waiting import waits
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.gathering import Batch, gather
+from kmp_smsd.storage.holding import is_full
 
 _ENDED = """
 SELECT k.key_id, s.mdn, b.app FROM json_each(?) j CROSS JOIN bindings b ON b.id = j.value
@@ -32,14 +33,15 @@ class Ending:
 class Trial:
     """What a request would lead to. `platform` is where its app's keys go, None where no app is clear or routed.
 
-    `hold` is the number of the standing hold that it would refresh; where it would be held without one, a new one is
-    opened. `waits` is true where it would be kept and decided again.
+    `hold` is the number of the standing hold that it would refresh; where there is none, `opens_hold` says whether one
+    would be opened. `waits` is true where it would be kept and decided again.
     """
 
     decision: Decision
     ends: tuple[Ending, ...]
     platform: str | None
     hold: int | None
+    opens_hold: bool
     waits: bool
 
 
@@ -51,15 +53,15 @@ def try_out(database: Database, policy: SyncPolicy, request: SyncRequest, now: i
         ended = json.dumps([binding.number for binding in batch.facts.ended])
         ends = tuple(Ending(*row) for row in database.rows(_ENDED, (ended,)))
         routes = database.rows("SELECT platform FROM routes WHERE app = ? AND platform <> ''", (decision.app_id,))
-        return Trial(
-            decision, ends, routes[0][0] if routes else None, _hold(batch, decision), waits(decision, batch.facts)
-        )
+        platform = routes[0][0] if routes else None
+        return Trial(decision, ends, platform, *_holding(database, batch, decision), waits(decision, batch.facts))
 
 
-def _hold(batch: Batch, decision: Decision) -> int | None:
+def _holding(database: Database, batch: Batch, decision: Decision) -> tuple[int | None, bool]:
+    """The hold that would be refreshed, or whether one would be opened (see `write_holds`)."""
     if decision.outcome is not Outcome.HELD or decision.app_id is None:
-        return None
+        return None, False
     facts, request = batch.facts, decision.request
-    triple = facts.keys[request.key_id].number, facts.subscribers[request.mdn], decision.app_id
-    number, is_open = batch.holds.get(triple, (None, False))
-    return number if is_open else None
+    key = facts.keys[request.key_id].number
+    number, is_open = batch.holds.get((key, facts.subscribers[request.mdn], decision.app_id), (None, False))
+    return (number, False) if is_open else (None, not is_full(database.connection, key))

@@ -8,7 +8,7 @@ import json
 import pytest
 from pysqlite3 import dbapi2 as sqlite3
 
-from kmp_smsd.storage import open_store
+from kmp_smsd.storage import holding, open_store
 from tests.cli.site import FIRST, LINK, SECOND, THIRD, Site
 
 HOUR = 3_600_000
@@ -109,6 +109,19 @@ def test_hold_that_stands_would_be_refreshed(site):
     site.message(SECOND, "K1", at=2 * HOUR)
     said = told(site, SECOND, "K1:K1")
     assert (said["opens_hold"], said["hold"]) == (False, 1)
+
+
+def test_key_with_too_many_holds_gets_no_further_one(site, monkeypatch):
+    monkeypatch.setattr(holding, "HOLDS_PER_KEY", 1)
+    site.ok("registrations", "add", THIRD, "meter")
+    site.message(SECOND, "K1", at=2 * HOUR)
+    said = told(site, THIRD, "K1:K1")
+    assert (said["outcome"], said["opens_hold"], said["hold"]) == ("held", False, None)
+    assert "it is only journalled" in site.ok("simulate", THIRD, "K1:K1")
+    site.message(THIRD, "K1", at=3 * HOUR)
+    assert [row["mdn"] for row in site.rows("holds", "list")] == [SECOND]
+    (explained,) = site.rows("explain", THIRD)
+    assert explained["advice"][0].startswith("its last message was only journalled as held")
 
 
 def test_request_that_would_wait_says_so(site):
