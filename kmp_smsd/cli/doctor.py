@@ -82,7 +82,7 @@ def _reports(settings: Settings, wanted: frozenset[str], role: str, *, binds: bo
         return
     intake, dispatch = role != "dispatch", role != "intake"
     if "configuration" in wanted:
-        yield _configuration(config)
+        yield _configuration(config, intake=intake, dispatch=dispatch)
     if "permissions" in wanted:
         yield _permissions(config)
     if "credentials" in wanted:
@@ -105,7 +105,7 @@ def _faulty(faults: Exception) -> Report:
     return Report("configuration", (failure(str(faults), remedy),), CONFIGURATION)
 
 
-def _configuration(config: Config) -> Report:
+def _configuration(config: Config, *, intake: bool, dispatch: bool) -> Report:
     from kmp_smsd.cli.gathering.files import ignored_in
     from kmp_smsd.config.load import PLATFORMS
     from kmp_smsd.diagnosis.files import judge_ignored
@@ -113,9 +113,9 @@ def _configuration(config: Config) -> Report:
 
     directory = config.path.parent / PLATFORMS
     found = [ok(f"{config.path}: SMSCs {_names(config.smsc)}; platforms {_names(config.platforms)}")]
-    if not config.smsc:
+    if intake and not config.smsc:
         found.append(warning("no [smsc.NAME] section is enabled: intake does not start", "add the link to your SMSC"))
-    if not config.platforms:
+    if dispatch and not config.platforms:
         found.append(warning(f"no platform is enabled in {directory}: no key is delivered", "add a file for each"))
     return Report("configuration", (*found, judge_ignored(ignored_in(directory), str(directory))), CONFIGURATION)
 

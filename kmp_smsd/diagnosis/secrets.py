@@ -33,7 +33,7 @@ def judge_secret(secret: SecretFacts) -> Finding:
         return warning(
             f"{secret.option}: not looked at: {file.path}: {file.fault}",
             "run this as root; where a drop-in of the unit loads the credential from elsewhere, run it in the unit:\n"
-            "systemd-run --pty -p LoadCredential=... kmp-smsd doctor",
+            "systemd-run --pty -p LoadCredential=NAME:FILE kmp-smsd doctor",
         )
     if file.mode & (stat.S_IRWXG | stat.S_IRWXO):
         return failure(f"{secret.option}: {file.path} is open to other users", f"chmod 0600 {file.path}")

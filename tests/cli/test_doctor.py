@@ -77,6 +77,16 @@ def test_faulty_configuration_is_told_whole_and_nothing_else_is_tried(site):
     assert "unknown option (did you mean 'hosts'?)" in faults(found["configuration"])[0]
 
 
+def test_role_without_anything_to_do_is_a_warning_for_that_role_alone(site):
+    (site.directory / "platforms.d" / "metering.toml").unlink()
+    code, found = reports(site)
+    assert (code, found["configuration"]["level"]) == (1, "warning")
+    assert "no platform is enabled" in faults(found["configuration"])[0]
+    assert reports(site, "--role", "intake")[0] == 0
+    site.write("kmp-smsd.toml", site.config.read_text() + "enabled = false\n")
+    assert "no [smsc.NAME] section is enabled" in faults(reports(site, "--role", "intake")[1]["configuration"])[0]
+
+
 def test_ignored_files_are_a_warning(site):
     site.write("platforms.d/metering.toml.dpkg-new", "")
     code, found = reports(site)
