@@ -33,6 +33,7 @@ CHECKS = (
     "sandbox",
 )
 ROLES = ("both", "intake", "dispatch")
+BESIDE = ("-wal", "-shm", ".next", ".write", ".schema", ".import")  # the database: log, index and locks
 
 
 @click.command()
@@ -141,13 +142,9 @@ def _permissions(config: Config) -> Report:
     database = config.storage.path
     state = look_at(database.parent)
     found.append(judge_state_directory(state))
-    beside = (database, *sorted(database.parent.glob(f"{database.name}[-.]*")))
-    ours = [path for path in beside if path.name.removeprefix(database.name) in _SHARED_SUFFIXES]
-    found += [judge_database_file(look_at(path), state) for path in ours]
+    beside = [database.with_name(database.name + suffix) for suffix in BESIDE]
+    found += [judge_database_file(look_at(path), state) for path in (database, *filter(os.path.exists, beside))]
     return Report("permissions", tuple(found), NO_PERMISSION)
-
-
-_SHARED_SUFFIXES = frozenset({"", "-wal", "-shm", ".next", ".write", ".schema", ".import"})
 
 
 def _credentials(config: Config, *, intake: bool, dispatch: bool) -> Report:
