@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import socket
 import time
 
@@ -256,3 +258,18 @@ def test_db_check_exits_78_where_the_database_is_untrue(site):
     assert done.exit_code == 78
     assert "[failure] not true that each key that is bound is wanted at one platform: bindings: id 1" in done.stdout
     assert "      -> another program wrote into the database" in done.stdout
+
+
+@pytest.mark.parametrize(("env", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_levels_are_coloured_on_a_terminal_that_wants_it(site, env, coloured):
+    ours, theirs = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"} | env
+    skip = (word for name in (*ELSEWHERE, "integrity") for word in ("--skip", name))
+    process = site.process("doctor", *skip, stdout=theirs, env=environment)
+    os.close(theirs)
+    with process, open(ours, "rb", buffering=0) as terminal:
+        assert (b"\x1b[32m[ok]" in terminal.read(64)) == coloured
+        with contextlib.suppress(OSError):  # as Linux tells the end of a terminal
+            while terminal.read(4096):
+                pass
+    assert process.returncode == 0
