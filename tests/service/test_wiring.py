@@ -79,7 +79,7 @@ password = {{file = "{self.directory}/smsc-north"}}
 
     def load(self):
         secrets = "".join(f'{name} = {{file = "{self.directory}/{file}"}}\n' for name, file in self.secrets.items())
-        storage = SECRETS.replace("[secrets]", f"{self.storage}[secrets]")
+        storage = SECRETS.replace("[storage]\n", f"[storage]\n{self.storage}")
         self.files.write("kmp-smsd.toml", storage + secrets + NUMBERING + self.main)
         return load(self.directory / "kmp-smsd.toml")
 
