@@ -47,19 +47,19 @@ def judge_ignored(paths: Collection[str], directory: str) -> Finding:
     )
 
 
-def judge_state_directory(directory: FileFacts) -> Finding:
+def judge_shared_directory(directory: FileFacts, what: str) -> Finding:
     """Where both roles write: for two users it belongs to their group, and gives that group to new files."""
     path = directory.path
     if directory.fault:
-        return failure(f"state directory {path}: {directory.fault}", "is its volume mounted? systemd-tmpfiles --create")
+        return failure(f"{what} {path}: {directory.fault}", "is its volume mounted? systemd-tmpfiles --create")
     if directory.mode & stat.S_IWOTH:
-        return failure(f"state directory {path} can be written by everybody", f"chmod o-rwx {path}")
+        return failure(f"{what} {path} can be written by everybody", f"chmod o-rwx {path}")
     if directory.mode & stat.S_IWGRP and not directory.mode & stat.S_ISGID:
         return warning(
-            f"state directory {path} does not give its group to new files: one role could not open the other's",
+            f"{what} {path} does not give its group to new files: one role could not open the other's",
             f"chgrp kmp-smsd {path} && chmod 2770 {path}",
         )
-    return ok(f"state directory {path}")
+    return ok(f"{what} {path}")
 
 
 def judge_database_file(file: FileFacts, directory: FileFacts) -> Finding:

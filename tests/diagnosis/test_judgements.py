@@ -11,7 +11,7 @@ from kmp_smsd.diagnosis.files import (
     FileFacts,
     judge_database_file,
     judge_ignored,
-    judge_state_directory,
+    judge_shared_directory,
     judge_trusted,
 )
 from kmp_smsd.diagnosis.finding import Finding, Level, Report, count_of, exit_code, failure, ok, warning
@@ -110,11 +110,14 @@ def test_ignored_files_are_named() -> None:
     [(0o2770, OK), (0o700, OK), (0o755, OK), (0o770, WARNING), (0o2777, FAILURE), (0o703, FAILURE)],
 )
 def test_state_directory_gives_its_group_to_new_files_where_two_users_write(mode: int, level: Level) -> None:
-    assert judge_state_directory(file(stat.S_IFDIR | mode)).level is level
+    assert judge_shared_directory(file(stat.S_IFDIR | mode), "state directory").level is level
 
 
 def test_state_directory_that_is_missing_is_a_failure() -> None:
-    assert judge_state_directory(FileFacts(path="/d", fault="No such file or directory")).level is FAILURE
+    assert (
+        judge_shared_directory(FileFacts(path="/d", fault="No such file or directory"), "state directory").level
+        is FAILURE
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 
 from kmp_smsd.config.models import Storage
 from kmp_smsd.config.sync import Sync
+from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.service import intake as intake_module
 from kmp_smsd.service.housekeeping import DAY_MS, PAUSE_S, STEP_EVERY_S, STEPS_IN_A_ROW, Kept
 from kmp_smsd.service.intake import Intake
@@ -179,6 +180,12 @@ def test_ended_bindings_are_kept_while_a_request_may_come_that_they_make_late(at
     assert len(at.store.bindings.of(MDN)) == 2
     at.step(days=10.1)
     assert len(at.store.bindings.of(MDN)) == 1
+
+
+def test_reload_changes_how_long_they_are_kept(at):
+    at.intake.reconfigure(Sync(remember_days=30), PLAN, SyncPolicy(late_hours=48), {"north": link()})
+    at.pool.run()
+    assert at.intake._housekeeping._kept.ended_bindings_ms == 32 * DAY_MS
 
 
 @pytest.mark.parametrize(("days", "kept_days"), [(1, 17), (400, 400), (0, None)])
