@@ -23,6 +23,7 @@ ROOMS = {
     "importing": {"domain", "vault", "storage"},
     "control": set(),
     "monitoring": {"domain", "prometheus_client"},
+    "diagnosis": {"domain", "storage", "config", "channels"},
     "simulator": {"smpp", "twisted", "zope", "paramiko", "cryptography"},
     "service": {
         *{"smpp", "domain", "vault", "storage", "channels", "config", "importing", "control", "monitoring"},
@@ -30,7 +31,7 @@ ROOMS = {
     },
     "cli": {
         *{"smpp", "domain", "vault", "storage", "channels", "config", "importing", "simulator", "service", "control"},
-        *{"click", "tabulate", "twisted", "zope"},
+        *{"diagnosis", "click", "tabulate", "twisted", "zope"},
     },
 }
 #: What lies beside the rooms.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kmp_smsd.cli.arguments import yes_option
+from kmp_smsd.cli.arguments import json_option, yes_option
 from kmp_smsd.cli.carefully import confirm
 from kmp_smsd.cli.output import count, local_time
 from kmp_smsd.cli.settings import Settings, now_ms
@@ -14,7 +14,7 @@ from kmp_smsd.cli.settings import Settings, now_ms
 
 @click.group()
 def db() -> None:
-    """Create, migrate, back up and restore the database."""
+    """Create, migrate, back up, restore and check the database."""
 
 
 @db.command()
@@ -73,7 +73,7 @@ def restore(settings: Settings, file: Path, other_master_key: bool, yes: bool) -
     else:
         lost = f"{path}, which is missing, will be made of {file}, written {written}."
     confirm(lost, yes=yes)
-    public_half = None if other_master_key else _public_half(settings)
+    public_half = _public_half(settings, must_be_good=not other_master_key)
     done = maintenance.restore(path, file, now_ms(), public_half=public_half, other_master_key=other_master_key)
     click.echo(f"{path}: restored from {file}; {count(done.wanted_again, 'row')} wanted again at the platforms")
     if done.previous is not None:
@@ -83,13 +83,54 @@ def restore(settings: Settings, file: Path, other_master_key: bool, yes: bool) -
         " still have",
         err=True,
     )
+    if done.master_key is not None and done.master_key != public_half:
+        ours = (
+            "there is no good public half here"
+            if public_half is None
+            else f"the configured public half is {public_half}"
+        )
+        click.echo(
+            f"kmp-smsd: its keys need both halves of master key {done.master_key}, and {ours}: put them where [secrets]"
+            " says before you start the roles; 'kmp-smsd doctor' tells whether they fit",
+            err=True,
+        )
 
 
-def _public_half(settings: Settings) -> str | None:
-    """The fingerprint of the configured public half; None where the machine is new and has none yet."""
-    from kmp_smsd.vault.master_key import PublicKey
+@db.command()
+@json_option
+@click.pass_obj
+def check(settings: Settings, as_json: bool) -> None:
+    """Check that the database is whole, and that what it says is true of all its rows. Nothing is written.
+
+    Roles and commands go on. All of the database is read: while its largest table is, the write-ahead log grows by what
+    is written meanwhile. Exits 1 where something is to be looked at, and 78 where the database is damaged or untrue.
+    """
+    from kmp_smsd.cli import findings
+    from kmp_smsd.cli.checking import check_integrity
+    from kmp_smsd.diagnosis.finding import exit_code
+
+    with settings.store() as store:
+        report = check_integrity(store)
+    if as_json:
+        click.echo(findings.as_json(report))
+    else:
+        findings.show(report)
+        findings.show_count([report])
+    raise click.exceptions.Exit(exit_code([report]))
+
+
+def _public_half(settings: Settings, *, must_be_good: bool) -> str | None:
+    """The fingerprint of the configured public half; None where the machine is new and has none yet.
+
+    Raises MasterKeyFileFault where the file `must_be_good` and is not.
+    """
+    from kmp_smsd.vault.master_key import MasterKeyFileFault, PublicKey
 
     try:
         return PublicKey.load(settings.config.secrets.public_key).fingerprint
     except FileNotFoundError:
+        return None
+    except MasterKeyFileFault:
+        if must_be_good:
+            raise
         return None

@@ -33,7 +33,7 @@ class Settings:
         """Open the database of the configuration, for a `with` statement. Raises StoreError and ConfigFaults."""
         from kmp_smsd.storage import open_store
 
-        return open_store(self.config.storage.path)
+        return open_store(self.config.storage.path, self.config.policy)
 
 
 def now_ms() -> int:

@@ -29,6 +29,29 @@ class Storage(Section):
         description="The database file. It is made by `kmp-smsd db migrate` only, and its directory must not be on a "
         "network file system.",
     )
+    journal_days: int = Field(
+        default=400,
+        ge=0,
+        le=36_500,
+        description="Days for which the journal keeps an entry. 0: for ever. What is older goes in small steps while "
+        "intake runs.",
+        json_schema_extra={"role": "intake"},
+    )
+    tallies_days: int = Field(
+        default=800,
+        ge=0,
+        le=36_500,
+        description="Days for which the hourly counts of messages are kept. 0: for ever.",
+        json_schema_extra={"role": "intake"},
+    )
+    ended_bindings_days: int = Field(
+        default=400,
+        ge=0,
+        le=36_500,
+        description="Days for which a binding is kept after its end; longer where something still needs it, and never "
+        "less than `late_hours` and `remember_days` together (docs/storage.rst). 0: for ever.",
+        json_schema_extra={"role": "intake"},
+    )
 
 
 class Secrets(Section):

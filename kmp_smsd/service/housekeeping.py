@@ -4,20 +4,51 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
+from kmp_smsd.config.models import Storage
 from kmp_smsd.service.watching import watch
 from kmp_smsd.storage import Store, StoreUnavailable
+from kmp_smsd.storage.retention import Step
 
 STEP_EVERY_S = 30.0
 DAY_MS = 86_400_000
 REQUESTS_KEPT_MS = 30 * DAY_MS  # of the business system, which may ask again
 ANSWERS_KEPT_MS = DAY_MS  # to a gateway that did not wait for them
+STEPS_IN_A_ROW = 20  # of one kind, where very much is old: as after the first start with a shorter time
+PAUSE_S = 0.5  # between them
+FOR_EVER = Storage(journal_days=0, tallies_days=0, ended_bindings_days=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """For how long what is only kept for people stays, in milliseconds; None: for ever."""
+
+    journal_ms: int | None = None
+    tallies_ms: int | None = None
+    ended_bindings_ms: int | None = None
+
+    @classmethod
+    def by(cls, storage: Storage) -> Kept:
+        """As configured."""
+        return cls(
+            journal_ms=storage.journal_days * DAY_MS or None,
+            tallies_ms=storage.tallies_days * DAY_MS or None,
+            ended_bindings_ms=storage.ended_bindings_days * DAY_MS or None,
+        )
+
+    def with_late(self, needed_ms: int) -> Kept:
+        """The same, but ended bindings stay for at least so long, since a request may come that is late by them."""
+        if self.ended_bindings_ms is None:
+            return self
+        return replace(self, ended_bindings_ms=max(self.ended_bindings_ms, needed_ms))
 
 
 class Housekeeping:
@@ -32,21 +63,28 @@ class Housekeeping:
         reactor: Any,
         *,
         remember_days: int,
+        late_ms: int,
+        storage: Storage,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._pool = pool
         self._reactor = reactor
-        self.remember(remember_days)
+        self._storage = storage
+        self.remember(remember_days, late_ms)
         self._wall = wall
         self._watch = watch(self._tidy, reactor)
 
     def start(self) -> None:
         self._watch.start(STEP_EVERY_S, now=False)
 
-    def remember(self, days: int) -> None:
-        """Remember for so many days from now on."""
+    def remember(self, days: int, late_ms: int) -> None:
+        """Remember for so many days from now on. A request may be late by what ended so long before it (`late_ms`).
+
+        The oldest request that may still come has waited for so many days.
+        """
         self._remember_ms = days * DAY_MS
+        self._kept = Kept.by(self._storage).with_late(late_ms + self._remember_ms)
 
     def stop(self) -> None:
         """Take no further step; the one under way goes on."""
@@ -55,18 +93,37 @@ class Housekeeping:
 
     @inlineCallbacks
     def _tidy(self) -> Any:
-        for step, kept_ms in (
-            (self._store.waiting.expire, self._remember_ms),
-            (self._store.requests.expire, REQUESTS_KEPT_MS),
-            (self._store.submissions.expire, ANSWERS_KEPT_MS),
-            (self._store.erasing.sweep, self._remember_ms),
-        ):
+        try:
+            for step, kept_ms in (
+                (self._store.waiting.expire, self._remember_ms),
+                (self._store.requests.expire, REQUESTS_KEPT_MS),
+                (self._store.submissions.expire, ANSWERS_KEPT_MS),
+                (self._store.erasing.sweep, self._remember_ms),
+            ):
+                if not self._watch.running:
+                    return
+                yield self._in_thread(step, kept_ms)
+            for old, may_stay_ms in (
+                (self._store.retention.journal, self._kept.journal_ms),
+                (self._store.retention.tallies, self._kept.tallies_ms),
+                (self._store.retention.ended_bindings, self._kept.ended_bindings_ms),
+            ):
+                if may_stay_ms is not None:
+                    yield self._delete(old, may_stay_ms)
+        except StoreUnavailable as error:  # the next step finds the same
+            self.log.error("store unavailable: {reason}", event="store_unavailable", reason=str(error))
+
+    @inlineCallbacks
+    def _delete(self, old: Callable[[int], Step], kept_ms: int) -> Any:
+        """Take steps until nothing old is left, but not for so long that other things are never done."""
+        for _ in range(STEPS_IN_A_ROW):
             if not self._watch.running:
                 return
-            before = int(self._wall() * 1000) - kept_ms
-            done: Deferred[int] = deferToThreadPool(self._reactor, self._pool, step, before)
-            try:
-                yield done
-            except StoreUnavailable as error:  # the next step finds the same
-                self.log.error("store unavailable: {reason}", event="store_unavailable", reason=str(error))
+            step: Step = yield self._in_thread(old, kept_ms)
+            if step.done:
                 return
+            yield deferLater(self._reactor, PAUSE_S)
+
+    def _in_thread(self, step: Callable[[int], Any], kept_ms: int) -> Deferred[Any]:
+        before = int(self._wall() * 1000) - kept_ms
+        return deferToThreadPool(self._reactor, self._pool, step, before)

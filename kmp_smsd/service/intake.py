@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from kmp_smsd.config.link import Link
+from kmp_smsd.config.models import Storage
 from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.numbering import NumberingPlan
 from kmp_smsd.domain.outcome import NEVER_AGAIN, Outcome
@@ -25,7 +26,7 @@ from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.domain.shown import masked
 from kmp_smsd.service.busy import Busy
 from kmp_smsd.service.connection import Connection
-from kmp_smsd.service.housekeeping import Housekeeping
+from kmp_smsd.service.housekeeping import FOR_EVER, Housekeeping
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.rate import Bucket, Buckets
 from kmp_smsd.service.reading import Reader
@@ -90,6 +91,8 @@ class Intake(Service):
         links: Mapping[str, Link],
         reactor: Any,
         *,
+        storage: Storage = FOR_EVER,
+        policy: SyncPolicy = SyncPolicy(),  # noqa: B008  # a frozen value
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -108,7 +111,15 @@ class Intake(Service):
         self._pool = ThreadPool(1, 1, name="store")
         self._replier = Replier(store, links, self.in_thread, monotonic=monotonic, wall=wall)
         self._watch = watch(self._look, reactor)
-        self._housekeeping = Housekeeping(store, self._pool, reactor, remember_days=sync.remember_days, wall=wall)
+        self._housekeeping = Housekeeping(
+            store,
+            self._pool,
+            reactor,
+            remember_days=sync.remember_days,
+            late_ms=policy.longest_late_ms,
+            storage=storage,
+            wall=wall,
+        )
         self._looking = False
         self._faults = Repeats()  # of looking
         self._idle: list[Deferred[None]] = []
@@ -139,7 +150,7 @@ class Intake(Service):
             self._senders = Buckets(sync.mdn_burst, sync.mdn_per_minute / 60)
         self._terms, self._sync = terms, sync
         self._replier.reconfigure(links)
-        self._housekeeping.remember(sync.remember_days)
+        self._housekeeping.remember(sync.remember_days, policy.longest_late_ms)
         self.in_thread(self._store.set_policy, policy)
 
     @property

@@ -25,7 +25,8 @@ from kmp_smsd.smpp.pdu import Bind, Message
 from kmp_smsd.smpp.session import SessionSettings
 from kmp_smsd.smpp.submit import SubmitSm
 
-_BIND_COMMANDS = {
+#: How a link binds -> the binds that it tries, in this order.
+BIND_COMMANDS = {
     "transceiver": (CommandId.BIND_TRANSCEIVER,),
     "receiver": (CommandId.BIND_RECEIVER,),
     "pair": (CommandId.BIND_RECEIVER,),
@@ -41,7 +42,7 @@ _WRONG_ACCOUNT = frozenset(  # trying again at once helps nobody, and some SMSCs
     }
 )
 _BUSY = frozenset({CommandStatus.ESME_RSYSERR, CommandStatus.ESME_RTHROTTLED, CommandStatus.ESME_RMSGQFUL})
-_WRONG_MODE = frozenset({CommandStatus.ESME_RINVCMDID, CommandStatus.ESME_RINVBNDSTS, CommandStatus.ESME_RBINDFAIL})
+WRONG_MODE = frozenset({CommandStatus.ESME_RINVCMDID, CommandStatus.ESME_RINVBNDSTS, CommandStatus.ESME_RBINDFAIL})
 
 
 class LinkWord(StrEnum):
@@ -122,8 +123,8 @@ class SmscLink(Service):
         self.monotonic, self.wall = monotonic, wall
         self.log = Logger()
         self.trace = Trace(name, reactor, monotonic)
-        commands = _BIND_COMMANDS[link.bind] if receiver_of_pair is None else (CommandId.BIND_TRANSMITTER,)
-        self._sessions = [_session_settings(link, password, command_id) for command_id in commands]
+        commands = BIND_COMMANDS[link.bind] if receiver_of_pair is None else (CommandId.BIND_TRANSMITTER,)
+        self._sessions = [session_settings(link, password, command_id) for command_id in commands]
         self._receiver_of_pair = receiver_of_pair
         self._transmitter_of_pair: SmscLink | None = None
         if receiver_of_pair is not None:
@@ -375,13 +376,14 @@ def _label(status: int) -> str:
 def _minds_the_mode(failure: BindRefused | BindUnanswered | None) -> bool:
     match failure:
         case BindRefused(command_status=status, nacked=nacked):
-            return nacked or status in _WRONG_MODE
+            return nacked or status in WRONG_MODE
         case BindUnanswered():
             return True
     return False
 
 
-def _session_settings(link: Link, password: str, command_id: CommandId) -> SessionSettings:
+def session_settings(link: Link, password: str, command_id: CommandId) -> SessionSettings:
+    """How a session of `link` binds and waits. Raises ValueError where the password does not fit into a bind."""
     return SessionSettings(
         bind=Bind(
             command_id=command_id,

@@ -56,7 +56,15 @@ def _intake(config: Config, reactor: Any) -> IntakeRole:
     public_half = _public_half(config)
     store = open_store(config.storage.path, config.policy, checkpoint_aside=True)
     _check_public_half(store, config, public_half)
-    intake = Intake(store, config.sync, config.numbering, config.smsc, reactor)
+    intake = Intake(
+        store,
+        config.sync,
+        config.numbering,
+        config.smsc,
+        reactor,
+        storage=config.storage,
+        policy=config.policy,
+    )
     return IntakeRole(config, intake, partial(_links, intake, reactor), reactor)
 
 

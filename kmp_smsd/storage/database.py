@@ -82,6 +82,19 @@ class Database:
             self._checkpoint_when_large()
 
     @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Around statements that are to see one state of the database; they can write nothing. Do not stay in it."""
+        with self.faults():
+            self.connection.execute("PRAGMA query_only = ON")
+            try:
+                self.connection.execute("BEGIN")
+                yield
+            finally:
+                with suppress(sqlite3.Error):
+                    self.connection.execute("ROLLBACK")
+                self.connection.execute("PRAGMA query_only = OFF")
+
+    @contextmanager
     def unreferenced(self) -> Iterator[None]:
         """Around a transaction that deletes rows to which nothing refers: for each, SQLite would search all tables."""
         self.connection.execute("PRAGMA foreign_keys = OFF")

@@ -47,7 +47,7 @@ def write_holds(
                         request.approved_hold is None,
                     ),
                 )
-            elif not _is_full(connection, triple[0]):  # where it is, the request is journalled as held all the same
+            elif not is_full(connection, triple[0]):  # where it is, the request is journalled as held all the same
                 (hold,) = connection.execute(
                     """INSERT INTO holds (received_at, why, elsewhere, occupant, counter, tag, link,
                          reply_to, key, subscriber, app, first_at)
@@ -66,7 +66,8 @@ def write_holds(
     return opened
 
 
-def _is_full(connection: Any, key: int) -> bool:
+def is_full(connection: Any, key: int) -> bool:
+    """Whether no further hold of `key` is opened: so many wait for a person already."""
     (count,) = connection.execute(
         "SELECT count(*) FROM (SELECT 1 FROM holds WHERE key = ? AND state = 'open' LIMIT ?)", (key, HOLDS_PER_KEY)
     ).fetchone()

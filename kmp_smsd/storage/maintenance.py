@@ -38,10 +38,14 @@ class Migrated:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What `restore` did. `previous` is the replaced database, kept beside the new one."""
+    """What `restore` did. `previous` is the replaced database, kept beside the new one.
+
+    `master_key` is the fingerprint of the master key that the restored keys are sealed to; None where there are none.
+    """
 
     wanted_again: int
     previous: Path | None
+    master_key: str | None = None
 
 
 def check_place(path: Path) -> None:
@@ -165,6 +169,7 @@ def restore(
                 (verdict,) = original.execute("PRAGMA integrity_check(1)").fetchone()
                 if verdict != "ok":
                     raise NotPossible(f"{source} is damaged: {verdict}")
+                sealed_to = _master_key(original)
                 if not other_master_key:
                     _check_master_key(original, source, public_half, path)
                 original.execute("VACUUM INTO ?", (str(copy),))
@@ -190,7 +195,7 @@ def restore(
         finally:
             for suffix in ("", "-wal", "-shm", ".next", ".write"):
                 copy.with_name(copy.name + suffix).unlink(missing_ok=True)
-    return Restored(wanted_again, previous)
+    return Restored(wanted_again, previous, sealed_to)
 
 
 @contextmanager

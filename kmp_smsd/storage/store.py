@@ -12,6 +12,7 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.storage.bindings import Bindings
+from kmp_smsd.storage.checking import Checking
 from kmp_smsd.storage.database import open_database
 from kmp_smsd.storage.erasing import Erasing
 from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
@@ -26,10 +27,13 @@ from kmp_smsd.storage.outbox import Outbox
 from kmp_smsd.storage.renumbering import Renumbering
 from kmp_smsd.storage.replies import Replies
 from kmp_smsd.storage.requests import Requests
+from kmp_smsd.storage.retention import Retention
 from kmp_smsd.storage.routes import Routes
 from kmp_smsd.storage.settling import Settling
 from kmp_smsd.storage.submissions import Submissions
 from kmp_smsd.storage.subscribers import Registrations
+from kmp_smsd.storage.tracing import Tracing
+from kmp_smsd.storage.trying import Trial, try_out
 from kmp_smsd.storage.waiting import Waiting
 
 
@@ -48,6 +52,7 @@ class Store:
             check_schema(self._database.connection, path)
             self._opened = opened.pop_all()
         self.bindings = Bindings(self._database)
+        self.checking = Checking(self._database)
         self.erasing = Erasing(self._database)
         self.figures = Figures(self._database)
         self.holds = Holds(self._database)
@@ -59,9 +64,12 @@ class Store:
         self.renumbering = Renumbering(self._database)
         self.requests = Requests(self._database)
         self.replies = Replies(self._database)
+        self.retention = Retention(self._database)
         self.routes = Routes(self._database)
         self.submissions = Submissions(self._database)
+        self.tracing = Tracing(self._database)
         self.waiting = Waiting(self._database)
+        self._policy = policy
         self._settling = Settling(self._database, policy, self.journal)
 
     def __enter__(self) -> Store:
@@ -79,6 +87,10 @@ class Store:
     def settle(self, messages: Sequence[SyncRequest | Unfit], now: int) -> list[Outcome]:
         """Decide and write a batch in one transaction; see Settling.settle. Raises StoreUnavailable."""
         return self._settling.settle(messages, now)
+
+    def try_out(self, request: SyncRequest, now: int) -> Trial:
+        """Say what `settle` would make of a request at `now`; writes nothing. Raises StoreUnavailable."""
+        return try_out(self._database, self._policy, request, now)
 
     def settle_again(self, now: int) -> list[Outcome]:
         """Decide again what commands marked and what waits for keys that arrived; see Settling.settle_again.

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from kmp_smsd.storage.outbox import Reject
-from kmp_smsd.vault.master_key import create
+from kmp_smsd.vault.master_key import PublicKey, create
 from tests.cli.site import FIRST, SECOND, THIRD, Site, until
 
 
@@ -336,11 +336,25 @@ def test_a_backup_of_another_installation_is_restored_only_where_that_is_said(si
     (site.directory / "moved").rename(site.directory / "master.pub")
     site.database.unlink()
     assert "the configured public half is " in site.refused("db", "restore", str(copy), "--yes")[1]
-    site.ok("db", "restore", str(copy), "--yes", "--other-master-key")
+    told = site.ok("db", "restore", str(copy), "--yes", "--other-master-key")
+    theirs, ours = (PublicKey.load(one.directory / "master.pub").fingerprint for one in (other, site))
+    assert f"its keys need both halves of master key {theirs}, and the configured public half is {ours}" in told
     site.link(1)
     code, told = site.refused("intake", "--log-level", "error")
     assert code == 78
     assert "correct [storage] path or [secrets] public_key, or restore this installation's backup" in told
+
+
+def test_a_backup_says_which_master_key_it_needs_and_so_does_its_restoring_on_a_new_machine(site, tmp_path_factory):
+    site.ready("K1")
+    needed = PublicKey.load(site.directory / "master.pub").fingerprint
+    copy = site.directory / "copy.db"
+    assert f"who restores it needs the private half of master key {needed}" in site.ok("db", "backup", str(copy))
+    new = Site(tmp_path_factory.mktemp("new"))
+    told = new.ok("db", "restore", str(copy), "--yes")
+    assert f"its keys need both halves of master key {needed}, and there is no good public half here" in told
+    (new.directory / "master.pub").write_bytes((site.directory / "master.pub").read_bytes())
+    assert "its keys need" not in new.ok("db", "restore", str(copy), "--yes")
 
 
 def test_a_number_that_left_the_numbering_plan_can_still_be_seen_and_ended(site):

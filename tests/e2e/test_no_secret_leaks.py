@@ -79,6 +79,15 @@ def test_no_secret_is_in_any_file_or_log(tmp_path, monkeypatch):
             ("journal", "list"),
         ):
             said += [carrier.command(*words).stdout, carrier.command(*words, "--json").stdout]
+        for words in (
+            ("doctor", "--bind"),
+            ("explain", mdn),
+            ("explain", terminals[0][0], "--json"),
+            ("simulate", mdn, f"K1:{key}"),
+        ):
+            done = carrier.command(*words, check=False)
+            assert done.stdout
+            said.append(done.stdout + done.stderr)
         for role in carrier.roles:
             assert role.stop() == 0
         logs = ["".join(role.said) for role in carrier.roles]

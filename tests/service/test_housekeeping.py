@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import pytest
 
+from kmp_smsd.config.models import Storage
 from kmp_smsd.config.sync import Sync
+from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.service import intake as intake_module
-from kmp_smsd.service.housekeeping import DAY_MS, STEP_EVERY_S
+from kmp_smsd.service.housekeeping import DAY_MS, PAUSE_S, STEP_EVERY_S, STEPS_IN_A_ROW, Kept
 from kmp_smsd.service.intake import Intake
-from kmp_smsd.storage import StoreUnavailable, open_store
+from kmp_smsd.storage import StoreUnavailable, open_store, retention
 from kmp_smsd.storage.maintenance import migrate
 from tests.service.by_hand import MDN, PLAN, PoolByHand, ReactorByHand, SmscByHand, alarms, finished, link, mo
-from tests.storage.stock import import_keys, register
+from tests.storage.stock import confirm_all, import_keys, register, settle, sync
 
 NOW_S = 1_732_380_000.0
 OTHER = "8613900000002"
@@ -30,6 +32,7 @@ class At:
             PLAN,
             {"north": link()},
             self.reactor,
+            storage=Storage(journal_days=30, tallies_days=60, ended_bindings_days=1),
             monotonic=self.reactor.seconds,
             wall=lambda: NOW_S + self.later_s + self.reactor.seconds(),
         )
@@ -112,3 +115,85 @@ def test_intake_that_ends_keeps_house_no_more(at):
     assert ended.called
     at.reactor.advance(10 * STEP_EVERY_S)
     assert at.pool.waiting() == []
+
+
+def journal(at, entries):
+    """Let `entries` be journalled, an hour apart."""
+    register(at.store, MDN, "meter")
+    for hour in range(entries):
+        settle(at.store, sync(MDN, "KEY-1"), now=int(NOW_S * 1000) + hour * 3_600_000)
+
+
+def test_journal_and_tallies_go_when_they_are_old(at):
+    journal(at, 2)
+    at.step(days=29)
+    assert len(at.store.journal.listing(limit=10)) == 2
+    at.step(days=31)
+    assert len(at.store.journal.listing(limit=10)) == 1  # the newest stays
+    assert at.store.journal.tallies() != []
+    at.step(days=61)
+    assert at.store.journal.tallies() == []
+
+
+def test_batches_pass_between_steps_of_deleting_which_pause(at, monkeypatch):
+    monkeypatch.setattr(retention, "RETENTION_ROWS", 1)
+    journal(at, 4)
+    at.step(days=31)
+    assert len(at.store.journal.listing(limit=10)) == 3
+    at.say(mo(9))
+    assert len(at.store.journal.listing(limit=10)) == 4
+    at.reactor.advance(PAUSE_S)
+    at.pool.run()
+    assert len(at.store.journal.listing(limit=10)) == 3
+
+
+def test_so_much_is_old_that_other_things_are_done_in_between(at, monkeypatch):
+    monkeypatch.setattr(retention, "RETENTION_ROWS", 1)
+    journal(at, STEPS_IN_A_ROW + 9)
+    at.step(days=31)
+    for _ in range(STEPS_IN_A_ROW + 3):
+        at.reactor.advance(PAUSE_S)
+        at.pool.run()
+    assert len(at.store.journal.listing(limit=100)) == 9
+
+
+def test_intake_that_ends_takes_no_step_after_the_pause(at, monkeypatch):
+    monkeypatch.setattr(retention, "RETENTION_ROWS", 1)
+    journal(at, 3)
+    at.step(days=31)
+    assert finished(at.intake.finish(), at.pool).called
+    at.reactor.advance(PAUSE_S)
+    assert at.pool.waiting() == []
+
+
+def test_ended_bindings_are_kept_while_a_request_may_come_that_they_make_late(at):
+    """One that has waited for 7 days, and is late by what was superseded 3 days before it."""
+    at.store.routes.set({"meter": "metering"})
+    import_keys(at.store, "KEY-1", "KEY-2")
+    register(at.store, MDN, "meter")
+    now = int(NOW_S * 1000)
+    settle(at.store, sync(MDN, "KEY-1"), now=now)
+    at.store.bindings.withdraw(MDN, "meter", now)
+    settle(at.store, sync(MDN, "KEY-1", received_at=now + 1), now=now + 1)
+    confirm_all(at.store, now=now + 1)
+    at.step(days=9.9)
+    assert len(at.store.bindings.of(MDN)) == 2
+    at.step(days=10.1)
+    assert len(at.store.bindings.of(MDN)) == 1
+
+
+def test_reload_changes_how_long_they_are_kept(at):
+    at.intake.reconfigure(Sync(remember_days=30), PLAN, SyncPolicy(late_hours=48), {"north": link()})
+    at.pool.run()
+    assert at.intake._housekeeping._kept.ended_bindings_ms == 32 * DAY_MS
+
+
+@pytest.mark.parametrize(("days", "kept_days"), [(1, 17), (400, 400), (0, None)])
+def test_ended_bindings_are_kept_for_the_longest_of_what_is_configured(days, kept_days):
+    kept = Kept.by(Storage(ended_bindings_days=days)).with_late(17 * DAY_MS)
+    assert kept.ended_bindings_ms == (None if kept_days is None else kept_days * DAY_MS)
+
+
+def test_journal_and_tallies_are_kept_for_ever_where_that_is_said():
+    kept = Kept.by(Storage(journal_days=0, tallies_days=0))
+    assert (kept.journal_ms, kept.tallies_ms) == (None, None)

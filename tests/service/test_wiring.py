@@ -21,6 +21,7 @@ from kmp_smsd.service import intake as intake_module
 from kmp_smsd.service import reloading as reloading_module
 from kmp_smsd.service import wiring
 from kmp_smsd.service.dispatch_role import DispatchRole
+from kmp_smsd.service.housekeeping import DAY_MS, Kept
 from kmp_smsd.service.intake_role import IntakeRole, NothingToDo
 from kmp_smsd.service.role import Role
 from kmp_smsd.service.wiring import make_service
@@ -59,7 +60,7 @@ class Site:
         migrate(self.database)
         (directory / "control").mkdir()
         self.secrets = {"master_key": "master-key", "ssh_identity": "ssh-identity"}
-        self.main = ""
+        self.storage = self.main = ""
         self.smsc()
 
     def smsc(self, options=""):
@@ -78,7 +79,8 @@ password = {{file = "{self.directory}/smsc-north"}}
 
     def load(self):
         secrets = "".join(f'{name} = {{file = "{self.directory}/{file}"}}\n' for name, file in self.secrets.items())
-        self.files.write("kmp-smsd.toml", SECRETS + secrets + NUMBERING + self.main)
+        storage = SECRETS.replace("[storage]\n", f"[storage]\n{self.storage}")
+        self.files.write("kmp-smsd.toml", storage + secrets + NUMBERING + self.main)
         return load(self.directory / "kmp-smsd.toml")
 
     def make(self, *roles):
@@ -258,6 +260,15 @@ def test_intake_decides_by_the_policy_of_the_configuration(site, made):
     register(store, mdn(2), "meter")
     assert store.settle([sync(mdn(1), "KEY-1"), sync(mdn(2), "KEY-1")], 0) == [Outcome.BOUND, Outcome.REFUSED]
     assert role.intake._sync.batch_max == 7
+
+
+def test_what_is_old_goes_as_the_configuration_says(site, made):
+    site.secret("smsc-north", "secret")
+    site.storage = "journal_days = 3\ntallies_days = 0\nended_bindings_days = 1\n"
+    site.main += "[sync]\nlate_hours = 24\nremember_days = 2\n"
+    (role,) = made(Role.INTAKE)
+    kept = Kept(journal_ms=3 * DAY_MS, tallies_ms=None, ended_bindings_ms=3 * DAY_MS)
+    assert role.intake._housekeeping._kept == kept
 
 
 def test_pair_has_a_transmitter_that_its_replies_leave_by(site, made):

@@ -15,6 +15,7 @@ from kmp_smsd.storage.subscribers import Registration
 
 NOW = 1_732_380_000_000
 HOUR = 3_600_000
+LATER = NOW + 1_000 * HOUR
 FINGERPRINT = "5f" * 16
 
 A, B, C = "8613900000001", "8613900000002", "8613900000003"

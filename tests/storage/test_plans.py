@@ -142,7 +142,19 @@ def replying(store: Store) -> None:
     store.replies.sweep(NOW + 100_000_000)
 
 
-@pytest.mark.parametrize("work", [replying, intake, dispatch, status, endings, business, importing, erasing])
+def retention(store: Store) -> None:
+    store.settle([sync(A, "k1"), sync(B, "k2"), sync(B, "k3")], NOW)
+    store.bindings.withdraw(A, "meter", NOW)
+    settle(store, sync(A, "k1"))
+    confirm_all(store)
+    unfit = Unfit(outcome=Outcome.MALFORMED, mdn=C, received_at=NOW, link="north")
+    store.settle([unfit], NOW + 3_600_000)
+    assert store.retention.journal(NOW + 1).deleted
+    assert store.retention.tallies(NOW + 3_600_000).deleted
+    assert store.retention.ended_bindings(NOW + 1).deleted
+
+
+@pytest.mark.parametrize("work", [replying, intake, dispatch, status, endings, business, importing, erasing, retention])
 def test_no_statement_walks_a_large_table(tmp_path: Path, work: Callable[[Store], None]) -> None:
     path = tmp_path / "kmp.db"
     migrate(path)

@@ -880,6 +880,10 @@ class Life(RuleBasedStateMachine):
             now[place] = max(row["wanted_version"], now.get(place, 0))
         assert all(version >= self.highest.get(place, 0) for place, version in now.items())
 
+    @invariant()
+    def the_database_checks_as_true(self) -> None:
+        assert [one for one in self.store.checking.check() if one.count] == []
+
     def teardown(self) -> None:
         """In the end every platform holds exactly what is wanted there."""
         if not hasattr(self, "store"):

@@ -1,0 +1,89 @@
+"""Secrets, as the role that needs them would read them, and the fingerprints of the master key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from kmp_smsd.channels.options import SecretRef
+from kmp_smsd.cli.gathering.files import look_at
+from kmp_smsd.config.load import Config
+from kmp_smsd.config.secrets import SecretUnavailable, read_password, read_secret
+from kmp_smsd.diagnosis.secrets import MasterKeyFacts, SecretFacts
+from kmp_smsd.vault.master_key import MasterKey, MasterKeyFileFault, PublicKey
+
+LOADED_FROM = Path("/etc/kmp-smsd/credentials")  # by the units of the package
+
+
+def here(ref: SecretRef) -> SecretRef:
+    """Where a secret is found by whoever runs this: outside a unit, a credential is the file that the unit loads."""
+    if ref.credential is None or "CREDENTIALS_DIRECTORY" in os.environ:
+        return ref
+    # LoadCredential= of a directory makes DIRECTORY_FILE of each file in it
+    paths = [LOADED_FROM / ref.credential, LOADED_FROM / ref.credential.replace("_", "/", 1)]
+    return SecretRef(file=next((path for path in paths if os.access(path, os.F_OK)), paths[0]))
+
+
+def is_closed_to_us(ref: SecretRef) -> bool:
+    """Whether it is a credential whose unit this is not, and whose file we may not read: nothing is wrong with that."""
+    found = here(ref)
+    return found != ref and found.file is not None and not os.access(found.file, os.R_OK)
+
+
+def secrets_of(config: Config, *, intake: bool, dispatch: bool) -> Iterator[SecretFacts]:
+    """Each secret that these roles read."""
+    if intake:
+        for name, link in config.smsc.items():
+            yield _secret(f"[smsc.{name}] password", link.password, lambda link=link: read_password(link))  # type: ignore[misc]
+    if dispatch:
+        own: list[tuple[str, SecretRef | None]] = [
+            ("[secrets] master_key", config.secrets.master_key),
+            ("[secrets] ssh_identity", config.secrets.ssh_identity),
+            *((f"[channel] identity of {name}", one.channel.identity) for name, one in config.platforms.items()),
+        ]
+        for option, ref in own:
+            if ref is not None:
+                yield _secret(option, ref, lambda ref=ref: read_secret(ref))  # type: ignore[misc]
+        if config.secrets.master_key is None:
+            yield SecretFacts(option="[secrets] master_key", fault="is missing: dispatch needs the private half")
+
+
+def master_key_of(config: Config, in_database: str | None, *, dispatch: bool) -> MasterKeyFacts:
+    """The fingerprints of both halves, as far as they can be read here; `in_database` is that of its keys."""
+    public, public_fault = _fingerprint(lambda: PublicKey.load(config.secrets.public_key).fingerprint)
+    private: str | None = None
+    private_fault = ""
+    ref = config.secrets.master_key
+    if dispatch and ref is not None and not is_closed_to_us(ref):
+        private, private_fault = _fingerprint(
+            lambda: MasterKey.parse(read_secret(here(ref)), "[secrets] master_key").fingerprint
+        )
+    return MasterKeyFacts(
+        public=public,
+        public_fault=public_fault,
+        private=private,
+        private_fault=private_fault,
+        database=in_database,
+    )
+
+
+def _secret(option: str, ref: SecretRef, read: Callable[[], object]) -> SecretFacts:
+    found = here(ref)
+    if found != ref:
+        assert found.file is not None
+        return SecretFacts(option=option, loaded_from=look_at(found.file))
+    try:
+        read()
+    except SecretUnavailable as error:
+        return SecretFacts(option=option, fault=str(error))
+    return SecretFacts(option=option)
+
+
+def _fingerprint(read: Callable[[], str]) -> tuple[str | None, str]:
+    try:
+        return read(), ""
+    except (SecretUnavailable, MasterKeyFileFault) as error:
+        return None, str(error)
+    except OSError as error:
+        return None, f"{error.filename}: {error.strerror}"

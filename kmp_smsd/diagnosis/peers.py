@@ -1,0 +1,144 @@
+"""Whether SMSCs and platforms are reached."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kmp_smsd.diagnosis.finding import Finding, Level, failure, ok, warning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """One host of a peer, HOST:PORT. A step that was not taken has neither result nor fault."""
+
+    host: str
+    addresses: tuple[str, ...] = ()
+    lookup_fault: str = ""
+    connected: bool = False
+    connect_fault: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BindFacts:
+    """A bind that was tried: `status` is the SMSC's answer (0: bound), None with a `fault` where it gave none."""
+
+    host: str
+    how: str  # such as bind_transceiver
+    status: int | None = None
+    status_name: str = ""
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeFacts:
+    """What came of a connection to a platform's host, hellos included; `fault` is '' where all is good."""
+
+    host: str
+    fault: str = ""
+    receiver: str = ""
+    fingerprint: str = ""
+
+
+ALREADY_BOUND, WRONG_PASSWORD, WRONG_SYSTEM_ID, BIND_FAILED = 0x05, 0x0E, 0x0F, 0x0D
+
+_BIND_REMEDIES = {
+    WRONG_PASSWORD: "compare the password in [smsc.NAME] password with what the SMSC's operator issued",
+    WRONG_SYSTEM_ID: "compare [smsc.NAME] system_id with what the SMSC's operator issued",
+    BIND_FAILED: "ask the SMSC's operator: account, our address, and which kinds of bind it allows (option bind)",
+}
+
+
+def judge_smsc(hosts: Sequence[HostFacts]) -> list[Finding]:
+    """A link works as long as one of its hosts does; what it carries is in clear."""
+    found = [_judge_host(host) for host in hosts]
+    if any(host.connected for host in hosts):
+        found = [_softened(one) for one in found]
+    public = sorted({address for host in hosts for address in host.addresses if is_public(address)})
+    if public:
+        found.append(
+            warning(
+                f"the SMSC's address is public ({', '.join(public)}) and SMPP is in clear: passwords, numbers and key"
+                " IDs can be read and forged on the way",
+                "reach it through a VPN or stunnel: conf/stunnel-smsc.conf, docs/security.rst",
+            )
+        )
+    return found
+
+
+def judge_bind(bind: BindFacts) -> Finding:
+    """The answer to a real bind."""
+    if bind.status == 0:
+        return ok(f"{bind.host}: {bind.how} was accepted, and unbound again")
+    if bind.status == ALREADY_BOUND:
+        return warning(
+            f"{bind.host}: {bind.how} was refused, since we are bound already",
+            "nothing, if intake runs: this SMSC allows one bind, and it is taken",
+        )
+    if bind.status is None:
+        return failure(f"{bind.host}: {bind.how}: {bind.fault}", "ask the SMSC's operator what it saw of this bind")
+    remedy = _BIND_REMEDIES.get(bind.status, "ask the SMSC's operator what this status means there")
+    return failure(f"{bind.host}: {bind.how} was refused with {bind.status_name}", remedy)
+
+
+def judge_receipt(last_success_at: int | None, now: int) -> Finding:
+    """The last receipt, by which the platform proved that it holds a key; times in Unix milliseconds.
+
+    None is asked for here: that would take a key, and leave a record at the platform for a number that has none.
+    """
+    if last_success_at is None:
+        return ok("it has confirmed nothing yet")
+    return ok(f"its last receipt came {max(0, now - last_success_at) // 60_000:,} minutes ago")
+
+
+def judge_platform(name: str, probes: Sequence[ProbeFacts]) -> list[Finding]:
+    """A platform works as long as one of its hosts does."""
+    found = [_judge_probe(name, probe) for probe in probes]
+    if any(not probe.fault for probe in probes):
+        found = [_softened(one) for one in found]
+    return found
+
+
+def is_public(address: str) -> bool:
+    """Whether the address is one of the Internet: neither private nor of this machine."""
+    return ipaddress.ip_address(address.partition("%")[0]).is_global
+
+
+def _judge_host(host: HostFacts) -> Finding:
+    if host.lookup_fault:
+        return failure(
+            f"{host.host}: its name is not resolved: {host.lookup_fault}",
+            "mend the name server (/etc/resolv.conf), or write the address",
+        )
+    if host.connect_fault:
+        return failure(
+            f"{host.host}: no connection: {host.connect_fault}",
+            "is the SMSC up, and does a firewall or the unit's IPAddressAllow= let us through?",
+        )
+    return ok(f"{host.host}: connected")
+
+
+def _judge_probe(name: str, probe: ProbeFacts) -> Finding:
+    if not probe.fault:
+        return ok(f"{probe.host}: {probe.receiver} answers, host key {probe.fingerprint}")
+    return failure(probe.fault, _probe_remedy(name, probe.fault))
+
+
+def _probe_remedy(name: str, fault: str) -> str:
+    if "host key" in fault:
+        return (
+            f"ask the platform's administrator for the fingerprint of its host key, compare it with\n"
+            f"kmp-smsd platforms trust {name}\n"
+            "and pin the new key only where they are the same"
+        )
+    if "refused our login" in fault:
+        return "have the platform's administrator put our public key into authorized_keys of that user"
+    if "identity" in fault:
+        return "give [secrets] ssh_identity an unencrypted Ed25519, ECDSA or RSA key"
+    return f"is the host up, does a firewall let us through, and is kmp-receive there? kmp-smsd platforms test {name}"
+
+
+def _softened(finding: Finding) -> Finding:
+    """A fault of one of several hosts: the others do its work."""
+    return warning(finding.sentence, finding.remedy) if finding.level is Level.FAILURE else finding

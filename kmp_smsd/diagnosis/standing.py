@@ -1,0 +1,214 @@
+"""How it stands with a number, and what to do now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kmp_smsd.diagnosis.meanings import meaning
+from kmp_smsd.diagnosis.number import Number, Row
+from kmp_smsd.domain.outcome import Outcome
+
+_NOTHING_LEFT = (Outcome.MALFORMED, Outcome.NOT_FOR_US, Outcome.ERROR)  # of a message that ended so
+
+
+def standing(number: Number) -> list[str]:
+    """The present state, one sentence for each thing."""
+    return list(_standing(number))
+
+
+def advice(number: Number) -> list[str]:
+    """What to do now, the most urgent first; never empty."""
+    return list(dict.fromkeys(_advice(number))) or [_nothing_to_do(number)]
+
+
+def _standing(number: Number) -> Iterator[str]:
+    if number.known is None:
+        yield "nothing is known of this number"
+        return
+    if number.known["erasing_at"] is not None:
+        yield "the number is being erased"
+    elif not number.registrations:
+        yield "it has no registration"
+    bound = {row["app_id"]: row for row in number.bound}
+    for row in number.registrations:
+        binding = bound.get(row["app_id"])
+        if binding is None:
+            yield f"{row['app_id']}: no key is bound"
+        else:
+            yield f"{row['app_id']}: key {binding['key_id']} (KCV {binding['kcv']}) is bound"
+    for row in number.outbox:
+        if row["platform"] or row["key_id"]:  # nothing is wanted at no platform
+            yield f"{row['app_id']}: {_delivery(row)}"
+    for row in number.waiting:
+        yield f"a request with key {row['key_id']} waits, since it was {row['outcome']}"
+    for row in number.holds:
+        if row["state"] in ("open", "refused"):
+            decision = "refused by a person" if row["state"] == "refused" else "waits for a person"
+            yield f"hold {row['hold']}, key {row['key_id']} for {row['app_id']}, {decision}: {row['why']}"
+    for row in number.replies:
+        if row["state"] in ("waiting", "sending"):
+            yield f"the reply for key {row['key_id']} is {row['state']}"
+
+
+def _delivery(row: Row) -> str:
+    what = f"key {row['key_id']}" if row["key_id"] else "the withdrawal"
+    at = f"platform {row['platform']}" if row["platform"] else "no platform"
+    version = f"version {row['wanted_version']}"
+    if row["wanted_version"] == row["confirmed_version"]:
+        return (
+            f"{at} has confirmed {what} ({version})" if row["key_id"] else f"{at} has confirmed that it holds nothing"
+        )
+    error = f": {row['error']}" if row["error"] else ""
+    if row["wanted_version"] == row["rejected_version"]:
+        return f"{at} rejected {what} ({version}){error}"
+    if not row["platform"]:
+        return f"{what} waits, since dispatch knows no platform for the app"
+    tries = f" after {row['attempts']:,} tries" if row["attempts"] else ""
+    return f"{what} ({version}) is not confirmed by {at} yet{tries}{error}"
+
+
+def _advice(number: Number) -> Iterator[str]:
+    mdn = number.mdn
+    if number.known is None:
+        yield from _unknown(number)
+        return
+    if number.known["erasing_at"] is not None:
+        yield f"nothing; what the erasure waits for is told by: kmp-smsd subscribers erase {mdn}"
+        return
+    if not number.registrations:
+        bound_by_itself = "; what waits is decided again by itself then" if number.waiting else ""
+        yield f"register it: kmp-smsd registrations add {mdn} APP{bound_by_itself}"
+    for row in number.holds:
+        yield from _hold(row)
+    for row in number.waiting:
+        yield from _waiting(number, row)
+    for row in number.outbox:
+        yield from _undelivered(number, row)
+    yield from _last_message(number)
+
+
+def _unknown(number: Number) -> Iterator[str]:
+    if not number.is_legal:
+        yield (
+            f"+{number.mdn} is no number of the numbering plan, so its messages end as invalid_mdn and are only"
+            " counted: add its range to [numbering]; 'kmp-smsd doctor' shows which ranges are refused"
+        )
+        return
+    yield (
+        f"if it should be served: kmp-smsd registrations add {number.mdn} APP"
+        " (it was never registered and no message of it was kept, or it has been erased)"
+    )
+    yield (
+        "if its terminal did send: see with 'kmp-smsd doctor' whether its SMSC is reached, and whether that writes"
+        " numbers in another form"
+    )
+
+
+def _hold(row: Row) -> Iterator[str]:
+    hold, key, app = row["hold"], row["key_id"], row["app_id"]
+    if row["state"] == "open" and row["deciding"]:
+        yield f"hold {hold} is approved and intake has not decided it yet: is intake running?"
+    elif row["state"] == "open":
+        ends = _what_ends(row)
+        yield (
+            f"decide hold {hold}: 'kmp-smsd holds approve {hold}' binds key {key} for {app}{ends};"
+            f" 'kmp-smsd holds refuse {hold}' refuses it"
+        )
+    elif row["state"] == "refused":
+        yield (
+            f"key {key} is refused for {app} since a person refused hold {hold}, until what stood in its way ends;"
+            " to admit it, withdraw that: 'kmp-smsd bindings withdraw'"
+        )
+
+
+def _what_ends(row: Row) -> str:
+    ends = []
+    if row["key_bound_at_mdn"]:
+        ends.append(f"its binding to {row['key_bound_at_mdn']} for {row['key_bound_at_app']}")
+    if row["here_bound_key_id"]:
+        ends.append(f"the binding of key {row['here_bound_key_id']} here")
+    return f" and ends {' and '.join(ends)}" if ends else ""
+
+
+def _waiting(number: Number, row: Row) -> Iterator[str]:
+    key, outcome = row["key_id"], Outcome(row["outcome"])
+    if row["again_at"] == 0:
+        yield f"the request with key {key} is to be decided again: is intake running?"
+    elif outcome is Outcome.UNKNOWN_KEY:
+        yield (
+            f"import the key {key} ('kmp-smsd keys import'): it is bound by itself then; if no vendor has it, the"
+            " terminal sends a wrong key ID"
+        )
+    elif outcome is Outcome.KEY_NOT_USABLE:
+        yield _unusable_key(number, key)
+    elif outcome is Outcome.APP_NOT_REGISTERED and number.registrations:
+        app = row["app_id"] or "APP"
+        yield f"register the app that the terminal or its key means: kmp-smsd registrations add {number.mdn} {app}"
+    elif outcome is Outcome.APP_REQUIRED:
+        yield meaning(outcome, "").remedy
+
+
+def _unusable_key(number: Number, key: str) -> str:
+    state = number.keys.get(key)
+    if state == "suspended":
+        return f"key {key} is suspended: 'kmp-smsd keys resume {key}' binds it by itself"
+    if state == "live":
+        return f"key {key} is outside its validity ('kmp-smsd keys show {key}'): it is bound by itself when that begins"
+    return f"key {key} is {state or 'gone'} for good: the terminal needs another key"
+
+
+def _undelivered(number: Number, row: Row) -> Iterator[str]:
+    if row["wanted_version"] == row["confirmed_version"]:
+        return
+    name, app = row["platform"], row["app_id"]
+    if not name and app in number.routes:
+        yield f"the file of platform {number.routes[app]} names the app {app}, and dispatch has not read it: start it"
+    elif not name:
+        yield f"name the app {app} in a file of platforms.d, then restart dispatch"
+    elif name not in number.configured:
+        yield (
+            f"platform {name} has no enabled file in platforms.d: put it back and restart dispatch; where it is"
+            f" gone for good: 'kmp-smsd platforms forget {name}'"
+        )
+    elif row["wanted_version"] == row["rejected_version"]:
+        yield (
+            f"ask the administrator of {name} why it rejected this"
+            f"{': ' + row['error'] if row['error'] else ''}; then kmp-smsd outbox retry --mdn {number.mdn}"
+        )
+    elif row["key_id"] and number.keys.get(row["key_id"]) == "suspended":
+        yield f"key {row['key_id']} is suspended and is not delivered: kmp-smsd keys resume {row['key_id']}"
+    elif row["attempts"] or number.platforms.get(name, {}).get("last_error"):
+        yield (
+            f"platform {name} does not take it: 'kmp-smsd platforms test {name}' tells why; once it works, it is"
+            f" delivered by itself, at once with 'kmp-smsd outbox retry --platform {name}'"
+        )
+    else:
+        yield f"platform {name} has not been tried yet: is dispatch running?"
+
+
+def _last_message(number: Number) -> Iterator[str]:
+    """Of the newest message, where it left nothing behind that says what is missing."""
+    if number.journal:
+        row = max(number.journal, key=lambda one: one["entry"])
+        outcome = Outcome(row["outcome"])
+        if outcome in _NOTHING_LEFT:
+            yield f"its last message was {outcome.value}: {meaning(outcome, '').remedy}"
+        elif outcome is Outcome.HELD and all(hold["key_id"] != row["key_id"] for hold in number.holds):
+            yield (
+                f"its last message was only journalled as held: so many holds of key {row['key_id']} wait for a person"
+                " that no further one is opened; decide those ('kmp-smsd holds list'), then let the terminal send again"
+            )
+        elif outcome is Outcome.KEY_NOT_USABLE and not number.waiting:
+            yield _unusable_key(number, row["key_id"])
+    elif number.registrations and not number.bindings and not number.holds and not number.waiting:
+        told = "no message of it is in the journal" if number.searched.whole else "no message of it was found"
+        yield (
+            f"{told}: let the terminal send again (restart it), and see with 'kmp-smsd doctor' whether its SMSC is"
+            " reached"
+        )
+
+
+def _nothing_to_do(number: Number) -> str:
+    if number.bound:
+        return "nothing: what is bound is at its platform"
+    return "nothing: it is registered, and its terminal's next message is bound"

@@ -1,0 +1,275 @@
+"""`doctor` on one installation: the order of its checks, what it leaves out, and its exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import socket
+import time
+
+import pytest
+
+from kmp_smsd.cli.doctor import CHECKS
+from kmp_smsd.cli.gathering import secrets
+from kmp_smsd.cli.gathering.machine import is_synchronized, room_beside, sandbox
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.request import Unfit
+from kmp_smsd.vault.master_key import create
+from tests.cli.site import FIRST, Site
+
+#: What depends on the machine that the tests run on, and what takes the network.
+ELSEWHERE = ("clock", "platforms", "sandbox", "database")
+
+
+def reports(site: Site, *words: str, skip: tuple[str, ...] = ELSEWHERE, **env: str) -> tuple[int, dict[str, dict]]:
+    done = site.run("doctor", *(word for name in skip for word in ("--skip", name)), *words, "--json", **env)
+    assert done.stderr == ""
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return done.exit_code, {line["check"]: line for line in lines}
+
+
+def faults(report: dict) -> list[str]:
+    return [one["sentence"] for one in report["findings"] if one["level"] != "ok"]
+
+
+@pytest.fixture
+def site(site: Site) -> Site:
+    site.ready("K1")
+    site.write("ssh-identity", "a key").chmod(0o600)
+    listener = socket.create_server(("127.0.0.1", 0))
+    site.link(listener.getsockname()[1])
+    (site.directory / "smsc-password").chmod(0o600)
+    yield site
+    listener.close()
+
+
+def test_good_installation_has_nothing_to_look_at(site):
+    code, found = reports(site)
+    assert [faults(report) for report in found.values()] == [[]] * len(found)
+    assert code == 0
+    assert list(found) == [
+        "configuration",
+        "permissions",
+        "credentials",
+        "master-key",
+        "integrity",
+        "traffic",
+        "smsc lab",
+    ]
+
+
+def test_page_for_people_has_a_line_for_each_finding_and_a_count(site):
+    lines = site.ok("doctor", *(word for name in ELSEWHERE for word in ("--skip", name))).splitlines()
+    assert lines[0] == "[ok] configuration"
+    assert lines[1].startswith("  [ok] ")
+    assert lines[-1].startswith("0 failures, 0 warnings, ")
+    assert not [line for line in lines if "\x1b" in line]
+
+
+def test_every_check_can_be_left_out(site):
+    assert reports(site, skip=CHECKS) == (0, {})
+
+
+def test_faulty_configuration_is_told_whole_and_nothing_else_is_tried(site):
+    site.write("kmp-smsd.toml", site.config.read_text().replace("hosts =", "hoasts ="))
+    code, found = reports(site)
+    assert (code, list(found)) == (78, ["configuration"])
+    assert "unknown option (did you mean 'hosts'?)" in faults(found["configuration"])[0]
+
+
+def test_role_without_anything_to_do_is_a_warning_for_that_role_alone(site):
+    (site.directory / "platforms.d" / "metering.toml").unlink()
+    code, found = reports(site)
+    assert (code, found["configuration"]["level"]) == (1, "warning")
+    assert "no platform is enabled" in faults(found["configuration"])[0]
+    assert reports(site, "--role", "intake")[0] == 0
+    site.write("kmp-smsd.toml", site.config.read_text() + "enabled = false\n")
+    assert "no [smsc.NAME] section is enabled" in faults(reports(site, "--role", "intake")[1]["configuration"])[0]
+
+
+def test_ignored_files_are_a_warning(site):
+    site.write("platforms.d/metering.toml.dpkg-new", "")
+    code, found = reports(site)
+    assert (code, found["configuration"]["level"]) == (1, "warning")
+    assert faults(found["configuration"])[0].endswith("platforms.d: metering.toml.dpkg-new")
+
+
+def test_file_that_others_may_write_is_a_failure_with_its_remedy(site):
+    (site.directory / "master.pub").chmod(0o666)
+    code, found = reports(site)
+    assert code == 77
+    (fault,) = [one for one in found["permissions"]["findings"] if one["level"] != "ok"]
+    assert fault["remedy"] == f"chmod go-w {site.directory}/master.pub"
+
+
+def test_database_open_to_others_is_a_failure(site):
+    site.database.chmod(0o664)
+    code, found = reports(site)
+    assert (code, found["permissions"]["level"]) == (77, "failure")
+
+
+def test_missing_password_is_a_failure_of_intake_only(site):
+    (site.directory / "smsc-password").unlink()
+    assert reports(site)[0] == 77
+    assert reports(site, "--role", "dispatch")[0] == 0
+    assert "smsc lab" not in reports(site, "--role", "dispatch")[1]
+
+
+def test_credentials_of_a_unit_are_judged_by_what_they_hold_and_not_by_their_modes(site, tmp_path):
+    directory = tmp_path / "credentials"
+    directory.mkdir()
+    site.write(
+        "kmp-smsd.toml",
+        site.config.read_text().replace(f'{{file = "{site.directory}/master.key"}}', '{credential = "master-key"}'),
+    )
+    (directory / "master-key").write_bytes((site.directory / "master.key").read_bytes())
+    (directory / "master-key").chmod(0o444)
+    assert reports(site, CREDENTIALS_DIRECTORY=str(directory))[0] == 0
+
+
+def test_credentials_are_judged_outside_a_unit_by_the_files_that_it_loads(site, tmp_path, monkeypatch):
+    monkeypatch.setattr(secrets, "LOADED_FROM", tmp_path)
+    text = site.config.read_text()
+    for option, name in (("master.key", "master-key"), ("ssh-identity", "ssh_common"), ("smsc-password", "smsc_lab")):
+        text = text.replace(f'{{file = "{site.directory}/{option}"}}', f'{{credential = "{name}"}}')
+        loaded = tmp_path / name.replace("_", "/")
+        loaded.parent.mkdir(exist_ok=True)
+        loaded.write_bytes((site.directory / option).read_bytes())
+        loaded.chmod(0o600)
+    site.write("kmp-smsd.toml", text)
+    code, found = reports(site)
+    if os.geteuid() == 0:
+        assert (code, faults(found["credentials"])) == (0, [])
+    assert not faults(found["master-key"])
+    (tmp_path / "smsc" / "lab").chmod(0o640)
+    assert "smsc/lab is open to other users" in faults(reports(site)[1]["credentials"])[-1 if os.geteuid() else 0]
+    (tmp_path / "master-key").write_bytes(create()[0])
+    assert reports(site)[1]["master-key"]["level"] == "failure"
+    (tmp_path / "master-key").unlink()
+    code, found = reports(site)
+    assert "not looked at: " in " ".join(faults(found["credentials"]))
+    assert not faults(found["master-key"])
+
+
+def test_platform_whose_identity_is_another_units_credential_is_a_warning(site):
+    text = site.config.read_text()
+    site.write(
+        "kmp-smsd.toml", text.replace(f'{{file = "{site.directory}/ssh-identity"}}', '{credential = "none-such"}')
+    )
+    code, found = reports(site, "--skip", "credentials", skip=("clock", "sandbox", "database"))
+    assert (code, found["platform metering"]["level"]) == (1, "warning")
+    assert faults(found["platform metering"])[0].startswith("no login is tried: /etc/kmp-smsd/credentials/none-such")
+
+
+def test_wrong_master_key_is_a_failure(site):
+    (site.directory / "master.key").write_bytes(create()[0])
+    code, found = reports(site)
+    assert (code, found["master-key"]["level"]) == (77, "failure")
+    assert "the keys in the database are sealed to master key" in faults(found["master-key"])[0]
+
+
+def test_without_a_database_the_rest_is_looked_at_nevertheless(site):
+    site.database.unlink()
+    code, found = reports(site, "--skip", "permissions")
+    assert code == 78
+    assert found["database"]["level"] == "failure"
+    assert found["integrity"]["skipped"] == "the database could not be used"
+    assert found["smsc lab"]["level"] == "ok"
+
+
+def test_refused_number_ranges_of_the_last_day_are_shown(site):
+    now = int(time.time() * 1000)
+    unfit = Unfit(outcome=Outcome.INVALID_MDN, sender="86199/13", received_at=now, link="lab")
+    with site.store() as store:
+        store.settle([unfit] * 12, now)
+        store.settle([Unfit(outcome=Outcome.INVALID_MDN, sender="86198/13", received_at=now, link="lab")] * 99, 1_000)
+    code, found = reports(site)
+    assert code == 1
+    (fault,) = faults(found["traffic"])
+    assert "86199/13 by lab: 12 messages" in fault
+    assert "86198" not in fault
+
+
+def test_delivery_older_than_a_day_is_told(site):
+    site.message(FIRST, "K1")
+    with site.store() as store:
+        store.routes.set({"meter": "metering"})
+        list(store.routes.move(2_000_000))
+    assert "platform metering owes receipts since" in faults(reports(site)[1]["traffic"])[0]
+
+
+def test_smsc_that_does_not_answer_is_a_failure(site):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    text = site.config.read_text()
+    start = text.index('hosts = ["127.0.0.1:')
+    site.write(
+        "kmp-smsd.toml",
+        text.replace(text[start : text.index("\n", start)], f'hosts = ["127.0.0.1:{port}", "no-such.invalid:1"]'),
+    )
+    code, found = reports(site)
+    assert code == 69
+    refused, unresolved = faults(found["smsc lab"])
+    assert refused.endswith("no connection: Connection refused")
+    assert unresolved.startswith("no-such.invalid:1: its name is not resolved")
+
+
+def test_bind_that_gets_no_answer_is_a_failure(site):
+    site.write("kmp-smsd.toml", site.config.read_text() + "bind_timeout_s = 0.2\n")
+    code, found = reports(site, "--bind")
+    assert code == 69
+    assert "the bind was not answered within 0.2 s" in faults(found["smsc lab"])[0]
+
+
+def test_platform_that_does_not_answer_is_a_failure(site):
+    site.platform("metering", "127.0.0.1:1")
+    code, found = reports(site, skip=("clock", "sandbox", "database"))
+    assert code == 69
+    assert found["platform metering"]["level"] == "failure"
+
+
+def test_sandbox_is_judged_inside_a_unit_only(site):
+    skip = ("clock", "platforms", "database")
+    assert reports(site, skip=skip)[1]["sandbox"]["skipped"] == "this does not run in a unit of systemd"
+    assert reports(site, skip=skip, INVOCATION_ID="1")[1]["sandbox"]["findings"]
+
+
+def test_what_the_kernel_says_is_read(site):
+    facts = sandbox()
+    assert None not in (facts.no_new_privileges, facts.seccomp, facts.capabilities, facts.can_make_code)
+    assert is_synchronized() in (True, False, None)
+    room = room_beside(site.database)
+    assert (room.octets, room.free_octets > 0) == (os.stat(site.database).st_size, True)
+
+
+def test_db_check_has_the_form_of_doctor(site):
+    assert site.ok("db", "check").splitlines()[0] == "[ok] integrity"
+    (found,) = site.rows("db", "check")
+    assert (found["check"], found["level"]) == ("integrity", "ok")
+
+
+def test_db_check_exits_78_where_the_database_is_untrue(site):
+    site.message(FIRST, "K1")
+    with site.store() as store, store._database.transaction() as connection:
+        connection.execute("UPDATE outbox SET key = NULL")
+    done = site.run("db", "check")
+    assert done.exit_code == 78
+    assert "[failure] not true that each key that is bound is wanted at one platform: bindings: id 1" in done.stdout
+    assert "      -> another program wrote into the database" in done.stdout
+
+
+@pytest.mark.parametrize(("env", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_levels_are_coloured_on_a_terminal_that_wants_it(site, env, coloured):
+    ours, theirs = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"} | env
+    skip = (word for name in (*ELSEWHERE, "integrity") for word in ("--skip", name))
+    process = site.process("doctor", *skip, stdout=theirs, env=environment)
+    os.close(theirs)
+    with process, open(ours, "rb", buffering=0) as terminal:
+        assert (b"\x1b[32m[ok]" in terminal.read(64)) == coloured
+        with contextlib.suppress(OSError):  # as Linux tells the end of a terminal
+            while terminal.read(4096):
+                pass
+    assert process.returncode == 0

@@ -1,0 +1,242 @@
+"""What the night shift is told about a number."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+
+from kmp_smsd.cli import explain as explain_module
+from kmp_smsd.cli.program import program
+from kmp_smsd.diagnosis import number as number_module
+from kmp_smsd.storage import journal
+from kmp_smsd.storage.outbox import Postpone, Reject
+from tests.cli.site import FIRST, SECOND, THIRD, Site
+from tests.test_docs import lead
+
+HOUR = 3_600_000
+
+
+def told(site: Site, mdn: str) -> tuple[list[str], list[str], list[str]]:
+    """The sentences of the story, of how it stands, and of what to do."""
+    (found,) = site.rows("explain", mdn)
+    return [event["sentence"] for event in found["story"]], found["standing"], found["advice"]
+
+
+def settle_due(site: Site, kind, platform="metering"):
+    with site.store() as store:
+        store.routes.set({"meter": platform})
+        list(store.routes.move(2_000_000))
+        due = store.outbox.due(platform, 2**60, 10)
+        given = {Reject: ("no room",), Postpone: (2**61, "the disk is full")}[kind]
+        store.outbox.settle(platform, [kind(row, *given) for row in due], 3_000_000)
+
+
+def test_number_whose_key_is_at_its_platform_needs_nothing(site):
+    site.ready("K1")
+    site.message(FIRST, "K1", at=HOUR)
+    site.deliver("metering")
+    story, stands, now = told(site, FIRST)
+    assert "message by north with key K1 for meter: bound (row 13), the key was bound" in story
+    assert [line for line in stands if "metering has confirmed key K1" in line]
+    assert now == ["nothing: what is bound is at its platform"]
+
+
+def test_registered_number_that_never_sent_is_told_to_send(site):
+    site.ready("K1")
+    story, stands, (now,) = told(site, FIRST)
+    assert story == ["registered for meter"]
+    assert stands == ["meter: no key is bound"]
+    assert now.startswith("no message of it is in the journal: let the terminal send again")
+
+
+def test_unregistered_number_is_to_be_registered_and_what_waits_is_bound_then(site):
+    site.ready("K1", mdns=())
+    site.message(THIRD, "K1")
+    story, stands, (now,) = told(site, THIRD)
+    assert story == ["message by north with key K1: not_registered (row 5), the number had no registration"]
+    assert "a request with key K1 waits, since it was not_registered" in stands
+    assert now == f"register it: kmp-smsd registrations add {THIRD} APP; what waits is decided again by itself then"
+
+
+def test_unknown_key_is_to_be_imported(site):
+    site.ready("K1")
+    site.message(FIRST, "K9")
+    assert told(site, FIRST)[2][0].startswith("import the key K9")
+
+
+def test_hold_is_to_be_decided_and_it_is_told_what_approving_ends(site):
+    site.ready("K1", mdns=(FIRST, SECOND))
+    site.message(FIRST, "K1", at=HOUR)
+    site.message(SECOND, "K1", at=2 * HOUR)
+    story, _, (now,) = told(site, SECOND)
+    assert story[0].startswith("message by north with key K1 for meter: held (row 12), a person must decide")
+    assert f"binds key K1 for meter and ends its binding to {FIRST} for meter" in now
+    site.ok("holds", "refuse", "1", "--by", "eve")
+    story, stands, (now,) = told(site, SECOND)
+    assert story[-1] == "hold 1 (key K1 for meter) was refused by eve"
+    assert [line for line in stands if "refused by a person" in line]
+    assert now.startswith("key K1 is refused for meter since a person refused hold 1")
+
+
+def test_approval_that_intake_has_not_decided_is_told_from_one_that_waits_for_a_person(site):
+    site.ready("K1", mdns=(FIRST, SECOND))
+    site.message(FIRST, "K1", at=HOUR)
+    site.message(SECOND, "K1", at=2 * HOUR)
+    with site.store() as store:
+        store.holds.approve(1, "eve")
+    assert told(site, SECOND)[2] == ["hold 1 is approved and intake has not decided it yet: is intake running?"]
+
+
+def test_late_message_is_told_with_its_row(site):
+    site.ready("K1", "K2")
+    site.message(FIRST, "K1", at=2 * HOUR)
+    site.message(FIRST, "K2", at=HOUR)
+    assert any("held (row 11), it was late" in line for line in told(site, FIRST)[0])
+
+
+def test_rejected_delivery_is_a_question_to_the_platform(site):
+    site.ready("K1")
+    site.message(FIRST, "K1")
+    settle_due(site, Reject)
+    _, stands, (now,) = told(site, FIRST)
+    assert [line for line in stands if "platform metering rejected key K1" in line and line.endswith(": no room")]
+    assert now == (
+        f"ask the administrator of metering why it rejected this: no room; then kmp-smsd outbox retry --mdn {FIRST}"
+    )
+
+
+def test_delivery_that_fails_is_a_matter_for_the_test_of_the_platform(site):
+    site.ready("K1")
+    site.message(FIRST, "K1")
+    settle_due(site, Postpone)
+    _, stands, (now,) = told(site, FIRST)
+    assert [line for line in stands if line.endswith("yet after 1 tries: the disk is full")]
+    assert "'kmp-smsd platforms test metering' tells why" in now
+
+
+def test_delivery_that_nobody_tried_asks_for_dispatch(site):
+    site.ready("K1")
+    site.message(FIRST, "K1")
+    assert "dispatch has not read it" in told(site, FIRST)[2][0]
+    with site.store() as store:
+        store.routes.set({"meter": "metering"})
+        list(store.routes.move(2_000_000))
+    assert told(site, FIRST)[2] == ["platform metering has not been tried yet: is dispatch running?"]
+
+
+def test_delivery_to_a_platform_without_a_file_names_the_file(site):
+    site.ready("K1")
+    site.message(FIRST, "K1")
+    settle_due(site, Postpone, "gone")
+    assert told(site, FIRST)[2][0].startswith("platform gone has no enabled file in platforms.d")
+
+
+def test_app_without_a_platform_is_to_be_named_in_a_file(site):
+    site.ready("K1", apps=("alarm",))
+    site.message(FIRST, "K1")
+    assert told(site, FIRST)[2] == ["name the app alarm in a file of platforms.d, then restart dispatch"]
+
+
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        (("keys", "suspend", "K1"), "key K1 is suspended: 'kmp-smsd keys resume K1' binds it by itself"),
+        (("keys", "revoke", "K1", "--yes"), "key K1 is deactivated for good: the terminal needs another key"),
+    ],
+)
+def test_key_that_is_not_usable_is_told_with_its_state(site, command, advice):
+    site.ready("K1")
+    site.ok(*command)
+    site.message(FIRST, "K1")
+    assert told(site, FIRST)[2] == [advice]
+
+
+def test_suspended_key_is_not_delivered(site):
+    site.ready("K1")
+    site.message(FIRST, "K1")
+    settle_due(site, Postpone)
+    site.ok("keys", "suspend", "K1")
+    assert told(site, FIRST)[2] == ["key K1 is suspended and is not delivered: kmp-smsd keys resume K1"]
+
+
+def test_ended_binding_is_told_with_its_reason(site):
+    site.ready("K1")
+    site.message(FIRST, "K1")
+    site.ok("bindings", "withdraw", FIRST, "meter")
+    assert "the binding of key K1 for meter ended: withdrawn by command" in told(site, FIRST)[0]
+
+
+def test_binding_without_a_message_is_told_too(site):
+    site.ready("K1")
+    site.message(FIRST, "K1")
+    site.ok("registrations", "renumber", FIRST, SECOND, "--yes")
+    assert "key K1 for meter was bound" in told(site, SECOND)[0]
+
+
+def test_number_that_is_being_erased_says_so(site):
+    site.ready("K1")
+    site.message(FIRST, "K1")
+    site.deliver("metering")
+    site.ok("subscribers", "erase", FIRST, "--yes")
+    story, stands, (now,) = told(site, FIRST)
+    assert story[-1] == "a person had the number erased"
+    assert "the number is being erased" in stands
+    assert now.startswith("nothing; what the erasure waits for")
+    site.deliver("metering")
+    with site.store() as store:
+        store.erasing.finish()
+    assert told(site, FIRST)[1] == ["nothing is known of this number"]
+
+
+def test_number_outside_the_plan_is_told_as_such(site):
+    site.ready("K1")
+    done = site.run("explain", "+447700900123")
+    assert done.exit_code == 0
+    assert "+447700900123 is no number of the numbering plan, so its messages end as invalid_mdn" in done.stdout
+
+
+def test_page_for_people_tells_past_present_and_future_in_this_order(site):
+    site.ready("K1")
+    site.message(FIRST, "K1", at=HOUR)
+    lines = site.ok("explain", FIRST).splitlines()
+    assert [line for line in lines if not line.startswith(" ") and line] == [
+        "What happened", "How it stands", "What to do now",
+    ]  # fmt: skip
+    assert lines[1].startswith("  1970-01-01T01:00:00+00:00  message by north")
+
+
+def test_search_has_a_bound_that_is_told_and_all_has_none(site, monkeypatch):
+    site.ready("K1", mdns=(FIRST, SECOND))
+    site.message(FIRST, "K9", at=HOUR)
+    for hour in range(2, 8):
+        site.message(SECOND, "K9", at=hour * HOUR)
+    monkeypatch.setattr(journal, "JOURNAL_STEP", 2)
+    monkeypatch.setattr(explain_module, "ENTRIES_MAX", 4)
+    done = site.run("explain", FIRST)
+    assert "unknown_key" not in done.stdout.partition("How it stands")[0]
+    assert "the last 4 entries of the journal were looked through, back to 1970-01-01T04:00:00+00:00" in done.stderr
+    assert "3 older ones were not" in done.stderr
+    (found,) = site.rows("explain", FIRST)
+    assert found["journal"] == {"entries": 4, "total": 7, "since": 4 * HOUR, "whole": False}
+    everything = site.run("explain", FIRST, "--all")
+    assert (everything.stderr, "unknown_key" in everything.stdout) == ("", True)
+
+
+def test_no_journal_at_all_is_a_whole_search():
+    assert number_module.Searched().whole
+
+
+def test_commands_that_it_names_exist(site):
+    """Whatever it advises can be typed as it stands."""
+    site.ready("K1", "K2", mdns=(FIRST, SECOND))
+    site.message(FIRST, "K1", at=HOUR)
+    site.message(SECOND, "K1", at=2 * HOUR)
+    site.message(SECOND, "K9", at=2 * HOUR)
+    settle_due(site, Reject)
+    advice = " ".join(sentence for mdn in (FIRST, SECOND, THIRD) for sentence in told(site, mdn)[2])
+    named = re.findall(r"kmp-smsd ([a-z][^;':()]*)", advice)
+    assert len(named) >= 5
+    assert program.name == "kmp-smsd"
+    assert [lead(shlex.split(command)) for command in named] == [None] * len(named)

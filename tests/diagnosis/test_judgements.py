@@ -1,0 +1,387 @@
+"""Each judgement of `doctor` on facts: what is good, what is not, and that there is a remedy."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+
+from kmp_smsd.diagnosis.clock import ClockFacts, judge_clock
+from kmp_smsd.diagnosis.files import (
+    FileFacts,
+    judge_database_file,
+    judge_ignored,
+    judge_shared_directory,
+    judge_trusted,
+)
+from kmp_smsd.diagnosis.finding import Finding, Level, Report, count_of, exit_code, failure, ok, warning
+from kmp_smsd.diagnosis.integrity import judge, judge_all
+from kmp_smsd.diagnosis.peers import (
+    BindFacts,
+    HostFacts,
+    ProbeFacts,
+    is_public,
+    judge_bind,
+    judge_platform,
+    judge_receipt,
+    judge_smsc,
+)
+from kmp_smsd.diagnosis.room import FREE_GOOD, FREE_MIN, LOG_GOOD, RoomFacts, judge_room
+from kmp_smsd.diagnosis.sandbox import SandboxFacts, judge_sandbox
+from kmp_smsd.diagnosis.secrets import MasterKeyFacts, SecretFacts, judge_master_key, judge_secret
+from kmp_smsd.diagnosis.traffic import DAY_MS, HOLD_DAYS, TrafficFacts, judge_traffic
+from kmp_smsd.storage.checking import Checked
+
+OK, WARNING, FAILURE = Level.OK, Level.WARNING, Level.FAILURE
+NOW = 1_732_380_000_000
+
+
+BAD = failure("x", "y")
+
+
+def levels(findings: list[Finding]) -> list[Level]:
+    return [one.level for one in findings]
+
+
+def told(findings: list[Finding]) -> Finding:
+    """The one that is not good, with its remedy."""
+    (found,) = [one for one in findings if one.level is not OK]
+    assert found.remedy
+    return found
+
+
+def file(mode: int, *, uid: int = 0, gid: int = 7, path: str = "/f") -> FileFacts:
+    return FileFacts(path=path, uid=uid, gid=gid, mode=mode, owner=f"user {uid}")
+
+
+def test_worst_finding_colours_its_report() -> None:
+    assert Report("one", (ok("a"), failure("b", "c"), warning("d", "e"))).level is FAILURE
+    assert Report("one", (ok("a"), warning("d", "e"))).level is WARNING
+    assert Report("none").level is OK
+
+
+def test_findings_are_counted_by_level() -> None:
+    assert count_of([Report("a", (ok("a"), warning("b", "c"))), Report("b", (ok("d"),))]) == {
+        OK: 2,
+        WARNING: 1,
+        FAILURE: 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("reports", "code"),
+    [
+        ([Report("a", (ok("x"),))], 0),
+        ([Report("a", (ok("x"),)), Report("b", skipped="why")], 0),
+        ([Report("a", (warning("x", "y"),), 69)], 1),
+        ([Report("a", (warning("x", "y"),)), Report("b", (BAD,), 77), Report("c", (BAD,), 69)], 77),
+    ],
+)
+def test_exit_code_is_that_of_the_first_check_that_failed(reports: list[Report], code: int) -> None:
+    assert exit_code(reports) == code
+
+
+@pytest.mark.parametrize(
+    ("facts", "level"),
+    [
+        (file(0o100640), OK),
+        (file(0o100644), OK),
+        (file(0o100660), FAILURE),
+        (file(0o100642), FAILURE),
+        (file(0o100640, uid=1000), OK),  # we ourselves
+        (file(0o100640, uid=1001), WARNING),
+        (FileFacts(path="/f", fault="No such file or directory"), FAILURE),
+    ],
+)
+def test_what_the_daemon_believes_is_changed_by_trusted_users_only(facts: FileFacts, level: Level) -> None:
+    found = judge_trusted(facts, {0, 1000}, "configuration")
+    assert found.level is level
+    assert bool(found.remedy) == (level is not OK)
+
+
+def test_ignored_files_are_named() -> None:
+    assert judge_ignored([], "/d").level is OK
+    found = judge_ignored(["b.toml~", ".a.toml"], "/d")
+    assert (found.level, found.sentence) == (WARNING, "ignored in /d: .a.toml, b.toml~")
+
+
+@pytest.mark.parametrize(
+    ("mode", "level"),
+    [(0o2770, OK), (0o700, OK), (0o755, OK), (0o770, WARNING), (0o2777, FAILURE), (0o703, FAILURE)],
+)
+def test_state_directory_gives_its_group_to_new_files_where_two_users_write(mode: int, level: Level) -> None:
+    assert judge_shared_directory(file(stat.S_IFDIR | mode), "state directory").level is level
+
+
+def test_state_directory_that_is_missing_is_a_failure() -> None:
+    assert (
+        judge_shared_directory(FileFacts(path="/d", fault="No such file or directory"), "state directory").level
+        is FAILURE
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "gid", "directory", "level"),
+    [
+        (0o660, 7, 0o2770, OK),
+        (0o600, 7, 0o700, OK),
+        (0o600, 7, 0o2770, FAILURE),
+        (0o660, 8, 0o2770, FAILURE),
+        (0o660, 8, 0o700, OK),
+        (0o664, 7, 0o2770, FAILURE),
+    ],
+)
+def test_database_is_its_groups_and_closed_to_others(mode: int, gid: int, directory: int, level: Level) -> None:
+    assert judge_database_file(file(mode, gid=gid), file(stat.S_IFDIR | directory)).level is level
+
+
+@pytest.mark.parametrize(
+    ("secret", "level"),
+    [
+        (SecretFacts(option="[secrets] master_key"), OK),
+        (SecretFacts(option="[secrets] master_key", fault="/k: Permission denied"), FAILURE),
+        (SecretFacts(option="x", loaded_from=file(0o100600)), OK),
+        (SecretFacts(option="x", loaded_from=file(0o100640)), FAILURE),
+        (SecretFacts(option="x", loaded_from=file(0o100600, uid=5)), WARNING),
+        (SecretFacts(option="x", loaded_from=FileFacts(path="/c", fault="Permission denied")), WARNING),
+    ],
+)
+def test_secret_is_readable_by_whom_it_should_be(secret: SecretFacts, level: Level) -> None:
+    assert judge_secret(secret).level is level
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (MasterKeyFacts(), []),
+        (MasterKeyFacts(public="a", private="a", database="a"), []),
+        (MasterKeyFacts(public="a", private="a"), []),
+        (MasterKeyFacts(public="a", database="a"), []),
+        (MasterKeyFacts(public="a", private="b", database="a"), ["the private half is b"]),
+        (MasterKeyFacts(public="b", private="b", database="a"), ["the public half is b", "the private half is b"]),
+        (MasterKeyFacts(public="a", private="b"), ["the halves are of two keys"]),
+        (MasterKeyFacts(public_fault="/p: No such file", private="a", database="a"), ["/p: No such file"]),
+        (MasterKeyFacts(public="a", private_fault="damaged", database="a"), ["the private half: damaged"]),
+    ],
+)
+def test_halves_and_database_have_one_master_key(facts: MasterKeyFacts, expected: list[str]) -> None:
+    found = [one for one in judge_master_key(facts) if one.level is not OK]
+    assert len(found) == len(expected)
+    assert all(part in one.sentence for part, one in zip(expected, found, strict=True))
+    assert all(one.level is FAILURE for one in found)
+    assert bool(judge_master_key(facts))
+
+
+def test_private_half_that_was_not_looked_at_is_not_called_good() -> None:
+    (found,) = judge_master_key(MasterKeyFacts(public="a", database="a"))
+    assert found.sentence.endswith("the private half was not looked at")
+    (found,) = judge_master_key(MasterKeyFacts(public="a", private="a", database="a"))
+    assert found.sentence == "master key a: the database's keys are sealed to it"
+
+
+@pytest.mark.parametrize(
+    ("octets", "free", "level"),
+    [
+        (0, FREE_GOOD, OK),
+        (0, FREE_GOOD - 1, WARNING),
+        (0, FREE_MIN - 1, FAILURE),
+        (FREE_GOOD + 1, FREE_GOOD, WARNING),
+    ],
+)
+def test_disk_has_room_for_what_comes_and_for_a_copy(octets: int, free: int, level: Level) -> None:
+    found = judge_room(RoomFacts(path="/d", octets=octets, log_octets=0, free_octets=free))
+    assert levels(found) == [level, OK]
+
+
+def test_log_that_cannot_begin_anew_is_told() -> None:
+    facts = RoomFacts(path="/d", octets=0, log_octets=LOG_GOOD + 1, free_octets=FREE_GOOD)
+    assert "fuser -v /d" in told(judge_room(facts)).remedy
+
+
+@pytest.mark.parametrize(
+    ("synchronized", "ahead_ms", "expected"),
+    [
+        (True, 0, [OK, OK]),
+        (None, None, [OK, OK]),
+        (False, 0, [WARNING, OK]),
+        (True, 61_000, [OK, WARNING]),
+        (True, 59_000, [OK, OK]),
+    ],
+)
+def test_clock_is_believed_by_the_kernel_and_by_the_journal(
+    synchronized: bool | None, ahead_ms: int | None, expected: list[Level]
+) -> None:
+    last = None if ahead_ms is None else NOW + ahead_ms
+    assert levels(judge_clock(ClockFacts(now=NOW, synchronized=synchronized, last_entry_at=last))) == expected
+
+
+GOOD = HostFacts(host="a:1", addresses=("10.0.0.1",), connected=True)
+REFUSED = HostFacts(host="b:1", addresses=("10.0.0.2",), connect_fault="Connection refused")
+UNKNOWN = HostFacts(host="c:1", lookup_fault="Name or service not known")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        ([GOOD], [OK]),
+        ([REFUSED], [FAILURE]),
+        ([UNKNOWN], [FAILURE]),
+        ([GOOD, REFUSED, UNKNOWN], [OK, WARNING, WARNING]),
+        ([REFUSED, UNKNOWN], [FAILURE, FAILURE]),
+    ],
+)
+def test_link_works_as_long_as_one_host_does(hosts: list[HostFacts], expected: list[Level]) -> None:
+    assert levels(judge_smsc(hosts)) == expected
+
+
+def test_smsc_at_a_public_address_is_warned_of() -> None:
+    found = told(judge_smsc([HostFacts(host="a:1", addresses=("8.8.8.8", "10.0.0.1"), connected=True)]))
+    assert found.level is WARNING
+    assert "(8.8.8.8)" in found.sentence
+    assert "stunnel" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True),
+        ("10.1.1.1", False),
+        ("127.0.0.1", False),
+        ("2606:4700::1111", True),
+        ("fe80::1%eth0", False),
+        ("fd00::1", False),
+    ],
+)
+def test_address_of_the_internet_is_told_from_a_private_one(address: str, public: bool) -> None:
+    assert is_public(address) == public
+
+
+@pytest.mark.parametrize(
+    ("status", "level", "remedy"),
+    [
+        (0, OK, ""),
+        (0x05, WARNING, "if intake runs"),
+        (0x0E, FAILURE, "password"),
+        (0x0F, FAILURE, "system_id"),
+        (0x0D, FAILURE, "option bind"),
+        (0x400, FAILURE, "ask the SMSC's operator"),
+        (None, FAILURE, "what it saw of this bind"),
+    ],
+)
+def test_answer_to_a_bind_has_its_remedy(status: int | None, level: Level, remedy: str) -> None:
+    found = judge_bind(BindFacts(host="a:1", how="bind_transceiver", status=status, status_name="X", fault="silence"))
+    assert found.level is level
+    assert remedy in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("fault", "remedy"),
+    [
+        ("a:22: the host key is not one of host_keys: it is SHA256:x.", "kmp-smsd platforms trust fleet"),
+        ("a:22: refused our login as kmp with the key SHA256:x", "authorized_keys"),
+        ("the SSH identity is encrypted", "[secrets] ssh_identity"),
+        ("a:22: Connection refused", "kmp-smsd platforms test fleet"),
+    ],
+)
+def test_fault_of_a_platform_has_its_remedy(fault: str, remedy: str) -> None:
+    found = told(judge_platform("fleet", [ProbeFacts(host="a:22", fault=fault)]))
+    assert found.level is FAILURE
+    assert remedy in found.remedy
+
+
+def test_platform_works_as_long_as_one_host_does() -> None:
+    probes = [ProbeFacts(host="a:22", receiver="kmp-receive 1"), ProbeFacts(host="b:22", fault="b:22: timed out")]
+    assert levels(judge_platform("fleet", probes)) == [OK, WARNING]
+
+
+def test_last_receipt_is_told() -> None:
+    assert judge_receipt(None, NOW).sentence == "it has confirmed nothing yet"
+    assert judge_receipt(NOW - 125_000, NOW).sentence == "its last receipt came 2 minutes ago"
+
+
+def platform(name: str = "fleet", **changed: object) -> dict[str, object]:
+    return {"platform": name, "due": 0, "oldest_due_at": None, "rejected": 0, "last_error": None, **changed}
+
+
+def test_quiet_traffic_is_good() -> None:
+    facts = TrafficFacts(
+        now=NOW,
+        refused=[{"link": "north", "sender": "86199/13", "count": 9}],
+        holds=2,
+        oldest_hold_at=NOW - HOLD_DAYS * DAY_MS + 1,
+        platforms=[platform(due=3, oldest_due_at=NOW - DAY_MS + 1)],
+    )
+    assert set(levels(judge_traffic(facts))) == {OK}
+
+
+def test_new_number_range_is_noticed_and_shown_as_an_option() -> None:
+    rows = [
+        {"link": "north", "sender": "86199/13", "count": 1_200},
+        {"link": "north", "sender": "alnum/6", "count": 30},
+    ]
+    found = told(judge_traffic(TrafficFacts(now=NOW, refused=rows)))
+    assert found.sentence.splitlines()[1:] == [
+        '86199/13 by north: 1,200 messages, as in {prefix = "86199", digits = 13}',
+        "alnum/6 by north: 30 messages",
+    ]
+
+
+def test_hold_that_waits_for_days_is_told() -> None:
+    found = told(judge_traffic(TrafficFacts(now=NOW, holds=4, oldest_hold_at=NOW - 5 * DAY_MS)))
+    assert "open holds: 4; the oldest waits for a person since 5 days" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        (
+            platform(due=3, oldest_due_at=NOW - 2 * DAY_MS, last_error="refused"),
+            "since 2 days: 3 deliveries wait; its last error: refused",
+        ),
+        (platform(rejected=2), "platform fleet rejected 2 deliveries"),
+        (platform("", due=2, oldest_due_at=NOW), "2 deliveries wait for a platform"),
+    ],
+)
+def test_delivery_that_does_not_arrive_is_told(row: dict[str, object], sentence: str) -> None:
+    assert sentence in told(judge_traffic(TrafficFacts(now=NOW, platforms=[row]))).sentence
+
+
+TIGHT = {
+    "no_new_privileges": True,
+    "seccomp": True,
+    "capabilities": 0,
+    "can_make_code": False,
+    "core_octets": 0,
+    "open_files": 65_536,
+}
+
+
+def test_tight_sandbox_is_good() -> None:
+    assert set(levels(judge_sandbox(SandboxFacts(**TIGHT)))) == {OK}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "setting"),
+    [
+        ("no_new_privileges", False, "NoNewPrivileges=yes"),
+        ("seccomp", False, "SystemCallFilter="),
+        ("capabilities", 0x20, "CapabilityBoundingSet="),
+        ("can_make_code", True, "MemoryDenyWriteExecute=yes"),
+        ("core_octets", -1, "LimitCORE=0"),
+        ("open_files", 1_024, "LimitNOFILE=65536"),
+    ],
+)
+def test_what_a_sandbox_lacks_is_named_as_the_unit_writes_it(name: str, value: object, setting: str) -> None:
+    assert setting in told(judge_sandbox(SandboxFacts(**{**TIGHT, name: value}))).sentence
+
+
+def test_damage_untruth_and_leftovers_have_remedies_of_their_own() -> None:
+    whole, damaged = Checked("whole_keys", "table keys is whole"), Checked("whole_bindings", "x", None, ("page 7",), 3)
+    untrue, staged = Checked("bound_is_wanted", "x", 9, ("a",), 1), Checked("staged", "x", None, ("import 2",), 1)
+    found = judge_all([whole, damaged, untrue, staged])
+    assert levels(found) == [OK, FAILURE, FAILURE, WARNING]
+    assert found[0].sentence == "1 tables and their indexes are whole"
+    assert found[1].sentence.endswith("page 7; and 2 more")
+    assert ["restore" in one.remedy for one in found] == [False, True, True, False]
+    assert "keys import" in found[3].remedy
+    assert judge(Checked("bound_is_wanted", "all is wanted", 1_234)).sentence == "all is wanted (rows: 1,234)"
