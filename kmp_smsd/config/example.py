@@ -40,7 +40,7 @@ _LIVE: Mapping[str, Mapping[str, Any]] = {
     "smsc.north": {
         "hosts": ["smsc-a.example:2775", "smsc-b.example:2775"],
         "system_id": "kmp",
-        "password": {"credential": "smsc-north"},
+        "password": {"credential": "smsc_north"},
     },
     "platform": {"enabled": False, "apps": ["meter", "meter-backup"]},
     "channel": {
@@ -65,7 +65,7 @@ _SHOWN: Mapping[str, Mapping[str, Any]] = {
         "data_coding": {"0": "ucs2"},
         "destination_port": 5000,
     },
-    "channel": {"identity": {"credential": "ssh-metering"}},
+    "channel": {"identity": {"credential": "ssh_metering"}},
     "gateway.data": {"on_sim_change": "moved", "on_terminal_change": "held", "on_late": "held", "late_hours": 72},
 }
 

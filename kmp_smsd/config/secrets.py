@@ -11,6 +11,8 @@ from kmp_smsd.config.link import Link
 from kmp_smsd.config.models import Secrets
 
 SECRET_OCTETS_MAX = 65_536  # an SSH key with its comment has about 3,000
+CREDENTIALS = Path("/etc/kmp-smsd/credentials")  # where our units load them from
+NO_FILE = b"<missing>"  # SetCredential= of our units: what they get where LoadCredential= finds no file
 SMPP_PASSWORD_MAX = 8  # characters; SMPP 3.4, section 5.2.2, counts the final NUL: 9 octets
 
 
@@ -36,14 +38,27 @@ def read_secret(ref: SecretRef) -> bytes:
     except OSError as error:
         reason = error.strerror or "cannot be read"
         if ref.credential is not None:
-            raise SecretUnavailable(
-                f"credential {ref.credential}: {reason}: the unit needs "
-                f"LoadCredential={ref.credential}:/etc/kmp-smsd/credentials/{ref.credential}"
-            ) from None
+            raise SecretUnavailable(f"credential {ref.credential}: {reason}: {_remedy(ref.credential)}") from None
         raise SecretUnavailable(f"{path}: {reason}: it must be a file that this service's user can read") from None
+    if ref.credential is not None and secret == NO_FILE:
+        raise SecretUnavailable(
+            f"credential {ref.credential}: no file when the unit started: {_remedy(ref.credential)}"
+        )
     if len(secret) > SECRET_OCTETS_MAX:
         raise SecretUnavailable(f"{path} is longer than {SECRET_OCTETS_MAX} octets: not a secret")
     return secret.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _remedy(credential: str) -> str:
+    """Where our units look for it; others have to be told. ``smsc_north`` is the file north of the directory smsc."""
+    directory, _, name = credential.partition("_")
+    if name and directory in ("smsc", "ssh"):
+        return f"put it into {CREDENTIALS}/{directory}/{name} and restart"
+    if credential == "ssh-identity":
+        return f"put it into {CREDENTIALS}/{credential} and restart"
+    if credential == "master-key":
+        return f"`kmp-smsd master-key create` makes {CREDENTIALS}/{credential}, or put it back there, and restart"
+    return f"the unit needs LoadCredential={credential}:{CREDENTIALS}/{credential}"
 
 
 def read_password(link: Link) -> str:

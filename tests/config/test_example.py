@@ -99,7 +99,7 @@ def test_no_example_holds_a_secret():
     for path in CONF.rglob("*.toml"):
         for line in uncommented(path.read_text()).splitlines():
             if match := re.match(r"(password|master_key|ssh_identity|identity) = (.*)", line):
-                assert re.fullmatch(r'\{credential = "[a-z-]+"\}', match[2]), line
+                assert re.fullmatch(r'\{credential = "[a-z_-]+"\}', match[2]), line
 
 
 def plan(name):

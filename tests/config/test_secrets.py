@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.models import Secrets
-from kmp_smsd.config.secrets import SecretUnavailable, read_password, read_secret, ssh_identity
+from kmp_smsd.config.secrets import NO_FILE, SecretUnavailable, read_password, read_secret, ssh_identity
+
+UNITS = Path(__file__).resolve().parents[2] / "systemd"
 
 
 @pytest.fixture
@@ -46,9 +50,27 @@ def test_credential_of_any_mode_is_read_since_systemd_guards_it(credentials):
 
 
 @pytest.mark.usefixtures("credentials")
-def test_missing_credential_tells_what_the_unit_needs():
-    with pytest.raises(SecretUnavailable, match="LoadCredential=smsc:/etc/kmp-smsd/credentials/smsc"):
-        read_secret(SecretRef(credential="smsc"))
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("smsc_north", "put it into /etc/kmp-smsd/credentials/smsc/north and restart"),
+        ("ssh_metering", "put it into /etc/kmp-smsd/credentials/ssh/metering and restart"),
+        ("ssh-identity", "put it into /etc/kmp-smsd/credentials/ssh-identity and restart"),
+        ("master-key", "`kmp-smsd master-key create` makes /etc/kmp-smsd/credentials/master-key, or put it back"),
+        ("smsc", "the unit needs LoadCredential=smsc:/etc/kmp-smsd/credentials/smsc"),
+    ],
+)
+def test_missing_credential_tells_where_our_units_look_for_it(name, remedy):
+    with pytest.raises(SecretUnavailable, match=re.escape(f"credential {name}: No such file or directory: {remedy}")):
+        read_secret(SecretRef(credential=name))
+
+
+def test_placeholder_that_our_units_give_for_a_missing_file_is_no_secret(credentials):
+    (credentials / "master-key").write_bytes(NO_FILE)
+    with pytest.raises(SecretUnavailable, match="no file when the unit started: `kmp-smsd master-key create` makes"):
+        read_secret(SecretRef(credential="master-key"))
+    for unit in ("kmp-smsd-dispatch.service", "kmp-smsd.service"):
+        assert f"SetCredential=master-key:{NO_FILE.decode()}\n" in (UNITS / unit).read_text(encoding="utf-8")
 
 
 def test_credential_without_systemd_is_a_sentence(monkeypatch):
