@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -73,6 +74,7 @@ def dispatch(settings: Settings, log_level: str, log_format: str) -> None:
 def _serve(settings: Settings, names: tuple[str, ...], log_level: str, log_format: str) -> None:
     config = settings.config
     make_undumpable()
+    faulthandler.enable()  # a watchdog's SIGABRT shows where each thread hangs; code only, no values
     start_logging(log_level, log_format, role=names[0] if len(names) == 1 else "run")
     from twisted.internet import reactor
 

@@ -18,9 +18,11 @@ from kmp_smsd.service.control import Command, ControlServer
 from kmp_smsd.service.health import alive_in, degraded, ready
 from kmp_smsd.service.log_levels import LEVELS, SUBSYSTEMS
 from kmp_smsd.service.monitor import Monitor
+from kmp_smsd.service.notify import ManagerNotified
 from kmp_smsd.service.reloading import Reloader
 from kmp_smsd.service.role import Role, RoleService, UnknownName
 from kmp_smsd.service.status import Snapshot, State
+from kmp_smsd.service.summary import summary
 from kmp_smsd.service.tracing import is_heard
 
 LOOK_WITHIN_S = 1.0  # at the files on disk, before a status is given that knows of the last look only
@@ -48,6 +50,7 @@ class Daemon(MultiService):
             for role in roles
             if (listening := getattr(config.monitoring, role.role)) is not None
         ]
+        self._manager = ManagerNotified(lambda: summary(self.snapshots()), self._lives, reactor)
         for role in roles:
             role.setServiceParent(self)
 
@@ -58,14 +61,20 @@ class Daemon(MultiService):
         for monitor in self._monitors:
             monitor.open()
         super().startService()
+        self._manager.startService()
 
     def stopService(self) -> Deferred[Any]:
+        self._manager.stopService()
         stopped: Deferred[Any] = super().stopService()
         return stopped.addBoth(self._stopped)
 
     def snapshot(self, role: RoleService) -> Snapshot:
         """How a role is now."""
         return role.snapshot(self.reloader.status, self.reloader.log_levels)
+
+    def snapshots(self) -> list[Snapshot]:
+        """How each role is now."""
+        return [self.snapshot(role) for role in self.roles]
 
     def _sight(self, role: RoleService) -> Sight:
         snapshot = self.snapshot(role)
@@ -75,6 +84,9 @@ class Daemon(MultiService):
         """Put the files on disk in force, unless the process ends; the log says what came of it."""
         if not any(role.state is State.STOPPING for role in self.roles):
             self.reloader.reload().addErrback(self._not_reloaded)
+
+    def _lives(self) -> bool:
+        return not any(alive_in(snapshot) for snapshot in self.snapshots())
 
     def _not_reloaded(self, failure: Any) -> None:
         if not failure.check(Refused):

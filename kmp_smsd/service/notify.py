@@ -50,9 +50,9 @@ def watchdog_s() -> float | None:
 
 
 class ManagerNotified(Service):
-    """Tells the service manager what happens to the services that were added before this one.
+    """Tells the service manager how this process is; started after all that works, and stopped before it.
 
-    They have started when it starts, and begin to stop after it. `sentence` is the status text, `alive` our own health
+    `sentence` is the status text, `alive` our own health
     and never a peer's: while it is false no ping goes out, and the service manager starts us again.
     """
 

@@ -17,6 +17,7 @@ from kmp_smsd.config.faults import ConfigFaults
 from kmp_smsd.config.load import Config, load
 from kmp_smsd.config.secrets import SecretUnavailable
 from kmp_smsd.control.protocol import CONFIGURATION, NO_PERMISSION, Refused
+from kmp_smsd.service import notify
 from kmp_smsd.service.intake_role import NothingToDo
 from kmp_smsd.service.log_levels import LogLevels
 from kmp_smsd.service.role import RoleService
@@ -97,11 +98,14 @@ class Reloader:
         asked: Deferred[Reloaded] = Deferred()
 
         async def work() -> None:
+            notify.reloading()
             try:
                 reloaded = await self._reload()
             except BaseException:
                 asked.errback()
                 return
+            finally:
+                notify.ready()
             asked.callback(reloaded)
             await reloaded.settled
 

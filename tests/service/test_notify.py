@@ -4,7 +4,6 @@ import os
 import socket
 
 import pytest
-from twisted.application.service import MultiService, Service
 from twisted.internet.task import Clock
 
 from kmp_smsd.service import notify
@@ -42,22 +41,13 @@ def manager(tmp_path, monkeypatch):
     manager.close()
 
 
-class Daemon:
-    """A service with its words for the manager, in seconds that pass when they are told to."""
+class Told:
+    """A process's words for the manager, in seconds that pass when they are told to."""
 
     def __init__(self):
         self.clock = Clock()
         self.sentence, self.lives = "0 of 1 links bound", True
-        self.service = MultiService()
-        self.role = Service()
-        self.role.setServiceParent(self.service)
-        told = ManagerNotified(lambda: self.sentence, lambda: self.lives, self.clock)
-        told.setServiceParent(self.service)
-
-
-@pytest.fixture
-def daemon():
-    return Daemon()
+        self.service = ManagerNotified(lambda: self.sentence, lambda: self.lives, self.clock)
 
 
 def test_without_a_service_manager_nothing_is_said_and_nothing_fails(monkeypatch, tmp_path):
@@ -76,50 +66,49 @@ def test_socket_without_a_file_is_reached(monkeypatch):
     manager.close()
 
 
-def test_ready_is_told_when_everything_else_has_started(manager, daemon):
-    seen = []
-    daemon.role.startService = lambda: seen.append(manager.told())
-    daemon.service.startService()
-    assert seen == [[]]
+def test_ready_is_told_and_then_how_it_goes(manager):
+    told = Told()
+    assert manager.told() == []
+    told.service.startService()
     assert manager.told() == [["READY=1"], ["STATUS=0 of 1 links bound"]]
 
 
-def test_status_is_told_when_it_changes_and_cannot_become_another_assignment(manager, daemon):
-    daemon.service.startService()
-    daemon.clock.pump([1.0] * 5)
+def test_status_is_told_when_it_changes_and_cannot_become_another_assignment(manager):
+    told = Told()
+    told.service.startService()
+    told.clock.pump([1.0] * 5)
     manager.told()
-    daemon.sentence = "1 of 1 links bound\nREADY=1"
-    daemon.clock.advance(1.0)
+    told.sentence = "1 of 1 links bound\nREADY=1"
+    told.clock.advance(1.0)
     assert manager.told() == [["STATUS=1 of 1 links bound READY=1"]]
 
 
-def test_stopping_is_told_before_anything_stops(manager, daemon):
-    daemon.service.startService()
+def test_stopping_is_told_and_nothing_after_it(manager):
+    told = Told()
+    told.service.startService()
     manager.told()
-    seen = []
-    daemon.role.stopService = lambda: seen.append(manager.told())
-    daemon.service.stopService()
-    assert seen == [[["STOPPING=1", "STATUS=stopping"]]]
-    assert daemon.clock.getDelayedCalls() == []
+    told.service.stopService()
+    assert manager.told() == [["STOPPING=1", "STATUS=stopping"]]
+    assert told.clock.getDelayedCalls() == []
 
 
-def test_watchdog_hears_three_times_in_its_time_while_we_live_and_only_then(manager, daemon, monkeypatch):
+def test_watchdog_hears_three_times_in_its_time_while_we_live_and_only_then(manager, monkeypatch):
     monkeypatch.setenv("WATCHDOG_USEC", "60000000")
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
-    daemon = Daemon()
-    daemon.service.startService()
+    told = Told()
+    told.service.startService()
 
     def pings():
         return [said for said in manager.told() if said == ["WATCHDOG=1"]]
 
     assert len(pings()) == 1
-    daemon.clock.pump([20.0] * 3)
+    told.clock.pump([20.0] * 3)
     assert len(pings()) == 3
-    daemon.lives = False
-    daemon.clock.pump([20.0] * 6)
+    told.lives = False
+    told.clock.pump([20.0] * 6)
     assert pings() == []
-    daemon.lives = True
-    daemon.clock.advance(20.0)
+    told.lives = True
+    told.clock.advance(20.0)
     assert len(pings()) == 1
 
 

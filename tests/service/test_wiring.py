@@ -18,8 +18,8 @@ from kmp_smsd.service import counting as counting_module
 from kmp_smsd.service import dispatch as dispatch_module
 from kmp_smsd.service import erasing as erasing_module
 from kmp_smsd.service import intake as intake_module
+from kmp_smsd.service import notify, wiring
 from kmp_smsd.service import reloading as reloading_module
-from kmp_smsd.service import wiring
 from kmp_smsd.service.dispatch_role import DispatchRole
 from kmp_smsd.service.housekeeping import DAY_MS, Kept
 from kmp_smsd.service.intake_role import IntakeRole, NothingToDo
@@ -413,3 +413,17 @@ def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatc
     finished(link_ends(), *pools)
     assert ended == [[True, True]]
     assert [pool.stopped for pool in pools] == [True] * 6
+
+
+def test_service_manager_hears_when_all_has_started_and_before_anything_stops(site, made, monkeypatch):
+    monkeypatch.setattr(reloading_module, "ThreadPool", PoolByHand)
+    site.secret("smsc-north", "secret")
+    service = made(Role.INTAKE)
+    (role,) = service
+    order = []
+    monkeypatch.setattr(notify, "notify", lambda *assignments: order.append(assignments[0]))
+    monkeypatch.setattr(role, "startService", lambda: order.append("starts"))
+    monkeypatch.setattr(role, "stopService", lambda: order.append("stops"))
+    service.startService()
+    service.stopService()
+    assert order == ["starts", "READY=1", "STATUS=0 of 1 links bound; link north is stopped", "STOPPING=1", "stops"]
