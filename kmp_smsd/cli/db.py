@@ -34,6 +34,16 @@ def migrate(settings: Settings) -> None:
 
 
 @db.command()
+@click.option("--known", is_flag=True, help="That of this program instead.")
+@click.pass_obj
+def schema(settings: Settings, known: bool) -> None:
+    """Print the schema of the database: the last migration that was applied to it. Exits 78 where there is none."""
+    from kmp_smsd.storage import maintenance
+
+    click.echo(maintenance.known_schema() if known else maintenance.schema(settings.config.storage.path))
+
+
+@db.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.pass_obj
 def backup(settings: Settings, file: Path) -> None:

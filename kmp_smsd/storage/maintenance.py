@@ -76,6 +76,31 @@ def check_schema(connection: Any, path: Path, *, older: bool = False) -> None:
         raise StoreUnusable(f"{path} has an older schema ({applied[-1]}): run 'kmp-smsd db migrate'")
 
 
+def known_schema() -> str:
+    """The last migration that this program knows."""
+    return str(MIGRATIONS._migrations[-1].name)
+
+
+def schema(path: Path) -> str:
+    """The last migration that was applied to the database, which may be older or newer than this program.
+
+    Raises StoreUnusable where there is no database of ours.
+    """
+    if not path.is_file():
+        raise StoreUnusable(f"no database at {path}")
+    try:
+        with closing(connect(path)) as connection:
+            database = sqlite_utils.Database(connection, execute_plugins=False)
+            applied = [one.name for one in MIGRATIONS.applied(database)]
+    except sqlite3.OperationalError as error:
+        raise StoreUnavailable(f"{path}: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreUnusable(f"{path} is not a database of kmp-smsd: {error}") from error
+    if not applied:
+        raise StoreUnusable(f"{path} is not a database of kmp-smsd")
+    return str(applied[-1])
+
+
 def migrate(path: Path) -> Migrated:
     """Create the database, or bring it to this program's schema; a snapshot is made first."""
     check_place(path)

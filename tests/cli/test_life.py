@@ -45,6 +45,7 @@ def test_a_key_lives_from_its_import_to_its_destruction(site):
     assert (site.directory / "master.key").stat().st_mode & 0o777 == 0o600
     assert "applied 0001_first" in site.ok("db", "migrate")
     assert "up to date" in site.ok("db", "migrate")
+    assert site.ok("db", "schema") == site.ok("db", "schema", "--known")
 
     keys = site.keys("K1", "K2")
     dry = site.ok("keys", "import", str(keys), "--vendor", "Acme", "--plaintext", "--dry-run")

@@ -84,6 +84,22 @@ def test_database_of_a_newer_program_is_refused(path: Path) -> None:
             call(path)
 
 
+def test_schema_of_a_database_is_told_whatever_program_made_it(path: Path, request: pytest.FixtureRequest) -> None:
+    with pytest.raises(StoreUnusable, match="no database at"):
+        maintenance.schema(path)
+    assert not path.exists()
+    migrate(path)
+    assert maintenance.schema(path) == maintenance.known_schema()
+    with open_store(path):  # while it is in use
+        request.getfixturevalue("next_version")
+        assert maintenance.schema(path) != maintenance.known_schema() == "0002_second"
+    migrate(path)
+    assert maintenance.schema(path) == "0002_second"
+    path.write_bytes(FOREIGN["noise"])
+    with pytest.raises(StoreUnusable, match="not a database"):
+        maintenance.schema(path)
+
+
 @pytest.fixture(name="next_version")
 def _next_version() -> Iterator[None]:
     """This program as its next version will be: one migration more."""
