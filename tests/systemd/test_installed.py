@@ -1,0 +1,237 @@
+"""The package under a real systemd: one box, in which the tests follow one another."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.systemd.site import CONFIG, DISPATCH, INTAKE, MDN, ROLES, Site
+
+PROBE = Path(__file__).with_name("probe.py")
+MUST_WORK = {
+    "read its own secret",
+    "read the configuration",
+    "write its state",
+    "write beside the control socket",
+    "connect",
+}
+both_roles = pytest.mark.parametrize("unit", ROLES)
+
+
+def modes(site: Site, *paths: str) -> list[str]:
+    return site.box.ok(f"stat --format='%a %U %G %n' {' '.join(paths)}").splitlines()
+
+
+def test_files_and_directories_are_as_documented(installed: Site) -> None:
+    assert modes(
+        installed,
+        "/etc/kmp-smsd /etc/kmp-smsd/kmp-smsd.toml /etc/kmp-smsd/platforms.d/example.toml",
+        "/etc/kmp-smsd/credentials /etc/kmp-smsd/credentials/smsc /var/lib/kmp-smsd /run/kmp-smsd",
+    ) == [
+        "2750 root kmp-smsd /etc/kmp-smsd",
+        "640 root kmp-smsd /etc/kmp-smsd/kmp-smsd.toml",
+        "640 root kmp-smsd /etc/kmp-smsd/platforms.d/example.toml",
+        "700 root root /etc/kmp-smsd/credentials",
+        "700 root root /etc/kmp-smsd/credentials/smsc",
+        "2770 root kmp-smsd /var/lib/kmp-smsd",
+        "2770 root kmp-smsd /run/kmp-smsd",
+    ]
+
+
+def test_nothing_runs_before_somebody_starts_it(installed: Site) -> None:
+    assert [installed.box.show(unit, "ActiveState") for unit in ROLES] == [["inactive"], ["inactive"]]
+    assert installed.box.run("systemctl is-enabled kmp-smsd.target").stdout == "disabled\n"
+
+
+def test_units_have_no_fault_that_systemd_knows_of(installed: Site) -> None:
+    units = "kmp-smsd-intake.service kmp-smsd-dispatch.service kmp-smsd.service kmp-smsd.target"
+    assert installed.box.ok(f"systemd-analyze verify --man=no {units}") == ""
+
+
+def test_the_target_starts_both_roles_and_a_terminal_is_bound(installed: Site) -> None:
+    installed.box.ok("systemctl enable --now kmp-smsd.target")
+    assert [installed.box.show(unit, "SubState") for unit in ROLES] == [["running"], ["running"]]
+    installed.binds(1)
+    installed.box.until(lambda: installed.status_text(INTAKE) == "1 of 1 links bound")
+    installed.box.until(lambda: installed.status_text(DISPATCH) == "1 platform, nothing due")
+
+
+def test_whoever_makes_a_file_makes_it_for_the_group(site: Site) -> None:
+    made = modes(site, "/var/lib/kmp-smsd/*", "/run/kmp-smsd/*.sock")
+    assert {line.split()[0] for line in made} == {"660"}
+    assert {line.split()[2] for line in made} == {"kmp-smsd"}
+    assert len([line for line in made if line.endswith((".db", ".db-wal", ".db-shm", ".sock"))]) == 5
+
+
+@pytest.mark.parametrize(
+    ("unit", "other", "others_secret", "own_secret"),
+    [
+        (INTAKE, DISPATCH, "master-key", "smsc_north"),
+        (DISPATCH, INTAKE, "smsc_north", "master-key"),
+    ],
+)
+def test_a_stolen_role_can_do_nothing_but_its_work(
+    site: Site, unit: str, other: str, others_secret: str, own_secret: str
+) -> None:
+    shutil.copy(PROBE, site.box.root / "usr/local/lib/probe.py")
+    library = site.box.ok("ls /usr/lib/*/libz.so.1 /usr/lib/*/libuuid.so.1 2>/dev/null | head -1")
+    words = f"/usr/local/lib/probe.py {other} {library} {others_secret} {own_secret}"
+    text = site.box.ok(f"cat /usr/lib/systemd/system/{unit}")
+    text = re.sub(r"^ExecStart=.*", f"ExecStart=/opt/kmp-smsd/bin/python3 {words}", text, flags=re.MULTILINE)
+    text = re.sub(r"^(PartOf|ExecReload|WatchdogSec|Restart\w*|NotifyAccess)=.*\n", "", text, flags=re.MULTILINE)
+    text = text.replace("Type=notify", "Type=oneshot").replace("Output=journal", "Output=truncate:/run/lab/probe", 1)
+    site.box.put("/run/systemd/system/probe.service", text)
+    site.box.ok("systemctl daemon-reload; systemctl start probe; rm -f /var/lib/kmp-smsd/dropped*")
+    came = json.loads((site.box.root / "run/lab/probe").read_text(encoding="utf-8"))
+    assert {name for name, outcome in came.items() if outcome == "done"} == MUST_WORK, came
+
+
+@both_roles
+def test_a_killed_role_is_started_again(site: Site, unit: str) -> None:
+    killed = site.pid(unit)
+    site.box.ok(f"kill -9 {killed}; systemctl reset-failed")
+    site.box.until(lambda: site.pid(unit) not in (0, killed) and site.box.show(unit, "SubState") == ["running"])
+    site.binds({INTAKE: 2, DISPATCH: 3}[unit])
+
+
+def test_what_is_confirmed_and_what_is_in_flight_survive_a_kill_of_both(site: Site) -> None:
+    site.send(*range(4, 10))
+    site.box.ok(f"kill -9 {site.pid(INTAKE)} {site.pid(DISPATCH)}")
+    site.box.until(lambda: site.answered(*range(4, 10)))
+    site.box.until(lambda: {MDN.format(n) for n in range(4, 10)} <= site.held())
+    assert len({row["mdn"] for row in site.bound()}) == len(site.bound())
+
+
+@both_roles
+def test_a_hang_is_noticed_by_the_watchdog(site: Site, unit: str) -> None:
+    site.box.put(f"/run/systemd/system/{unit}.d/watchdog.conf", "[Service]\nWatchdogSec=2s\nRestartSec=100ms\n")
+    site.box.ok(f"systemctl daemon-reload; systemctl restart {unit}")
+    hung = site.pid(unit)
+    site.box.ok(f"kill -STOP {hung}")
+    site.box.until(lambda: site.pid(unit) not in (0, hung) and site.box.show(unit, "SubState") == ["running"])
+    log = site.box.log(unit, 80)
+    assert f"{unit}: Watchdog timeout" in log
+    assert "most recent call first" in log  # where it hung
+    site.box.ok(f"rm -r /run/systemd/system/{unit}.d; systemctl daemon-reload; systemctl restart {unit}")
+
+
+def test_a_good_reload_is_taken_by_the_same_process(site: Site) -> None:
+    before = [site.pid(unit) for unit in ROLES]
+    site.box.ok(f"sed -i 's/^#mdn_burst = .*/mdn_burst = 20/' {CONFIG}; systemctl reload {' '.join(ROLES)}")
+    assert [site.pid(unit) for unit in ROLES] == before
+    assert [site.box.show(unit, "SubState") for unit in ROLES] == [["running"], ["running"]]
+
+
+@both_roles
+def test_a_refused_reload_fails_and_the_old_configuration_runs_on(site: Site, unit: str) -> None:
+    before = site.pid(unit)
+    site.box.ok(f"echo 'no_such_option = 1' >> {CONFIG}")
+    assert site.box.run(f"systemctl reload {unit}").returncode != 0
+    assert (site.pid(unit), site.box.show(unit, "ActiveState")) == (before, ["active"])
+    assert "no_such_option: unknown option" in site.box.ok(f"systemctl status {unit}")
+    site.box.until(lambda: "the last reload was refused" in site.status_text(unit))
+    site.binds({INTAKE: 10, DISPATCH: 11}[unit])
+
+
+@both_roles
+def test_a_stop_is_in_good_order_and_loses_nothing(site: Site, unit: str) -> None:
+    numbers = {INTAKE: range(12, 15), DISPATCH: range(15, 18)}[unit]
+    site.send(*numbers)
+    site.box.ok(f"systemctl stop {unit}")
+    assert site.box.show(unit, "Result", "ExecMainStatus") == ["success", "0"]
+    assert "stopped: " in site.box.log(unit)
+    site.box.ok(f"systemctl start {unit}")
+    site.box.until(lambda: site.answered(*numbers))
+    site.box.until(lambda: {MDN.format(n) for n in numbers} <= site.held())
+
+
+def fails_to_start(site: Site, unit: str, status: int) -> str:
+    """Start `unit`, which is to end with `status` and not to be started again; what it said."""
+    site.box.ok(f"systemctl stop {unit}; journalctl --rotate --vacuum-time=1s --quiet 2>/dev/null || true")
+    assert site.box.run(f"systemctl start {unit}").returncode != 0
+    shown = site.box.show(unit, "ActiveState", "ExecMainStatus", "NRestarts")
+    assert shown == ["failed", str(status), "0"]
+    return site.box.log(unit)
+
+
+@both_roles
+def test_a_bad_configuration_is_told_and_not_tried_again(site: Site, unit: str) -> None:
+    site.box.ok(f"echo 'no_such_option = 1' >> {CONFIG}")
+    assert "no_such_option: unknown option" in fails_to_start(site, unit, 78)
+
+
+@pytest.mark.parametrize("spoil", ["rm master-key", "sed -i s/././ master-key"], ids=["missing", "wrong"])
+def test_a_master_key_that_is_not_the_right_one_is_told_and_not_tried_again(site: Site, spoil: str) -> None:
+    site.box.ok(f"cd /etc/kmp-smsd/credentials; cp -a master-key /root/master-key; {spoil}")
+    assert "master-key" in fails_to_start(site, DISPATCH, 77)
+    site.box.ok("mv /root/master-key /etc/kmp-smsd/credentials/master-key")
+
+
+def test_a_missing_password_is_told_with_the_file_that_it_is_wanted_in(site: Site) -> None:
+    site.box.ok("mv /etc/kmp-smsd/credentials/smsc/north /root/north")
+    assert "put it into /etc/kmp-smsd/credentials/smsc/north" in fails_to_start(site, INTAKE, 77)
+    site.box.ok("mv /root/north /etc/kmp-smsd/credentials/smsc/north")
+
+
+def test_a_master_key_that_is_encrypted_on_the_disk_is_taken(site: Site) -> None:
+    site.box.ok(
+        f"mkdir -p /etc/systemd/system/{DISPATCH}.d\n"
+        f"cp /usr/share/doc/kmp-smsd/systemd/examples/20-encrypted-credentials.conf /etc/systemd/system/{DISPATCH}.d/\n"
+        "cd /etc/kmp-smsd/credentials\n"
+        "systemd-creds encrypt --with-key=host --name=master-key master-key master-key.cred\n"
+        "mv master-key /root/master-key\n"
+        f"systemctl daemon-reload; systemctl restart {DISPATCH}"
+    )
+    site.binds(18)
+    site.box.ok(
+        f"rm -r /etc/systemd/system/{DISPATCH}.d; mv /root/master-key /etc/kmp-smsd/credentials/\n"
+        f"systemctl daemon-reload; systemctl restart {DISPATCH}"
+    )
+
+
+def test_one_process_can_have_both_roles_and_ends_the_two(site: Site) -> None:
+    site.box.ok("systemctl start kmp-smsd.service")
+    assert [site.box.show(unit, "ActiveState") for unit in ROLES] == [["inactive"], ["inactive"]]
+    site.binds(19)
+    site.box.ok("systemctl stop kmp-smsd.service")
+
+
+def test_an_upgrade_migrates_the_database_and_has_what_ran_run_again(site: Site, next_package: Path) -> None:
+    bindings, before = site.bound(), [site.pid(unit) for unit in ROLES]
+    site.install(next_package)
+    assert site.box.ok("kmp-smsd db schema") == "9999_next"
+    assert site.bound() == bindings
+    assert not set(before) & {site.pid(unit) for unit in ROLES}
+    assert [site.box.show(unit, "SubState") for unit in ROLES] == [["running"], ["running"]]
+    assert "before-9999_next" in site.box.ok("ls /var/lib/kmp-smsd")
+    site.binds(20)
+
+
+def test_a_downgrade_below_the_database_is_refused_and_disturbs_nobody(site: Site, package: Path) -> None:
+    before = [site.pid(unit) for unit in ROLES]
+    refused = site.box.run(f"dpkg --install /root/{package.name}")
+    assert refused.returncode != 0
+    assert "the database has schema 9999_next, and version" in refused.stdout
+    assert [site.pid(unit) for unit in ROLES] == before
+    assert "Version: 99." in site.box.ok("dpkg-query --status kmp-smsd")
+    assert site.box.ok("dpkg --audit") == ""
+
+
+def test_removal_stops_the_roles_and_keeps_what_is_the_users(site: Site) -> None:
+    site.box.ok("dpkg --remove kmp-smsd")
+    assert site.box.run("pgrep -u kmp-intake,kmp-dispatch").stdout == ""
+    assert not (site.box.root / "opt/kmp-smsd").exists()
+    assert len(modes(site, CONFIG, "/var/lib/kmp-smsd/kmp-smsd.db", "/etc/kmp-smsd/credentials/master-key")) == 3
+
+
+def test_purging_leaves_the_keys_and_the_database_to_a_person(installed: Site) -> None:
+    said = installed.box.ok("dpkg --purge kmp-smsd")
+    assert "/var/lib/kmp-smsd is left" in said
+    assert "/etc/kmp-smsd/credentials is left" in said
+    assert len(modes(installed, "/var/lib/kmp-smsd/kmp-smsd.db", "/etc/kmp-smsd/credentials/master-key")) == 2
+    assert not (installed.box.root / CONFIG.lstrip("/")).exists()
+    assert "kmp-smsd" not in installed.box.ok("ls /etc/systemd/system/multi-user.target.wants 2>/dev/null || true")
