@@ -244,7 +244,7 @@ def test_removal_stops_the_roles_and_keeps_what_is_the_users(site: Site) -> None
 def test_purging_leaves_the_keys_and_the_database_to_a_person(installed: Site) -> None:
     said = installed.box.ok("dpkg --purge kmp-smsd")
     assert "/var/lib/kmp-smsd is left" in said
-    assert "/etc/kmp-smsd/credentials is left" in said
+    assert "/etc/kmp-smsd is left" in said
     assert len(modes(installed, "/var/lib/kmp-smsd/kmp-smsd.db", "/etc/kmp-smsd/credentials/master-key")) == 2
     assert not (installed.box.root / CONFIG.lstrip("/")).exists()
     assert "kmp-smsd" not in installed.box.ok("ls /etc/systemd/system/multi-user.target.wants 2>/dev/null || true")
