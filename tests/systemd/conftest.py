@@ -38,7 +38,7 @@ def next_package(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     (program,) = tree.glob("opt/kmp-smsd/lib/python3.*/site-packages/kmp_smsd")
     (program / "storage/migrations/9999_next.sql").write_text("CREATE TABLE next_version (name TEXT) STRICT;\n")
     made = package.with_name(f"next-{package.name}")
-    subprocess.run(["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", tree, made], check=True)
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, made], check=True)
     shutil.rmtree(tree)
     return made
 

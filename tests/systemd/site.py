@@ -81,6 +81,12 @@ class Site:
     def status_text(self, unit: str) -> str:
         return self.box.show(unit, "StatusText")[0]
 
+    def configuration(self, unit: str) -> dict[str, Any]:
+        """What the role says about its configuration."""
+        role = unit.removeprefix("kmp-smsd-").removesuffix(".service")
+        told: dict[str, Any] = json.loads(self.box.ok(f"kmp-smsd status --json --role {role}"))["configuration"]
+        return told
+
     def pid(self, unit: str) -> int:
         return int(self.box.show(unit, "MainPID")[0])
 

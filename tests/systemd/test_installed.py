@@ -123,7 +123,17 @@ def test_a_good_reload_is_taken_by_the_same_process(site: Site) -> None:
     before = [site.pid(unit) for unit in ROLES]
     site.box.ok(f"sed -i 's/^#mdn_burst = .*/mdn_burst = 20/' {CONFIG}; systemctl reload {' '.join(ROLES)}")
     assert [site.pid(unit) for unit in ROLES] == before
-    assert [site.box.show(unit, "SubState") for unit in ROLES] == [["running"], ["running"]]
+    for unit in ROLES:
+        told = site.configuration(unit)
+        assert (told["last_reload_ok"], told["differs"]) == (True, False)
+
+
+@both_roles
+def test_a_hangup_reloads_too_and_systemd_is_told(site: Site, unit: str) -> None:
+    before = site.pid(unit)
+    site.box.ok(f"kill -HUP {before}")
+    site.box.until(lambda: site.configuration(unit)["last_reload_ok"] is True)
+    site.box.until(lambda: site.box.show(unit, "SubState", "MainPID") == ["running", str(before)])
 
 
 @both_roles
