@@ -33,6 +33,7 @@ _log_format = click.option(
     help="How to say it: auto writes to the journal where standard error leads there, else text.",
 )
 
+STDERR = 2
 STOP_WITHIN_S = 20.0  # but never less than a link may take, and this on top of it:
 STOP_AFTER_LINKS_S = 10.0
 _STOPS = (
@@ -74,7 +75,7 @@ def dispatch(settings: Settings, log_level: str, log_format: str) -> None:
 def _serve(settings: Settings, names: tuple[str, ...], log_level: str, log_format: str) -> None:
     config = settings.config
     make_undumpable()
-    faulthandler.enable()  # a watchdog's SIGABRT shows where each thread hangs; code only, no values
+    faulthandler.enable(STDERR)  # a watchdog's SIGABRT shows where each thread hangs; code only, no values
     start_logging(log_level, log_format, role=names[0] if len(names) == 1 else "run")
     from twisted.internet import reactor
 
