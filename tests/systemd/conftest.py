@@ -34,7 +34,9 @@ def next_package(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
     control, preinst = tree / "DEBIAN" / "control", tree / "DEBIAN" / "preinst"
     control.write_text(control.read_text().replace("Version: ", "Version: 99."))
-    preinst.write_text(preinst.read_text().replace(' "*', '  9999_next "*', 1))
+    text = preinst.read_text()
+    assert text.count(' " in\n') == 1
+    preinst.write_text(text.replace(' " in\n', ' 9999_next " in\n').replace('gt "', 'gt "99.'))
     (program,) = tree.glob("opt/kmp-smsd/lib/python3.*/site-packages/kmp_smsd")
     (program / "storage/migrations/9999_next.sql").write_text("CREATE TABLE next_version (name TEXT) STRICT;\n")
     made = package.with_name(f"next-{package.name}")

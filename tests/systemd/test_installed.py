@@ -223,15 +223,38 @@ def test_one_process_can_have_both_roles_and_ends_the_two(site: Site) -> None:
     site.box.ok("systemctl stop kmp-smsd.service")
 
 
-def test_an_upgrade_migrates_the_database_and_has_what_ran_run_again(site: Site, next_package: Path) -> None:
+IN_THE_WAY = """\
+/opt/kmp-smsd/bin/python3 - <<'PYTHON'
+from pysqlite3 import dbapi2
+with dbapi2.connect("/var/lib/kmp-smsd/kmp-smsd.db") as database:
+    database.execute("{statement}")
+PYTHON
+"""
+
+
+def test_an_upgrade_whose_migration_fails_is_finished_by_configuring_again(site: Site, next_package: Path) -> None:
     bindings, before = site.bound(), [site.pid(unit) for unit in ROLES]
-    site.install(next_package)
+    site.box.ok(IN_THE_WAY.format(statement="CREATE TABLE next_version (number INTEGER)"))
+    shutil.copy(next_package, site.box.root / "root/next.deb")
+    failed = site.box.run("dpkg --install /root/next.deb")
+    assert failed.returncode != 0
+    assert "Mend this, then: dpkg --configure kmp-smsd" in failed.stdout
+    assert [site.pid(unit) for unit in ROLES] == [0, 0]
+    site.box.ok(IN_THE_WAY.format(statement="DROP TABLE next_version"))
+    site.box.ok("dpkg --configure kmp-smsd")
     assert site.box.ok("kmp-smsd db schema") == "9999_next"
     assert site.bound() == bindings
-    assert not set(before) & {site.pid(unit) for unit in ROLES}
-    assert [site.box.show(unit, "SubState") for unit in ROLES] == [["running"], ["running"]]
+    assert not {0, *before} & {site.pid(unit) for unit in ROLES}
     assert "before-9999_next" in site.box.ok("ls /var/lib/kmp-smsd")
     site.binds(20)
+
+
+def test_an_upgrade_has_what_ran_run_again_and_nothing_else(site: Site, next_package: Path) -> None:
+    site.box.ok(f"systemctl stop {DISPATCH}")
+    before = site.pid(INTAKE)
+    site.install(next_package)
+    assert site.pid(INTAKE) not in (0, before)
+    assert site.pid(DISPATCH) == 0
 
 
 def test_a_downgrade_below_the_database_is_refused_and_disturbs_nobody(site: Site, package: Path) -> None:
