@@ -241,7 +241,8 @@ def test_an_upgrade_whose_migration_fails_is_finished_by_configuring_again(site:
     assert "Mend this, then: dpkg --configure kmp-smsd" in failed.stdout
     assert [site.pid(unit) for unit in ROLES] == [0, 0]
     site.box.ok(IN_THE_WAY.format(statement="DROP TABLE next_version"))
-    site.box.ok("dpkg --configure kmp-smsd")
+    # A command that still has the database open is waited for.
+    site.box.ok("flock --shared /var/lib/kmp-smsd/kmp-smsd.db.schema sleep 5 & dpkg --configure kmp-smsd; wait")
     assert site.box.ok("kmp-smsd db schema") == "9999_next"
     assert site.bound() == bindings
     assert not {0, *before} & {site.pid(unit) for unit in ROLES}
