@@ -33,7 +33,7 @@ class Peer:
 @click.argument("role", type=click.Choice(ROLES))
 @click.pass_obj
 def hardening(settings: Settings, role: str) -> None:
-    """Print a drop-in for the unit of ROLE: it may talk to the configured peers and to no other address.
+    """Print a drop-in for the unit of a role: it may talk to the configured peers and to no other address.
 
     Names are resolved now: make it anew when they lead elsewhere, or when peers are added. What could not be resolved
     is told, left out, and makes the exit code 69.

@@ -51,7 +51,7 @@ COMMANDS = {
     "journal": ("journal", "journal", "Show what became of messages."),
     "replies": ("replies", "replies", "Show what terminals were told."),
     "master-key": ("master_key", "master_key", "Make the key that protects all others."),
-    "hardening": ("hardening", "hardening", "Print which addresses a role needs, as a drop-in for systemd."),
+    "hardening": ("hardening", "hardening", "Print a drop-in for the unit of a role: it may talk to its peers only."),
     "db": ("db", "db", "Create, migrate, back up, restore and check the database."),
     "demo": ("simulator", "demo", "Show the whole road of a key on this machine."),
     "simulator": ("simulator", "simulator", "Stand in for an SMSC or a platform, in a lab."),

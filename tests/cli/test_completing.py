@@ -38,6 +38,8 @@ _kmp_smsd_completion
 """
 FISH = "source {script}; complete -C {line}"
 
+PROGRAM = Path(sys.executable).with_name("kmp-smsd")
+
 
 @pytest.fixture
 def installation(site):
@@ -143,7 +145,7 @@ def test_nothing_slow_is_imported_to_complete_a_word(site, words):
     env = environment(**site.customized(IMPORTED))
     env |= {"_KMP_SMSD_COMPLETE": "bash_complete", "COMP_CWORD": str(len(words))}
     env["COMP_WORDS"] = "\n".join(["kmp-smsd", *words])
-    done = subprocess.run(["kmp-smsd"], env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run([PROGRAM], env=env, capture_output=True, text=True, check=True)
     *offered, imported = done.stdout.splitlines()
     assert imported == "imported:"
     assert any(line.startswith("plain,") for line in offered) or words[-1] == ""
@@ -155,7 +157,7 @@ def test_a_word_is_completed_at_once(installation):
 
     def took_s() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(["kmp-smsd"], env=env, capture_output=True, text=True, check=True)
+        done = subprocess.run([PROGRAM], env=env, capture_output=True, text=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert done.stdout == "plain,metering\nplain,meters-2\n"
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

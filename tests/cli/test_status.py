@@ -88,7 +88,7 @@ def test_what_a_person_has_to_see_stands_out():
             "store": store,
             "not_ready": ["no link is bound"],
             "degraded": ["link north is waiting"],
-            "log_levels": {"links": "debug"},
+            "log_levels": {"smpp": "debug"},
         }
     )
     for line in (
@@ -99,7 +99,7 @@ def test_what_a_person_has_to_see_stands_out():
         "      [sync] mdn_burst",
         "    unavailable: disk full",
         "    its thread has been busy for 12 s",
-        "  log level      links at debug, until the next reload",
+        "  log level      smpp at debug, until the next reload",
     ):
         assert line in said
     assert "      [storage] path" not in said
@@ -291,7 +291,7 @@ def test_pauses_go_to_the_role_that_they_concern(site, roles):
     assert site.ok("pause", "platform", "metering") == "platform metering: paused\n"
     assert site.ok("resume", "smsc", "north") == "smsc north: resumed\n"
     assert site.ok("resume", "--role", "dispatch") == "dispatch: running\n"
-    assert "dispatch: links at debug" in site.ok("log-level", "links", "debug")
+    assert "dispatch: channels at debug" in site.ok("log-level", "channels", "debug")
     assert [(role, command) for role, command, _ in roles.asked] == [
         ("intake", "pause"),
         ("dispatch", "pause"),

@@ -296,8 +296,8 @@ def test_differences_on_disk_are_seen_without_a_reload(at):
 
 
 def test_log_levels_fall_back(at):
-    at.service.reloader.log_levels.set("links", "debug")
-    assert at.service.snapshot(at.intake).log_levels == {"links": "debug"}
+    at.service.reloader.log_levels.set("smpp", "debug")
+    assert at.service.snapshot(at.intake).log_levels == {"smpp": "debug"}
     at.reload()
     assert at.service.snapshot(at.intake).log_levels == {}
 
@@ -346,8 +346,8 @@ def test_reload_with_wait_says_so_and_waits(at):
         (Role.INTAKE, "pause", {"kind": "platform", "name": "metering"}, "intake has no such thing", 64),
         (Role.INTAKE, "pause", {"kind": ["smsc"], "name": {}}, "intake has no such thing", 64),
         (Role.INTAKE, "resume", {"name": "north"}, "intake has no such thing", 64),
-        (Role.INTAKE, "log-level", {"subsystem": "everything", "level": "debug"}, "a subsystem is one of links", 64),
-        (Role.INTAKE, "log-level", {"subsystem": [], "level": None}, "a subsystem is one of links", 64),
+        (Role.INTAKE, "log-level", {"subsystem": "everything", "level": "debug"}, "a subsystem is one of smpp", 64),
+        (Role.INTAKE, "log-level", {"subsystem": [], "level": None}, "a subsystem is one of smpp", 64),
     ],
 )
 def test_what_makes_no_sense_is_refused(at, role, name, arguments, why, code):
