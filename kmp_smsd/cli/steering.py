@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import click
@@ -31,24 +32,13 @@ def reload(settings: Settings, role: str | None, wait: bool) -> None:
     Where anything is wrong, all of it is told, nothing is changed, and the exit code is 78 (77 for a secret). Asks
     every role that runs here.
     """
-    refusals: list[tuple[str, Refused]] = []
-    done: set[str] = set()
-    for name, path in running(settings, role).items():
-        if name in done:  # in one process with the one before
-            continue
-        try:
-            result = ask_role(path, "reload", {"wait": wait}, within_s=SETTLED_WITHIN_S)
-        except Refused as refused:
-            refusals.append((name, refused))
-            continue
+    done: set[str] = set()  # in one process with one before
+    for _, result in _each(settings, role, "reload", {"wait": wait}, done, within_s=SETTLED_WITHIN_S):
         done.update(result["roles"])
         roles = " and ".join(result["roles"])
         click.echo(f"{roles}: applied: {listed(result['applied'])}")
         if result["needs_restart"]:
             click.echo(f"{roles}: needs restart: {listed(result['needs_restart'])}")
-    if refusals:
-        sentences = dict.fromkeys(str(refused) for _, refused in refusals)  # both roles read the same files
-        raise Failed("\n".join(sentences), refusals[0][1].exit_code)
 
 
 @click.command()
@@ -60,8 +50,7 @@ def drain(settings: Settings, role: str | None) -> None:
     Messages get the temporary status while what is in flight ends; then links unbind, and connections to platforms are
     closed. The process goes on. Returns when all is at rest, which takes some seconds.
     """
-    for name, path in running(settings, role).items():
-        result = ask_role(path, "drain", {}, within_s=SETTLED_WITHIN_S)
+    for name, result in _each(settings, role, "drain", within_s=SETTLED_WITHIN_S):
         click.echo(f"{name}: {result['state']}")
 
 
@@ -89,11 +78,10 @@ def resume(settings: Settings, kind: str | None, name: str | None, role: str | N
     if kind is not None:
         if name is None:
             raise click.UsageError(f"which {kind}? Write kmp-smsd resume {kind} NAME")
-        _tell(settings, "resume", kind, name)
-        click.echo(f"{kind} {name}: resumed")
+        state = _tell(settings, "resume", kind, name)
+        click.echo(f"{kind} {name}: {'resumes when the drain ends' if state == 'draining' else 'resumed'}")
         return
-    for one, path in running(settings, role).items():
-        result = ask_role(path, "resume", {})
+    for one, result in _each(settings, role, "resume"):
         click.echo(f"{one}: {result['state']}")
 
 
@@ -104,12 +92,40 @@ def resume(settings: Settings, kind: str | None, name: str | None, role: str | N
 @click.pass_obj
 def log_level(settings: Settings, subsystem: str, level: str, role: str | None) -> None:
     """Have a part of the daemon say more or less, until the next reload or restart."""
-    for name, path in running(settings, role).items():
-        ask_role(path, "log-level", {"subsystem": subsystem, "level": level})
+    for name, _ in _each(settings, role, "log-level", {"subsystem": subsystem, "level": level}):
         click.echo(f"{name}: {subsystem} at {level}, until the next reload")
 
 
-def _tell(settings: Settings, command: str, kind: str, name: str) -> None:
-    arguments: dict[str, Any] = {"kind": kind, "name": name}
-    for path in running(settings, ROLE_OF[kind]).values():
-        ask_role(path, command, arguments)
+def _each(
+    settings: Settings,
+    role: str | None,
+    command: str,
+    arguments: Mapping[str, Any] | None = None,
+    done: Collection[str] = (),
+    *,
+    within_s: float = 10.0,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What came of `command` in every role that runs, but for those that are `done` by then.
+
+    One that refuses, or that a killed process left nothing but its socket of, keeps no other from doing it. In the end
+    Failed tells of them all.
+    """
+    refusals: list[Refused] = []
+    for name, path in running(settings, role).items():
+        if name in done:
+            continue
+        try:
+            result = ask_role(path, command, arguments or {}, within_s=within_s)
+        except Refused as refused:
+            refusals.append(refused)
+            continue
+        yield name, result
+    if refusals:
+        sentences = dict.fromkeys(map(str, refusals))  # both roles read the same files
+        raise Failed("\n".join(sentences), refusals[0].exit_code)
+
+
+def _tell(settings: Settings, command: str, kind: str, name: str) -> str | None:
+    """Tell the role that it concerns; the state of that role."""
+    ((_, result),) = _each(settings, ROLE_OF[kind], command, {"kind": kind, "name": name})
+    return result.get("state")

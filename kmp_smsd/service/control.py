@@ -106,7 +106,7 @@ def _is_live(path: Path) -> bool:
             connection.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
             return False
-        except BlockingIOError:  # its queue is full: somebody has it open
+        except (BlockingIOError, PermissionError):  # its queue is full, or it is another user's: somebody has it open
             return True
         except OSError:
             return False

@@ -133,7 +133,7 @@ class Daemon(MultiService):
                 return {"state": role.state.value}
             kind, name = _place(arguments, role)
             _known(role.resume, name)
-            return {"kind": kind, "name": name}
+            return {"kind": kind, "name": name, "state": role.state.value}
 
         async def log_level(arguments: Mapping[str, Any], _say: Callable[[str], None]) -> Mapping[str, Any]:
             subsystem, level = str(arguments.get("subsystem")), str(arguments.get("level"))
