@@ -91,7 +91,12 @@ _GAUGE, _COUNTER = GaugeMetricFamily, CounterMetricFamily
 
 ROLE = (
     Figure(_GAUGE, "state", "1 for the state that the role is in: running, draining or stopping.", _state, "state"),
-    Figure(_GAUGE, "reactor_lag_seconds", "How late the event loop was at its last tick.", _field("reactor_lag_s")),
+    Figure(
+        _GAUGE,
+        "reactor_lag_seconds",
+        "How late the event loop was at the latest of its last ten ticks.",
+        _field("reactor_lag_s"),
+    ),
 )
 CONFIG = (
     Figure(
@@ -186,7 +191,7 @@ LINKS = (
     Figure(
         _COUNTER, "smpp_answers_total", "Our answers to messages, by command_status.", _by_status("answers"), "status"
     ),
-    Figure(_COUNTER, "smpp_throttled_total", "Messages over a rate, left with the SMSC.", _field("throttled")),
+    Figure(_COUNTER, "smpp_throttled_total", "Messages over a limit, left with the SMSC.", _field("throttled")),
     Figure(_COUNTER, "smpp_bad_pdus_total", "PDUs that could not be read.", _field("bad_pdus")),
     Figure(_GAUGE, "smpp_window_used", "Messages in work, not answered yet.", _field("in_flight")),
     Figure(_GAUGE, "smpp_window_size", "Messages in work at most (in_flight_max).", _field("in_flight_max")),

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 _MDN_LIKE = re.compile(r"[0-9](?:[ -]?[0-9]){6,}")
-_SENTENCES = frozenset({"last_error", "last_reload_error", "error"})  # peers write part of them
+# Peers, or the configuration's values, may be part of them.
+_SENTENCES = frozenset({"last_error", "last_reload_error", "error", "differences"})
 
 
 def open_to_all(snapshot: Mapping[str, Any]) -> dict[str, Any]:

@@ -146,6 +146,7 @@ class Intake(Service):
                 terms[name] = known
             else:
                 terms[name] = self._new_terms(name, link, sync, plan)
+                terms[name].throttled = known.throttled if known is not None else 0  # counts from the role's start on
         if (sync.mdn_burst, sync.mdn_per_minute) != (self._sync.mdn_burst, self._sync.mdn_per_minute):
             self._senders = Buckets(sync.mdn_burst, sync.mdn_per_minute / 60)
         self._terms, self._sync = terms, sync
