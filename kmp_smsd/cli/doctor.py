@@ -126,7 +126,7 @@ def _names(named: Any) -> str:
 
 
 def _permissions(config: Config) -> Report:
-    from kmp_smsd.cli.gathering.files import look_at
+    from kmp_smsd.cli.gathering.files import group_of_roles, look_at
     from kmp_smsd.config.load import PLATFORMS
     from kmp_smsd.diagnosis.files import judge_database_file, judge_shared_directory, judge_trusted
     from kmp_smsd.diagnosis.finding import Report
@@ -138,11 +138,13 @@ def _permissions(config: Config) -> Report:
         *(("platform", config.path.parent / PLATFORMS / f"{name}.toml") for name in config.platforms),
         ("public half", config.secrets.public_key),
     ]
-    found = [judge_trusted(look_at(path), trusted, what) for what, path in files]
+    group = group_of_roles(config.path)
+    found = [judge_trusted(look_at(path), trusted, what, group) for what, path in files]
     database = config.storage.path
     state = look_at(database.parent)
-    found.append(judge_shared_directory(state, "state directory"))
-    found.append(judge_shared_directory(look_at(config.control.directory), "directory of the control sockets"))
+    found.append(judge_shared_directory(state, "state directory", group))
+    sockets = look_at(config.control.directory)
+    found.append(judge_shared_directory(sockets, "directory of the control sockets", group))
     beside = [database.with_name(database.name + suffix) for suffix in BESIDE]
     found += [judge_database_file(look_at(path), state) for path in (database, *filter(os.path.exists, beside))]
     return Report("permissions", tuple(found), NO_PERMISSION)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from kmp_smsd.diagnosis.finding import Finding, failure, ok, warning
 
+SET_RIGHT = "systemd-tmpfiles --create kmp-smsd.conf, which sets owners and modes right"
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -21,12 +22,18 @@ class FileFacts:
     mode: int = 0
     owner: str = ""
     fault: str = ""
+    is_missing: bool = False  # which is a fault, too
 
 
-def judge_trusted(file: FileFacts, trusted: Collection[int], what: str) -> Finding:
-    """A file of which the daemon believes what it says: only the users `trusted` (their numbers) may change it."""
+def judge_trusted(file: FileFacts, trusted: Collection[int], what: str, group: int | None = None) -> Finding:
+    """A file of which the daemon believes what it says: only the users `trusted` (their numbers) may change it.
+
+    `group` is that by which the roles read it, None where there are no such users.
+    """
     if file.fault:
         return failure(f"{what} {file.path}: {file.fault}", "give it back, or run this as a user who may look at it")
+    if group is not None and not (file.mode & stat.S_IROTH or (file.mode & stat.S_IRGRP and file.gid == group)):
+        return failure(f"{what} {file.path} cannot be read by the roles: neither starts, or reloads", SET_RIGHT)
     if file.mode & _OTHERS_WRITE:
         return failure(f"{what} {file.path} can be written by its group or by others", f"chmod go-w {file.path}")
     if file.uid not in trusted:
@@ -47,13 +54,15 @@ def judge_ignored(paths: Collection[str], directory: str) -> Finding:
     )
 
 
-def judge_shared_directory(directory: FileFacts, what: str) -> Finding:
-    """Where both roles write: for two users it belongs to their group, and gives that group to new files."""
+def judge_shared_directory(directory: FileFacts, what: str, group: int | None = None) -> Finding:
+    """Where both roles write: for two users it belongs to their `group`, and gives that group to new files."""
     path = directory.path
     if directory.fault:
         return failure(f"{what} {path}: {directory.fault}", "is its volume mounted? systemd-tmpfiles --create")
     if directory.mode & stat.S_IWOTH:
         return failure(f"{what} {path} can be written by everybody", f"chmod o-rwx {path}")
+    if group is not None and (directory.gid != group or directory.mode & stat.S_IRWXG != stat.S_IRWXG):
+        return failure(f"{what} {path} is closed to the roles' group: they do not start", SET_RIGHT)
     if directory.mode & stat.S_IWGRP and not directory.mode & stat.S_ISGID:
         return warning(
             f"{what} {path} does not give its group to new files: one role could not open the other's",
@@ -65,7 +74,12 @@ def judge_shared_directory(directory: FileFacts, what: str) -> Finding:
 def judge_database_file(file: FileFacts, directory: FileFacts) -> Finding:
     """The database or a file beside it: closed to others, and the group's where the directory is."""
     if file.fault:
-        return failure(f"{file.path}: {file.fault}", "run this as root, or as a member of the service's group")
+        return failure(
+            f"{file.path}: {file.fault}",
+            "kmp-smsd db migrate makes it"
+            if file.is_missing
+            else "run this as root, or as a member of the service's group",
+        )
     if file.mode & stat.S_IRWXO:
         return failure(f"{file.path}, which names subscribers, is open to other users", f"chmod o= {file.path}")
     if directory.mode & stat.S_IWGRP:

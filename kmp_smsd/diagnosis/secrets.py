@@ -29,6 +29,12 @@ def judge_secret(secret: SecretFacts) -> Finding:
     file = secret.loaded_from
     if file is None:
         return failure(f"{secret.option}: {secret.fault}", _remedy(secret)) if secret.fault else ok(secret.option)
+    if file.is_missing:
+        return failure(
+            f"{secret.option}: {file.path}: {file.fault}: the role that needs it does not start",
+            "put it there and restart that role; where a drop-in of its unit loads it from elsewhere, run this there:\n"
+            "systemd-run --pty -p LoadCredential=NAME:FILE kmp-smsd doctor",
+        )
     if file.fault:
         return warning(
             f"{secret.option}: not looked at: {file.path}: {file.fault}",

@@ -167,7 +167,7 @@ def _undelivered(number: Number, row: Row) -> Iterator[str]:
         yield f"name the app {app} in a file of platforms.d, then restart dispatch"
     elif name not in number.configured:
         yield (
-            f"platform {name} has no enabled file in platforms.d: put it back and restart dispatch; where it is"
+            f"platform {name} has no enabled file in platforms.d: put it back and reload dispatch; where it is"
             f" gone for good: 'kmp-smsd platforms forget {name}'"
         )
     elif row["wanted_version"] == row["rejected_version"]:
@@ -183,7 +183,7 @@ def _undelivered(number: Number, row: Row) -> Iterator[str]:
             f" delivered by itself, at once with 'kmp-smsd outbox retry --platform {name}'"
         )
     else:
-        yield f"platform {name} has not been tried yet: is dispatch running?"
+        yield f"platform {name} has not been tried yet: is dispatch running, and not paused? 'kmp-smsd status' tells"
 
 
 def _last_message(number: Number) -> Iterator[str]:

@@ -138,7 +138,10 @@ class ControlServer(Factory):
         for connection in list(self.connections):
             connection.transport.abortConnection()
         port, self._port = self._port, None
-        return succeed(None) if port is None else maybeDeferred(port.stopListening)
+        if port is None:
+            return succeed(None)
+        stopped: Deferred[Any] = maybeDeferred(port.stopListening)
+        return stopped.addErrback(lambda _: None)  # of its directory's mode, say; the next start removes the socket
 
     def buildProtocol(self, _addr: object) -> ControlConnection | None:
         """One more client; None, and it is hung up, where there are too many."""

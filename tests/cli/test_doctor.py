@@ -149,7 +149,9 @@ def test_credentials_are_judged_outside_a_unit_by_the_files_that_it_loads(site, 
     assert reports(site)[1]["master-key"]["level"] == "failure"
     (tmp_path / "master-key").unlink()
     code, found = reports(site)
-    assert "not looked at: " in " ".join(faults(found["credentials"]))
+    assert "master-key: No such file or directory: the role that needs it does not start" in " ".join(
+        faults(found["credentials"])
+    )
     assert not faults(found["master-key"])
 
 

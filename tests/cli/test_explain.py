@@ -123,7 +123,9 @@ def test_delivery_that_nobody_tried_asks_for_dispatch(site):
     with site.store() as store:
         store.routes.set({"meter": "metering"})
         list(store.routes.move(2_000_000))
-    assert told(site, FIRST)[2] == ["platform metering has not been tried yet: is dispatch running?"]
+    assert told(site, FIRST)[2] == [
+        "platform metering has not been tried yet: is dispatch running, and not paused? 'kmp-smsd status' tells"
+    ]
 
 
 def test_delivery_to_a_platform_without_a_file_names_the_file(site):

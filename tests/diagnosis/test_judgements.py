@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 
 import pytest
 
@@ -99,6 +100,26 @@ def test_what_the_daemon_believes_is_changed_by_trusted_users_only(facts: FileFa
     assert bool(found.remedy) == (level is not OK)
 
 
+@pytest.mark.parametrize(
+    ("mode", "gid", "level"),
+    [(0o640, 9, OK), (0o644, 0, OK), (0o600, 9, FAILURE), (0o640, 0, FAILURE)],
+)
+def test_what_the_roles_read_is_readable_by_their_group(mode: int, gid: int, level: Level) -> None:
+    """As root we read a file that nobody else can: the role's next start would fail."""
+    facts = replace(file(0o100000 | mode), gid=gid)
+    assert judge_trusted(facts, {0}, "platform", 9).level is level
+    assert judge_trusted(facts, {0}, "platform").level is OK
+
+
+@pytest.mark.parametrize(
+    ("mode", "gid", "level"),
+    [(0o2770, 9, OK), (0o2770, 0, FAILURE), (0o2755, 9, FAILURE), (0o770, 9, WARNING)],
+)
+def test_where_both_roles_write_is_open_to_their_group(mode: int, gid: int, level: Level) -> None:
+    facts = replace(file(stat.S_IFDIR | mode), gid=gid)
+    assert judge_shared_directory(facts, "state directory", 9).level is level
+
+
 def test_ignored_files_are_named() -> None:
     assert judge_ignored([], "/d").level is OK
     found = judge_ignored(["b.toml~", ".a.toml"], "/d")
@@ -144,6 +165,7 @@ def test_database_is_its_groups_and_closed_to_others(mode: int, gid: int, direct
         (SecretFacts(option="x", loaded_from=file(0o100640)), FAILURE),
         (SecretFacts(option="x", loaded_from=file(0o100600, uid=5)), WARNING),
         (SecretFacts(option="x", loaded_from=FileFacts(path="/c", fault="Permission denied")), WARNING),
+        (SecretFacts(option="x", loaded_from=FileFacts(path="/c", fault="No such file", is_missing=True)), FAILURE),
     ],
 )
 def test_secret_is_readable_by_whom_it_should_be(secret: SecretFacts, level: Level) -> None:

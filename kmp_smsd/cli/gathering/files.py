@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import grp
 import pwd
 from pathlib import Path
 
+from kmp_smsd.cli.settings import DEFAULT_CONFIG
 from kmp_smsd.diagnosis.files import FileFacts
 
 
@@ -13,8 +15,17 @@ def look_at(path: Path) -> FileFacts:
     try:
         found = path.stat()
     except OSError as error:
-        return FileFacts(path=str(path), fault=error.strerror or "cannot be looked at")
+        fault = error.strerror or "cannot be looked at"
+        return FileFacts(path=str(path), fault=fault, is_missing=isinstance(error, FileNotFoundError))
     return FileFacts(path=str(path), uid=found.st_uid, gid=found.st_gid, mode=found.st_mode, owner=_name(found.st_uid))
+
+
+def group_of_roles(config: Path) -> int | None:
+    """The number of the group of both roles, which the package makes; None for another configuration than its own."""
+    try:
+        return grp.getgrnam("kmp-smsd").gr_gid if config == DEFAULT_CONFIG else None
+    except KeyError:
+        return None
 
 
 def ignored_in(directory: Path) -> list[str]:
