@@ -44,8 +44,8 @@ class ProbeFacts:
 ALREADY_BOUND, WRONG_PASSWORD, WRONG_SYSTEM_ID, BIND_FAILED = 0x05, 0x0E, 0x0F, 0x0D
 
 _BIND_REMEDIES = {
-    WRONG_PASSWORD: "compare the password in [smsc.NAME] password with what the SMSC's operator issued, and restart intake",
-    WRONG_SYSTEM_ID: "compare [smsc.NAME] system_id with what the SMSC's operator issued, and restart intake",
+    WRONG_PASSWORD: "compare [smsc.NAME] password with what the SMSC's operator issued, and restart intake",
+    WRONG_SYSTEM_ID: "compare [smsc.NAME] system_id with what the SMSC's operator issued",
     BIND_FAILED: "ask the SMSC's operator: account, our address, and which kinds of bind it allows (option bind)",
 }
 
