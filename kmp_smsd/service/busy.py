@@ -15,6 +15,7 @@ class Busy:
         self._monotonic = monotonic
         self._jobs = 0
         self._since = 0.0  # monotonic seconds: the first of them cannot have been begun before
+        self._ended_at = monotonic()
 
     def begun(self) -> None:
         """A job was given to the thread."""
@@ -25,10 +26,15 @@ class Busy:
     def ended(self, result: Result) -> Result:
         """A job has ended; returns what came of it."""
         self._jobs -= 1
-        self._since = self._monotonic()
+        self._since = self._ended_at = self._monotonic()
         return result
 
     @property
     def stuck_s(self) -> float:
         """For how long the present job has been under way, at most; 0 where there is none."""
         return self._monotonic() - self._since if self._jobs else 0.0
+
+    @property
+    def silent_s(self) -> float:
+        """For how long no job has ended, whether one is under way or not."""
+        return self._monotonic() - self._ended_at

@@ -23,7 +23,11 @@ REST = 20  # times what the last count took: counting never takes more than a tw
 
 
 class Counting(Service):
-    """Counts in a thread and with a `store` of its own; `names` gives the platforms, `thread` is dispatch's own."""
+    """Counts in a thread and with a `store` of its own; `names` gives the platforms.
+
+    On a cold disk one count may take minutes: the figures grow old meanwhile, and that is all. Dispatch is judged by
+    `thread`, its own, which looks for work all the time.
+    """
 
     log = Logger()
 
@@ -78,7 +82,7 @@ class Counting(Service):
 
     @inlineCallbacks
     def _count(self) -> Any:
-        """Count platform by platform; between them the store is measured, or it would seem silent."""
+        """Count platform by platform; between them the store is measured, so that its figures do not wait for all."""
         begun_at = self._monotonic()
         due: dict[str, DueFigures] = {}
         for name in list(self._names()):

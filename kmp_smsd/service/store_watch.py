@@ -26,8 +26,9 @@ class _Measured:
 class StoreWatch:
     """Knows the store without asking it: a store that is stuck keeps nobody waiting but its own thread.
 
-    `in_thread` runs a call there, and `thread` follows it. Where the role `writes`, a store that nobody wrote to lately
-    is written to a little, so that a full or broken disk is noticed before a message comes.
+    `in_thread` runs a call in the thread that measures. `thread` follows the one that does the role's work, which the
+    role is judged by; of intake that is the same. Where the role `writes`, a store that nobody wrote to lately is
+    written to a little, so that a full or broken disk is noticed before a message comes.
     """
 
     log = Logger()
@@ -48,7 +49,6 @@ class StoreWatch:
         self._writes = writes
         self._monotonic, self._wall = monotonic, wall
         self._wrote_at = float("-inf")  # monotonic seconds
-        self._answered_at = monotonic()
         self._measuring: Deferred[Any] | None = None
         self.figures: StoreFigures | None = None
         self.read_at: float | None = None  # Unix seconds
@@ -63,12 +63,12 @@ class StoreWatch:
 
     @property
     def silent_s(self) -> float:
-        """For how long the store has said nothing, not even that it cannot."""
-        return self._monotonic() - self._answered_at
+        """For how long the store has said nothing to its thread, not even that it cannot."""
+        return self._thread.silent_s
 
     def wrote(self, took_s: float) -> None:
         """Something was written and is on disk; that took so many seconds."""
-        self._wrote_at = self._answered_at = self._monotonic()
+        self._wrote_at = self._monotonic()
         self.last_write_at, self.last_write_s = self._wall(), took_s
         self.error = None
 
@@ -92,7 +92,6 @@ class StoreWatch:
     def _measured(self, measured: _Measured) -> None:
         self._measuring = None
         self.figures, self.read_at = measured.figures, self._wall()
-        self._answered_at = self._monotonic()
         if measured.probe_s is not None:
             self.wrote(measured.probe_s)
         elif not self._writes:
@@ -100,7 +99,6 @@ class StoreWatch:
 
     def _not_measured(self, failure: Failure) -> None:
         self._measuring = None
-        self._answered_at = self._monotonic()
         self.error = failure.getErrorMessage()
         if not failure.check(StoreUnavailable):
             self.log.failure("the store could not be measured", failure, event="store_not_measured")

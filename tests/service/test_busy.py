@@ -20,3 +20,15 @@ def test_a_job_counts_from_when_the_thread_could_begin_it():
     assert thread.stuck_s == 7.0
     thread.ended(None)
     assert thread.stuck_s == 0.0
+
+
+def test_thread_in_which_no_job_ends_is_silent_even_where_none_was_begun():
+    now = [5.0]
+    thread = Busy(lambda: now[0])
+    now[0] = 8.0
+    assert thread.silent_s == 3.0
+    thread.begun()
+    now[0] = 10.0
+    assert thread.silent_s == 5.0
+    thread.ended(None)
+    assert thread.silent_s == 0.0

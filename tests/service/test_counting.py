@@ -21,10 +21,11 @@ class At:
         self.reactor = ReactorByHand()
         self.store, self.mine = open_store(path), open_store(path)
         self.names = ["metering"]
+        self.thread = Busy(self.reactor.seconds)
         self.counting = Counting(
             self.mine,
             lambda: self.names,
-            Busy(self.reactor.seconds),
+            self.thread,
             self.reactor,
             monotonic=self.reactor.seconds,
             wall=lambda: WALL_S + self.reactor.seconds(),
@@ -102,19 +103,32 @@ def test_store_that_fails_keeps_the_last_count_and_is_told_once(at, events):
     assert [event["reason"] for event in events if "reason" in event] == ["disk full"]
 
 
-def test_store_is_not_silent_while_many_platforms_are_counted(at):
+def test_figures_of_the_store_do_not_wait_for_all_platforms(at):
     at.names = [f"p{number}" for number in range(50)]
-    silences, real = [], at.mine.figures.due
+    ages, real = [], at.mine.figures.due
 
     def slow(name):
-        silences.append(at.counting.watch.silent_s)
+        ages.append(WALL_S + at.reactor.seconds() - at.counting.watch.read_at)
         at.reactor.rightNow += 3.0
         return real(name)
 
     at.mine.figures.due = slow
     at.look()
-    assert len(silences) == len(at.counting.due) == 50
-    assert max(silences) <= COUNT_EVERY_S
+    assert len(ages) == len(at.counting.due) == 50
+    assert max(ages) <= COUNT_EVERY_S
+
+
+def test_count_that_takes_minutes_is_no_silence_of_dispatch_which_looks_on(at):
+    at.reactor.advance(COUNT_EVERY_S)
+    at.pool.run_one()  # how the store is; the count itself is under way
+    for _ in range(200):
+        at.thread.begun()
+        at.reactor.rightNow += 1.0
+        at.thread.ended(None)
+    assert at.counting.watch.silent_s == 0
+    at.thread.begun()
+    at.reactor.rightNow += 30.0
+    assert at.counting.watch.silent_s == 30.0
 
 
 def test_end_does_not_wait_for_all_platforms(at):
