@@ -84,7 +84,7 @@ class Dispatcher(Service):
         self._workers: Mapping[str, _Worker] = {name: self._worker(one) for name, one in deliverers.items()}
         self._leaving: dict[_Worker, Deferred[Any]] = {}
         self._draining = False
-        self._thread = Busy(monotonic)
+        self._thread = Busy(monotonic, store.lock_wait)
         self._watcher = ThreadPool(1, 1, name="watch")
         self._pool = ThreadPool(0, OPEN_MAX, name="deliver")
         self._watch = watch(self._look, reactor)

@@ -1,6 +1,7 @@
 """Two judgements of a role: whether it lives, which a restart mends, and whether it can do its work.
 
-A peer has no part in the first one: no restart makes an SMSC or a platform answer.
+Others have no part in the first one: no restart makes an SMSC or a platform answer, or another process give back the
+write lock.
 """
 
 from __future__ import annotations
@@ -8,18 +9,21 @@ from __future__ import annotations
 from kmp_smsd.service.status import PlatformWord, Snapshot, State
 
 LAG_MAX_S = 10.0
-STUCK_MAX_S = 60.0  # longer than any transaction of ours, and than waiting for those of others
+STUCK_MAX_S = 60.0  # longer than any transaction of ours
 SILENT_MAX_S = 120.0
 
 
-def alive(*, reactor_lag_s: float, stuck_s: float, silent_s: float) -> tuple[str, ...]:
+def alive(*, reactor_lag_s: float, stuck_s: float, silent_s: float, waits_for_others: bool = False) -> tuple[str, ...]:
     """Why this process should be started anew; nothing where it lives.
 
-    A store that answers with an error is not silent: a full disk is not mended by a restart.
+    A store that answers with an error is not silent: a full disk is not mended by a restart. Nor is a store stuck or
+    silent that `waits_for_others`, as for a command that was stopped in the middle of a transaction.
     """
     reasons = []
     if reactor_lag_s > LAG_MAX_S:
         reasons.append(f"the reactor is {reactor_lag_s:.0f} s late")
+    if waits_for_others:
+        return tuple(reasons)
     if stuck_s > STUCK_MAX_S:
         reasons.append(f"the store's thread has been stuck for {stuck_s:.0f} s")
     if silent_s > SILENT_MAX_S:
@@ -30,7 +34,12 @@ def alive(*, reactor_lag_s: float, stuck_s: float, silent_s: float) -> tuple[str
 def alive_in(snapshot: Snapshot) -> tuple[str, ...]:
     """Why this role should be started anew; nothing where it lives."""
     store = snapshot.store
-    return alive(reactor_lag_s=snapshot.reactor_lag_s, stuck_s=store.stuck_s, silent_s=store.silent_s)
+    return alive(
+        reactor_lag_s=snapshot.reactor_lag_s,
+        stuck_s=store.stuck_s,
+        silent_s=store.silent_s,
+        waits_for_others=store.waits_for_others,
+    )
 
 
 def ready(snapshot: Snapshot) -> tuple[str, ...]:
@@ -38,6 +47,8 @@ def ready(snapshot: Snapshot) -> tuple[str, ...]:
     reasons = list(alive_in(snapshot))
     if snapshot.state != State.RUNNING:
         reasons.append(f"{snapshot.role} is {snapshot.state}")
+    if snapshot.store.lock_holder is not None:
+        reasons.append(f"the write lock is held by {snapshot.store.lock_holder}")
     if snapshot.store.error is not None:
         reasons.append(f"the store is unavailable: {snapshot.store.error}")
     if snapshot.role == "intake" and not any(link.bound for link in snapshot.links):

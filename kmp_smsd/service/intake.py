@@ -103,7 +103,7 @@ class Intake(Service):
         self._monotonic, self._wall = monotonic, wall
         self._terms = {name: self._new_terms(name, link, sync, plan) for name, link in links.items()}
         self._outcomes: Counter[str] = Counter()
-        self._thread = Busy(monotonic)
+        self._thread = Busy(monotonic, store.lock_wait)
         self.watch = StoreWatch(store, self.in_thread, self._thread, monotonic=monotonic, wall=wall)
         self._pending: deque[Chunk] = deque()
         self._batch: list[Chunk] | None = None

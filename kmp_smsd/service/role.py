@@ -130,6 +130,8 @@ class RoleService(MultiService):
                 last_write_s=round(store.last_write_s, 6),
                 stuck_s=round(store.stuck_s, 3),
                 silent_s=round(store.silent_s, 3),
+                waits_for_others=store.waits_for_others,
+                lock_holder=store.lock_holder,
                 error=store.error,
             ),
             "reactor_lag_s": round(self.pulse.lag_s, 3),

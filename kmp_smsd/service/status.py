@@ -30,7 +30,11 @@ class ConfigurationStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreStatus:
-    """The database, as the role's own thread saw it at `read_at`. `silent_s`: for how long it has said nothing."""
+    """The database, as the role's own thread saw it at `read_at`. `silent_s`: for how long it has said nothing.
+
+    `waits_for_others`: that thread waits for the write lock of another process. `lock_holder`: that process, where any
+    thread has waited for some seconds.
+    """
 
     path: str
     schema: int = 0
@@ -42,6 +46,8 @@ class StoreStatus:
     last_write_s: float = 0.0
     stuck_s: float = 0.0
     silent_s: float = 0.0
+    waits_for_others: bool = False
+    lock_holder: str | None = None
     error: str | None = None
 
 

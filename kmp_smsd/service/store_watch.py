@@ -66,6 +66,16 @@ class StoreWatch:
         """For how long the store has said nothing to its thread, not even that it cannot."""
         return self._thread.silent_s
 
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether the store's thread waits for the write lock, which another process holds."""
+        return self._thread.waits_for_others
+
+    @property
+    def lock_holder(self) -> str | None:
+        """The other process for whose write lock this one has waited for some seconds; None where it does not."""
+        return self._store.lock_wait.holder
+
     def wrote(self, took_s: float) -> None:
         """Something was written and is on disk; that took so many seconds."""
         self._wrote_at = self._monotonic()

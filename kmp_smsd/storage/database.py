@@ -14,6 +14,7 @@ from pysqlite3 import dbapi2 as sqlite3
 from kmp_smsd.storage.checkpoint import PASSIVE, Checkpointer
 from kmp_smsd.storage.connection import BUSY_TIMEOUT_MS, PAGE_OCTETS, connect
 from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
+from kmp_smsd.storage.lock_waits import LockWait
 from kmp_smsd.storage.locks import SHARED_MODE, WriteLock
 from kmp_smsd.storage.scrubbing import Scrubber
 
@@ -119,6 +120,11 @@ class Database:
     def records(self, columns: Sequence[str], sql: str, parameters: Any = ()) -> list[dict[str, Any]]:
         """All rows of one reading statement, each under the names `columns`: the form in which people get them."""
         return [dict(zip(columns, row, strict=True)) for row in self.rows(sql, parameters)]
+
+    @property
+    def lock_wait(self) -> LockWait:
+        """How this connection waits for the write lock."""
+        return self._lock.wait
 
     def data_version(self) -> int:
         """A number that changes whenever another connection commits; the connection must be idle otherwise."""

@@ -1,7 +1,8 @@
-"""What the log says while the write lock is waited for: by whom it is held.
+"""Who waits for the write lock, and what the log says meanwhile: by whom it is held.
 
 Somebody may have stopped a command in the middle of a transaction (^Z), and then no message is answered with success
-and nothing is delivered. The lock itself is waited for in the kernel, so another thread tells.
+and nothing is delivered. The lock itself is waited for in the kernel, so another thread tells. Who waits for another
+process does not hang: no restart of ours would have it give the lock back.
 """
 
 from __future__ import annotations
@@ -20,7 +21,52 @@ TELL_EVERY_S = 10.0
 LONG_S = 3.0  # a transaction takes milliseconds
 
 _waits: dict[int, float] = {}  # the lock file's descriptor -> since when, in monotonic seconds
+_held: set[int] = set()  # inodes of the lock files that a thread of this process holds
 _teller: threading.Thread | None = None
+
+
+class LockWait:
+    """How one connection waits for its write lock. Any thread may ask."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._inode = os.fstat(descriptor).st_ino
+        self._ended_at = float("-inf")  # monotonic seconds; the last long one
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Around the wait; see `told_while_waiting`."""
+        since = time.monotonic()
+        with told_while_waiting(self._descriptor):
+            yield
+            now = time.monotonic()
+            if now - since >= LONG_S:
+                self._ended_at = now  # before the wait is forgotten, or the thread would seem stuck in between
+
+    def taken(self) -> None:
+        """The lock is ours."""
+        _held.add(self._inode)
+
+    def released(self) -> None:
+        """The lock is about to be given back."""
+        _held.discard(self._inode)
+
+    @property
+    def is_for_others(self) -> bool:
+        """Whether this connection waits now, and for no thread of this process."""
+        return self._descriptor in _waits and self._inode not in _held
+
+    @property
+    def over_s(self) -> float:
+        """How long ago the last long wait ended, at which the thread can be said to have begun."""
+        return time.monotonic() - self._ended_at
+
+    @property
+    def holder(self) -> str | None:
+        """The other process for which any connection of this one has long waited; None where none does."""
+        if self._inode in _held or self._inode not in _long_waited(time.monotonic()):
+            return None
+        return holder(self._inode)
 
 
 @contextmanager
@@ -45,14 +91,19 @@ def _tell_for_ever() -> None:
 
 def tell(now: float) -> None:
     """Say by whom each lock is held that was long waited for by `now`, once per lock however many wait."""
+    for inode in _long_waited(now):
+        who = holder(inode)
+        log.warning("the write lock is held by %s", who, extra={"event": "write_lock_held", "holder": who})
+
+
+def _long_waited(now: float) -> set[int]:
+    """The lock files that somebody here has long waited for by `now`."""
     inodes = set()
     for descriptor, since in list(_waits.items()):
         if now - since >= LONG_S:
             with suppress(OSError):  # closed in this moment
                 inodes.add(os.fstat(descriptor).st_ino)
-    for inode in inodes:
-        who = holder(inode)
-        log.warning("the write lock is held by %s", who, extra={"event": "write_lock_held", "holder": who})
+    return inodes
 
 
 def holder(inode: int) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from kmp_smsd.storage.errors import StoreBusy, StoreUnavailable
-from kmp_smsd.storage.lock_waits import told_while_waiting
+from kmp_smsd.storage.lock_waits import LockWait
 
 SHARED_MODE = 0o660  # both roles and the operators work through one group
 
@@ -44,11 +44,12 @@ class WriteLock:
         with ExitStack() as opened:
             self._next = opened.enter_context(open_shared(database.with_name(database.name + ".next")))
             self._write = opened.enter_context(open_shared(database.with_name(database.name + ".write")))
+            self.wait = LockWait(self._write)
             self._opened = opened.pop_all()
 
     def __enter__(self) -> None:
         try:
-            with told_while_waiting(self._write):
+            with self.wait.told():
                 fcntl.flock(self._next, fcntl.LOCK_EX)
                 try:
                     fcntl.flock(self._write, fcntl.LOCK_EX)
@@ -56,10 +57,12 @@ class WriteLock:
                     fcntl.flock(self._next, fcntl.LOCK_UN)
         except OSError as error:
             raise StoreUnavailable(f"the write lock cannot be taken: {error.strerror}") from error
+        self.wait.taken()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.wait.released()
         fcntl.flock(self._write, fcntl.LOCK_UN)
 
     def close(self) -> None:

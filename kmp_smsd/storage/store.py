@@ -21,6 +21,7 @@ from kmp_smsd.storage.holds import Holds
 from kmp_smsd.storage.imports import Imports
 from kmp_smsd.storage.journal import Journal
 from kmp_smsd.storage.keys import Keys
+from kmp_smsd.storage.lock_waits import LockWait
 from kmp_smsd.storage.locks import SchemaLock
 from kmp_smsd.storage.maintenance import check_place, check_schema
 from kmp_smsd.storage.outbox import Outbox
@@ -103,6 +104,11 @@ class Store:
     def set_policy(self, policy: SyncPolicy) -> None:
         """Decide by `policy` from the next batch on."""
         self._settling.set_policy(policy)
+
+    @property
+    def lock_wait(self) -> LockWait:
+        """How this store waits for the write lock; of all that is here, what other threads may ask."""
+        return self._database.lock_wait
 
     def data_version(self) -> int:
         """Changes whenever somebody else commits. Cheap: poll it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -101,7 +102,13 @@ def test_status_answers_while_somebody_keeps_the_database_locked(carrier: Carrie
         waiting = carrier.smsc.send(mdn, f"K1:{key}")
         carrier.wait_for(lambda: status(carrier, "intake")["store"]["stuck_s"] > 0.5, "a stuck store", WITHIN_S)
         assert link(carrier)["bound"]
+        carrier.wait_for(lambda: status(carrier, "intake")["not_ready"], "a holder of the lock", WITHIN_S)
+        held = status(carrier, "intake")
+        assert held["store"]["waits_for_others"]
+        assert held["not_ready"] == [f"the write lock is held by {held['store']['lock_holder']}"]
+        assert f"PID {os.getpid()} " in held["store"]["lock_holder"]
     assert waiting.result(30) == ROK
+    assert status(carrier, "intake")["store"]["lock_holder"] is None
 
 
 def test_a_good_reload_changes_what_it_names_and_leaves_the_rest_alone(carrier: Carrier) -> None:

@@ -59,6 +59,15 @@ def test_peers_and_a_full_disk_are_no_reason_to_start_anew():
     assert ready(away) == ("the store is unavailable: disk full", "no link is bound")
 
 
+def test_write_lock_of_another_process_is_no_reason_to_start_anew_but_none_is_ready_meanwhile():
+    store = replace(INTAKE.store, stuck_s=600, silent_s=600, waits_for_others=True, lock_holder="PID 7 (kmp-smsd)")
+    for role in (INTAKE, DISPATCH):
+        waiting = replace(role, store=store)
+        assert alive_in(waiting) == ()
+        assert ready(waiting) == ("the write lock is held by PID 7 (kmp-smsd)",)
+    assert alive_in(replace(INTAKE, reactor_lag_s=11, store=store)) == ("the reactor is 11 s late",)
+
+
 def test_one_bound_link_is_enough_but_the_other_one_is_told():
     both = replace(INTAKE, links=(NORTH, SOUTH))
     assert ready(both) == ()

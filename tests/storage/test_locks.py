@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -131,6 +131,52 @@ def test_who_holds_the_lock_is_told_once_while_several_wait(tmp_path: Path, capl
             waiter.join(10)
     lock_waits.tell(time.monotonic() + 5)
     assert len(caplog.messages) == 1
+
+
+def test_wait_for_another_process_is_known_with_its_holder_and_when_it_was_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock_waits, "LONG_S", 0.0)
+    database = tmp_path / "kmp.db"
+    with closing(WriteLock(database)) as lock, held_by_another(database) as holder:
+        assert (lock.wait.is_for_others, lock.wait.holder, lock.wait.over_s) == (False, None, float("inf"))
+        with waiting_for(lock):
+            assert lock.wait.is_for_others
+            assert (lock.wait.holder or "").startswith(f"PID {holder.pid} (")
+            holder.kill()
+        assert (lock.wait.is_for_others, lock.wait.holder) == (False, None)
+        assert lock.wait.over_s < 60
+
+
+def test_wait_for_a_thread_of_our_own_is_none_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hang with the lock, and then a restart does help."""
+    monkeypatch.setattr(lock_waits, "LONG_S", 0.0)
+    database = tmp_path / "kmp.db"
+    with ExitStack() as opened:
+        lock, mine = (opened.enter_context(closing(WriteLock(database))) for _ in range(2))
+        waiter = opened.enter_context(ExitStack())
+        with mine:
+            waiter.enter_context(waiting_for(lock))
+            assert (lock.wait.is_for_others, lock.wait.holder) == (False, None)
+
+
+@contextmanager
+def waiting_for(lock: WriteLock) -> Iterator[None]:
+    """A thread that waits for `lock`, has it in the end and gives it back."""
+
+    def enter() -> None:
+        with lock:
+            pass
+
+    waiter = threading.Thread(target=enter)
+    waiter.start()
+    deadline = time.monotonic() + 10
+    while not is_waiting(lock._write):
+        assert time.monotonic() < deadline
+        os.sched_yield()
+    yield
+    waiter.join(10)
+    assert not waiter.is_alive()
 
 
 def test_wait_for_the_lock_is_told_of_without_being_asked(
