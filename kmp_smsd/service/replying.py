@@ -41,7 +41,8 @@ class _Terms:
     in_flight: int = 0
     stopped_until: float = float("-inf")  # monotonic seconds
     is_tried: bool = False  # it took no more the last time: one at a time, until it takes one
-    left_of_day: int = 0  # when it was last counted, less what left since; where there is a limit
+    # When it was last counted, less what left since; None before that, and where there is no limit.
+    left_of_day: int | None = None
     tell_spent_at: float = float("-inf")  # monotonic seconds
 
 
@@ -131,7 +132,7 @@ class Replier:
             self._recovered = True
         if sweep:
             self._store.replies.sweep(now)
-            self._count_day(now)
+        self._count_day(now, anew=sweep)
         room = self._within_day(room)
         try:
             replies = self._store.replies.exchange(results, room, now)
@@ -143,32 +144,33 @@ class Replier:
             self._write_singly(results, now)
             replies = self._store.replies.exchange([], room, now)
         for reply in replies:
-            if (terms := self._terms.get(reply.link)) is not None:
+            if (terms := self._terms.get(reply.link)) is not None and terms.left_of_day is not None:
                 terms.left_of_day -= 1
         self._tell_spent()
         return replies
 
-    def _count_day(self, now: int) -> None:
-        """In the store's thread: see what each link has left of its budget of replies."""
+    def _count_day(self, now: int, *, anew: bool) -> None:
+        """In the store's thread: see what each link, or only who was never counted, has left of its budget."""
         for name, terms in self._terms.items():
-            if a_day := terms.options.replies_a_day:
+            a_day = terms.options.replies_a_day
+            if a_day and (anew or terms.left_of_day is None):
                 terms.left_of_day = max(0, a_day - self._store.replies.sent_in_a_day(name, now))
 
     def _tell_spent(self) -> None:
         for name, terms in self._terms.items():
-            a_day = terms.options.replies_a_day
-            if a_day and terms.left_of_day <= 0 and self._monotonic() >= terms.tell_spent_at:
+            left = terms.left_of_day  # None: a reload came in between, and it is counted before the next exchange
+            if left is not None and left <= 0 and self._monotonic() >= terms.tell_spent_at:
                 terms.tell_spent_at = self._monotonic() + TELL_SPENT_EVERY_S
                 self.log.warn(
                     "link {link}: {count} replies left in a day, its limit: the others wait until they expire",
                     event="replies_spent",
                     link=name,
-                    count=a_day,
+                    count=terms.options.replies_a_day,
                 )
 
     def _within_day(self, room: Mapping[str, int]) -> dict[str, int]:
         return {
-            name: min(most, terms.left_of_day) if terms.options.replies_a_day else most
+            name: min(most, terms.left_of_day or 0) if terms.options.replies_a_day else most
             for name, most in room.items()
             if (terms := self._terms.get(name)) is not None
         }

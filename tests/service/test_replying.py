@@ -68,6 +68,13 @@ class At:
         for one in self.links.values():
             self.replier.attach(one)
 
+    def reload(self, **options):
+        """Have the links go by other options, which makes them anew."""
+        terms = {"reply": "confirmed", "bind": "transceiver", "replies_a_day": 3, **options}
+        self.replier.reconfigure({name: link(**terms) for name in self.links})
+        for one in self.links.values():
+            self.replier.attach(one)
+
     @property
     def now(self):
         return NOW + int(self.seconds * 1000)
@@ -250,6 +257,34 @@ def test_link_sends_no_more_replies_in_a_day_than_it_may_whoever_counted_before(
     at.confirmed(*range(10, 16))
     at.pass_time(600, step_s=10)
     assert len(at.north.submitted) == 10
+
+
+def test_link_that_a_reload_changed_goes_on_with_what_is_left_of_its_day(start, events):
+    at = start(replies_a_day=3, policy=SyncPolicy(reply_expire_s=86_400))
+    at.north.answers_at_once = OK
+    at.confirmed(1, 2)
+    at.pass_time(1)
+    at.reload(reply_per_s=7.0)
+    at.confirmed(3, 4)
+    at.pass_time(0.1)
+    assert len(at.north.submitted) == 3
+    assert [event["event"] for event in events if "its limit" in event["log_format"]] == ["replies_spent"]
+
+
+def test_reload_that_changes_a_link_does_not_say_that_its_day_is_spent(start, events):
+    at = start(replies_a_day=3)
+    at.pass_time(1)
+    at.reload(reply_per_s=7.0)
+    at.pass_time(1)
+    exchange = at.store.replies.exchange
+
+    def reload_meanwhile(*args):
+        at.reload(reply_per_s=8.0)
+        return exchange(*args)
+
+    at.store.replies.exchange = reload_meanwhile
+    at.pass_time(0.1)
+    assert [event for event in events if "its limit" in event["log_format"]] == []
 
 
 def test_reply_that_was_not_taken_costs_nothing_of_the_day(start):
