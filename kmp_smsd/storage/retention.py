@@ -1,6 +1,6 @@
 """What goes when it is old: journal entries, tallies and ended bindings, in small steps between the batches of intake.
 
-A step that has deleted as many rows as it may, or has not come to the end of its walk, is not `done`.
+A step that has found something old, and has not looked at all that there is, is not `done`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ RETENTION_ROWS = 1_000  # that one step looks at: a batch of messages may be wai
 
 # The newest entry stays, whatever its age: no number is given twice.
 _JOURNAL = """
-SELECT id FROM (SELECT id, at FROM journal WHERE id < (SELECT max(id) FROM journal) ORDER BY id LIMIT ?) WHERE at < ?"""
+SELECT id, at < ? FROM journal WHERE id > ? AND id < (SELECT max(id) FROM journal) ORDER BY id LIMIT ?"""
 
 _TALLIES = "SELECT hour, link, outcome, sender FROM tallies WHERE hour < ? ORDER BY hour LIMIT ?"
 
@@ -51,17 +51,26 @@ class Retention:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._walked = 0  # the binding up to which the walk has come
+        self._passed = 0  # the entry of the journal up to which its walk has come
 
     def journal(self, before: int) -> Step:
-        """Delete the oldest entries of the journal, which are the first: it is looked at no further than needed.
+        """Delete the oldest entries of the journal, which are the first ones.
 
-        Entries that seem to come from the future, since the clock was wrong, stay and hold up no others.
+        Entries that seem to come from the future, since the clock was wrong, stay and hold up no others: where the
+        first ones are not all old, the step looks at some more, in a walk over all that begins again.
         """
-        found = self._database.rows(_JOURNAL, (RETENTION_ROWS, before))
+        rows = self._database.rows(_JOURNAL, (before, 0, RETENTION_ROWS))
+        looked_at_all = len(rows) < RETENTION_ROWS
+        if not looked_at_all and not all(is_old for _, is_old in rows):
+            more = self._database.rows(_JOURNAL, (before, max(self._passed, rows[-1][0]), RETENTION_ROWS))
+            looked_at_all = len(more) < RETENTION_ROWS
+            self._passed = 0 if looked_at_all else more[-1][0]
+            rows += more
+        found = [(number,) for number, is_old in rows if is_old]
         if found:
             with self._database.transaction() as connection:
                 connection.executemany("DELETE FROM journal WHERE id = ?", found)
-        return Step(len(found), len(found) < RETENTION_ROWS)
+        return Step(len(found), looked_at_all or not found)
 
     def tallies(self, before: int) -> Step:
         """Delete the tallies of hours that were over by then."""

@@ -88,6 +88,22 @@ def test_entry_from_a_clock_that_was_ahead_stays_and_holds_up_no_others(store: S
     assert [row["at"] for row in store.journal.listing(limit=10)] == [NOW + 2 * HOUR, LATER]
 
 
+def test_many_entries_from_a_clock_that_was_ahead_hold_up_no_others(store: Store) -> None:
+    register(store, A, "meter")
+    ahead = [LATER + hour * HOUR for hour in range(7)]
+    for at in (*ahead, *(NOW + hour * HOUR for hour in range(20))):
+        settle(store, sync(A, "k1"), now=at)
+    with mock.patch.object(retention, "RETENTION_ROWS", 3):
+        steps = [store.retention.journal(NOW + 15 * HOUR) for _ in range(12)]
+        assert sum(step.deleted for step in steps) == 15
+        young = [NOW + hour * HOUR for hour in (19, 18, 17, 16, 15)]
+        assert [row["at"] for row in store.journal.listing(limit=50)] == [*young, *reversed(ahead)]
+        assert any(step.deleted and not step.done for step in steps)  # one step after the other, where they are
+        for _ in range(12):  # what comes to be old is found by the next walk
+            store.retention.journal(NOW + 18 * HOUR)
+        assert [row["at"] for row in store.journal.listing(limit=50)] == [*young[:2], *reversed(ahead)]
+
+
 def test_a_step_deletes_no_more_than_it_may_and_says_that_there_is_more(store: Store) -> None:
     register(store, A, "meter")
     for hour in range(6):
