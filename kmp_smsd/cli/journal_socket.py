@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
+import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TextIO
 
 from kmp_smsd.cli.log_lines import fields_of, traceback_of
 
+log = logging.getLogger(__name__)
+
 JOURNAL = "/run/systemd/journal/socket"
 IDENTIFIER = "kmp-smsd"
 # A datagram holds some 200 KiB; a longer one would have to be handed over as a file. Nobody reads such a line.
 VALUE_OCTETS_MAX = 16_384
-SEND_WITHIN_S = 1.0
+QUEUE_MAX = 1_000  # lines that wait for a journal which takes none now
+CLOSE_WITHIN_S = 1.0
 
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))  # as syslog's
 _DEBUG = 7
@@ -34,7 +40,11 @@ def leads_to_journal(stream: TextIO, environ: Mapping[str, str] = os.environ) ->
 
 
 class JournalHandler(logging.Handler):
-    """Sends each record to the journal, and where that is not possible, as while it starts anew, to `otherwise`."""
+    """Sends each record to the journal, and waits for nobody: the reactor logs, too.
+
+    Where the journal takes no more for now, lines wait for the next one or the end. Beyond QUEUE_MAX they are dropped,
+    and how many is said afterwards. Where there is no journal, as while it starts anew, they go to `otherwise`.
+    """
 
     def __init__(self, role: str, *, otherwise: logging.Handler, path: str = JOURNAL) -> None:
         super().__init__()
@@ -42,19 +52,70 @@ class JournalHandler(logging.Handler):
         self._otherwise = otherwise
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        self._socket.settimeout(SEND_WITHIN_S)
+        self._socket.setblocking(False)
+        self._waiting: deque[bytes] = deque()
+        self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._socket.sendto(datagram(_entry(record, self._role)), self._path)
-        except OSError:
-            self._otherwise.emit(record)
+            entry = datagram(_entry(record, self._role))
+            try:
+                self._send_waiting()
+                self._socket.sendto(entry, self._path)
+            except BlockingIOError:  # not to `otherwise`: it mostly leads to the same journal, and would block
+                self._keep(entry)
+            except OSError:
+                self._say_otherwise(record)
         except Exception:  # as every handler does: a log must not break what it tells of
             self.handleError(record)
 
     def close(self) -> None:
+        """Send what waits, for a second at most."""
+        with suppress(OSError):
+            self._send_waiting(time.monotonic() + CLOSE_WITHIN_S)
         self._socket.close()
         super().close()
+
+    def _keep(self, entry: bytes) -> None:
+        if self._dropped or len(self._waiting) >= QUEUE_MAX:  # none after a gap that is not told of yet
+            self._dropped += 1
+        else:
+            self._waiting.append(entry)
+
+    def _send_waiting(self, deadline: float | None = None) -> None:
+        """Send the lines that wait, and where they end, how many were dropped. Raises OSError."""
+        while self._waiting:
+            if deadline is not None:
+                self._socket.settimeout(max(0.0, deadline - time.monotonic()))
+            self._socket.sendto(self._waiting[0], self._path)
+            self._waiting.popleft()
+        if self._dropped:
+            count, self._dropped = self._dropped, 0
+            log.warning(  # which comes back to us as another line
+                "%d lines were dropped, since the journal took none",
+                count,
+                extra={"event": "log_lines_dropped", "count": count},
+            )
+            if self._dropped:  # so was this one
+                self._dropped = count
+
+    def _say_otherwise(self, record: logging.LogRecord) -> None:
+        """Standard error may lead to the journal as well: where it takes nothing now, the line is dropped."""
+        stream = getattr(self._otherwise, "stream", None)
+        if stream is None or _takes_more(stream):
+            self._otherwise.emit(record)
+        else:
+            self._dropped += 1
+
+
+def _takes_more(stream: TextIO) -> bool:
+    try:
+        descriptor = stream.fileno()
+    except OSError:  # no file: it never blocks
+        return True
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 def datagram(entry: Iterable[tuple[str, str]]) -> bytes:

@@ -35,6 +35,7 @@ SUBSYSTEMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "kmp_smsd.service.reloading",
             "kmp_smsd.service.watching",
             "kmp_smsd.cli.daemon",
+            "kmp_smsd.cli.journal_socket",
         ),
         "all": ("kmp_smsd",),
     }

@@ -9,12 +9,15 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kmp_smsd.cli import journal_socket
 from kmp_smsd.cli.journal_socket import VALUE_OCTETS_MAX, JournalHandler, datagram, leads_to_journal
 from kmp_smsd.cli.log_lines import JsonLine, OneLine
 from kmp_smsd.service.log_levels import SUBSYSTEMS, LogLevels
@@ -70,7 +73,9 @@ def handler(tmp_path, said):
     otherwise = logging.StreamHandler(said)
     otherwise.setFormatter(OneLine())
     handler = JournalHandler("intake", otherwise=otherwise, path=str(tmp_path / "journal"))
+    journal_socket.log.addHandler(handler)  # which has something to say itself
     yield handler
+    journal_socket.log.removeHandler(handler)
     handler.close()
 
 
@@ -121,6 +126,68 @@ def test_the_journal_is_spoken_to_again_after_it_started_anew(tmp_path, handler,
             assert entry(listener.recv(65536))["MESSAGE"] == "link north: down"
         (tmp_path / "journal").unlink()
     assert said.getvalue() == ""
+
+
+@pytest.mark.usefixtures("journal")
+def test_a_journal_that_stands_still_delays_nothing(handler, said, monkeypatch):
+    monkeypatch.setattr(journal_socket, "QUEUE_MAX", 5)
+    begun_at = time.monotonic()
+    for number in range(600):
+        handler.handle(record(message="line %d", args=(number,)))
+        assert time.monotonic() - begun_at < 5  # not a second for each
+    assert handler._dropped > 0
+    handler.close()  # within a second; nobody reads
+    assert said.getvalue() == ""
+
+
+def test_how_many_lines_were_dropped_is_said_where_they_were(journal, handler, monkeypatch):
+    monkeypatch.setattr(journal_socket, "QUEUE_MAX", 5)
+    for number in range(600):
+        handler.handle(record(message="line %d", args=(number,)))
+    found = read(journal)
+    handler.handle(record(message="after", args=()))
+    found += read(journal)
+    handler.handle(record(message="after", args=()))
+    found += read(journal)
+    *lines, told, first, second = found
+    assert [one["MESSAGE"] for one in lines] == [f"line {number}" for number in range(len(lines))]
+    assert (told["KMP_EVENT"], told["PRIORITY"]) == ("log_lines_dropped", "4")
+    assert int(told["KMP_COUNT"]) == 600 - len(lines)
+    assert (first["MESSAGE"], second["MESSAGE"]) == ("after", "after")
+
+
+def test_lines_that_wait_leave_at_the_end(journal, handler):
+    sent = 0
+    while not handler._waiting:
+        handler.handle(record(message="line %d", args=(sent,)))
+        sent += 1
+    found = read(journal)
+    handler.close()
+    assert len(found + read(journal)) == sent
+
+
+def test_a_standard_error_that_takes_nothing_delays_nothing(tmp_path):
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    with open(read_end, "rb"), open(write_end, "w", encoding="utf-8") as stream:
+        with suppress(BlockingIOError):
+            while True:
+                os.write(write_end, b"x" * 4096)
+        os.set_blocking(write_end, True)
+        handler = JournalHandler("intake", otherwise=logging.StreamHandler(stream), path=str(tmp_path / "journal"))
+        handler.handle(record())
+        assert handler._dropped == 1
+        handler.close()
+
+
+def read(journal):
+    """What lies in the journal's socket now."""
+    found = []
+    journal.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            found.append(entry(journal.recv(65536)))
+    return found
 
 
 def test_a_message_too_long_for_a_datagram_is_cut(journal, handler):
