@@ -290,6 +290,7 @@ class Intake(Service):
         for chunk in batch:
             self._release(chunk)
         self._leave(batch, "the store is unavailable")
+        self.watch.failed(failure.getErrorMessage())
         self._next_batch()
 
     def in_thread(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
@@ -315,6 +316,8 @@ class Intake(Service):
                 chunk.connection.answer([(message, temporary) for message in chunk.messages])
                 _, before = left.get(chunk.terms, ("", 0))
                 left[chunk.terms] = chunk.connection.link_name, before + len(chunk.messages)
+        if left:
+            self.watch.failed(reason)
         for terms, (link, count) in left.items():
             self.log.warn(
                 "link {link}: {count} messages left with the SMSC: {reason}",

@@ -82,6 +82,10 @@ class StoreWatch:
         self.last_write_at, self.last_write_s = self._wall(), took_s
         self.error = None
 
+    def failed(self, reason: str) -> None:
+        """Messages were left with their SMSCs for this reason; so it is until something is on disk again."""
+        self.error = reason
+
     def measure(self) -> Deferred[Any]:
         """Read the figures. Fires when that is done, or where the one before is still under way, with that."""
         if self._measuring is None:

@@ -340,6 +340,18 @@ def test_whole_batch_is_left_with_the_smsc_while_the_store_is_unavailable(at, ev
     assert any("disk is full" in str(event.get("reason")) for event in events)
 
 
+def test_store_that_leaves_messages_with_the_smsc_is_not_ready_until_it_writes_again(at):
+    at.fails = [StoreUnavailable("database or disk is full")]
+    at.intake.messages(SmscByHand(), (mo(1),))
+    at.pool.run()
+    assert at.intake.watch.error == "database or disk is full"
+    at.intake.messages(SmscByHand(), (mo(2),))
+    at.reactor.pass_time(3)
+    assert at.intake.watch.error == "the store is slow"
+    at.pool.run()
+    assert at.intake.watch.error is None
+
+
 def test_fault_of_ours_in_settling_is_an_alarm_and_the_next_batch_works(at, events):
     at.fails = [RuntimeError("a fault of ours")]
     smsc = SmscByHand()
