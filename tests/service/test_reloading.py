@@ -259,6 +259,31 @@ def test_secret_that_cannot_be_read_refuses_it_for_both_roles(at):
     assert at.words() == {"north": LinkWord.CONNECTING}
 
 
+@pytest.fixture
+def credentials(tmp_path, monkeypatch):
+    """What the service manager gave to the service at its start, and gives no more."""
+    directory = tmp_path / "credentials"
+    directory.mkdir()
+    (directory / "smsc_north").write_text("secret")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(directory))
+
+
+@pytest.mark.usefixtures("credentials")
+def test_a_link_with_a_credential_of_after_the_start_needs_a_restart_and_holds_up_nothing_else(site, start):
+    north = site.main = site.main.replace(f'{{file = "{site.directory}/smsc-north"}}', '{credential = "smsc_north"}')
+    at = start(Role.INTAKE)
+    south = SOUTH.format(directory=site.directory).replace(f'file = "{site.directory}/smsc-', 'credential = "smsc_')
+    site.main = north + south + "[sync]\nmdn_burst = 3\n"
+    assert at.reload() == (["[sync] mdn_burst"], ["[smsc.south] new"])
+    assert at.words() == {"north": LinkWord.CONNECTING}
+    site.main = north.replace("smsc_north", "smsc_other") + "[sync]\nmdn_burst = 4\n"
+    assert at.reload() == (["[sync] mdn_burst"], ["[smsc.north] password"])
+    assert (at.words(), len(at.reactor.tcpClients)) == ({"north": LinkWord.CONNECTING}, 1)
+    site.main = south
+    assert at.reload() == (["[sync] mdn_burst"], ["[smsc.north] gone", "[smsc.south] new"])
+    assert at.words() == {"north": LinkWord.CONNECTING}
+
+
 def test_intake_without_any_link_is_refused(at):
     at.site.smsc("enabled = false\n")
     at.site.load()
