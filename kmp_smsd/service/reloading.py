@@ -16,12 +16,12 @@ from kmp_smsd.config.changes import Change, changes, in_force
 from kmp_smsd.config.faults import ConfigFaults
 from kmp_smsd.config.load import Config, load
 from kmp_smsd.config.secrets import SecretUnavailable
-from kmp_smsd.control.protocol import CONFIGURATION, NO_PERMISSION, Refused
+from kmp_smsd.control.protocol import CONFIGURATION, NO_PERMISSION, TEMPORARY, Refused
 from kmp_smsd.service import notify
 from kmp_smsd.service.intake_role import NothingToDo
 from kmp_smsd.service.log_levels import LogLevels
 from kmp_smsd.service.role import RoleService
-from kmp_smsd.service.status import ConfigurationStatus, ms
+from kmp_smsd.service.status import ConfigurationStatus, State, ms
 from kmp_smsd.service.watching import watch
 
 LOOK_EVERY_S = 30.0  # at the files on disk
@@ -93,19 +93,21 @@ class Reloader:
         """Put the files on disk in force, as far as that goes without a restart.
 
         Fires as soon as that is so. Fails with Refused where something is wrong, all of it told; then what was in force
-        stays so. A reload begins when the one before it has settled.
+        stays so. A reload begins when the one before it has settled; none is put in force once the process stops.
         """
         asked: Deferred[Reloaded] = Deferred()
 
         async def work() -> None:
-            notify.reloading()
             try:
-                reloaded = await self._reload()
+                self._check_not_stopping()
+                notify.reloading()
+                try:
+                    reloaded = await self._reload()
+                finally:
+                    notify.ready()
             except BaseException:
                 asked.errback()
                 return
-            finally:
-                notify.ready()
             asked.callback(reloaded)
             await reloaded.settled
 
@@ -117,8 +119,11 @@ class Reloader:
     async def _reload(self) -> Reloaded:
         try:
             new = await self._in_thread(self._read, self._path)
+            self._check_not_stopping()  # nothing is waited for between this and the end
             now = in_force(self._in_force, new)
             prepared = [role.prepare(now) for role in self._roles]
+        except Refused:
+            raise
         except Exception as error:
             refused = _refused(error)
             self._last = self._wall(), str(refused)
@@ -138,6 +143,12 @@ class Reloader:
             needs_restart=", ".join(self._needs_restart) or "nothing",
         )
         return Reloaded(applied, self._needs_restart, settled)
+
+    def _check_not_stopping(self) -> None:
+        """Links and workers that end must not be made anew."""
+        for role in self._roles:
+            if role.state is State.STOPPING:
+                raise Refused(f"{role.role} is stopping", TEMPORARY)
 
     def look_at_disk(self) -> Deferred[None]:
         """See what of the files on disk differs from what is in force."""

@@ -403,3 +403,30 @@ def test_who_stops_is_told_nothing_any_more_but_shown(at):
         assert (str(error), error.exit_code) == ("intake is stopping", 75)
     at.service.reload()
     assert at.service.reloader.status.last_reload_at is None
+
+
+def test_a_reload_that_the_end_comes_between_is_not_put_in_force(at):
+    at.site.smsc("in_flight_max = 7\n")
+    at.site.platform("fleet", FLEET)
+    at.site.load()
+    found = []
+    at.service.reloader.reload().addErrback(lambda failure: found.append(failure.value))
+    at.service.stopService()
+    at.run()
+    assert [(str(error), error.exit_code) for error in found] == [("intake is stopping", 75)]
+    assert list(at.dispatch.dispatcher.names()) == ["metering"]
+    assert at.intake.config.smsc["north"].in_flight_max == 10_000
+    assert at.service.reloader.status.last_reload_at is None
+
+
+def test_a_reload_that_waits_for_another_when_the_end_comes_is_not_begun(at):
+    at.site.smsc("in_flight_max = 7\n")
+    at.begin()
+    at.site.smsc("in_flight_max = 8\n")
+    second = at.begin()
+    at.service.stopService()
+    at.unconnected(0)
+    at.run()
+    assert [str(error) for error in second] == ["intake is stopping"]
+    assert at.intake.config.smsc["north"].in_flight_max == 7
+    assert len(at.reactor.tcpClients) == 1
