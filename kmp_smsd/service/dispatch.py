@@ -218,7 +218,8 @@ class Dispatcher(Service):
     def drain(self) -> Deferred[Any]:
         """Deliver nothing at all until `go_on`. Fires when what had been sent is answered, or given up."""
         self._draining = True
-        return gatherResults([self._hold(worker) for worker in self._workers.values()])
+        leaving = list(self._leaving.values())
+        return gatherResults([self._hold(worker) for worker in self._workers.values()] + leaving)
 
     def go_on(self) -> None:
         """Deliver again after `drain`."""

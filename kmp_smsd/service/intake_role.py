@@ -121,7 +121,8 @@ class IntakeRole(RoleService):
 
     def drain(self) -> Deferred[Any]:
         self._draining = True
-        return gatherResults([link.halt() for link in self.links])
+        leaving = [link.drain() for link in self._leaving]
+        return gatherResults([link.halt() for link in self.links] + leaving)
 
     def go_on(self) -> None:
         self._draining = False

@@ -953,6 +953,20 @@ def test_end_waits_for_platforms_that_are_gone(start):
     assert (gone.done, len(ended)) == (["stop", "close"], 1)
 
 
+@pytest.mark.parametrize("fresh", [(), ("p1",)])
+def test_a_drain_waits_for_workers_that_a_reload_has_end(start, fresh):
+    at = start(2, due=[1])
+    old = at.by_name["p1"]
+    at.reload(fresh=fresh, gone=() if fresh else ("p1",))
+    drained = []
+    at.dispatcher.drain().addCallback(drained.append)
+    at.pool.run_one(old.run)
+    assert drained == []
+    at.pool.run_one(old.close)
+    at.pool.run()
+    assert len(drained) == 1
+
+
 def test_a_look_that_a_reload_came_between_harms_nothing(start, events):
     at = start(2)
     at.make_due(1, 2)

@@ -212,6 +212,22 @@ def test_link_that_comes_while_the_role_drains_waits_for_its_end(at):
     assert {client[0] for client in at.reactor.tcpClients[1:]} == {"smsc.example", "south.example"}
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_drain_waits_for_links_that_a_reload_has_drain(at, gone):
+    at.site.smsc("in_flight_max = 7\n")
+    if gone:
+        at.site.main = SOUTH.format(directory=at.site.directory)
+    at.begin()
+    drained = []
+    at.intake.drain().addCallback(drained.append)
+    if gone:
+        at.unconnected(1)
+    assert drained == []
+    at.unconnected(0)
+    assert len(drained) == 1
+    assert set(at.words().values()) == {LinkWord.STOPPED}
+
+
 def test_platforms_come_change_and_go(at):
     at.site.platform("fleet", FLEET)
     assert at.reload() == (["platforms.d/fleet.toml new"], [])
