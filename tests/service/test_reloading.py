@@ -239,6 +239,18 @@ def test_platforms_come_change_and_go(at):
     assert [one.name for one in at.service.snapshot(at.dispatch).platforms] == ["metering"]
 
 
+def test_dispatch_has_nothing_to_do_where_no_platform_changed(at):
+    reconfigure, asked = at.dispatch.dispatcher.reconfigure, []
+    at.dispatch.dispatcher.reconfigure = lambda *told: (asked.append(told), reconfigure(*told))[1]
+    at.site.main += "[sync]\nmdn_burst = 3\n"
+    at.reload()
+    assert asked == []
+    assert at.dispatch.config.sync.mdn_burst == 3
+    at.site.platform("fleet", FLEET)
+    at.reload()
+    assert len(asked) == 1
+
+
 def test_what_needs_a_restart_is_told_until_there_is_one(at):
     before = at.intake.config.storage
     at.site.main += "[gateway.data]\nlate_hours = 1\n"
