@@ -63,6 +63,8 @@ class Reloader:
         self._loaded_at = wall()
         self._differences: tuple[str, ...] = ()
         self._needs_restart: tuple[str, ...] = ()
+        self._faulty = False  # the files on disk, at the last look
+        self._refused_for: Exception | None = None  # until it is known to be mended
         self._last: tuple[float, str | None] | None = None  # when, and why it was refused
 
     def start(self) -> None:
@@ -83,9 +85,11 @@ class Reloader:
             loaded_at=int(self._loaded_at * 1000),
             differs=bool(self._differences),
             differences=self._differences,
+            faulty=self._faulty,
             last_reload_at=ms(at),
             last_reload_ok=None if at is None else error is None,
             last_reload_error=error,
+            refusal_stands=self._refused_for is not None,
             needs_restart=self._needs_restart,
         )
 
@@ -127,6 +131,7 @@ class Reloader:
         except Exception as error:
             refused = _refused(error)
             self._last = self._wall(), str(refused)
+            self._refused_for, self._faulty = error, isinstance(error, ConfigFaults)
             self.log.error("reload refused, nothing was changed: {reason}", event="reload_refused", reason=str(refused))
             raise refused from None
         applied = self._told(changes(self._in_force, now)) + tuple(what for one in prepared for what in one.also)
@@ -136,6 +141,7 @@ class Reloader:
         self._loaded_at = self._wall()
         self._needs_restart = self._differences = self._told(changes(now, new))
         self._last = self._loaded_at, None
+        self._refused_for, self._faulty = None, False
         self.log.info(
             "reloaded; applied: {applied}; needs restart: {needs_restart}",
             event="reloaded",
@@ -155,10 +161,15 @@ class Reloader:
 
         def compared(on_disk: Config) -> None:
             self._differences = self._told(changes(self._in_force, on_disk))
+            self._faulty = False
+            undone = set(self._differences) <= set(self._needs_restart)
+            if undone and isinstance(self._refused_for, ConfigFaults):  # whether a secret was mended is not seen here
+                self._refused_for = None
 
         def unreadable(failure: Any) -> None:
             failure.trap(ConfigFaults)
             self._differences = tuple(str(failure.value).split("\n"))
+            self._faulty = True
 
         looked: Deferred[Config] = self._in_thread(self._read, self._path)
         return looked.addCallbacks(compared, unreadable)

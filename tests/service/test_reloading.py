@@ -374,6 +374,47 @@ def test_status_knows_of_the_files_as_they_are_now(at):
     assert status["not_ready"] == ("no link is bound",)
 
 
+REFUSED = "the last reload was refused"
+
+
+def refusal(at):
+    """What the status says of a refused reload, beside what links are like."""
+    return [reason for reason in command(at, at.intake, "status")["degraded"] if not reason.startswith("link ")]
+
+
+def test_a_refused_reload_is_told_while_it_matters(at):
+    at.site.secrets["ssh_identity"] = "other"
+    at.reload()
+    main = at.site.directory / "kmp-smsd.toml"
+    good, left = main.read_text(), "needs restart: [secrets] ssh_identity"
+    main.write_text("colour = 1\n")
+    assert refusal(at) == [left]  # nobody has asked for a reload
+    at.refused()
+    assert refusal(at) == [f"{REFUSED}: a restart would fail", left]
+    main.write_text(good + "[sync]\nmdn_burst = 3\n")
+    assert refusal(at) == [REFUSED, left]
+    main.write_text("colour = 1\n")
+    assert refusal(at) == [f"{REFUSED}: a restart would fail", left]
+    main.write_text(good)
+    assert refusal(at) == [left]
+    main.write_text("colour = 1\n")
+    at.refused()
+    main.write_text(good + "[sync]\nmdn_burst = 3\n")
+    at.service.reloader.reload()
+    at.run()
+    assert refusal(at) == [left]
+
+
+def test_a_reload_that_was_refused_for_a_secret_is_told_until_one_succeeds(at):
+    (at.site.directory / "smsc-north").unlink()
+    at.refused()
+    assert refusal(at) == [REFUSED]
+    at.site.secret("smsc-north", "secret")
+    assert refusal(at) == [REFUSED]
+    at.reload()
+    assert refusal(at) == []
+
+
 def test_status_does_not_wait_for_files_that_cannot_be_read_soon(at):
     found = []
     done = Deferred.fromCoroutine(at.service._commands(at.intake)["status"]({}, None))
