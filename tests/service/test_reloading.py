@@ -228,6 +228,19 @@ def test_a_drain_waits_for_links_that_a_reload_has_drain(at, gone):
     assert set(at.words().values()) == {LinkWord.STOPPED}
 
 
+def test_links_say_how_long_their_end_takes_as_they_are_now(at):
+    assert at.service.links_end_within_s == 5.0
+    at.site.smsc("unbind_timeout_s = 45.0\n")
+    at.begin()
+    at.unconnected(0)
+    assert at.service.links_end_within_s == 45.0
+    at.site.smsc("unbind_timeout_s = 7.0\n")
+    at.begin()
+    assert at.service.links_end_within_s == 45.0  # the old one drains
+    at.unconnected(1)
+    assert at.service.links_end_within_s == 7.0
+
+
 def test_platforms_come_change_and_go(at):
     at.site.platform("fleet", FLEET)
     assert at.reload() == (["platforms.d/fleet.toml new"], [])
