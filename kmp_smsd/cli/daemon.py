@@ -87,22 +87,21 @@ def _serve(settings: Settings, names: tuple[str, ...], log_level: str, log_forma
     service = make_service(config, [Role(name) for name in names], reactor)
     if "dispatch" in names and not config.platforms:
         log.warning("no platform is enabled: what is bound waits in the outbox", extra={"event": "no_platform"})
-    links_s = max((link.unbind_timeout_s for link in config.smsc.values()), default=0.0) + STOP_AFTER_LINKS_S
-    running = _Running(service, reactor, " and ".join(names), max(STOP_WITHIN_S, links_s))
+    running = _Running(service, reactor, " and ".join(names))
     running.run()
     if running.broke:
         raise click.exceptions.Exit(BUG)
 
 
 class _Running:
-    """A service from its start to its end, which comes within `stop_within_s` of the first signal."""
+    """A service from its start to its end, which comes in a time that it is asked for at the first signal."""
 
-    def __init__(self, service: Any, reactor: Any, name: str, stop_within_s: float) -> None:
+    def __init__(self, service: Any, reactor: Any, name: str) -> None:
         self.broke = False
         self._service = service
         self._reactor = reactor
         self._name = name
-        self._stop_within_s = stop_within_s
+        self._stop_within_s = STOP_WITHIN_S
         self._stopping = False
         self._ending = threading.Event()
 
@@ -127,7 +126,7 @@ class _Running:
             os.kill(os.getpid(), number)
             return
         self._stopping = True
-        self._ending.set()
+        self._begin_to_end()
         self._reactor.callFromThread(self._stop)
 
     def _stop(self) -> None:
@@ -157,9 +156,15 @@ class _Running:
 
     def _end_broken(self) -> None:
         self.broke = True
-        self._ending.set()
+        self._begin_to_end()
         if self._reactor.running:
             self._reactor.stop()
+
+    def _begin_to_end(self) -> None:
+        """From now on time runs; how much, a reload may have changed."""
+        if not self._ending.is_set():
+            self._stop_within_s = max(STOP_WITHIN_S, self._service.links_end_within_s + STOP_AFTER_LINKS_S)
+            self._ending.set()
 
     def _end_in_time(self) -> None:
         """In a thread of its own: end a process that does not, since a thread of it waits for a lock or a disk."""

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from kmp_smsd.channels.options import SecretRef
+from kmp_smsd.config.link import Link
 from kmp_smsd.config.load import PLATFORMS, Config
 from kmp_smsd.config.numbering import Numbering
 from kmp_smsd.config.platform import Platform
@@ -51,7 +53,7 @@ def changes(old: Config, new: Config) -> tuple[Change, ...]:
 def in_force(running: Config, new: Config) -> Config:
     """What of `new` can run without a restart; the rest is as in `running`, or left out where it was not there.
 
-    So what differs between this and `new` needs a restart.
+    So what differs between this and `new` needs a restart. Where no link of `new` could run, those of `running` go on.
     """
     values: dict[str, Any] = {}
     for field in fields(Config):
@@ -66,6 +68,8 @@ def in_force(running: Config, new: Config) -> Config:
                     if name in old or _reload_of_new(member) is not Reload.RESTART
                 }
             )
+    if new.smsc and not values["smsc"]:
+        values["smsc"] = running.smsc
     return replace(new, **values)
 
 
@@ -101,7 +105,8 @@ def _section(name: str, member: str) -> str:
 
 def _of_member(section: str, old: BaseModel | None, new: BaseModel | None) -> Iterator[Change]:
     if old is not None and new is not None:
-        yield from _of_options(section, old, new)
+        for change in _of_options(section, old, new):
+            yield replace(change, reload=Reload.RESTART) if _waits_whole(old, new) else change
     else:
         model: Any = type(old or new)
         reload = model.reload if new is None else _reload_of_new(new)
@@ -110,14 +115,26 @@ def _of_member(section: str, old: BaseModel | None, new: BaseModel | None) -> It
 
 def _reload_of_new(member: Any) -> Reload:
     """A service has the credentials that it was given at its start; a file may come later."""
-    identity = member.channel.identity if isinstance(member, Platform) else None
-    own_credential = identity is not None and identity.credential is not None
-    reload: Reload = Reload.RESTART if own_credential else member.reload
+    secret = member.password if isinstance(member, Link) else None
+    if isinstance(member, Platform):
+        secret = member.channel.identity
+    reload: Reload = Reload.RESTART if _is_new_credential(None, secret) else member.reload
     return reload
+
+
+def _waits_whole(old: BaseModel, new: BaseModel) -> bool:
+    """A link that is to use another credential stays all as it was: its other options may belong to that password."""
+    return isinstance(old, Link) and isinstance(new, Link) and _is_new_credential(old.password, new.password)
+
+
+def _is_new_credential(old: SecretRef | None, new: SecretRef | None) -> bool:
+    return new is not None and new.credential is not None and new != old
 
 
 def _kept(old: Model, new: Model) -> Model:
     """`new`, with those options of `old` that only a restart changes."""
+    if _waits_whole(old, new):
+        return old
     model, values = type(new), {}
     for option in model.model_fields:
         was, is_now = getattr(old, option), getattr(new, option)

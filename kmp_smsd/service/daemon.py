@@ -68,6 +68,11 @@ class Daemon(MultiService):
         stopped: Deferred[Any] = super().stopService()
         return stopped.addBoth(self._stopped)
 
+    @property
+    def links_end_within_s(self) -> float:
+        """How long the links may take to end in good order, as they are now; 0 where there is none."""
+        return max(role.links_end_within_s for role in self.roles)
+
     def snapshot(self, role: RoleService) -> Snapshot:
         """How a role is now."""
         return role.snapshot(self.reloader.status, self.reloader.log_levels)

@@ -92,7 +92,7 @@ class Dispatcher(Service):
         self._data_version: int | None = None
         self._kept = False  # what has a file is not to be forgotten
         self._routed = False  # each app is routed and all of its deliveries have followed
-        self._hastened = False  # what waited for a later try when we started is due
+        self._to_hasten: Collection[str] = set(deliverers)  # platforms: what waited for a later try is to be due
         self._moving: Iterator[int] | None = None  # the steps in which they do
         self._stopping = False
         self._faults = Repeats()
@@ -139,8 +139,8 @@ class Dispatcher(Service):
     ) -> Deferred[Any]:
         """Serve the platforms of `fresh` by new deliverers, and those that are `gone` no more; set the routes anew.
 
-        The others go on. Fires when the old workers have ended: each after its present answers, or within 10 seconds by
-        force.
+        What waits for a later try at those of `fresh` is tried at once. The others go on. Fires when the old workers
+        have ended: each after its present answers, or within 10 seconds by force.
         """
         workers = dict(self._workers)
         ended = [self._retire(workers.pop(name)) for name in gone]
@@ -150,7 +150,7 @@ class Dispatcher(Service):
                 ended.append(self._replace(before, worker))
             workers[name] = worker
         self._workers = workers
-        self.in_thread(self._reroute, routes).addErrback(self._not_looked)
+        self.in_thread(self._reroute, routes, set(fresh)).addErrback(self._not_looked)
         return gatherResults(ended)
 
     def look_at_words(self) -> None:
@@ -218,7 +218,8 @@ class Dispatcher(Service):
     def drain(self) -> Deferred[Any]:
         """Deliver nothing at all until `go_on`. Fires when what had been sent is answered, or given up."""
         self._draining = True
-        return gatherResults([self._hold(worker) for worker in self._workers.values()])
+        leaving = list(self._leaving.values())
+        return gatherResults([self._hold(worker) for worker in self._workers.values()] + leaving)
 
     def go_on(self) -> None:
         """Deliver again after `drain`."""
@@ -301,10 +302,14 @@ class Dispatcher(Service):
             worker.running.addBoth(freed)
         return free
 
-    def _reroute(self, routes: Mapping[str, str]) -> None:
-        """In the watching thread: begin with the routes as at the start."""
+    def _reroute(self, routes: Mapping[str, str], fresh: Collection[str]) -> None:
+        """In the watching thread: begin with the routes as at the start, and hasten what waits at platforms of `fresh`.
+
+        Those that are hastened already are hastened to their end.
+        """
         self._routes = routes
-        self._kept = self._routed = self._hastened = False
+        self._to_hasten = {*self._to_hasten, *fresh}
+        self._kept = self._routed = False
         self._moving = None
 
     def _route(self) -> None:
@@ -333,9 +338,9 @@ class Dispatcher(Service):
         if names := self._store.routes.to_forget(self._workers):
             yield from self._store.routes.forget(names, now)
             self.log.info("platforms forgotten: {platforms}", event="platforms_forgotten", platforms=", ".join(names))
-        if not self._hastened:  # what waits for a later try may have waited for what was mended before this start
-            yield from self._store.outbox.hasten(self._workers, now)
-            self._hastened = True
+        if self._to_hasten:  # what waits for a later try may have waited for what this start or this file mended
+            yield from self._store.outbox.hasten([name for name in self._workers if name in self._to_hasten], now)
+            self._to_hasten = ()
 
     def _look(self) -> Deferred[Any]:
         """See where something is due, and put workers on it. The next look waits for this one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, succeed
 
 from kmp_smsd.config.load import Config
 from kmp_smsd.config.platform import Platform
@@ -60,6 +60,8 @@ class DispatchRole(RoleService):
 
         def swap() -> Deferred[Any]:
             self.config = config
+            if not fresh and not gone:  # then the routes are the same too: they are made of these files alone
+                return succeed(None)
             return self.dispatcher.reconfigure(routes(config), fresh, gone)
 
         return Prepared(swap)

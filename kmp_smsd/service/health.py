@@ -69,8 +69,9 @@ def degraded(snapshot: Snapshot) -> tuple[str, ...]:
         elif platform.last_error is not None and platform.due and not platform.paused:
             reasons.append(f"platform {platform.name} fails: {platform.last_error}")
     reasons += [f"{kind} is paused" for kind in _paused(snapshot)]
-    if snapshot.configuration.last_reload_ok is False:
-        reasons.append("the last reload was refused: a restart would fail")
+    if snapshot.configuration.refusal_stands:
+        restart = ": a restart would fail" if snapshot.configuration.faulty else ""
+        reasons.append(f"the last reload was refused{restart}")
     if snapshot.configuration.needs_restart:
         reasons.append(f"needs restart: {', '.join(snapshot.configuration.needs_restart)}")
     return tuple(reasons)

@@ -52,6 +52,10 @@ class IntakeRole(RoleService):
         every = self._links.values()
         return [links[0] for links in every] + [link for links in every for link in links[1:]]
 
+    @property
+    def links_end_within_s(self) -> float:
+        return max((link.options.unbind_timeout_s for link in (*self.links, *self._leaving)), default=0.0)
+
     def stopService(self) -> Deferred[None]:
         return ensureDeferred(self._stop())
 
@@ -121,7 +125,8 @@ class IntakeRole(RoleService):
 
     def drain(self) -> Deferred[Any]:
         self._draining = True
-        return gatherResults([link.halt() for link in self.links])
+        leaving = [link.drain() for link in self._leaving]
+        return gatherResults([link.halt() for link in self.links] + leaving)
 
     def go_on(self) -> None:
         self._draining = False

@@ -16,12 +16,12 @@ from kmp_smsd.config.changes import Change, changes, in_force
 from kmp_smsd.config.faults import ConfigFaults
 from kmp_smsd.config.load import Config, load
 from kmp_smsd.config.secrets import SecretUnavailable
-from kmp_smsd.control.protocol import CONFIGURATION, NO_PERMISSION, Refused
+from kmp_smsd.control.protocol import CONFIGURATION, NO_PERMISSION, TEMPORARY, Refused
 from kmp_smsd.service import notify
 from kmp_smsd.service.intake_role import NothingToDo
 from kmp_smsd.service.log_levels import LogLevels
 from kmp_smsd.service.role import RoleService
-from kmp_smsd.service.status import ConfigurationStatus, ms
+from kmp_smsd.service.status import ConfigurationStatus, State, ms
 from kmp_smsd.service.watching import watch
 
 LOOK_EVERY_S = 30.0  # at the files on disk
@@ -63,6 +63,8 @@ class Reloader:
         self._loaded_at = wall()
         self._differences: tuple[str, ...] = ()
         self._needs_restart: tuple[str, ...] = ()
+        self._faulty = False  # the files on disk, at the last look
+        self._refused_for: Exception | None = None  # until it is known to be mended
         self._last: tuple[float, str | None] | None = None  # when, and why it was refused
 
     def start(self) -> None:
@@ -83,9 +85,11 @@ class Reloader:
             loaded_at=int(self._loaded_at * 1000),
             differs=bool(self._differences),
             differences=self._differences,
+            faulty=self._faulty,
             last_reload_at=ms(at),
             last_reload_ok=None if at is None else error is None,
             last_reload_error=error,
+            refusal_stands=self._refused_for is not None,
             needs_restart=self._needs_restart,
         )
 
@@ -93,19 +97,21 @@ class Reloader:
         """Put the files on disk in force, as far as that goes without a restart.
 
         Fires as soon as that is so. Fails with Refused where something is wrong, all of it told; then what was in force
-        stays so. A reload begins when the one before it has settled.
+        stays so. A reload begins when the one before it has settled; none is put in force once the process stops.
         """
         asked: Deferred[Reloaded] = Deferred()
 
         async def work() -> None:
-            notify.reloading()
             try:
-                reloaded = await self._reload()
+                self._check_not_stopping()
+                notify.reloading()
+                try:
+                    reloaded = await self._reload()
+                finally:
+                    notify.ready()
             except BaseException:
                 asked.errback()
                 return
-            finally:
-                notify.ready()
             asked.callback(reloaded)
             await reloaded.settled
 
@@ -117,11 +123,15 @@ class Reloader:
     async def _reload(self) -> Reloaded:
         try:
             new = await self._in_thread(self._read, self._path)
+            self._check_not_stopping()  # nothing is waited for between this and the end
             now = in_force(self._in_force, new)
             prepared = [role.prepare(now) for role in self._roles]
+        except Refused:
+            raise
         except Exception as error:
             refused = _refused(error)
             self._last = self._wall(), str(refused)
+            self._refused_for, self._faulty = error, isinstance(error, ConfigFaults)
             self.log.error("reload refused, nothing was changed: {reason}", event="reload_refused", reason=str(refused))
             raise refused from None
         applied = self._told(changes(self._in_force, now)) + tuple(what for one in prepared for what in one.also)
@@ -131,6 +141,7 @@ class Reloader:
         self._loaded_at = self._wall()
         self._needs_restart = self._differences = self._told(changes(now, new))
         self._last = self._loaded_at, None
+        self._refused_for, self._faulty = None, False
         self.log.info(
             "reloaded; applied: {applied}; needs restart: {needs_restart}",
             event="reloaded",
@@ -139,15 +150,26 @@ class Reloader:
         )
         return Reloaded(applied, self._needs_restart, settled)
 
+    def _check_not_stopping(self) -> None:
+        """Links and workers that end must not be made anew."""
+        for role in self._roles:
+            if role.state is State.STOPPING:
+                raise Refused(f"{role.role} is stopping", TEMPORARY)
+
     def look_at_disk(self) -> Deferred[None]:
         """See what of the files on disk differs from what is in force."""
 
         def compared(on_disk: Config) -> None:
             self._differences = self._told(changes(self._in_force, on_disk))
+            self._faulty = False
+            undone = set(self._differences) <= set(self._needs_restart)
+            if undone and isinstance(self._refused_for, ConfigFaults):  # whether a secret was mended is not seen here
+                self._refused_for = None
 
         def unreadable(failure: Any) -> None:
             failure.trap(ConfigFaults)
             self._differences = tuple(str(failure.value).split("\n"))
+            self._faulty = True
 
         looked: Deferred[Config] = self._in_thread(self._read, self._path)
         return looked.addCallbacks(compared, unreadable)

@@ -77,6 +77,11 @@ class RoleService(MultiService):
             return State.STOPPING
         return State.DRAINING if self._draining else State.RUNNING
 
+    @property
+    def links_end_within_s(self) -> float:
+        """How long its links may take to end in good order; 0 where it has none."""
+        return 0.0
+
     def prepare(self, config: Config) -> Prepared:
         """Make what `config` needs, and change nothing yet.
 

@@ -22,9 +22,11 @@ class ConfigurationStatus:
     loaded_at: int
     differs: bool = False
     differences: tuple[str, ...] = ()  # "[sync] mdn_burst", or what makes the files unusable
+    faulty: bool = False  # they are unusable: a start would fail
     last_reload_at: int | None = None
     last_reload_ok: bool | None = None
     last_reload_error: str | None = None
+    refusal_stands: bool = False  # the last reload was refused, and as far as we know another would do something
     needs_restart: tuple[str, ...] = ()
 
 

@@ -84,16 +84,22 @@ def test_a_second_sigterm_ends_it_at_once(site, smsc):
         assert daemon.end() == -signal.SIGTERM
 
 
-def test_it_ends_in_time_though_somebody_keeps_the_write_lock(site, smsc):
+@pytest.mark.parametrize("reloaded", [False, True])
+def test_it_ends_in_time_though_somebody_keeps_the_write_lock(site, smsc, reloaded):
     site.ready("K1")
     site.link(smsc.port)
-    with site.config.open("a") as config:
-        config.write("unbind_timeout_s = 0.1\n")
+    good = site.config.read_text()
+    site.config.write_text(good + f"unbind_timeout_s = {60.0 if reloaded else 0.1}\n")
     env = site.customized(
         "from kmp_smsd.cli import daemon\ndaemon.STOP_WITHIN_S = 0.5\ndaemon.STOP_AFTER_LINKS_S = 0.5\n"
     )
+    daemon = start(site, smsc, "run", env=env)
+    if reloaded:
+        site.config.write_text(good + "unbind_timeout_s = 0.1\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        until(lambda: any("reloaded; applied" in line for line in daemon.said))
+        until(lambda: smsc.bound == 1 and smsc.counts.binds == 2)
     with site.store() as store, store._database.transaction():
-        daemon = start(site, smsc, "run", env=env)
         answer = smsc.send(FIRST, "K1:K1")
         until(lambda: smsc.counts.sent == 1)
         daemon.process.send_signal(signal.SIGTERM)

@@ -50,8 +50,13 @@ def test_the_same_files_differ_in_nothing(edit):
         (MAIN + '[control]\ndirectory = "/other"\n', {"[control] directory": Reload.RESTART}),
         (MAIN.replace('"ssh-identity"', '"other"'), {"[secrets] ssh_identity": Reload.RESTART}),
         (
-            MAIN.replace("smsc.north", "smsc.south"),
+            MAIN.replace("smsc.north", "smsc.south").replace('{credential = "smsc-north"}', '{file = "/south"}'),
             {"[smsc.north] gone": Reload.LINK, "[smsc.south] new": Reload.LINK},
+        ),
+        (MAIN.replace('{credential = "smsc-north"}', '{file = "/north"}'), {"[smsc.north] password": Reload.LINK}),
+        (
+            MAIN.replace('"smsc-north"', '"other"') + "in_flight_max = 5\n",
+            {"[smsc.north] password": Reload.RESTART, "[smsc.north] in_flight_max": Reload.RESTART},
         ),
         (MAIN + "enabled = false\n", {"[smsc.north] gone": Reload.LINK}),
     ],
@@ -120,3 +125,33 @@ def test_a_platform_keeps_its_identity_and_takes_the_rest(files, edit):
     assert now.platforms["metering"].channel.identity is None
     assert now.platforms["metering"].retry_min_s == 9
     assert [str(change) for change in changes(now, new)] == ["platforms.d/metering.toml identity"]
+
+
+SOUTH = """\
+[smsc.south]
+hosts = ["south.example:2775"]
+system_id = "kmp"
+password = {credential = "smsc-south"}
+"""
+
+
+def test_a_new_link_is_left_out_where_its_credential_was_not_there_at_the_start(edit):
+    old, new = edit(MAIN + "in_flight_max = 5\n" + SOUTH)
+    now = in_force(old, new)
+    assert (list(now.smsc), now.smsc["north"].in_flight_max) == (["north"], 5)
+    assert told(now, new) == {"[smsc.south] new": Reload.RESTART}
+
+
+def test_a_link_that_is_to_use_another_credential_stays_all_as_it_was(edit):
+    other = MAIN.replace('"smsc-north"', '"other"').replace('system_id = "kmp"', 'system_id = "kmp2"')
+    old, new = edit(other + "[sync]\nmdn_burst = 3\n")
+    now = in_force(old, new)
+    assert (now.smsc["north"], now.sync.mdn_burst) == (old.smsc["north"], 3)
+    assert [str(change) for change in changes(now, new)] == ["[smsc.north] system_id", "[smsc.north] password"]
+
+
+def test_links_go_on_where_none_of_the_new_ones_could_start(edit):
+    old, new = edit(MAIN.replace("smsc.north", "smsc.south") + "[sync]\nmdn_burst = 3\n")
+    now = in_force(old, new)
+    assert (now.smsc, now.sync.mdn_burst) == (old.smsc, 3)
+    assert [str(change) for change in changes(now, new)] == ["[smsc.north] gone", "[smsc.south] new"]

@@ -927,18 +927,36 @@ def test_paused_platform_that_changed_is_paused_still(start):
     assert at.begun() == ["p1"]
 
 
-def test_what_failed_before_a_reload_is_tried_at_once(start):
-    at = start(2)
+def test_what_failed_before_a_reload_is_tried_at_once_where_the_platform_changed(start):
+    at = start(3)
     at.look(3)  # what had failed before the start
-    at.make_due(2)
-    at.settle(2, try_at=at.now + 3_600_000)
+    at.make_due(2, 3)
+    at.settle(2, 3, try_at=at.now + 3_600_000)
     with closing(sqlite3.connect(str(at.store._database.path), isolation_level=None)) as connection:
         connection.execute("UPDATE outbox SET attempts = 1")
     at.look(2)
     assert at.begun() == []
-    at.reload()
+    at.reload(gone=["p1"])
+    at.look(3)
+    assert at.begun() == []
+    at.reload(fresh=["p2"])
+    at.pool.run()
     at.look(3)
     assert at.begun() == ["p2"]
+
+
+def test_what_failed_before_a_start_is_tried_at_once_though_a_reload_comes_soon(tmp_path, monkeypatch):
+    at = At(tmp_path / "kmp.db", monkeypatch, {name: DelivererByHand(name) for name in ("p1", "p2")})
+    at.store.routes.set(at.routes)
+    at.make_due(2)
+    (row,) = at.store.outbox.due("p2", at.now, 10)
+    at.store.outbox.settle("p2", [Postpone(row, at.now + 3_600_000, "down")], at.now)
+    at.dispatcher.startService()
+    at.reload(gone=["p1"])
+    at.look(3)
+    assert at.begun() == ["p2"]
+    at.store.close()
+    at.mine.close()
 
 
 def test_end_waits_for_platforms_that_are_gone(start):
@@ -951,6 +969,20 @@ def test_end_waits_for_platforms_that_are_gone(start):
     at.pool.run()
     at.watcher.run()
     assert (gone.done, len(ended)) == (["stop", "close"], 1)
+
+
+@pytest.mark.parametrize("fresh", [(), ("p1",)])
+def test_a_drain_waits_for_workers_that_a_reload_has_end(start, fresh):
+    at = start(2, due=[1])
+    old = at.by_name["p1"]
+    at.reload(fresh=fresh, gone=() if fresh else ("p1",))
+    drained = []
+    at.dispatcher.drain().addCallback(drained.append)
+    at.pool.run_one(old.run)
+    assert drained == []
+    at.pool.run_one(old.close)
+    at.pool.run()
+    assert len(drained) == 1
 
 
 def test_a_look_that_a_reload_came_between_harms_nothing(start, events):

@@ -92,12 +92,18 @@ def test_platforms_that_want_a_person_are_told(changes, reasons):
     assert (ready(found), degraded(found)) == ((), reasons)
 
 
-def test_a_configuration_that_wants_a_person_is_told():
-    configuration = replace(INTAKE.configuration, last_reload_ok=False, needs_restart=("[storage] path",))
-    assert degraded(replace(INTAKE, configuration=configuration)) == (
-        "the last reload was refused: a restart would fail",
-        "needs restart: [storage] path",
-    )
+@pytest.mark.parametrize(
+    ("changes", "reasons"),
+    [
+        ({"last_reload_ok": False}, ()),
+        ({"faulty": True}, ()),
+        ({"refusal_stands": True}, ("the last reload was refused",)),
+        ({"refusal_stands": True, "faulty": True}, ("the last reload was refused: a restart would fail",)),
+        ({"needs_restart": ("[storage] path",)}, ("needs restart: [storage] path",)),
+    ],
+)
+def test_a_configuration_that_wants_a_person_is_told(changes, reasons):
+    assert degraded(replace(INTAKE, configuration=replace(INTAKE.configuration, **changes))) == reasons
 
 
 def test_json_has_what_its_role_has():

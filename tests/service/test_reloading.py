@@ -212,6 +212,35 @@ def test_link_that_comes_while_the_role_drains_waits_for_its_end(at):
     assert {client[0] for client in at.reactor.tcpClients[1:]} == {"smsc.example", "south.example"}
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_drain_waits_for_links_that_a_reload_has_drain(at, gone):
+    at.site.smsc("in_flight_max = 7\n")
+    if gone:
+        at.site.main = SOUTH.format(directory=at.site.directory)
+    at.begin()
+    drained = []
+    at.intake.drain().addCallback(drained.append)
+    if gone:
+        at.unconnected(1)
+    assert drained == []
+    at.unconnected(0)
+    assert len(drained) == 1
+    assert set(at.words().values()) == {LinkWord.STOPPED}
+
+
+def test_links_say_how_long_their_end_takes_as_they_are_now(at):
+    assert at.service.links_end_within_s == 5.0
+    at.site.smsc("unbind_timeout_s = 45.0\n")
+    at.begin()
+    at.unconnected(0)
+    assert at.service.links_end_within_s == 45.0
+    at.site.smsc("unbind_timeout_s = 7.0\n")
+    at.begin()
+    assert at.service.links_end_within_s == 45.0  # the old one drains
+    at.unconnected(1)
+    assert at.service.links_end_within_s == 7.0
+
+
 def test_platforms_come_change_and_go(at):
     at.site.platform("fleet", FLEET)
     assert at.reload() == (["platforms.d/fleet.toml new"], [])
@@ -221,6 +250,18 @@ def test_platforms_come_change_and_go(at):
     assert at.reload() == (["platforms.d/fleet.toml gone"], [])
     assert list(at.dispatch.dispatcher.names()) == ["metering"]
     assert [one.name for one in at.service.snapshot(at.dispatch).platforms] == ["metering"]
+
+
+def test_dispatch_has_nothing_to_do_where_no_platform_changed(at):
+    reconfigure, asked = at.dispatch.dispatcher.reconfigure, []
+    at.dispatch.dispatcher.reconfigure = lambda *told: (asked.append(told), reconfigure(*told))[1]
+    at.site.main += "[sync]\nmdn_burst = 3\n"
+    at.reload()
+    assert asked == []
+    assert at.dispatch.config.sync.mdn_burst == 3
+    at.site.platform("fleet", FLEET)
+    at.reload()
+    assert len(asked) == 1
 
 
 def test_what_needs_a_restart_is_told_until_there_is_one(at):
@@ -256,6 +297,31 @@ def test_secret_that_cannot_be_read_refuses_it_for_both_roles(at):
     code, sentence = at.refused()
     assert (code, "nowhere: No such file" in sentence) == (77, True)
     assert list(at.dispatch.dispatcher.names()) == ["metering"]
+    assert at.words() == {"north": LinkWord.CONNECTING}
+
+
+@pytest.fixture
+def credentials(tmp_path, monkeypatch):
+    """What the service manager gave to the service at its start, and gives no more."""
+    directory = tmp_path / "credentials"
+    directory.mkdir()
+    (directory / "smsc_north").write_text("secret")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(directory))
+
+
+@pytest.mark.usefixtures("credentials")
+def test_a_link_with_a_credential_of_after_the_start_needs_a_restart_and_holds_up_nothing_else(site, start):
+    north = site.main = site.main.replace(f'{{file = "{site.directory}/smsc-north"}}', '{credential = "smsc_north"}')
+    at = start(Role.INTAKE)
+    south = SOUTH.format(directory=site.directory).replace(f'file = "{site.directory}/smsc-', 'credential = "smsc_')
+    site.main = north + south + "[sync]\nmdn_burst = 3\n"
+    assert at.reload() == (["[sync] mdn_burst"], ["[smsc.south] new"])
+    assert at.words() == {"north": LinkWord.CONNECTING}
+    site.main = north.replace("smsc_north", "smsc_other") + "[sync]\nmdn_burst = 4\n"
+    assert at.reload() == (["[sync] mdn_burst"], ["[smsc.north] password"])
+    assert (at.words(), len(at.reactor.tcpClients)) == ({"north": LinkWord.CONNECTING}, 1)
+    site.main = south
+    assert at.reload() == (["[sync] mdn_burst"], ["[smsc.north] gone", "[smsc.south] new"])
     assert at.words() == {"north": LinkWord.CONNECTING}
 
 
@@ -321,6 +387,47 @@ def test_status_knows_of_the_files_as_they_are_now(at):
     assert status["not_ready"] == ("no link is bound",)
 
 
+REFUSED = "the last reload was refused"
+
+
+def refusal(at):
+    """What the status says of a refused reload, beside what links are like."""
+    return [reason for reason in command(at, at.intake, "status")["degraded"] if not reason.startswith("link ")]
+
+
+def test_a_refused_reload_is_told_while_it_matters(at):
+    at.site.secrets["ssh_identity"] = "other"
+    at.reload()
+    main = at.site.directory / "kmp-smsd.toml"
+    good, left = main.read_text(), "needs restart: [secrets] ssh_identity"
+    main.write_text("colour = 1\n")
+    assert refusal(at) == [left]  # nobody has asked for a reload
+    at.refused()
+    assert refusal(at) == [f"{REFUSED}: a restart would fail", left]
+    main.write_text(good + "[sync]\nmdn_burst = 3\n")
+    assert refusal(at) == [REFUSED, left]
+    main.write_text("colour = 1\n")
+    assert refusal(at) == [f"{REFUSED}: a restart would fail", left]
+    main.write_text(good)
+    assert refusal(at) == [left]
+    main.write_text("colour = 1\n")
+    at.refused()
+    main.write_text(good + "[sync]\nmdn_burst = 3\n")
+    at.service.reloader.reload()
+    at.run()
+    assert refusal(at) == [left]
+
+
+def test_a_reload_that_was_refused_for_a_secret_is_told_until_one_succeeds(at):
+    (at.site.directory / "smsc-north").unlink()
+    at.refused()
+    assert refusal(at) == [REFUSED]
+    at.site.secret("smsc-north", "secret")
+    assert refusal(at) == [REFUSED]
+    at.reload()
+    assert refusal(at) == []
+
+
 def test_status_does_not_wait_for_files_that_cannot_be_read_soon(at):
     found = []
     done = Deferred.fromCoroutine(at.service._commands(at.intake)["status"]({}, None))
@@ -378,3 +485,30 @@ def test_who_stops_is_told_nothing_any_more_but_shown(at):
         assert (str(error), error.exit_code) == ("intake is stopping", 75)
     at.service.reload()
     assert at.service.reloader.status.last_reload_at is None
+
+
+def test_a_reload_that_the_end_comes_between_is_not_put_in_force(at):
+    at.site.smsc("in_flight_max = 7\n")
+    at.site.platform("fleet", FLEET)
+    at.site.load()
+    found = []
+    at.service.reloader.reload().addErrback(lambda failure: found.append(failure.value))
+    at.service.stopService()
+    at.run()
+    assert [(str(error), error.exit_code) for error in found] == [("intake is stopping", 75)]
+    assert list(at.dispatch.dispatcher.names()) == ["metering"]
+    assert at.intake.config.smsc["north"].in_flight_max == 10_000
+    assert at.service.reloader.status.last_reload_at is None
+
+
+def test_a_reload_that_waits_for_another_when_the_end_comes_is_not_begun(at):
+    at.site.smsc("in_flight_max = 7\n")
+    at.begin()
+    at.site.smsc("in_flight_max = 8\n")
+    second = at.begin()
+    at.service.stopService()
+    at.unconnected(0)
+    at.run()
+    assert [str(error) for error in second] == ["intake is stopping"]
+    assert at.intake.config.smsc["north"].in_flight_max == 7
+    assert len(at.reactor.tcpClients) == 1

@@ -64,6 +64,6 @@ def test_what_a_person_should_look_at_follows():
 
 
 def test_what_concerns_both_roles_is_said_once():
-    refused = ConfigurationStatus(path="kmp-smsd.toml", loaded_at=0, last_reload_ok=False)
+    refused = ConfigurationStatus(path="kmp-smsd.toml", loaded_at=0, last_reload_ok=False, refusal_stands=True)
     both = [replace(one, configuration=refused) for one in (INTAKE, DISPATCH)]
     assert summary(both).count("the last reload was refused") == 1
