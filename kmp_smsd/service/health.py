@@ -49,7 +49,7 @@ def ready(snapshot: Snapshot) -> tuple[str, ...]:
         reasons.append(f"{snapshot.role} is {snapshot.state}")
     if snapshot.store.lock_holder is not None:
         reasons.append(f"the write lock is held by {snapshot.store.lock_holder}")
-    if snapshot.store.error is not None:
+    elif snapshot.store.error is not None:
         reasons.append(f"the store is unavailable: {snapshot.store.error}")
     if snapshot.role == "intake" and not any(link.bound for link in snapshot.links):
         reasons.append("no link is bound")

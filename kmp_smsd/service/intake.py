@@ -316,8 +316,6 @@ class Intake(Service):
                 chunk.connection.answer([(message, temporary) for message in chunk.messages])
                 _, before = left.get(chunk.terms, ("", 0))
                 left[chunk.terms] = chunk.connection.link_name, before + len(chunk.messages)
-        if left:
-            self.watch.failed(reason)
         for terms, (link, count) in left.items():
             self.log.warn(
                 "link {link}: {count} messages left with the SMSC: {reason}",
@@ -342,6 +340,8 @@ class Intake(Service):
         for chunk in overdue:
             self._release(chunk)
         self._leave(late + overdue, "the store is slow")
+        if late or overdue:
+            self.watch.failed("it is slow, and messages were left with their SMSC")
         if not self._looking:
             self._looking = True
             looked = self.in_thread(self._store.settle_again, int(self._wall() * 1000))

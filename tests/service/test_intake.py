@@ -347,7 +347,7 @@ def test_store_that_leaves_messages_with_the_smsc_is_not_ready_until_it_writes_a
     assert at.intake.watch.error == "database or disk is full"
     at.intake.messages(SmscByHand(), (mo(2),))
     at.reactor.pass_time(3)
-    assert at.intake.watch.error == "the store is slow"
+    assert at.intake.watch.error == "it is slow, and messages were left with their SMSC"
     at.pool.run()
     assert at.intake.watch.error is None
 

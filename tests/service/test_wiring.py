@@ -281,11 +281,12 @@ def test_pair_has_a_transmitter_that_its_replies_leave_by(site, made):
     assert role.intake._replier._terms["north"].link is receiver
 
 
-def test_intake_does_not_wait_for_checkpoints(site, monkeypatch):
+def test_intake_does_not_wait_for_checkpoints(site, made, monkeypatch):
     told = []
-    monkeypatch.setattr(wiring, "open_store", lambda *_, **keywords: told.append(keywords))
+    opened = wiring.open_store
+    monkeypatch.setattr(wiring, "open_store", lambda *of, **keywords: told.append(keywords) or opened(*of, **keywords))
     site.secret("smsc-north", "secret")
-    site.make(Role.INTAKE)
+    made(Role.INTAKE)
     assert told == [{"checkpoint_aside": True}]
 
 
