@@ -31,7 +31,8 @@ def to_the_platform(
         began = time.perf_counter()
         dispatch = lab.start_role("dispatch")
         _all_confirmed(lab, store)
-        yield road("dispatch alone over SSH", earlier, time.perf_counter() - began)
+        if earlier:
+            yield road("dispatch alone over SSH", earlier, time.perf_counter() - began)
         with rounds.intake(1) as intake:
             pids = (intake, dispatch.process.pid)
             before = [cpu_s(pid) for pid in pids]
