@@ -150,7 +150,7 @@ class LinkConnection(StreamProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Act on what the SMSC sent."""
-        self._link.note(last_received_at=self._link.wall())
+        self._link.traffic.last_received_at = self._link.wall()
         for event in self._session.receive_data(data, self._link.monotonic()):
             self._act(event)
         self._flush()
@@ -216,12 +216,10 @@ class LinkConnection(StreamProtocol):
                 self.ended_because = reason
 
     def _hand_over(self, messages: tuple[Message, ...]) -> None:
-        state = self._link.state
-        self._link.note(
-            messages=state.messages + len(messages),
-            last_message_at=state.last_received_at,
-            messages_with_tail=state.messages_with_tail + sum(1 for message in messages if message.tail),
-        )
+        traffic = self._link.traffic
+        traffic.messages += len(messages)
+        traffic.messages_with_tail += sum(1 for message in messages if message.tail)
+        traffic.last_message_at = traffic.last_received_at
         if not self.finishing:
             try:
                 self._link.receiver.messages(self, messages)
@@ -266,7 +264,7 @@ class LinkConnection(StreamProtocol):
         data = session.data_to_send()
         if data:
             self.transport.write(data)
-            self._link.note(last_sent_at=self._link.wall())
+            self._link.traffic.last_sent_at = self._link.wall()
         if session.state is State.CLOSED:
             self._close()
         else:

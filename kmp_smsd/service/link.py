@@ -5,9 +5,8 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
 from typing import Any
 
 from twisted.application.service import Service
@@ -18,6 +17,7 @@ from twisted.logger import Logger
 from kmp_smsd.config.link import Link
 from kmp_smsd.service.backoff import Backoff
 from kmp_smsd.service.connection import ConnectionFactory, LinkConnection, Receiver, Told
+from kmp_smsd.service.link_state import BOUND_WORDS, LinkState, LinkWord, Traffic
 from kmp_smsd.service.tracing import Trace
 from kmp_smsd.smpp.constants import CommandId, CommandStatus, name_of
 from kmp_smsd.smpp.events import BindRefused, BindUnanswered
@@ -43,53 +43,6 @@ _WRONG_ACCOUNT = frozenset(  # trying again at once helps nobody, and some SMSCs
 )
 _BUSY = frozenset({CommandStatus.ESME_RSYSERR, CommandStatus.ESME_RTHROTTLED, CommandStatus.ESME_RMSGQFUL})
 WRONG_MODE = frozenset({CommandStatus.ESME_RINVCMDID, CommandStatus.ESME_RINVBNDSTS, CommandStatus.ESME_RBINDFAIL})
-
-
-class LinkWord(StrEnum):
-    """How a link is, in a word."""
-
-    STOPPED = "stopped"
-    CONNECTING = "connecting"
-    BINDING = "binding"
-    BOUND_RECEIVER = "bound as receiver"
-    BOUND_TRANSMITTER = "bound as transmitter"
-    BOUND_TRANSCEIVER = "bound as transceiver"
-    UNBINDING = "unbinding"
-    WAITING = "waiting to reconnect"
-
-
-_BOUND_WORDS = {
-    CommandId.BIND_RECEIVER: LinkWord.BOUND_RECEIVER,
-    CommandId.BIND_TRANSMITTER: LinkWord.BOUND_TRANSMITTER,
-    CommandId.BIND_TRANSCEIVER: LinkWord.BOUND_TRANSCEIVER,
-}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LinkState:
-    """How a link is. Times are Unix seconds, None for never; what is counted is counted since the role's start."""
-
-    name: str
-    word: LinkWord
-    since: float
-    peer: str = ""
-    last_received_at: float | None = None
-    last_sent_at: float | None = None
-    last_message_at: float | None = None
-    binds: int = 0
-    bind_failures: Mapping[str, int] = field(default_factory=dict)  # by command_status, or "unanswered"
-    reconnects: int = 0  # tries to connect after the first
-    messages: int = 0
-    bad_pdus: int = 0
-    messages_with_tail: int = 0  # octets at their end were no TLV
-    last_error: str = ""
-    last_error_at: float | None = None
-    enquire_rtt_s: float | None = None
-
-    @property
-    def bound(self) -> bool:
-        """Whether messages can come, or replies go."""
-        return self.word in _BOUND_WORDS.values()
 
 
 class SmscLink(Service):
@@ -141,13 +94,14 @@ class SmscLink(Service):
         self._answers: Counter[int] = Counter()
         self._told_no_replies = False
         self._waiters: list[Deferred[None]] = []  # one for each call of drain
+        self.traffic = Traffic()
         self._state = LinkState(name=name, word=LinkWord.STOPPED, since=wall())
 
     @property
     def state(self) -> LinkState:
         """A snapshot for `status`."""
         rtt_s = None if self._connection is None else self._connection.enquire_rtt_s
-        return self._state if rtt_s is None else replace(self._state, enquire_rtt_s=rtt_s)
+        return replace(self._state, enquire_rtt_s=rtt_s, **asdict(self.traffic))
 
     @property
     def password(self) -> str:
@@ -172,11 +126,9 @@ class SmscLink(Service):
             binds=old.binds,
             bind_failures=old.bind_failures,
             reconnects=old.reconnects,
-            messages=old.messages,
             bad_pdus=old.bad_pdus,
-            messages_with_tail=old.messages_with_tail,
-            last_message_at=old.last_message_at,
         )
+        self.traffic = replace(before.traffic, last_received_at=None, last_sent_at=None)
 
     @property
     def can_submit(self) -> bool:
@@ -258,7 +210,7 @@ class SmscLink(Service):
 
     def bound(self, command_id: CommandId) -> None:
         """The SMSC accepted this bind."""
-        self.note(word=_BOUND_WORDS[command_id], binds=self._state.binds + 1, last_error="")
+        self.note(word=BOUND_WORDS[command_id], binds=self._state.binds + 1, last_error="")
         self._keep_pair_together()
         if self.options.reply != "never" and self.options.bind == "auto":
             if command_id is CommandId.BIND_RECEIVER and not self._told_no_replies:

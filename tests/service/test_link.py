@@ -10,7 +10,8 @@ from twisted.python.failure import Failure
 
 from kmp_smsd.service import connection as connection_module
 from kmp_smsd.service.backoff import Backoff
-from kmp_smsd.service.link import LinkWord, SmscLink
+from kmp_smsd.service.link import SmscLink
+from kmp_smsd.service.link_state import LinkWord
 from kmp_smsd.simulator.deliver import deliver_sm_body, with_header
 from kmp_smsd.simulator.smsc import Smsc, SmscSettings
 from kmp_smsd.smpp.constants import RESPONSE, CommandId, CommandStatus

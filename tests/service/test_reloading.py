@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 
 from kmp_smsd.control.protocol import Refused
 from kmp_smsd.service import counting, daemon, dispatch, erasing, intake, reloading
-from kmp_smsd.service.link import LinkWord
+from kmp_smsd.service.link_state import LinkWord
 from kmp_smsd.service.role import Role
 from kmp_smsd.service.wiring import make_service
 from tests.config.config_files import PLATFORM
