@@ -6,7 +6,7 @@ from typing import Any
 
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.errors import NotPossible
-from kmp_smsd.storage.outbox import Want, want
+from kmp_smsd.storage.wanting import Want, want
 
 
 def end_bindings(

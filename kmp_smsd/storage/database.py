@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ STEP_ROWS = 5_000
 CHECKPOINT_PAGES = 64 * 1024 * 1024 // PAGE_OCTETS
 FINISH_PAGES = CHECKPOINT_PAGES // 64  # so few are moved while the writers wait; then the log begins anew
 LOG_PAGES_MAX = 4 * CHECKPOINT_PAGES  # from here on the writers wait for all of it
+LOOK_AT_LOG_EVERY_S = 0.02  # a look takes as long as a tenth of a small transaction
 
 
 def open_database(path: Path, *, checkpoint_aside: bool = False) -> Database:
@@ -56,7 +58,8 @@ class Database:
                 raise StoreUnusable(f"{path} is not in WAL mode: put copies in place with 'kmp-smsd db restore'")
             self.connection.execute("SELECT 1 FROM sqlite_schema").fetchone()  # makes the log, where there is none
             self._share_files()
-            self._files = [(one, one.stat().st_ino) for one in (path, self.log_path, self._shm)]
+            self._files = [(str(one), one.stat().st_ino) for one in (path, self.log_path, self._shm)]
+            self._log_looked_at = float("-inf")  # monotonic seconds
             self._checkpointer: Checkpointer | None = None
             if checkpoint_aside:
                 self._checkpointer = opened.enter_context(closing(Checkpointer(connect(path))))
@@ -162,7 +165,7 @@ class Database:
         """Raise StoreUnavailable where somebody removed or replaced our files: SQLite would write on into nothing."""
         for path, inode in self._files:
             try:
-                stands = path.stat().st_ino == inode
+                stands = os.stat(path).st_ino == inode
             except FileNotFoundError:
                 stands = False
             if not stands:
@@ -172,6 +175,10 @@ class Database:
 
     def _checkpoint_when_large(self) -> None:
         """Have the log moved into the database; the last of it while we hold the lock, so that the log begins anew."""
+        now = time.monotonic()
+        if now < self._log_looked_at + LOOK_AT_LOG_EVERY_S:
+            return
+        self._log_looked_at = now
         with suppress(OSError, sqlite3.Error):  # the commit stands; the next writer finds the log as large
             if self.log_path.stat().st_size < CHECKPOINT_PAGES * PAGE_OCTETS:  # the file says how far it ever grew
                 return

@@ -12,6 +12,7 @@ from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.holding import StandingHold
 from kmp_smsd.storage.waiting import Waiter, read_waiters
+from kmp_smsd.storage.wanting import Route
 
 REARM_AFTER_MS = 3_600_000
 
@@ -38,6 +39,7 @@ SELECT json_group_array(json_array(
   k.id, k.state = 'live', k.app,
   CASE
     WHEN k.serial IS NULL OR k.app IS NOT NULL THEN 1
+    WHEN NOT EXISTS (SELECT 1 FROM keys t WHERE t.serial = k.serial AND t.id <> k.id) THEN 1
     WHEN (SELECT count(*) FROM (SELECT 1 FROM keys t WHERE t.serial = k.serial LIMIT 50)) < 50 THEN (
       SELECT count(*) FROM (
         SELECT 1 FROM keys t CROSS JOIN imports ti ON ti.id = t.import
@@ -71,6 +73,12 @@ SELECT h.key, h.subscriber, h.app, h.id, h.state = 'refused', h.marked, h.elsewh
 FROM json_each(?) j CROSS JOIN holds h ON h.key = j.value ->> 0 AND h.subscriber = j.value ->> 1
 WHERE h.state IN ('open', 'refused')"""
 
+# What is asked once for a batch; json_each stands for the apps.
+_REST = """
+SELECT coalesce((SELECT max(id) FROM bindings), 0) + 1, (
+  SELECT json_group_array(json_array(r.app, r.platform, r.moving))
+  FROM json_each(?) j CROSS JOIN routes r ON r.app = j.value)"""
+
 
 @dataclass(slots=True)
 class Batch:
@@ -80,6 +88,7 @@ class Batch:
     holds: dict[Triple, StandingHold] = field(default_factory=dict)
     rejected: set[tuple[int, str]] = field(default_factory=set)  # places whose delivery may be re-armed
     waiters: set[Waiter] = field(default_factory=set)
+    routes: dict[str, Route] = field(default_factory=dict)
 
 
 def gather(database: Database, policy: SyncPolicy, messages: Sequence[SyncRequest | Unfit], now: int) -> Batch:
@@ -95,7 +104,9 @@ def gather(database: Database, policy: SyncPolicy, messages: Sequence[SyncReques
     if others := occupants - facts.bound_keys.keys():
         for row in rows(_OCCUPANTS, (json.dumps(list(others)),)):
             facts.know(Binding(*row))
-    facts.next_binding = rows("SELECT coalesce(max(id), 0) + 1 FROM bindings")[0][0]
+    apps = {app for apps in facts.registrations.values() for app in apps}
+    facts.next_binding, routes = rows(_REST, (json.dumps(list(apps)),))[0]
+    batch.routes = {app: (platform, moving) for app, platform, moving in json.loads(routes)}
     return batch
 
 

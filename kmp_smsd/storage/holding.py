@@ -57,7 +57,7 @@ def write_holds(
                 assert hold is not None
                 opened[position] = hold
                 standing[triple] = (hold, True)
-        elif decision.outcome in _BOUND:
+        elif standing and decision.outcome in _BOUND:
             hold, _ = standing.pop(_triple(facts, decision), (None, False))
             if hold is not None and hold != request.approved_hold:
                 _close_hold(connection, hold, facts.now)

@@ -11,12 +11,20 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.request import Unfit, sender_class
 from kmp_smsd.domain.waiting import waits
 from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.rows import write_rows
 from kmp_smsd.storage.strangers import CLASSES_AN_HOUR, STRANGERS_AN_HOUR, FirstOfAnHour
 from kmp_smsd.storage.subscribers import hear
 
 HOUR_MS = 3_600_000
 JOURNAL_STEP = 100_000  # entries that one statement looks through
 OTHER_SENDERS = "other"  # the class of senders beyond CLASSES_AN_HOUR
+
+_ENTER = """
+INSERT INTO journal (at, hour, subscriber, outcome, link, key_id, app, why, hold) VALUES {rows}
+ON CONFLICT DO NOTHING"""
+_COUNT = """
+INSERT INTO tallies (hour, link, outcome, sender, count) VALUES {rows}
+ON CONFLICT DO UPDATE SET count = count + excluded.count"""
 
 
 class Journal:
@@ -64,16 +72,8 @@ class Journal:
                 entries.append((facts.now, hour, hear(connection, mdn, facts.now), *entry))
             else:
                 tallies[link, outcome.value, self._class(link, outcome, sender_class(mdn))] += 1
-        connection.executemany(
-            """INSERT INTO journal (at, hour, subscriber, outcome, link, key_id, app, why, hold)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING""",
-            entries,
-        )
-        connection.executemany(
-            """INSERT INTO tallies (hour, link, outcome, sender, count) VALUES (?, ?, ?, ?, ?)
-               ON CONFLICT DO UPDATE SET count = count + excluded.count""",
-            [(hour, *counted, count) for counted, count in tallies.items()],
-        )
+        write_rows(connection, _ENTER, entries)
+        write_rows(connection, _COUNT, [(hour, *counted, count) for counted, count in tallies.items()])
 
     def commit(self) -> None:
         self._strangers.commit()

@@ -49,15 +49,28 @@ class WriteLock:
 
     def __enter__(self) -> None:
         try:
-            with self.wait.told():
-                fcntl.flock(self._next, fcntl.LOCK_EX)
-                try:
-                    fcntl.flock(self._write, fcntl.LOCK_EX)
-                finally:
-                    fcntl.flock(self._next, fcntl.LOCK_UN)
+            if not self._take_if_free():
+                with self.wait.told():
+                    fcntl.flock(self._next, fcntl.LOCK_EX)
+                    try:
+                        fcntl.flock(self._write, fcntl.LOCK_EX)
+                    finally:
+                        fcntl.flock(self._next, fcntl.LOCK_UN)
         except OSError as error:
             raise StoreUnavailable(f"the write lock cannot be taken: {error.strerror}") from error
         self.wait.taken()
+
+    def _take_if_free(self) -> bool:
+        """Take the lock where nobody has it and nobody waits for it: then there is nothing to tell of."""
+        try:
+            fcntl.flock(self._next, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(self._write, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            finally:
+                fcntl.flock(self._next, fcntl.LOCK_UN)
+        except BlockingIOError:
+            return False
+        return True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

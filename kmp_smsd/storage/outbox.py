@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kmp_smsd.storage.database import STEP_ROWS, Database
+from kmp_smsd.storage.wanting import Want, want
 
 TRY_WITHIN_MS = 86_400_000  # nobody waits longer for a try: a later one was set before the clock was set back
 DUE = "wanted_version <> confirmed_version AND wanted_version <> rejected_version"
-
-# The one place where a version is made: higher than any that this MDN + app ever had, and never behind the clock.
-# Where the MDN was erased, it may have had any that went with an erased number.
-# Where no platform is configured nothing was ever delivered, so wanting nothing there is confirmed at once.
-_WANT = """
-INSERT INTO outbox (subscriber, app, platform, key, wanted_version, confirmed_version, wanted_at, try_at)
-SELECT ?1, ?2, ?3, ?4, version, iif(?4 IS NULL AND ?3 = '', version, 0), ?6, ?6
-FROM (
-  SELECT max(?6, ?5 + 1, 1 + (SELECT blanked_version FROM store), 1 + coalesce(
-    (SELECT max(max(wanted_version, confirmed_version)) FROM outbox WHERE subscriber = ?1 AND app = ?2), 0)) AS version)
-WHERE true
-ON CONFLICT (subscriber, app, platform) DO UPDATE SET
-  key = excluded.key, wanted_version = excluded.wanted_version, wanted_at = excluded.wanted_at,
-  confirmed_version = max(confirmed_version, excluded.confirmed_version),
-  try_at = excluded.try_at, attempts = 0, error = NULL
-"""
 
 
 def has_come(try_at: int, now: int) -> bool:
@@ -34,69 +18,11 @@ def has_come(try_at: int, now: int) -> bool:
     return not now < try_at <= now + TRY_WITHIN_MS
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
-    """At `subscriber` + `app_id` the `key` (its number) is wanted from now on, or nothing.
-
-    `platform` None means wherever the app is routed. `above` is a version that the new one must exceed.
-    """
-
-    subscriber: int
-    app_id: str
-    key: int | None
-    platform: str | None = None
-    above: int = 0
-
-
 _CONFIRM = """
 UPDATE outbox SET confirmed_version = max(confirmed_version, ?),
   rejected_version = iif(rejected_version = ?, 0, rejected_version),
   attempts = iif(wanted_version = ?, 0, attempts), error = iif(wanted_version = ?, NULL, error)
 WHERE subscriber = ? AND app = ? AND platform = ?"""
-
-# Two platforms' names may lead to one store on the far side, which keeps what has the higher version.
-_OUTBID_BY_NOTHING = """
-SELECT o.subscriber, o.app, o.key, o.platform FROM json_each(?) j
-CROSS JOIN outbox o ON o.subscriber = j.value ->> 0 AND o.app = j.value ->> 1
-WHERE o.key IS NOT NULL AND o.wanted_version < (
-  SELECT max(wanted_version) FROM outbox WHERE subscriber = o.subscriber AND app = o.app)"""
-
-
-def want(connection: Any, wants: Iterable[Want], now: int) -> None:
-    """Write `wants` inside the caller's transaction, each at a new version.
-
-    Where nothing is wanted any more, but the same MDN and app have a key elsewhere, that key is wanted again above it.
-    While an app moves to another platform, what is wanted of it leaves the old one here, where its row has not followed
-    yet: at every commit a key is wanted at one platform.
-    """
-    wants = list(wants)
-    apps = json.dumps(list({one.app_id for one in wants}))
-    routes = {
-        app: (platform, moving)
-        for app, platform, moving in connection.execute(
-            "SELECT app, platform, moving FROM routes JOIN json_each(?) ON app = value", (apps,)
-        )
-    }
-    rows: list[tuple[Any, ...]] = []
-    for one in wants:
-        platform, moving = routes.get(one.app_id, ("", 0)) if one.platform is None else (one.platform, 0)
-        if moving:
-            rows += [
-                (one.subscriber, one.app_id, old, None, one.above, now)
-                for (old,) in connection.execute(
-                    """SELECT platform FROM outbox
-                       WHERE subscriber = ? AND app = ? AND platform <> ? AND key IS NOT NULL""",
-                    (one.subscriber, one.app_id, platform),
-                )
-            ]
-        rows.append((one.subscriber, one.app_id, platform, one.key, one.above, now))
-    connection.executemany(_WANT, rows)
-    emptied = [(subscriber, app) for subscriber, app, _, key, *_ in rows if key is None]
-    if emptied:
-        outbid = connection.execute(_OUTBID_BY_NOTHING, (json.dumps(emptied),)).fetchall()
-        connection.executemany(
-            _WANT, [(subscriber, app, platform, key, 0, now) for subscriber, app, key, platform in outbid]
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.errors import NotPossible
-from kmp_smsd.storage.outbox import Want, want
 from kmp_smsd.storage.subscribers import all_apps, answer_undecided, being_erased, hear, leave
 from kmp_smsd.storage.waiting import follow
+from kmp_smsd.storage.wanting import Want, want
 
 _BOUND = """
 SELECT b.app, k.key_id, b.key, b.received_at FROM bound b JOIN keys k ON k.id = b.key

@@ -33,6 +33,13 @@ ON CONFLICT (subscriber, app) WHERE state = 'waiting' DO UPDATE SET
 
 def write_replies(connection: Any, facts: Facts, decisions: Sequence[Decision | Unfit]) -> None:
     """Want a reply for each decision that earns one and whose request says where to."""
+    earned = [
+        one
+        for one in decisions
+        if isinstance(one, Decision) and one.request.reply_to is not None and earns_reply(one.outcome)
+    ]
+    if not earned:
+        return
     policy = facts.policy
     connection.executemany(
         _WRITE,
@@ -50,8 +57,7 @@ def write_replies(connection: Any, facts: Facts, decisions: Sequence[Decision | 
                 one.outcome is Outcome.ALREADY_BOUND,
                 REDELIVERED_MS,
             )
-            for one in decisions
-            if isinstance(one, Decision) and one.request.reply_to is not None and earns_reply(one.outcome)
+            for one in earned
         ],
     )
 

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kmp_smsd.storage.database import Database
-from kmp_smsd.storage.outbox import DUE, Outbox, Want
+from kmp_smsd.storage.outbox import DUE, Outbox
+from kmp_smsd.storage.wanting import Want
 
 # Each platform is looked for behind the one before, since an index may hold millions of due rows of one.
 _NAMES = f"""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from kmp_smsd.domain.decide import decide
-from kmp_smsd.domain.facts import Decision
+from kmp_smsd.domain.facts import Binding, Decision
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit
@@ -17,16 +17,20 @@ from kmp_smsd.storage.errors import StoreUnavailable
 from kmp_smsd.storage.gathering import Batch, gather
 from kmp_smsd.storage.holding import write_holds
 from kmp_smsd.storage.journal import Journal
-from kmp_smsd.storage.outbox import Want, want
 from kmp_smsd.storage.replying import write_replies
+from kmp_smsd.storage.rows import write_rows
 from kmp_smsd.storage.submissions import answer_submissions
 from kmp_smsd.storage.waiting import write_waiting
+from kmp_smsd.storage.wanting import Want, want
 
 log = logging.getLogger(__name__)
 
 Message = SyncRequest | Unfit
 
 AGAIN_MAX = 500  # requests that come again in one transaction
+
+_BIND = """
+INSERT INTO bindings (id, key, subscriber, app, state, received_at, bound_at, ended_at, why) VALUES {rows}"""
 
 
 class Settling:
@@ -122,38 +126,30 @@ class Settling:
     def _write(self, connection: Any, batch: Batch, decisions: Sequence[Decision | Unfit]) -> None:
         """Write the net effect: ended bindings first, then new ones, the last wanted per MDN + app."""
         facts = batch.facts
-        connection.executemany(
-            "UPDATE bindings SET state = 'superseded', ended_at = ?, why = 'superseded' WHERE id = ?",
-            [(facts.now, binding.number) for binding in facts.ended],
-        )
-        connection.executemany(
-            """INSERT INTO bindings (id, key, subscriber, app, state, received_at, bound_at, ended_at, why)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-            [
-                (
-                    b.number,
-                    b.key,
-                    b.subscriber,
-                    b.app_id,
-                    "superseded",
-                    b.received_at,
-                    facts.now,
-                    facts.now,
-                    "superseded",
-                )
-                if b.ended
-                else (b.number, b.key, b.subscriber, b.app_id, "bound", b.received_at, facts.now, None, None)
-                for b in facts.made
-            ],
-        )
+        if facts.ended:
+            connection.executemany(
+                "UPDATE bindings SET state = 'superseded', ended_at = ?, why = 'superseded' WHERE id = ?",
+                [(facts.now, binding.number) for binding in facts.ended],
+            )
+        write_rows(connection, _BIND, [_row(binding, facts.now) for binding in facts.made])
         for decision in decisions:
             if decision.outcome is Outcome.ALREADY_BOUND and isinstance(decision, Decision):
                 binding = facts.bound_keys.get(facts.keys[decision.request.key_id].number)
                 if binding is not None and binding.place in batch.rejected:
                     facts.wanted.setdefault(binding.place, binding.key)
-        want(connection, [Want(*place, key) for place, key in facts.wanted.items()], facts.now)
+        want(connection, [Want(*place, key) for place, key in facts.wanted.items()], facts.now, batch.routes)
         new_holds = write_holds(connection, facts, batch.holds, decisions)
         self._journal.record(connection, facts, decisions, new_holds)
         write_waiting(connection, facts, batch.waiters, decisions)
         answer_submissions(connection, decisions)
         write_replies(connection, facts, decisions)
+
+
+def _row(made: Binding, now: int) -> tuple[Any, ...]:
+    """As `_BIND` wants it: a binding that the same batch made and ended never stood."""
+    how = (
+        ("superseded", made.received_at, now, now, "superseded")
+        if made.ended
+        else ("bound", made.received_at, now, None, None)
+    )
+    return (made.number, made.key, made.subscriber, made.app_id, *how)

@@ -25,14 +25,15 @@ class Answer:
 
 def answer_submissions(connection: Any, decisions: Sequence[Decision | Unfit]) -> None:
     """Keep what became of the submissions among `decisions`, in the caller's transaction."""
-    connection.executemany(
-        "UPDATE submissions SET outcome = ?, app_meant = ?, why = ? WHERE id = ? AND outcome IS NULL",
-        [
-            (one.outcome.value, one.app_id, one.why or None, one.request.submission)
-            for one in decisions
-            if isinstance(one, Decision) and one.request.submission is not None
-        ],
-    )
+    answers = [
+        (one.outcome.value, one.app_id, one.why or None, one.request.submission)
+        for one in decisions
+        if isinstance(one, Decision) and one.request.submission is not None
+    ]
+    if answers:
+        connection.executemany(
+            "UPDATE submissions SET outcome = ?, app_meant = ?, why = ? WHERE id = ? AND outcome IS NULL", answers
+        )
 
 
 def answer_faulty_submission(connection: Any, submission: int) -> None:

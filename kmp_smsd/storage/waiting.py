@@ -40,6 +40,8 @@ def write_waiting(connection: Any, facts: Facts, waiters: set[Waiter], decisions
 
     Runs inside the caller's transaction. `waiters` are those of these MDNs before.
     """
+    if not waiters and not any(not isinstance(one, Unfit) and waits(one, facts) for one in decisions):
+        return
     last: dict[tuple[str, str], Decision] = {}
     for one in decisions:
         if isinstance(one, Unfit) or (one.request.approved_hold is not None and waits(one, facts)):
@@ -62,7 +64,8 @@ def write_waiting(connection: Any, facts: Facts, waiters: set[Waiter], decisions
                 _keep_newest(connection, subscriber)
         elif subscriber is not None and waited:
             ended.append((subscriber, key_id))
-    connection.executemany("DELETE FROM waiting WHERE subscriber = ? AND key_id = ?", ended)
+    if ended:
+        connection.executemany("DELETE FROM waiting WHERE subscriber = ? AND key_id = ?", ended)
 
 
 def _keep(connection: Any, subscriber: int, decision: Decision, again: int | None) -> None:

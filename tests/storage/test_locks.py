@@ -93,7 +93,7 @@ def test_lock_that_fails_is_the_store_s_fault_and_leaves_nothing_locked(
     flock = fcntl.flock
 
     def broken(descriptor: int, operation: int) -> None:
-        if descriptor == lock._write and operation == fcntl.LOCK_EX:
+        if descriptor == lock._write and operation & fcntl.LOCK_EX:
             raise OSError(37, "No locks available")
         flock(descriptor, operation)
 

@@ -8,7 +8,8 @@ import pytest
 
 from kmp_smsd.storage import Store
 from kmp_smsd.storage import outbox as outbox_module
-from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, has_come, want
+from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, has_come
+from kmp_smsd.storage.wanting import want
 from tests.storage.stock import (
     HOUR,
     MOVING,

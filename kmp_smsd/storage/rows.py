@@ -1,0 +1,36 @@
+"""Many rows in few statements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+ROWS_MAX = 128  # of one statement
+
+
+def write_rows(connection: Any, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Execute `statement`, in which ``VALUES {rows}`` stands for `rows`, all of one length.
+
+    As executemany does, but with many rows at a time, which takes a third less: each execution lets another thread of
+    Python run, and waits for it. The rows of one execution do not see what the others write.
+    """
+    for start, end in _portions(len(rows)):
+        connection.execute(
+            _with_rows(statement, end - start, len(rows[0])), [value for row in rows[start:end] for value in row]
+        )
+
+
+def _portions(count: int) -> Iterator[tuple[int, int]]:
+    """Powers of two: of each statement only few different ones are prepared."""
+    start = 0
+    while start < count:
+        end = start + min(ROWS_MAX, 1 << (count - start).bit_length() - 1)
+        yield start, end
+        start = end
+
+
+@cache
+def _with_rows(statement: str, count: int, columns: int) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return statement.format(rows=", ".join([row] * count))
