@@ -48,6 +48,7 @@ def plot(rows: Sequence[dict[str, object]], file: Path) -> None:
     axes = figure.subplots()
     axes.plot([row["stored"] for row in rows], [row["per second"] for row in rows], marker="o")
     axes.set(xscale="log", xlabel="keys and registrations stored", ylabel="new bindings per second (window 100)")
+    axes.margins(y=0.1)
     axes.set_ylim(bottom=0)
     axes.grid(visible=True, alpha=0.3)
     figure.savefig(file, dpi=120)

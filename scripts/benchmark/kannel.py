@@ -9,12 +9,15 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 from benchmark.generator import Generator
 
+_READY_WITHIN_S = 30.0
 _CORE = """
 group = core
 admin-port = {admin}
@@ -41,12 +44,11 @@ group = smsc
 smsc = smpp
 smsc-id = link{number}
 host = 127.0.0.1
-port = {port}
 receive-port = {port}
 smsc-username = kmp
 smsc-password = labpass1
 system-type = VMA
-enquire-link-interval = 0
+enquire-link-interval = 100000
 """
 
 
@@ -58,7 +60,8 @@ def started(directory: Path, generator: Generator, links: int) -> Iterator[int]:
             raise SystemExit(f"bench: there is no {program}: apt-get install kannel")
     directory.mkdir(exist_ok=True)
     configuration = directory / "kannel.conf"
-    text = _CORE.format(admin=_free_port(), smsbox=_free_port(), directory=directory)
+    admin = _free_port()
+    text = _CORE.format(admin=admin, smsbox=_free_port(), directory=directory)
     configuration.write_text(
         text + "".join(_LINK.format(number=number, port=generator.port) for number in range(links))
     )
@@ -67,6 +70,7 @@ def started(directory: Path, generator: Generator, links: int) -> Iterator[int]:
     try:
         generator.accept(links)
         smsbox = subprocess.Popen(["/usr/sbin/smsbox", configuration], stderr=subprocess.DEVNULL)
+        _await_smsbox(admin)
         yield bearerbox.pid
     finally:
         generator.hang_up()
@@ -74,6 +78,17 @@ def started(directory: Path, generator: Generator, links: int) -> Iterator[int]:
             if process is not None:
                 process.kill()
                 process.wait()
+
+
+def _await_smsbox(admin: int) -> None:
+    """Until it is connected, bearerbox refuses messages."""
+    deadline = time.monotonic() + _READY_WITHIN_S
+    while time.monotonic() < deadline:
+        with urlopen(f"http://127.0.0.1:{admin}/status.txt?password=bench") as status:
+            if b"smsbox:" in status.read():
+                return
+        time.sleep(0.1)
+    raise SystemExit(f"bench: Kannel's smsbox did not connect within {_READY_WITHIN_S:g} s")
 
 
 def _free_port() -> int:
