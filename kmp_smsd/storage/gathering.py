@@ -105,6 +105,7 @@ def gather(database: Database, policy: SyncPolicy, messages: Sequence[SyncReques
         for row in rows(_OCCUPANTS, (json.dumps(list(others)),)):
             facts.know(Binding(*row))
     apps = {app for apps in facts.registrations.values() for app in apps}
+    apps |= {binding.app_id for binding in facts.bound_keys.values()}  # what ends may be at another app
     facts.next_binding, routes = rows(_REST, (json.dumps(list(apps)),))[0]
     batch.routes = {app: (platform, moving) for app, platform, moving in json.loads(routes)}
     return batch

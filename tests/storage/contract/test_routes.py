@@ -11,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 from kmp_smsd.storage import Store
 from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow
 from kmp_smsd.storage.routes import PlatformState
@@ -116,6 +118,17 @@ def test_message_that_comes_while_its_app_moves_is_wanted_at_the_new_platform_on
 
 def bound_keys(store: Store) -> dict[str, str]:
     return {mdn: key for (mdn, _), key in bound(store).items()}
+
+
+def test_key_that_moves_to_another_app_leaves_the_platform_of_the_old_one(open_store: Any) -> None:
+    store = open_store(SyncPolicy(on_sim_change=OnConflict.MOVED))
+    store.routes.set({"meter": "metering", "heat": "heating"})
+    import_keys(store, "k1")
+    register(store, A, "meter")
+    register(store, B, "heat")
+    assert settle(store, sync(A, "k1")) == [Outcome.BOUND]
+    assert settle(store, sync(B, "k1", received_at=NOW + 1)) == [Outcome.MOVED]
+    assert wanted(store) == {(A, "meter", "metering"): None, (B, "heat", "heating"): "k1"}
 
 
 def test_others_may_write_between_two_steps_of_a_move(open_store: Any) -> None:
