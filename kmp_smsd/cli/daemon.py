@@ -80,7 +80,7 @@ def _serve(settings: Settings, names: tuple[str, ...], log_level: str, log_forma
     from twisted.internet import reactor
 
     # Twisted's is the wall clock: set back by a day, no timer would fire for a day.
-    reactor.seconds = time.monotonic  # type: ignore[method-assign, misc]
+    reactor.seconds = time.monotonic  # type: ignore[method-assign, misc]  # an object that Twisted types as a module
     from kmp_smsd.service.role import Role
     from kmp_smsd.service.wiring import make_service
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
@@ -47,7 +48,7 @@ class Prepared:
     also: tuple[str, ...] = ()
 
 
-class RoleService(MultiService):
+class RoleService(MultiService, ABC):
     """One role of this process. `reactor` is its clock; `wall` that of what people see, in Unix seconds."""
 
     role: Role
@@ -82,36 +83,36 @@ class RoleService(MultiService):
         """How long its links may take to end in good order; 0 where it has none."""
         return 0.0
 
+    @abstractmethod
     def prepare(self, config: Config) -> Prepared:
         """Make what `config` needs, and change nothing yet.
 
         Raises SecretUnavailable or NothingToDo where that is not possible.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def drain(self) -> Deferred[Any]:
         """Take nothing new until `go_on`; fires when what was in flight has ended, which takes seconds."""
-        raise NotImplementedError
 
+    @abstractmethod
     def go_on(self) -> None:
         """Work again after `drain`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pause(self, name: str) -> None:
         """Let one link or platform rest until `resume`. Raises UnknownName."""
-        raise NotImplementedError
 
+    @abstractmethod
     def resume(self, name: str) -> None:
         """Use it again. Raises UnknownName."""
-        raise NotImplementedError
 
     def trace(self, name: str, minutes: float) -> None:  # noqa: ARG002  # a role that has links has one to trace
         """Log each PDU of a link for so many minutes, at 0 none any more. Raises UnknownName."""
         raise UnknownName("link", name, ())
 
+    @abstractmethod
     def snapshot(self, configuration: ConfigurationStatus, log_levels: LogLevels) -> Snapshot:
         """How this role is now. Waits for nobody."""
-        raise NotImplementedError
 
     def _beat(self) -> None:
         """What is done every second."""

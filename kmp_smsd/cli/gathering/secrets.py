@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from kmp_smsd.channels.options import SecretRef
@@ -36,7 +37,7 @@ def secrets_of(config: Config, *, intake: bool, dispatch: bool) -> Iterator[Secr
     """Each secret that these roles read."""
     if intake:
         for name, link in config.smsc.items():
-            yield _secret(f"[smsc.{name}] password", link.password, lambda link=link: read_password(link))  # type: ignore[misc]
+            yield _secret(f"[smsc.{name}] password", link.password, partial(read_password, link))
     if dispatch:
         own: list[tuple[str, SecretRef | None]] = [
             ("[secrets] master_key", config.secrets.master_key),
@@ -45,7 +46,7 @@ def secrets_of(config: Config, *, intake: bool, dispatch: bool) -> Iterator[Secr
         ]
         for option, ref in own:
             if ref is not None:
-                yield _secret(option, ref, lambda ref=ref: read_secret(ref))  # type: ignore[misc]
+                yield _secret(option, ref, partial(read_secret, ref))
         if config.secrets.master_key is None:
             yield SecretFacts(option="[secrets] master_key", fault="is missing: dispatch needs the private half")
 
