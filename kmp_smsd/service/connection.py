@@ -232,7 +232,7 @@ class LinkConnection(StreamProtocol):
         self._session.answer_all(left)
 
     def _count_bad(self, bad: BadPdu) -> None:
-        self._link.note(bad_pdus=self._link.state.bad_pdus + 1)
+        self._link.traffic.bad_pdus += 1
         now = self._link.monotonic()
         if now - self._bad_pdus_logged_at < LOG_BAD_PDUS_EVERY_S:
             self._bad_pdus_unlogged += 1

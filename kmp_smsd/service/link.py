@@ -126,7 +126,6 @@ class SmscLink(Service):
             binds=old.binds,
             bind_failures=old.bind_failures,
             reconnects=old.reconnects,
-            bad_pdus=old.bad_pdus,
         )
         self.traffic = replace(before.traffic, last_received_at=None, last_sent_at=None)
 

@@ -1,4 +1,4 @@
-"""How a link is, for people and metrics, and what it counts for each message."""
+"""How a link is, for people and metrics, and what it counts."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ BOUND_WORDS = {
 
 @dataclass(slots=True)
 class Traffic:
-    """The fields of LinkState that change with each message: a new snapshot for each would cost more than its PDU."""
+    """The fields of LinkState that change with each PDU: a new snapshot for each would cost more than the PDU."""
 
     last_received_at: float | None = None
     last_sent_at: float | None = None
     last_message_at: float | None = None
     messages: int = 0
     messages_with_tail: int = 0
+    bad_pdus: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
