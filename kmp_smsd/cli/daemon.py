@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -88,6 +89,8 @@ def _serve(settings: Settings, names: tuple[str, ...], log_level: str, log_forma
     if "dispatch" in names and not config.platforms:
         log.warning("no platform is enabled: what is bound waits in the outbox", extra={"event": "no_platform"})
     running = _Running(service, reactor, " and ".join(names))
+    # What is there by now stays: the garbage collector would go through it now and then, and stop everything for 50 ms.
+    gc.freeze()
     running.run()
     if running.broke:
         raise click.exceptions.Exit(BUG)

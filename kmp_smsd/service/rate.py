@@ -29,19 +29,30 @@ class Bucket:
 
 
 class Buckets:
-    """A bucket for each name, at most `limit` of them: the one created first is forgotten, and begins full again."""
+    """A bucket for each name, at most `limit` of them: the one created first is forgotten, and begins full again.
+
+    They are tuples of two numbers, which the garbage collector soon leaves out: with an object for each it stopped
+    everything for 50 ms.
+    """
 
     def __init__(self, burst: float, per_s: float, limit: int = 100_000) -> None:
         self._burst, self._per_s, self._limit = burst, per_s, limit
-        self._buckets: OrderedDict[str, Bucket] = OrderedDict()  # a dict is slow to find its first entry
+        # The tokens of a name and when they were counted. A dict is slow to find its first entry.
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, name: str, now: float) -> bool:
+        """Take one token of `name` at `now` (monotonic seconds); False where it has none left."""
         bucket = self._buckets.get(name)
         if bucket is None:
+            tokens = self._burst
             if len(self._buckets) >= self._limit:
                 self._buckets.popitem(last=False)
-            bucket = self._buckets[name] = Bucket(self._burst, self._per_s, now)
-        return bucket.take(now)
+        else:
+            tokens, at = bucket
+            tokens = min(self._burst, tokens + (now - at) * self._per_s)
+        taken = tokens >= 1
+        self._buckets[name] = (tokens - taken, now)
+        return taken
 
     def __len__(self) -> int:
         return len(self._buckets)

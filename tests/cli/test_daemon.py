@@ -166,6 +166,23 @@ def test_the_memory_of_a_process_that_holds_keys_is_nobody_s_to_read(site, smsc)
         assert done.stdout.splitlines()[-1] == dumpable
 
 
+def test_the_garbage_collector_leaves_out_what_is_there_from_the_start(site, smsc):
+    """Else it stops everything for 50 ms now and then."""
+    site.ready("K1")
+    said = site.directory / "objects"
+    code = f"""
+import atexit, gc, pathlib
+def tell():
+    pathlib.Path({str(said)!r}).write_text(f"{{gc.get_freeze_count()}} {{len(gc.get_objects())}}")
+atexit.register(tell)
+"""
+    daemon = start(site, smsc, "intake", env=site.customized(code))
+    daemon.process.send_signal(signal.SIGTERM)
+    assert daemon.end() == 0
+    left_out, gone_through = map(int, said.read_text().split())
+    assert left_out > 10 * gone_through
+
+
 def test_debug_says_more_and_error_nothing(site, smsc):
     site.ready()
     for level, more in (("debug", True), ("error", False)):

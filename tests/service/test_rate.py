@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+
 from kmp_smsd.service.rate import Bucket, Buckets
 
 
@@ -65,3 +67,12 @@ def test_by_default_a_hundred_thousand_names_are_remembered():
     for number in range(100_500):
         buckets.take(str(number), 0.0)
     assert len(buckets) == 100_000
+
+
+def test_the_garbage_collector_has_nothing_to_do_with_many_names():
+    buckets = Buckets(1, 1.0)
+    before = len(gc.get_objects())
+    for number in range(10_000):
+        buckets.take(str(number), 0.0)
+    gc.collect()
+    assert len(gc.get_objects()) - before < 1_000
