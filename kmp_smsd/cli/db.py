@@ -48,11 +48,11 @@ def schema(settings: Settings, known: bool) -> None:
 @click.pass_obj
 def backup(settings: Settings, file: Path) -> None:
     """Write a copy of the database to FILE, which must not exist, while everything goes on."""
-    from kmp_smsd.storage import maintenance
+    from kmp_smsd.storage.backup import backup as write_backup
 
     path = settings.config.storage.path
     with settings.store() as store:
-        octets = maintenance.backup(path, file)
+        octets = write_backup(path, file)
         fingerprint = store.master_key()
     click.echo(f"{file}: {count(octets, 'octet')}")
     if fingerprint is not None:

@@ -1,10 +1,9 @@
-"""Creating, migrating, backing up and restoring the database."""
+"""Creating, migrating and restoring the database."""
 
 from __future__ import annotations
 
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -16,9 +15,9 @@ from typing import Any
 import sqlite_utils
 from pysqlite3 import dbapi2 as sqlite3
 
-from kmp_smsd.domain.shown import shown
 from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.durable import sync
 from kmp_smsd.storage.errors import NotPossible, StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.locks import SHARED_MODE, SchemaLock
 from kmp_smsd.storage.migrations import MIGRATIONS
@@ -113,7 +112,7 @@ def migrate(path: Path) -> Migrated:
             raise StoreUnavailable(f"{path}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise StoreUnusable(f"{path} is not a database of kmp-smsd: {error}") from error
-        _sync(path)
+        sync(path)
     return migrated
 
 
@@ -129,46 +128,11 @@ def _migrate(connection: Any, path: Path) -> Migrated:
     if applied and pending:
         snapshot = _beside(path, f"before-{pending[0]}")
         connection.execute("VACUUM INTO ?", (str(snapshot),))
-        _sync(snapshot)
+        sync(snapshot)
     os.chmod(path, SHARED_MODE)
     connection.execute("PRAGMA journal_mode = WAL")
     MIGRATIONS.apply(database)
     return Migrated(pending, snapshot)
-
-
-def backup(path: Path, target: Path) -> int:
-    """Write a consistent copy to `target`, which must not exist, while everything goes on; its size in octets."""
-    try:
-        if os.path.lexists(target):
-            raise FileExistsError
-        if not target.parent.is_dir():
-            raise NotPossible(f"no directory {shown(str(target.parent))}: create it, or name another file")
-        with _partial(target) as partial:
-            with closing(SchemaLock(path, exclusive=False)), closing(connect(path)) as connection:
-                check_schema(connection, path)
-                connection.execute("VACUUM INTO ?", (str(partial),))
-            _sync(partial)
-            os.link(partial, target)  # unlike rename, never over a file that appeared meanwhile
-        _sync(target)
-        return target.stat().st_size
-    except FileExistsError:
-        raise NotPossible(f"{shown(str(target))} exists: name another file") from None
-    except (sqlite3.OperationalError, OSError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise StoreUnavailable(f"{shown(str(target))}: {why}") from error
-
-
-@contextmanager
-def _partial(target: Path) -> Iterator[Path]:
-    """An empty file beside `target` that only we use and read; it is gone afterwards. VACUUM INTO takes it so."""
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix="kmp-smsd-backup.", suffix=".partial")
-    os.close(descriptor)
-    partial = target.with_name(os.path.basename(name))
-    try:
-        yield partial
-    finally:
-        with suppress(OSError):
-            partial.unlink()
 
 
 def restore(
@@ -207,14 +171,14 @@ def restore(
                 database.scrubber.scrub()
             os.chmod(copy, SHARED_MODE)
             previous = _set_aside(path, now) if path.exists() else None
-            _sync(copy)
+            sync(copy)
             try:
                 os.replace(copy, path)
             except OSError:
                 if previous is not None:
                     previous.unlink()
                 raise
-            _sync(path)
+            sync(path)
         except (sqlite3.DatabaseError, OSError) as error:
             raise StoreUnavailable(f"{source} could not be restored: {error}") from error
         finally:
@@ -283,16 +247,6 @@ def _beside(path: Path, what: str) -> Path:
     stem = f"{path.name}.{what}"
     names = chain([stem], (f"{stem}.{number}" for number in count(2)))
     return next(one for one in map(path.with_name, names) if not one.exists())
-
-
-def _sync(path: Path) -> None:
-    """Make the file and its name survive a power cut."""
-    for one in (path, path.parent):
-        descriptor = os.open(one, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _file_system(directory: Path) -> str:

@@ -9,6 +9,7 @@ from unittest import mock
 
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.storage import Store, database, erasing, journal, maintenance, open_store, outbox, requests
+from kmp_smsd.storage.backup import backup
 
 
 class Sqlite:
@@ -26,7 +27,7 @@ class Sqlite:
 
     def back_up(self, copy: str, *, name: str = "kmp") -> None:
         """Save a database, which may be open, as `copy`."""
-        maintenance.backup(self.directory / f"{name}.db", self.directory / f"{copy}.backup")
+        backup(self.directory / f"{name}.db", self.directory / f"{copy}.backup")
 
     def restore(self, copy: str, now: int, *, name: str = "kmp") -> None:
         """Make a database, which nobody has open, what was saved as `copy`."""

@@ -11,7 +11,8 @@ from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.storage import Store, StoreUnavailable, open_store
-from kmp_smsd.storage.maintenance import backup, migrate
+from kmp_smsd.storage.backup import backup
+from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.storage.scrubbing import Scrubber
 from kmp_smsd.storage.subscribers import Registration
 from tests.storage.stock import A, bound, content, counted, import_keys, settle, staged, sync

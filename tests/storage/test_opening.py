@@ -12,6 +12,7 @@ import sqlite_utils
 from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.storage import Store, StoreBusy, StoreUnavailable, StoreUnusable, maintenance, open_store
+from kmp_smsd.storage.backup import backup
 from kmp_smsd.storage.locks import SchemaLock
 from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.storage.migrations import MIGRATIONS
@@ -133,7 +134,7 @@ def test_backup_of_an_older_program_is_migrated_as_it_is_restored(path: Path, re
     migrate(path)
     with open_store(path) as store:
         import_keys(store, "k1")
-    maintenance.backup(path, path.with_name("backup"))
+    backup(path, path.with_name("backup"))
     request.getfixturevalue("next_version")
     maintenance.restore(path, path.with_name("backup"), 1)
     with open_store(path) as store:
@@ -211,6 +212,7 @@ import os, sys
 from pathlib import Path
 os.umask(int(sys.argv[2]))
 from kmp_smsd.storage import open_store
+from kmp_smsd.storage.backup import backup
 from kmp_smsd.storage.maintenance import migrate
 from tests.storage.stock import begin_import, register, A
 path = Path(sys.argv[1])
@@ -230,7 +232,7 @@ with open_store(path) as store:
 
 def test_copy_that_was_put_in_place_by_hand_is_refused_with_advice(path: Path) -> None:
     migrate(path)
-    maintenance.backup(path, path.with_name("copy"))
+    backup(path, path.with_name("copy"))
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     os.replace(path.with_name("copy"), path)

@@ -17,8 +17,9 @@ from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.domain.shown import shown
 from kmp_smsd.storage import StoreBusy, StoreUnavailable, StoreUnusable, maintenance, open_store
+from kmp_smsd.storage.backup import backup
 from kmp_smsd.storage.errors import NotPossible
-from kmp_smsd.storage.maintenance import backup, migrate, restore
+from kmp_smsd.storage.maintenance import migrate, restore
 from tests.storage.stock import (
     FINGERPRINT,
     NOW,
@@ -242,7 +243,7 @@ def test_two_backups_to_one_file_at_once_are_one_whole_backup_and_one_refusal(
         except Exception as error:
             ended.append(f"{type(error).__name__}: {error}")
 
-    monkeypatch.setattr(maintenance.os, "link", link_together)
+    monkeypatch.setattr(os, "link", link_together)
     threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -256,11 +257,14 @@ def test_two_backups_to_one_file_at_once_are_one_whole_backup_and_one_refusal(
     assert list(path.parent.glob("*.partial")) == []
 
 
-def test_backup_that_fails_leaves_nothing_beside_its_target(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_path: Path) -> None:
+@pytest.mark.parametrize("where", ["backup.sync", "durable.os.fdatasync"])
+def test_backup_that_fails_leaves_nothing_beside_its_target(
+    path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def broken(_file: Path | int) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(maintenance, "_sync", broken)
+    monkeypatch.setattr(f"kmp_smsd.storage.{where}", broken)
     before = set(path.parent.iterdir())
     with pytest.raises(StoreUnavailable, match="Input/output error"):
         backup(path, path.with_name("saved.db"))
