@@ -110,12 +110,21 @@ def test_nobody_imports_the_reactor_at_module_level() -> None:
     ],
 )
 def test_light_modules_import_neither_twisted_nor_paramiko(module: str) -> None:
+    assert packages_behind(module) & {"twisted", "paramiko"} == set()
+
+
+def test_intake_starts_without_paramiko() -> None:
+    assert packages_behind("kmp_smsd.service.wiring") & {"twisted", "paramiko"} == {"twisted"}
+
+
+def packages_behind(module: str) -> set[str]:
+    """All that a process has imported once it has imported `module`."""
     script = (
         "import importlib, sys; importlib.import_module(sys.argv[1]);"
-        "print(*sorted({name.split('.')[0] for name in sys.modules} & {'twisted', 'paramiko'}))"
+        "print(*{name.split('.')[0] for name in sys.modules})"
     )
     run = subprocess.run([sys.executable, "-c", script, module], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == []
+    return set(run.stdout.split())
 
 
 @pytest.mark.parametrize(

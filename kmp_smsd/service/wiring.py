@@ -11,7 +11,6 @@ from typing import Any
 from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.channels.protocol import Channel, ChannelDown
-from kmp_smsd.channels.ssh import open_channel
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.load import Config
 from kmp_smsd.config.platform import Platform
@@ -132,6 +131,7 @@ def _check_master_key(store: Store, master_key: MasterKey) -> None:
 
 def _deliverer(config: Config, data_keys: DataKeys, name: str, platform: Platform) -> Deliverer:
     """Secrets and database are those of the start, whatever a reload brings: see Reload.RESTART."""
+    from kmp_smsd.channels.ssh import open_channel  # brings paramiko, without which intake starts a tenth sooner
 
     def credentials(own: SecretRef | None) -> bytes:
         return read_secret(ssh_identity(own, config.secrets))

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.python.failure import Failure
 
+from kmp_smsd.channels import ssh
 from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.protocol import ChannelDown
 from kmp_smsd.config.load import load
@@ -318,7 +319,7 @@ def test_platform_is_reached_with_its_own_identity_or_the_common_one(site, made,
         assert abs(clock() - time.time()) < 60
         return credentials(options.identity)
 
-    monkeypatch.setattr(wiring, "open_channel", opened)
+    monkeypatch.setattr(ssh, "open_channel", opened)
     site.secret("master-key", vendor.private)
     site.secret("ssh-identity", "common")
     site.secret("of-its-own", "its own")
