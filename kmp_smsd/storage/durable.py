@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
-SYNC_EVERY_S = 0.05
+SYNC_EVERY_S = 0.005
 
 
 def sync(path: Path) -> None:
