@@ -65,7 +65,7 @@ class Imports:
         return int(number)
 
     def stage(self, import_id: int, rows: Sequence[StagedKey]) -> list[tuple[str, str]]:
-        """Stage at most 5,000 keys; returns (key ID, reason) for each that conflicts and was left out.
+        """Stage at most STEP_ROWS keys; returns (key ID, reason) for each that conflicts and was left out.
 
         The reason is ``exists`` or ``twice in this file``.
         """

@@ -12,7 +12,7 @@ from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.renumbering import renumber
 from kmp_smsd.storage.subscribers import Registration, register, unregister
 
-BATCH_ROWS = STEP_ROWS - 2_000  # after so many a transaction takes no further request; one may change 2,000
+BATCH_ROWS = STEP_ROWS  # after so many a transaction takes no further request; one alone may change 2,000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Requests:
         return result
 
     def expire(self, before: int) -> int:
-        """Forget requests from before that time, in Unix milliseconds; how many, at most 5,000 a call."""
+        """Forget requests from before that time, in Unix milliseconds; how many, at most STEP_ROWS a call."""
         if not self._database.rows("SELECT 1 FROM requests WHERE at < ? LIMIT 1", (before,)):
             return 0
         with self._database.transaction() as connection:

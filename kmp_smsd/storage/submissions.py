@@ -50,7 +50,7 @@ class Submissions:
         self._database = database
 
     def submit(self, requests: Sequence[SyncRequest], now: int) -> list[int]:
-        """Keep at most 5,000 requests, in order, for intake to decide; their numbers."""
+        """Keep at most STEP_ROWS requests, in order, for intake to decide; their numbers."""
         with self._database.transaction() as connection:
             return [
                 connection.execute(
@@ -91,7 +91,7 @@ class Submissions:
         }
 
     def forget(self, submissions: Sequence[int]) -> None:
-        """Forget at most 5,000 whose answer was told."""
+        """Forget at most STEP_ROWS whose answer was told."""
         with self._database.transaction() as connection:
             connection.executemany(
                 "DELETE FROM submissions WHERE id = ? AND outcome IS NOT NULL", [(one,) for one in submissions]
@@ -100,7 +100,7 @@ class Submissions:
     def expire(self, before: int) -> int:
         """Forget decided ones received before that time, in Unix milliseconds: nobody asked for their answer.
 
-        How many, at most 5,000 a call. They are numbered in the order in which they came.
+        How many, at most STEP_ROWS a call. They are numbered in the order in which they came.
         """
         oldest = self._database.rows("SELECT received_at FROM submissions ORDER BY id LIMIT 1")
         if not oldest or oldest[0][0] >= before:

@@ -44,7 +44,7 @@ def being_erased(connection: Any, mdns: Iterable[str]) -> str | None:
 
 
 def register(connection: Any, registrations: Sequence[Registration], now: int) -> int:
-    """Register at `now`, at most 5,000, in the caller's transaction; how many were new.
+    """Register at `now`, at most STEP_ROWS, in the caller's transaction; how many were new.
 
     Raises NotPossible, before anything is changed, where a number is being erased; the sentence does not name it.
     """
@@ -135,7 +135,7 @@ class Registrations:
         self._database = database
 
     def add(self, registrations: Sequence[Registration], now: int) -> int:
-        """Register; returns how many were new. In steps of at most 5,000.
+        """Register; returns how many were new. In steps of STEP_ROWS.
 
         Raises NotPossible where an MDN is being erased; the steps before that one stand.
         """

@@ -173,7 +173,7 @@ class Waiting:
         return self._recalling is not None
 
     def expire(self, before: int) -> int:
-        """Forget what was received before that time, in Unix milliseconds; how many, at most 5,000 a call."""
+        """Forget what was received before that time, in Unix milliseconds; how many, at most STEP_ROWS a call."""
         if not self._database.rows("SELECT 1 FROM waiting WHERE received_at < ? LIMIT 1", (before,)):
             return 0
         with self._database.transaction() as connection:
