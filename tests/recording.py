@@ -13,7 +13,7 @@ import pytest
 
 from kmp_smsd.simulator.lab import Lab
 from kmp_smsd.simulator.server import SmscServer
-from kmp_smsd.simulator.smsc import SmscSession
+from kmp_smsd.simulator.smsc_session import SmscSession
 from kmp_smsd.smpp.session import EsmeSession
 
 
