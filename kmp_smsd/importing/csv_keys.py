@@ -37,7 +37,7 @@ class KeyRow(NamedTuple):
 
     @property
     def kcv(self) -> str:
-        """Computed when asked for: it costs as much as reading a row, and the checks need it only beside a given one."""
+        """Computed when asked for: it costs as much as reading a row, and only a given one makes the checks need it."""
         return kcv(self.algorithm, self.key)
 
     def __repr__(self) -> str:
@@ -60,8 +60,8 @@ def read_keys(lines: Lines, faults: Faults, encoding: KeyEncoding | None = None)
             faults.add(line, f"a serial number has at most {MOST_SERIAL_CHARACTERS} printable characters", "serial")
         if app_id and not is_app_id(app_id):
             faults.add(line, "an app ID is 1 to 32 of A-Z a-z 0-9 . -, or empty for no reservation", "app_id")
-        starts = _moment(faults, line, "valid_from", valid_from)
-        ends = _moment(faults, line, "valid_until", valid_until)
+        starts = _moment(faults, line, "valid_from", valid_from) if valid_from else None
+        ends = _moment(faults, line, "valid_until", valid_until) if valid_until else None
         if starts is not None and ends is not None and starts >= ends:
             faults.add(line, "this is before valid_from", "valid_until")
         algorithm = algorithm or DEFAULT_ALGORITHM
@@ -93,8 +93,6 @@ def check_keys(lines: Lines, faults: Faults, warnings: Faults, encoding: KeyEnco
 
 
 def _moment(faults: Faults, line: int, column: str, text: str) -> int | None:
-    if not text:
-        return None
     try:
         return beginning_ms(text) if column == "valid_from" else end_ms(text)
     except ValueError as error:
