@@ -7,8 +7,7 @@ valid_from to the last one of valid_until; both are days or moments in UTC. A KC
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from kmp_smsd.domain.identifiers import is_app_id, is_key_id
 from kmp_smsd.importing.csv_table import CsvTable
@@ -17,26 +16,32 @@ from kmp_smsd.importing.instant import beginning_ms, end_ms
 from kmp_smsd.importing.key_text import KeyEncoding, KeyText
 from kmp_smsd.importing.lines import Lines
 from kmp_smsd.importing.repeated import Repeated
-from kmp_smsd.vault.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, UnfitKey, kcv
+from kmp_smsd.vault.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, UnfitKey, check_key, kcv
 
 COLUMNS: Final = ("key_id", "key", "serial", "app_id", "algorithm", "kcv", "valid_from", "valid_until")
 REQUIRED: Final = ("key_id", "key")
 MOST_SERIAL_CHARACTERS: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRow:
+class KeyRow(NamedTuple):
     """One good row. `key` is in clear; wrap it and let go of it."""
 
     line: int
     key_id: str
-    key: bytes = field(repr=False)
+    key: bytes
     serial: str | None
     app_id: str | None
     algorithm: str
-    kcv: str
     valid_from: int | None  # Unix milliseconds, as in StagedKey
     valid_until: int | None
+
+    @property
+    def kcv(self) -> str:
+        """Computed when asked for: it costs as much as reading a row, and only a given one makes the checks need it."""
+        return kcv(self.algorithm, self.key)
+
+    def __repr__(self) -> str:
+        return f"<KeyRow {self.line} {self.key_id} {self.kcv}>"
 
 
 def read_keys(lines: Lines, faults: Faults, encoding: KeyEncoding | None = None) -> Iterator[KeyRow]:
@@ -55,25 +60,16 @@ def read_keys(lines: Lines, faults: Faults, encoding: KeyEncoding | None = None)
             faults.add(line, f"a serial number has at most {MOST_SERIAL_CHARACTERS} printable characters", "serial")
         if app_id and not is_app_id(app_id):
             faults.add(line, "an app ID is 1 to 32 of A-Z a-z 0-9 . -, or empty for no reservation", "app_id")
-        starts = _moment(faults, line, "valid_from", valid_from)
-        ends = _moment(faults, line, "valid_until", valid_until)
+        starts = _moment(faults, line, "valid_from", valid_from) if valid_from else None
+        ends = _moment(faults, line, "valid_until", valid_until) if valid_until else None
         if starts is not None and ends is not None and starts >= ends:
             faults.add(line, "this is before valid_from", "valid_until")
-        key, check = _key(faults, line, key_text, text, algorithm or DEFAULT_ALGORITHM)
-        if given_kcv and check and given_kcv.upper() != check:
-            faults.add(line, f"the key on this line has KCV {check}; ask the vendor which of the two is right", "kcv")
+        algorithm = algorithm or DEFAULT_ALGORITHM
+        key = _key(faults, line, key_text, text, algorithm)
+        if given_kcv and key:
+            _compare(faults, line, given_kcv, kcv(algorithm, key))
         if faults.count == before:
-            yield KeyRow(
-                line,
-                key_id,
-                key,
-                serial or None,
-                app_id or None,
-                algorithm or DEFAULT_ALGORITHM,
-                check,
-                starts,
-                ends,
-            )
+            yield KeyRow(line, key_id, key, serial or None, app_id or None, algorithm, starts, ends)
 
 
 def check_keys(lines: Lines, faults: Faults, warnings: Faults, encoding: KeyEncoding | None = None) -> int:
@@ -97,8 +93,6 @@ def check_keys(lines: Lines, faults: Faults, warnings: Faults, encoding: KeyEnco
 
 
 def _moment(faults: Faults, line: int, column: str, text: str) -> int | None:
-    if not text:
-        return None
     try:
         return beginning_ms(text) if column == "valid_from" else end_ms(text)
     except ValueError as error:
@@ -106,18 +100,24 @@ def _moment(faults: Faults, line: int, column: str, text: str) -> int | None:
         return None
 
 
-def _key(faults: Faults, line: int, key_text: KeyText, text: str, algorithm: str) -> tuple[bytes, str]:
-    """The key and its KCV; both empty where there is a fault."""
+def _key(faults: Faults, line: int, key_text: KeyText, text: str, algorithm: str) -> bytes:
+    """The key; empty where there is a fault."""
     if not text:
         faults.add(line, "the key is missing", "key")
-        return b"", ""
+        return b""
     try:
         key = key_text.octets(text)
     except ValueError as error:
         faults.add(line, str(error), "key")
-        return b"", ""
+        return b""
     try:
-        return key, kcv(algorithm, key)
+        check_key(algorithm, key)
     except UnfitKey as error:
         faults.add(line, str(error), "key" if algorithm in ALGORITHMS else "algorithm")
-        return b"", ""
+        return b""
+    return key
+
+
+def _compare(faults: Faults, line: int, given: str, computed: str) -> None:
+    if given.upper() != computed:
+        faults.add(line, f"the key on this line has KCV {computed}; ask the vendor which of the two is right", "kcv")

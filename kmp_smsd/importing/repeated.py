@@ -26,6 +26,7 @@ class Repeated:
             PRAGMA synchronous = OFF;
             PRAGMA cache_size = -16384;
             CREATE TABLE seen (line INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT;
+            CREATE TABLE again (folded TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
             BEGIN;
             """
         )
@@ -55,13 +56,22 @@ class Repeated:
         query = f"""
             SELECT line, first FROM (
                 SELECT line, text, first_value(line) OVER same AS first, first_value(text) OVER same AS first_text
-                FROM seen WINDOW same AS (PARTITION BY {same} ORDER BY line)
+                FROM seen WHERE lower(text) IN again WINDOW same AS (PARTITION BY {same} ORDER BY line)
             ) WHERE {condition}
         """
         with _faults():
             self._flush()
+            if not self._find_again():
+                return
             with closing(self._database.execute(query)) as cursor:
                 yield from cursor
+
+    def _find_again(self) -> bool:
+        """Whether anything is there twice, in whatever case: one cheap sort, after which most files need no other."""
+        self._database.execute(
+            "INSERT OR IGNORE INTO again SELECT lower(text) FROM seen GROUP BY lower(text) HAVING count(*) > 1"
+        )
+        return self._database.execute("SELECT 1 FROM again").fetchone() is not None
 
     def _flush(self) -> None:
         with _faults():

@@ -10,6 +10,7 @@ from kmp_smsd.domain.key import StagedKey
 from kmp_smsd.storage.database import STEP_ROWS, Database
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.locks import ImportLock
+from kmp_smsd.storage.rows import write_rows
 
 
 class Imports:
@@ -84,24 +85,12 @@ class Imports:
                     conflicts.append((row.key_id, "twice in this file" if twice else "exists"))
                 else:
                     taken[row.key_id] = import_id
-                    fresh.append(
-                        (
-                            row.key_id,
-                            import_id,
-                            row.serial,
-                            row.app_id,
-                            row.algorithm,
-                            row.kcv,
-                            row.nonce,
-                            row.ciphertext,
-                            row.valid_from,
-                            row.valid_until,
-                        )
-                    )
-            connection.executemany(
+                    fresh.append((import_id, *row))
+            write_rows(
+                connection,
                 """INSERT INTO keys
-                     (key_id, import, serial, app, algorithm, kcv, nonce, ciphertext, valid_from, valid_until)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                     (import, key_id, serial, app, algorithm, kcv, nonce, ciphertext, valid_from, valid_until)
+                   VALUES {rows}""",
                 fresh,
             )
         return conflicts

@@ -49,6 +49,11 @@ def test_row_is_read_whole(read):
     assert not warnings
 
 
+def test_row_shows_nothing_of_its_key(read):
+    (row,), _, _ = read(f"key_id,key\n8A3F,{HEX}\n")
+    assert repr(row) == str(row) == "<KeyRow 2 8A3F BE7ED6>"
+
+
 def test_only_key_id_and_key_are_needed(read):
     (row,), faults, _ = read(f"key_id,key\n8A3F,{HEX}\n")
     assert (row.serial, row.app_id, row.algorithm, row.kcv) == (None, None, "aes", "BE7ED6")

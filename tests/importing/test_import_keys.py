@@ -97,6 +97,11 @@ def test_good_file_goes_live_and_dispatch_can_read_its_keys(run, store, public_a
         assert data_key.unwrap(Wrapped(staged.nonce, staged.ciphertext), key_id, "aes", app) == key
 
 
+def test_staged_key_shows_nothing_but_its_id_and_check_value(run, store):
+    run(GOOD)
+    assert repr(store.live["k1"]) == "<StagedKey k1 BE7ED6>"
+
+
 def test_import_is_recorded_with_its_vendor_file_digest_and_master_key(run, store, public_and_master, tmp_path):
     report = run(GOOD)
     digest = subprocess.run(["sha256sum", tmp_path / "keys.csv"], capture_output=True, check=True, text=True)
