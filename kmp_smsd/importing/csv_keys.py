@@ -44,11 +44,28 @@ class KeyRow(NamedTuple):
         return f"<KeyRow {self.line} {self.key_id} {self.kcv}>"
 
 
-def read_keys(lines: Lines, faults: Faults, encoding: KeyEncoding | None = None) -> Iterator[KeyRow]:
-    """The good rows of a key file, one by one; what is wrong goes to `faults`. Says nothing of repeated key IDs.
+def read_keys(lines: Lines, faults: Faults, warnings: Faults, encoding: KeyEncoding | None = None) -> Iterator[KeyRow]:
+    """The good rows of a key file, one by one; behind the last one everything that is wrong with the file is known.
 
-    `encoding` is how the keys are written; KeyText tells how it is found where it is None.
+    Key IDs that the file has twice are faults, those that differ only in case are warnings. `encoding` is how the keys
+    are written; KeyText tells how it is found where it is None.
     """
+    rows = 0
+    with Repeated() as key_ids:
+        for row in _good_rows(lines, faults, encoding):
+            key_ids.add(row.line, row.key_id)
+            rows += 1
+            yield row
+        warnings.columns = faults.columns
+        for line, first in key_ids.equal():
+            faults.add(line, f"the key ID of line {first} again; each key has its own", "key_id")
+        for line, first in key_ids.differing_in_case():
+            warnings.add(line, f"the key ID of line {first} in another case; they are two different keys", "key_id")
+    if not rows and not faults:
+        faults.add(1, "there are no keys in this file")
+
+
+def _good_rows(lines: Lines, faults: Faults, encoding: KeyEncoding | None) -> Iterator[KeyRow]:
     table = CsvTable(lines, faults, COLUMNS, REQUIRED)
     key_text = KeyText(encoding)
     for line, values in table.rows():
@@ -70,26 +87,6 @@ def read_keys(lines: Lines, faults: Faults, encoding: KeyEncoding | None = None)
             _compare(faults, line, given_kcv, kcv(algorithm, key))
         if faults.count == before:
             yield KeyRow(line, key_id, key, serial or None, app_id or None, algorithm, starts, ends)
-
-
-def check_keys(lines: Lines, faults: Faults, warnings: Faults, encoding: KeyEncoding | None = None) -> int:
-    """Read a whole key file and collect everything that is wrong with it; the number of good rows.
-
-    Key IDs that the file has twice are faults, those that differ only in case are warnings.
-    """
-    rows = 0
-    with Repeated() as key_ids:
-        for row in read_keys(lines, faults, encoding):
-            key_ids.add(row.line, row.key_id)
-            rows += 1
-        warnings.columns = faults.columns
-        for line, first in key_ids.equal():
-            faults.add(line, f"the key ID of line {first} again; each key has its own", "key_id")
-        for line, first in key_ids.differing_in_case():
-            warnings.add(line, f"the key ID of line {first} in another case; they are two different keys", "key_id")
-    if not rows and not faults:
-        faults.add(1, "there are no keys in this file")
-    return rows
 
 
 def _moment(faults: Faults, line: int, column: str, text: str) -> int | None:

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from kmp_smsd.domain.key import StagedKey
-from kmp_smsd.importing.csv_keys import KeyRow, check_keys, read_keys
+from kmp_smsd.importing.csv_keys import KeyRow, read_keys
 from kmp_smsd.importing.faults import Fault, Faults
 from kmp_smsd.importing.key_text import KeyEncoding
 from kmp_smsd.importing.lines import Lines, Progress
 from kmp_smsd.vault.data_key import DataKey
 from kmp_smsd.vault.master_key import PublicKey
 
-STEP_ROWS: Final = 5000
+STEP_ROWS: Final = 1_000  # of one transaction: intake waits for it
 _VENDOR: Final = re.compile(r"[A-Za-z0-9._-]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9._-])?")
-_EXISTS: Final = "exists"
+_EXISTS: Final = "exists already; key IDs are unique over all vendors, and an import never replaces a key"
 
 
 class ImportRefused(ValueError):
@@ -30,19 +30,17 @@ class ImportRefused(ValueError):
 class ImportStore(Protocol):
     """Where keys are staged: out of sight until their import is published."""
 
-    def begin(
-        self, *, vendor: str, file_name: str, digest: str, data_key_id: str, sealed: bytes, fingerprint: str, now: int
-    ) -> int:
+    def begin(self, *, vendor: str, file_name: str, data_key_id: str, sealed: bytes, fingerprint: str, now: int) -> int:
         """Begin an import at `now`, Unix milliseconds, and remove abandoned ones; its number.
 
         Raises ValueError where `fingerprint` is not that of the database's master key.
         """
 
-    def stage(self, import_id: int, rows: Sequence[StagedKey]) -> list[tuple[str, str]]:
-        """Store at most STEP_ROWS keys, not live; the key IDs that cannot be, each with "exists" or another reason."""
+    def stage(self, import_id: int, rows: Sequence[StagedKey]) -> list[str]:
+        """Store at most STEP_ROWS keys, not live; the key IDs that other imports have, whose keys are left out."""
 
-    def publish(self, import_id: int, now: int) -> None:
-        """Make all keys of the import live at once, from `now` on."""
+    def publish(self, import_id: int, digest: str, now: int) -> None:
+        """Make all keys of the import live at once, from `now` on; `digest` is that of their file."""
 
     def discard(self, import_id: int) -> None:
         """Remove the import and what was staged for it."""
@@ -75,11 +73,11 @@ def import_keys(
     encoding: KeyEncoding | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Check a key file, wrap its keys with a new data key, stage them and publish them.
+    """Check a key file, wrap its keys with a new data key and stage them; where all of it is right, publish them.
 
-    The file is read twice: first all of it is checked without touching the store, then it is staged. Any fault, a key
-    ID that exists included, leaves nothing behind, and so does a dry run. `clock` gives Unix milliseconds: between the
-    begin and the end of a large file lie minutes. `progress` is told the octets read and to read, both passes together.
+    Any fault, a key ID that exists included, leaves nothing behind, and so does a dry run. After the first fault of the
+    file itself nothing more is staged, but the rest of it is checked. `clock` gives Unix milliseconds: between the
+    begin and the end of a large file lie minutes. `progress` is told the octets read and to read.
     Raises ImportRefused, OSError, and what the store raises.
     """
     if not plaintext:
@@ -87,64 +85,74 @@ def import_keys(
     if not _VENDOR.fullmatch(vendor):
         raise ImportRefused("a vendor's name is 1 to 64 of A-Z a-z 0-9 space . - _, without a space at either end")
     try:
-        lines = Lines(path, passes=2, progress=progress)
+        lines = Lines(path, progress=progress)
     except ValueError as error:
         raise ImportRefused(str(error)) from None
+    staging = _Staging(store, vendor, path.name, public_key, clock)
     with lines:
         faults, warnings = Faults(lines.name), Faults(lines.name)
-        keys = check_keys(lines, faults, warnings, encoding)
-        digest = lines.digest
+        keys = conflicts = 0
+        try:
+            for step in _steps(read_keys(lines, faults, warnings, encoding)):
+                keys += len(step)
+                if faults.count == conflicts:
+                    conflicts += staging.stage(step, faults)
+        except BaseException:  # an interrupt too: nothing of it may stay
+            with suppress(Exception):  # the first error is what people must see; the next import removes the rest
+                staging.discard()
+            raise
         import_id = None
-        if not faults:
-            import_id = _stage(store, lines, vendor, path.name, public_key, faults, encoding, clock())
-            if not faults and not dry_run:
-                # Not discarded where this fails: it may be live. If it is not, the next import removes it.
-                store.publish(import_id, clock())
-            else:
-                store.discard(import_id)
-                import_id = None
+        if faults or dry_run:
+            staging.discard()
+        else:
+            import_id = staging.publish(lines.digest)
     return Report(
-        lines.name, digest, keys, faults.by_line(), faults.count, warnings.by_line(), warnings.count, import_id
+        lines.name, lines.digest, keys, faults.by_line(), faults.count, warnings.by_line(), warnings.count, import_id
     )
 
 
-def _stage(
-    store: ImportStore,
-    lines: Lines,
-    vendor: str,
-    file_name: str,
-    public_key: PublicKey,
-    faults: Faults,
-    encoding: KeyEncoding | None,
-    now: int,
-) -> int:
-    """Stage the file that was checked; the number of the import. Conflicts go to `faults`."""
-    digest = lines.digest
-    data_key = DataKey.new()
-    import_id = store.begin(
-        vendor=vendor,
-        file_name=file_name,
-        digest=digest,
-        data_key_id=data_key.id,
-        sealed=public_key.seal(data_key),
-        fingerprint=public_key.fingerprint,
-        now=now,
-    )
-    try:
-        changed = Faults(lines.name)
-        for step in _steps(read_keys(lines, changed, encoding)):
-            refused = store.stage(import_id, [_wrapped(data_key, row) for row in step])
-            if refused:
-                line_of = {row.key_id: row.line for row in step}
-                for key_id, reason in refused:
-                    faults.add(line_of[key_id], f"key ID {key_id} {_sentence(reason)}", "key_id")
-        if lines.digest != digest:
-            faults.add(1, "the file changed while it was read; import it again")
-    except BaseException:  # an interrupt too: nothing of it may stay
-        with suppress(Exception):  # the first error is what people must see; the next import removes the rest
-            store.discard(import_id)
-        raise
-    return import_id
+class _Staging:
+    """An import in the store. It begins with its first keys: a file that is wrong at its head never gets there."""
+
+    def __init__(
+        self, store: ImportStore, vendor: str, file_name: str, public_key: PublicKey, clock: Callable[[], int]
+    ) -> None:
+        self._store = store
+        self._vendor = vendor
+        self._file_name = file_name
+        self._public_key = public_key
+        self._clock = clock
+        self._data_key = DataKey.new()
+        self._import_id: int | None = None
+
+    def stage(self, rows: Sequence[KeyRow], faults: Faults) -> int:
+        """Wrap and stage `rows`; key IDs that exist are faults, which are counted."""
+        if self._import_id is None:
+            self._import_id = self._store.begin(
+                vendor=self._vendor,
+                file_name=self._file_name,
+                data_key_id=self._data_key.id,
+                sealed=self._public_key.seal(self._data_key),
+                fingerprint=self._public_key.fingerprint,
+                now=self._clock(),
+            )
+        existing = self._store.stage(self._import_id, [_wrapped(self._data_key, row) for row in rows])
+        if existing:
+            line_of = {row.key_id: row.line for row in rows}
+            for key_id in existing:
+                faults.add(line_of[key_id], f"key ID {key_id} {_EXISTS}", "key_id")
+        return len(existing)
+
+    def publish(self, digest: str) -> int:
+        """Make it live; its number. Not discarded where this fails: it may be live. If not, the next one removes it."""
+        assert self._import_id is not None  # a file without keys has a fault
+        self._store.publish(self._import_id, digest, self._clock())
+        return self._import_id
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        if self._import_id is not None:
+            self._store.discard(self._import_id)
 
 
 def _steps(rows: Iterator[KeyRow]) -> Iterator[list[KeyRow]]:
@@ -165,9 +173,3 @@ def _wrapped(data_key: DataKey, row: KeyRow) -> StagedKey:
         row.valid_from,
         row.valid_until,
     )
-
-
-def _sentence(reason: str) -> str:
-    if reason == _EXISTS:
-        return "exists already; key IDs are unique over all vendors, and an import never replaces a key"
-    return f"cannot be imported: {reason}"

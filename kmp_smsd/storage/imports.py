@@ -35,21 +35,17 @@ class Imports:
                 f" {fingerprint}: correct [secrets] public_key"
             )
 
-    def begin(
-        self, *, vendor: str, file_name: str, digest: str, data_key_id: str, sealed: bytes, fingerprint: str, now: int
-    ) -> int:
+    def begin(self, *, vendor: str, file_name: str, data_key_id: str, sealed: bytes, fingerprint: str, now: int) -> int:
         """Start staging at `now`, Unix milliseconds; returns the import's number. One at a time: raises StoreBusy."""
         self.close()
         self._lock = ImportLock(self._database.path)
         try:
-            return self._begin(vendor, file_name, digest, data_key_id, sealed, fingerprint, now)
+            return self._begin(vendor, file_name, data_key_id, sealed, fingerprint, now)
         except BaseException:  # an interrupt too: the lock must not outlive the attempt
             self.close()
             raise
 
-    def _begin(
-        self, vendor: str, file_name: str, digest: str, data_key_id: str, sealed: bytes, fingerprint: str, now: int
-    ) -> int:
+    def _begin(self, vendor: str, file_name: str, data_key_id: str, sealed: bytes, fingerprint: str, now: int) -> int:
         self.check_master_key(fingerprint)
         self._fingerprint = fingerprint
         for (abandoned,) in self._database.rows("SELECT id FROM imports WHERE live_at IS NULL"):
@@ -59,47 +55,45 @@ class Imports:
                 "INSERT INTO data_keys (id, sealed, created_at) VALUES (?, ?, ?)", (data_key_id, sealed, now)
             )
             (number,) = connection.execute(
-                """INSERT INTO imports (vendor, file_name, digest, data_key, started_at) VALUES (?, ?, ?, ?, ?)
-                   RETURNING id""",
-                (vendor, file_name, digest, data_key_id, now),
+                """INSERT INTO imports (vendor, file_name, digest, data_key, started_at) VALUES (?, ?, '', ?, ?)
+                   RETURNING id""",  # the digest is known when all of the file has been read
+                (vendor, file_name, data_key_id, now),
             ).fetchone()
         return int(number)
 
-    def stage(self, import_id: int, rows: Sequence[StagedKey]) -> list[tuple[str, str]]:
-        """Stage at most STEP_ROWS keys; returns (key ID, reason) for each that conflicts and was left out.
+    def stage(self, import_id: int, rows: Sequence[StagedKey]) -> list[str]:
+        """Stage at most STEP_ROWS keys; returns the key IDs that other imports have, whose keys are left out.
 
-        The reason is ``exists`` or ``twice in this file``.
+        Of keys with one ID in this import, the first is staged: whoever read the file knows of the others.
         """
-        conflicts: list[tuple[str, str]] = []
         with self._database.transaction() as connection:
-            taken = dict(
-                connection.execute(
-                    "SELECT k.key_id, k.import FROM json_each(?) j CROSS JOIN keys k ON k.key_id = j.value",
-                    (json.dumps([row.key_id for row in rows]),),
-                )
-            )
-            fresh = []
-            for row in rows:
-                if row.key_id in taken:
-                    twice = taken[row.key_id] == import_id
-                    conflicts.append((row.key_id, "twice in this file" if twice else "exists"))
-                else:
-                    taken[row.key_id] = import_id
-                    fresh.append((import_id, *row))
+            before = connection.total_changes
             write_rows(
                 connection,
                 """INSERT INTO keys
                      (import, key_id, serial, app, algorithm, kcv, nonce, ciphertext, valid_from, valid_until)
-                   VALUES {rows}""",
-                fresh,
+                   VALUES {rows} ON CONFLICT (key_id) DO NOTHING""",
+                [(import_id, *row) for row in rows],
             )
-        return conflicts
+            if connection.total_changes - before == len(rows):
+                return []
+            return [
+                key_id
+                for (key_id,) in connection.execute(
+                    """SELECT k.key_id FROM json_each(?) j CROSS JOIN keys k ON k.key_id = j.value
+                       WHERE k.import <> ?""",
+                    (json.dumps([row.key_id for row in rows]), import_id),
+                )
+            ]
 
-    def publish(self, import_id: int, now: int) -> None:
-        """Make the staged keys exist, all at once, at `now`. The first ones tie the database to their master key."""
+    def publish(self, import_id: int, digest: str, now: int) -> None:
+        """Make the staged keys exist, all at once, at `now`. The first ones tie the database to their master key.
+
+        `digest` is the SHA-256 of their file, in hexadecimal.
+        """
         with self._database.transaction() as connection:
             connection.execute("UPDATE store SET master_key = ? WHERE master_key IS NULL", (self._fingerprint,))
-            connection.execute("UPDATE imports SET live_at = ? WHERE id = ?", (now, import_id))
+            connection.execute("UPDATE imports SET live_at = ?, digest = ? WHERE id = ?", (now, digest, import_id))
         self.close()
 
     def discard(self, import_id: int) -> None:

@@ -66,7 +66,7 @@ def fill(database: Path, public_key: Path, numbers: range, told: Callable[[int],
     now = int(time.time() * 1000)
     with open_store(database) as store:
         number = store.imports.begin(
-            vendor="bench", file_name=f"bench-{numbers.start}", digest="", data_key_id=data_key.id,
+            vendor="bench", file_name=f"bench-{numbers.start}", data_key_id=data_key.id,
             sealed=public.seal(data_key), fingerprint=public.fingerprint, now=now,
         )  # fmt: skip
         for start in range(numbers.start, numbers.stop, _STEP):
@@ -74,7 +74,7 @@ def fill(database: Path, public_key: Path, numbers: range, told: Callable[[int],
             store.imports.stage(number, [_staged(data_key, one) for one in step])
             store.registrations.add([Registration(mdn(one), APP) for one in step], now)
             told(step.stop)
-        store.imports.publish(number, now)
+        store.imports.publish(number, "", now)
 
 
 def _staged(data_key: DataKey, number: int) -> StagedKey:

@@ -53,7 +53,6 @@ class Vendor:
         number = store.imports.begin(
             vendor="acme",
             file_name="keys.csv",
-            digest="00" * 32,
             data_key_id=self.data_key.id,
             sealed=self.public_key.seal(self.data_key),
             fingerprint=self.public_key.fingerprint,
@@ -68,7 +67,7 @@ class Vendor:
                 StagedKey(key_id, None, app_id, key.algorithm, key.kcv, key.nonce, key.ciphertext, None, None)
             )
         assert store.imports.stage(number, staged) == []
-        store.imports.publish(number, NOW)
+        store.imports.publish(number, "00" * 32, NOW)
 
 
 def clear(key_id: str) -> bytes:

@@ -17,6 +17,7 @@ NOW = 1_732_380_000_000
 HOUR = 3_600_000
 LATER = NOW + 1_000 * HOUR
 FINGERPRINT = "5f" * 16
+DIGEST = "00" * 32
 
 A, B, C = "8613900000001", "8613900000002", "8613900000003"
 
@@ -46,7 +47,6 @@ def begin_import(store: Store, *, vendor: str = "acme", fingerprint: str = FINGE
     return store.imports.begin(
         vendor=vendor,
         file_name="keys.csv",
-        digest="00" * 32,
         data_key_id=f"data-key-{next(_data_keys)}",
         sealed=b"sealed data key",
         fingerprint=fingerprint,
@@ -57,7 +57,7 @@ def begin_import(store: Store, *, vendor: str = "acme", fingerprint: str = FINGE
 def import_keys(store: Store, *keys: str | StagedKey, vendor: str = "acme") -> None:
     number = begin_import(store, vendor=vendor)
     assert store.imports.stage(number, [staged(key) if isinstance(key, str) else key for key in keys]) == []
-    store.imports.publish(number, NOW)
+    store.imports.publish(number, DIGEST, NOW)
 
 
 def register(store: Store, mdn: str, *app_ids: str, now: int = NOW) -> None:

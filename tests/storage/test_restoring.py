@@ -21,6 +21,7 @@ from kmp_smsd.storage.backup import backup
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.maintenance import migrate, restore
 from tests.storage.stock import (
+    DIGEST,
     FINGERPRINT,
     NOW,
     A,
@@ -153,7 +154,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     database = tmp_path_factory.mktemp("other") / "kmp.db"
     migrate(database)
     with open_store(database) as store:
-        store.imports.publish(begin_import(store, fingerprint=OTHERS), NOW)
+        store.imports.publish(begin_import(store, fingerprint=OTHERS), DIGEST, NOW)
     backup(database, database.with_name("saved.db"))
     return database.with_name("saved.db")
 

@@ -13,6 +13,7 @@ from kmp_smsd.domain.request import SyncRequest
 from kmp_smsd.storage import Store
 from kmp_smsd.storage.waiting import KEPT_PER_KEY, KEPT_PER_MDN
 from tests.storage.stock import (
+    DIGEST,
     HOUR,
     MOVING,
     NOW,
@@ -65,11 +66,11 @@ def test_import_that_is_staged_only_wakes_nobody(store: Store) -> None:
     register(store, A, "meter")
     settle(store, sync(A, "k1"))
     number = store.imports.begin(
-        vendor="acme", file_name="f", digest="", data_key_id="d", sealed=b"", fingerprint="5f" * 16, now=NOW
+        vendor="acme", file_name="f", data_key_id="d", sealed=b"", fingerprint="5f" * 16, now=NOW
     )
     store.imports.stage(number, [staged("k1")])
     assert store.settle_again(LATER) == []
-    store.imports.publish(number, LATER)
+    store.imports.publish(number, DIGEST, LATER)
     assert store.settle_again(LATER) == [Outcome.BOUND]
 
 
