@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 import time
 import tomllib
 from collections.abc import Collection
@@ -39,7 +40,7 @@ COLUMNS: Columns = {
     "platform": platform,
     "state": _state,
     "apps": "apps",
-    "due": "due",
+    "due": lambda row: f"{row['due']:,}{'+' if row['due_more'] else ''}",
     "oldest": "oldest_due_at",
     "rejected": "rejected",
     "last success": "last_success_at",
@@ -72,17 +73,21 @@ def platforms() -> None:
 
 
 @platforms.command("list")
+@click.option("--count-all", is_flag=True, help="Count all that is due, however long that takes.")
 @json_option
 @click.pass_obj
-def list_(settings: Settings, as_json: bool) -> None:
-    """List platforms: what waits for each, and what happened there last."""
+def list_(settings: Settings, count_all: bool, as_json: bool) -> None:
+    """List platforms: what waits for each, and what happened there last. Of what is due, 100,000 are counted."""
+    from kmp_smsd.storage.figures import COUNTED_MAX
+
     config = settings.config
     with settings.store() as store:
-        seen = {row["platform"]: row for row in store.routes.platforms()}
+        listed = store.routes.platforms(at_most=sys.maxsize if count_all else COUNTED_MAX)
+    seen = {row["platform"]: row for row in listed}
     if "" in seen and not seen[""]["due"]:
         del seen[""]  # nothing waits for a platform that is in no file yet
     new = {
-        "due": 0, "oldest_due_at": None, "rejected": 0, "last_success_at": None, "last_error": None,
+        "due": 0, "due_more": False, "oldest_due_at": None, "rejected": 0, "last_success_at": None, "last_error": None,
         "last_error_at": None, "next_try_at": None, "paused": 0, "forgotten_at": None,
     }  # fmt: skip
     rows = []

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.figures import COUNTED_MAX, DueFigures, Figures
 from kmp_smsd.storage.outbox import DUE, Outbox
 from kmp_smsd.storage.wanting import Want
 
@@ -172,28 +173,25 @@ class Routes:
         """Each platform that is routed to, was ever seen or has not confirmed all, and the empty name of none."""
         return [row[0] for row in self._database.rows(_NAMES)]
 
-    def platforms(self) -> list[dict[str, Any]]:
-        """What is due at each of these (`names`), and what happened there last."""
-        return [self._platform(name) for name in self.names()]
+    def platforms(self, *, at_most: int = COUNTED_MAX) -> list[dict[str, Any]]:
+        """What is due at each of these (`names`), of which `at_most` are counted, and what happened there last."""
+        figures = Figures(self._database)
+        rejected = figures.rejected(at_most=at_most)
+        return [self._platform(name, figures.due(name, at_most=at_most), rejected[name]) for name in self.names()]
 
-    def _platform(self, name: str) -> dict[str, Any]:
+    def _platform(self, name: str, due: DueFigures, rejected: int) -> dict[str, Any]:
         apps = [
             row[0] for row in self._database.rows("SELECT app FROM routes WHERE platform = ? ORDER BY app", (name,))
         ]
-        ((due, oldest),) = self._database.rows(
-            f"SELECT count(*), min(wanted_at) FROM outbox WHERE platform = ? AND {DUE}", (name,)
-        )
-        ((rejected,),) = self._database.rows(
-            "SELECT count(*) FROM outbox WHERE wanted_version = rejected_version AND platform = ?", (name,)
-        )
         state = asdict(self.state(name))
         del state["name"]
         forgotten = self._database.rows("SELECT forgotten_at FROM platforms WHERE name = ?", (name,))
         return {
             "platform": name,
             "apps": apps,
-            "due": due,
-            "oldest_due_at": oldest,
+            "due": due.count,
+            "due_more": due.more,
+            "oldest_due_at": due.oldest_at,
             "rejected": rejected,
             **state,
             "forgotten_at": forgotten[0][0] if forgotten else None,

@@ -8,7 +8,8 @@ import pytest
 
 from kmp_smsd.simulator.openssh import new_identity
 from kmp_smsd.simulator.platform import SimulatedPlatform
-from tests.cli.site import FIRST, HOST_KEY
+from kmp_smsd.storage import figures
+from tests.cli.site import FIRST, HOST_KEY, SECOND
 from tests.sshd import receiver_command
 
 
@@ -90,6 +91,18 @@ def test_an_identity_that_only_the_unit_has_is_named_by_hand(site, platform):
     assert "good" in site.ok("platforms", "test", "metering", "--identity", str(site.directory / "ssh-identity"))
     code, told = site.refused("platforms", "test", "metering", "--identity", str(site.config))
     assert (code, "is not a private key" in told) == (77, True)
+
+
+def test_more_than_is_counted_is_told_to_be_more(site, monkeypatch):
+    monkeypatch.setattr(figures, "COUNTED_MAX", 1)
+    site.ready("K1", "K2", mdns=(FIRST, SECOND))
+    site.message(FIRST, "K1")
+    site.message(SECOND, "K2")
+    (row,) = (row for row in site.rows("platforms", "list") if not row["platform"])
+    assert (row["due"], row["due_more"]) == (1, True)
+    assert "1+" in site.ok("platforms", "list")
+    (row,) = (row for row in site.rows("platforms", "list", "--count-all") if not row["platform"])
+    assert (row["due"], row["due_more"]) == (2, False)
 
 
 def test_platforms_are_listed_whether_dispatch_has_seen_them_or_not(site):
