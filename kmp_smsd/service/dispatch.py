@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from twisted.application.service import Service
@@ -21,6 +22,7 @@ from kmp_smsd.service.watching import watch
 from kmp_smsd.storage import Store, StoreUnavailable
 
 WATCH_EVERY_S = 0.1
+MOVES_A_LOOK = 10  # steps in which deliveries follow their apps; then it is seen whether something else is due
 
 
 class Dispatcher(Service):
@@ -106,7 +108,7 @@ class Dispatcher(Service):
         self._moving = None
 
     def _route(self) -> None:
-        """In the watching thread: point each app at its platform, then let its deliveries follow, one step a look.
+        """In the watching thread: point each app at its platform, then let its deliveries follow, a few steps a look.
 
         So nobody else waits for them. After a fault of the store it begins again: what has followed stays.
         """
@@ -121,7 +123,7 @@ class Dispatcher(Service):
                 )
             self._moving = self._move(int(self._wall() * 1000))
         try:
-            self._routed = next(self._moving, None) is None
+            self._routed = len(list(islice(self._moving, MOVES_A_LOOK))) < MOVES_A_LOOK
         except BaseException:  # a generator that raised is spent: begin again
             self._moving = None
             raise

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kmp_smsd.storage.database import STEP_ROWS, Database
+from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.wanting import Want, want
 
+STEP_ROWS = 200  # of one transaction; intake, whose messages wait for it, never waits for long
 TRY_WITHIN_MS = 86_400_000  # nobody waits longer for a try: a later one was set before the clock was set back
 DUE = "wanted_version <> confirmed_version AND wanted_version <> rejected_version"
 

@@ -623,9 +623,10 @@ def test_platform_whose_file_is_there_at_the_start_is_not_forgotten(tmp_path, mo
 # Apps that moved
 
 
-def moved(tmp_path, monkeypatch, step_rows=2):
+def moved(tmp_path, monkeypatch, step_rows=2, moves_a_look=1):
     """Ten deliveries of app-1 wait where no platform is; the file of p1 has just been written."""
     monkeypatch.setattr("kmp_smsd.storage.outbox.STEP_ROWS", 2 * step_rows)
+    monkeypatch.setattr(dispatch_module, "MOVES_A_LOOK", moves_a_look)
     at = At(tmp_path / "kmp.db", monkeypatch, {"p1": DelivererByHand("p1"), "p2": DelivererByHand("p2")})
     import_keys(at.store, *[f"KEY-{number}" for number in range(1, 11)])
     at.store.routes.set({"app-2": "p2"})
@@ -650,6 +651,18 @@ def test_moved_deliveries_follow_in_steps_and_nobody_waits_for_them(tmp_path, mo
     assert at_platform(at, "p1") == 9
     assert [step for step, _ in seen] == sorted(step for step, _ in seen)
     assert len({step for step, _ in seen}) >= 4
+    at.store.close()
+    at.mine.close()
+
+
+def test_a_look_takes_a_few_steps_since_each_is_short(tmp_path, monkeypatch):
+    at = moved(tmp_path, monkeypatch, step_rows=1, moves_a_look=3)
+    at.start()
+    seen = []
+    for _ in range(4):
+        seen.append(at_platform(at, "p1"))
+        at.look()
+    assert seen == [1, 3, 4, 6]  # the first step is a row of app-2; the walk meets what has moved once more
     at.store.close()
     at.mine.close()
 
