@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii
 from typing import Any, Final, TypeGuard
 
 from kmp_smsd.channels.hiding import presentable
@@ -41,36 +42,25 @@ class Answer:
     fields: dict[str, Any] = field(repr=False)
 
 
+_text = encode_basestring_ascii  # a text as JSON has it, in quotes
+
+
 def encode_hello(kmp: str, window: int) -> bytes:
     """Our first line: the protocol's version, our name and how many deliveries we keep unanswered."""
-    return _line({"v": PROTOCOL, "type": "hello", "kmp": kmp, "window": window})
+    return f'{{"v":{PROTOCOL},"type":"hello","kmp":{_text(kmp)},"window":{window}}}\n'.encode()
 
 
 def encode_delivery(number: int, delivery: Delivery) -> bytes:
     """The line of `delivery` under `number`, line feed included. It holds a key in clear: never log it."""
-    if isinstance(delivery, Bind):
-        return _line(
-            {
-                "id": number,
-                "type": "bind",
-                "mdn": delivery.mdn,
-                "app_id": delivery.app_id,
-                "version": delivery.version,
-                "key_id": delivery.key_id,
-                "alg": delivery.algorithm,
-                "key": base64.urlsafe_b64encode(delivery.key).rstrip(b"=").decode(),
-                "kcv": delivery.kcv,
-            }
-        )
-    return _line(
-        {
-            "id": number,
-            "type": "withdraw",
-            "mdn": delivery.mdn,
-            "app_id": delivery.app_id,
-            "version": delivery.version,
-        }
-    )
+    # Each field by itself, since json.dumps takes four times as long.
+    place = f'"mdn":{_text(delivery.mdn)},"app_id":{_text(delivery.app_id)},"version":{delivery.version}'
+    if not isinstance(delivery, Bind):
+        return f'{{"id":{number},"type":"withdraw",{place}}}\n'.encode()
+    key = base64.urlsafe_b64encode(delivery.key).rstrip(b"=").decode()
+    return (
+        f'{{"id":{number},"type":"bind",{place},"key_id":{_text(delivery.key_id)},'
+        f'"alg":{_text(delivery.algorithm)},"key":"{key}","kcv":{_text(delivery.kcv)}}}\n'
+    ).encode()
 
 
 def parse_hello(line: bytes) -> Hello:
@@ -138,10 +128,6 @@ def judge(answer: Answer, delivery: Delivery, now_s: float) -> Result:
 def excerpt(line: bytes, keys: Iterable[bytes] = ()) -> str:
     """The first 80 octets of `line`, as far as they may be shown in an error text."""
     return presentable(line.decode("latin-1"), keys, characters=EXCERPT_OCTETS)
-
-
-def _line(fields: dict[str, Any]) -> bytes:
-    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

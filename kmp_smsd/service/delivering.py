@@ -22,9 +22,12 @@ from kmp_smsd.storage import Store, StoreError
 from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, Settlement
 from kmp_smsd.storage.routes import PlatformState
 
+levels = logging.getLogger(__name__)  # of what Deliverer.log says
+
 BATCH_ROWS = 2_000  # that are looked up at once; their keys are in clear only while they are on the road
 FRESH_S = 1.0  # so long what was looked up counts as wanted still; a slow platform's rows are looked up again
 SETTLE_EVERY_S = 0.2  # a slow platform's confirmations do not wait for its last answer
+SETTLE_ROWS = 200  # at once: intake, whose messages wait while these are written, never waits for long
 UNSENDABLE_RETRY_MS = 3_600_000
 REPORT_EVERY_S = 10.0
 ONE_BY_ONE_AFTER = 3  # failures in a row; then it shows whether one delivery brings the platform down
@@ -256,7 +259,7 @@ class Deliverer:
                 self.counts.pushes += 1
                 self.counts.push_s += self._monotonic() - self._made_at.pop(place)
                 settlements.append(self._judge(store, row, result))
-                if self._monotonic() - settled_at >= SETTLE_EVERY_S:
+                if len(settlements) >= SETTLE_ROWS or self._monotonic() - settled_at >= SETTLE_EVERY_S:
                     self._settle(store, settlements)
                     settlements, settled_at = [], self._monotonic()
                 if self._state.paused:
@@ -321,7 +324,7 @@ class Deliverer:
         self._state = PlatformState(self.platform, last_success_at=now)
 
     def _tell_confirmed(self, row: OutboxRow) -> None:
-        if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):  # else it would cost each delivery something
+        if levels.isEnabledFor(logging.DEBUG):  # else it would cost each delivery something
             self.log.debug(
                 "platform {platform}: confirmed for {mdn} and {app}",
                 event="delivery_confirmed",

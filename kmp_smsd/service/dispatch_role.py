@@ -11,7 +11,8 @@ from kmp_smsd.config.load import Config
 from kmp_smsd.config.platform import Platform
 from kmp_smsd.service.counting import Counting
 from kmp_smsd.service.delivering import Deliverer
-from kmp_smsd.service.dispatch import Dispatcher, Served
+from kmp_smsd.service.dispatch import Dispatcher
+from kmp_smsd.service.dispatch_workers import Served
 from kmp_smsd.service.erasing import Eraser
 from kmp_smsd.service.log_levels import LogLevels
 from kmp_smsd.service.rates import Rates
@@ -68,19 +69,19 @@ class DispatchRole(RoleService):
 
     def drain(self) -> Deferred[Any]:
         self._draining = True
-        return self.dispatcher.drain()
+        return self.dispatcher.workers.drain()
 
     def go_on(self) -> None:
         self._draining = False
-        self.dispatcher.go_on()
+        self.dispatcher.workers.go_on()
 
     def pause(self, name: str) -> None:
         self._check(name)
-        self.dispatcher.pause(name)
+        self.dispatcher.workers.pause(name)
 
     def resume(self, name: str) -> None:
         self._check(name)
-        self.dispatcher.resume(name)
+        self.dispatcher.workers.resume(name)
 
     def _check(self, name: str) -> None:
         if name not in self.config.platforms:
@@ -89,7 +90,7 @@ class DispatchRole(RoleService):
     def snapshot(self, configuration: ConfigurationStatus, log_levels: LogLevels) -> Snapshot:
         return Snapshot(
             **self._head(configuration, log_levels, self.counting.watch),
-            platforms=tuple(self._status(served) for served in self.dispatcher.served()),
+            platforms=tuple(self._status(served) for served in self.dispatcher.workers.served()),
         )
 
     def _status(self, served: Served) -> PlatformStatus:
@@ -124,7 +125,7 @@ class DispatchRole(RoleService):
 
     def _beat(self) -> None:
         now = self._monotonic()
-        served = self.dispatcher.served()
+        served = self.dispatcher.workers.served()
         self._rates = {one.name: self._rates_of(one, now) for one in served}
         for one in served:
             self._rates[one.name].sample(one.counts.confirmed, now)

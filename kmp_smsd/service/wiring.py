@@ -109,7 +109,7 @@ def _dispatch(config: Config, reactor: Any) -> DispatchRole:
     eraser = Eraser(open_store(config.storage.path), reactor, monotonic=time.monotonic)
     counting = Counting(
         open_store(config.storage.path),
-        dispatcher.names,
+        dispatcher.workers.names,
         dispatcher.thread,
         reactor,
         monotonic=time.monotonic,

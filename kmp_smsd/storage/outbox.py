@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from kmp_smsd.storage.database import STEP_ROWS, Database
+from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.wanting import Want, want
 
+STEP_ROWS = 200  # of one transaction; intake, whose messages wait for it, never waits for long
 TRY_WITHIN_MS = 86_400_000  # nobody waits longer for a try: a later one was set before the clock was set back
 DUE = "wanted_version <> confirmed_version AND wanted_version <> rejected_version"
 
@@ -25,8 +26,7 @@ UPDATE outbox SET confirmed_version = max(confirmed_version, ?),
 WHERE subscriber = ? AND app = ? AND platform = ?"""
 
 
-@dataclass(frozen=True, slots=True)
-class WrappedKey:
+class WrappedKey(NamedTuple):  # which is made three times as fast as a frozen dataclass: one for each delivery
     """A key as it lies in the store, with all that unwrapping and authenticating it needs."""
 
     key_id: str
@@ -35,12 +35,14 @@ class WrappedKey:
     app_id: str | None  # the reservation, authenticated together with the key
     state: str
     data_key_id: str
-    nonce: bytes | None = field(repr=False)
-    ciphertext: bytes | None = field(repr=False)
+    nonce: bytes | None
+    ciphertext: bytes | None
+
+    def __repr__(self) -> str:
+        return f"<WrappedKey {self.key_id} kcv={self.kcv}>"
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxRow:
+class OutboxRow(NamedTuple):
     """One due row: deliver `key` (None: withdraw) at `version`."""
 
     subscriber: int

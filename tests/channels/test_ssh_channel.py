@@ -439,13 +439,13 @@ def test_receiver_killed_at_any_moment_has_confirmed_only_what_is_held(platform:
     chance = random.Random(11)
     confirmed: dict[str, Bind] = {}
     for number in range(20):
-        binds = make_binds(1500, VERSION + number)
+        binds = make_binds(2000, VERSION + number)  # more than a window of them is left at the kill
         channel = platform.open()
         before_the_kill = chance.randrange(1, 1400)
         for bind in confirmed_until_down(channel, binds, before_the_kill, platform.server.kill_receivers):
             confirmed[bind.mdn] = bind
         assert_held(platform, list(confirmed.values()), at_least=True)
-    final = make_binds(1500, VERSION + 20)
+    final = make_binds(2000, VERSION + 20)
     assert all(isinstance(result, Confirmed) for result in platform.open().deliver(final))
     assert_held(platform, final)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 from typing import Any
@@ -47,6 +48,19 @@ def test_lines_are_those_of_the_document() -> None:
     assert encode_delivery(18, WITHDRAW) == (
         b'{"id":18,"type":"withdraw","mdn":"8613912345678","app_id":"meter","version":1732380000001}\n'
     )
+
+
+@given(st.text(), st.text(), st.integers(1, 2**63 - 1), st.text(), st.text(), st.text(), st.binary(max_size=64))
+def test_whatever_a_stolen_intake_wrote_is_one_line_of_json(
+    mdn: str, app_id: str, version: int, key_id: str, algorithm: str, kcv: str, key: bytes
+) -> None:
+    bind = Bind(mdn=mdn, app_id=app_id, version=version, key_id=key_id, algorithm=algorithm, kcv=kcv, key=key)
+    line = encode_delivery(17, bind)
+    assert line.count(b"\n") == 1
+    assert json.loads(line) == {
+        "id": 17, "type": "bind", "mdn": mdn, "app_id": app_id, "version": version, "key_id": key_id,
+        "alg": algorithm, "key": base64.urlsafe_b64encode(key).rstrip(b"=").decode(), "kcv": kcv,
+    }  # fmt: skip
 
 
 def test_longest_delivery_is_far_below_the_least_line() -> None:

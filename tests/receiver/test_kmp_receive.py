@@ -170,6 +170,14 @@ def test_lines_of_one_burst_are_applied_in_their_order(run: Run) -> None:
     assert answers[0]["status"] in ("stored", "stale")
 
 
+def test_a_place_that_comes_three_times_in_one_burst_is_judged_in_order(run: Run) -> None:
+    again, other = BIND | {"id": 18}, BIND | {"id": 19, "kcv": "000000"}
+    first, second, third = run().ask(BIND, again, other)
+    assert (first["status"], second["status"]) == ("stored", "stored")
+    assert first["receipt"] == second["receipt"]
+    assert third == {"id": 19, "status": "rejected", "reason": "this version is held with other content"}
+
+
 def test_what_was_answered_outlives_kill_9(run: Run, store: Path) -> None:
     receiver = run()
     receiver.ask(BIND)

@@ -10,6 +10,7 @@ from pysqlite3 import dbapi2 as sqlite3
 from twisted.logger import LogLevel
 
 from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed, Rejected, TryLater, Withdraw
+from kmp_smsd.service import delivering
 from kmp_smsd.service.delivering import Deliverer, Ended, Patience
 from kmp_smsd.service.preparing import Preparer
 from kmp_smsd.storage import StoreUnavailable, open_store
@@ -721,6 +722,18 @@ def test_quick_answers_are_settled_together(at, monkeypatch):
     make_due(at.store, *range(2, 12))
     at.run()
     assert settled == [10]
+
+
+def test_many_quick_answers_are_settled_in_short_transactions(at, monkeypatch):
+    monkeypatch.setattr(delivering, "SETTLE_ROWS", 4)
+    make_due(at.store, 99)
+    at.run()
+    settled = []
+    real = at.mine.outbox.settle
+    monkeypatch.setattr(at.mine.outbox, "settle", lambda *args: (settled.append(len(args[1])), real(*args)))
+    make_due(at.store, *range(1, 11))
+    at.run()
+    assert settled == [4, 4, 2]
 
 
 def test_deliveries_that_could_not_be_settled_go_again(at, monkeypatch, events):

@@ -8,8 +8,10 @@ from twisted.logger import LogLevel
 
 from kmp_smsd.channels.protocol import ChannelDown, Confirmed
 from kmp_smsd.service import dispatch as dispatch_module
+from kmp_smsd.service import dispatch_workers as workers_module
 from kmp_smsd.service.delivering import Counts, Deliverer, Ended, Patience
-from kmp_smsd.service.dispatch import FAILING_MAX, IDLE_CLOSE_S, OPEN_MAX, STOP_WITHIN_S, WATCH_EVERY_S, Dispatcher
+from kmp_smsd.service.dispatch import WATCH_EVERY_S, Dispatcher
+from kmp_smsd.service.dispatch_workers import FAILING_MAX, IDLE_CLOSE_S, OPEN_MAX, STOP_WITHIN_S
 from kmp_smsd.service.preparing import Preparer
 from kmp_smsd.storage import StoreUnavailable, open_store
 from kmp_smsd.storage.maintenance import migrate
@@ -65,7 +67,8 @@ class At:
     """A dispatcher, and a store in which others make deliveries due: app-1 at p1, and so on."""
 
     def __init__(self, path, patch, deliverers, routes=None):
-        patch.setattr(dispatch_module, "ThreadPool", PoolByHand)
+        for module in (dispatch_module, workers_module):
+            patch.setattr(module, "ThreadPool", PoolByHand)
         migrate(path)
         self.reactor = ReactorByHand()
         self.clock_set_by_s = 0
@@ -74,7 +77,7 @@ class At:
         self.by_name = deliverers
         self.routes = routes or {f"app-{name[1:]}": name for name in deliverers}
         self.dispatcher = self._dispatcher(self.mine)
-        self.watcher, self.pool = self.dispatcher._watcher, self.dispatcher._pool
+        self.watcher, self.pool = self.dispatcher._watcher, self.dispatcher.workers._pool
         self.looks = []
         next_try = self.mine.outbox.next_try
         self.mine.outbox.next_try = lambda name, now: (self.looks.append(name), next_try(name, now))[1]
@@ -139,7 +142,7 @@ class At:
         return settled
 
     def words(self):
-        return {one.name: one.word.value for one in self.dispatcher.served()}
+        return {one.name: one.word.value for one in self.dispatcher.workers.served()}
 
     def settle(self, *numbers, try_at=None):
         """What workers do beside the dispatcher."""
@@ -529,7 +532,7 @@ def test_fault_that_lasts_is_logged_every_ten_seconds(start, monkeypatch, events
 def test_fault_in_assigning_that_lasts_is_logged_every_ten_seconds(start, monkeypatch, events):
     at = start()
     at.make_due(1)
-    monkeypatch.setattr(at.dispatcher, "_may_open", lambda _: 1 / 0)
+    monkeypatch.setattr(at.dispatcher.workers, "_may_open", lambda _: 1 / 0)
     at.look(205)
     assert len(alarms(events)) == 3
 
@@ -565,7 +568,7 @@ def test_looking_goes_on_after_a_fault_in_assigning(start, monkeypatch, events):
     at = start()
     at.make_due(1)
     with monkeypatch.context() as patch:
-        patch.setattr(at.dispatcher, "_may_open", lambda _: 1 / 0)
+        patch.setattr(at.dispatcher.workers, "_may_open", lambda _: 1 / 0)
         at.look()
     assert len(alarms(events)) == 1
     at.look()
@@ -620,9 +623,10 @@ def test_platform_whose_file_is_there_at_the_start_is_not_forgotten(tmp_path, mo
 # Apps that moved
 
 
-def moved(tmp_path, monkeypatch, step_rows=2):
+def moved(tmp_path, monkeypatch, step_rows=2, moves_a_look=1):
     """Ten deliveries of app-1 wait where no platform is; the file of p1 has just been written."""
     monkeypatch.setattr("kmp_smsd.storage.outbox.STEP_ROWS", 2 * step_rows)
+    monkeypatch.setattr(dispatch_module, "MOVES_A_LOOK", moves_a_look)
     at = At(tmp_path / "kmp.db", monkeypatch, {"p1": DelivererByHand("p1"), "p2": DelivererByHand("p2")})
     import_keys(at.store, *[f"KEY-{number}" for number in range(1, 11)])
     at.store.routes.set({"app-2": "p2"})
@@ -647,6 +651,18 @@ def test_moved_deliveries_follow_in_steps_and_nobody_waits_for_them(tmp_path, mo
     assert at_platform(at, "p1") == 9
     assert [step for step, _ in seen] == sorted(step for step, _ in seen)
     assert len({step for step, _ in seen}) >= 4
+    at.store.close()
+    at.mine.close()
+
+
+def test_a_look_takes_a_few_steps_since_each_is_short(tmp_path, monkeypatch):
+    at = moved(tmp_path, monkeypatch, step_rows=1, moves_a_look=3)
+    at.start()
+    seen = []
+    for _ in range(4):
+        seen.append(at_platform(at, "p1"))
+        at.look()
+    assert seen == [1, 3, 4, 6]  # the first step is a row of app-2; the walk meets what has moved once more
     at.store.close()
     at.mine.close()
 
@@ -792,12 +808,12 @@ def test_key_goes_out_within_a_fifth_of_a_second_beside_a_platform_that_is_down(
 
 def test_paused_platform_begins_nothing_until_it_is_resumed(start):
     at = start(2)
-    at.dispatcher.pause("p1")
+    at.dispatcher.workers.pause("p1")
     at.make_due(1, 2)
     at.look()
     assert at.begun() == ["p2"]
     assert at.words() == {"p1": "paused", "p2": "delivering"}
-    at.dispatcher.resume("p1")
+    at.dispatcher.workers.resume("p1")
     at.look()
     assert at.begun() == ["p2", "p1"]
     assert at.by_name["p1"].done == ["stop", "again"]
@@ -806,7 +822,7 @@ def test_paused_platform_begins_nothing_until_it_is_resumed(start):
 def test_pause_ends_the_run_under_way_in_good_order_and_closes_the_connection(start):
     at = start(1, due=[1])
     deliverer = at.by_name["p1"]
-    at.dispatcher.pause("p1")
+    at.dispatcher.workers.pause("p1")
     assert deliverer.done == ["stop"]
     at.end("p1")
     at.pool.run()
@@ -817,15 +833,15 @@ def test_pause_ends_the_run_under_way_in_good_order_and_closes_the_connection(st
 
 def test_run_that_does_not_end_after_a_pause_is_ended_by_force(start):
     at = start(1, due=[1])
-    at.dispatcher.pause("p1")
+    at.dispatcher.workers.pause("p1")
     at.reactor.advance(STOP_WITHIN_S)
     assert at.by_name["p1"].done == ["stop", "abort"]
 
 
 def test_platform_that_is_resumed_while_its_run_ends_goes_on_after_that(start):
     at = start(1, due=[1])
-    at.dispatcher.pause("p1")
-    at.dispatcher.resume("p1")
+    at.dispatcher.workers.pause("p1")
+    at.dispatcher.workers.resume("p1")
     assert at.by_name["p1"].done == ["stop"]
     at.end("p1")
     assert at.by_name["p1"].done == ["stop", "again"]
@@ -836,7 +852,7 @@ def test_platform_that_is_resumed_while_its_run_ends_goes_on_after_that(start):
 def test_drained_dispatcher_stands_still_and_goes_on(start):
     at = start(2, due=[1])
     drained = []
-    at.dispatcher.drain().addCallback(drained.append)
+    at.dispatcher.workers.drain().addCallback(drained.append)
     at.make_due(2)
     at.look()
     assert (at.begun(), drained) == (["p1"], [])
@@ -846,16 +862,16 @@ def test_drained_dispatcher_stands_still_and_goes_on(start):
     at.pool.run()
     at.look(3)
     assert at.begun() == []
-    at.dispatcher.go_on()
+    at.dispatcher.workers.go_on()
     at.look()
     assert at.begun() == ["p1", "p2"]
 
 
 def test_paused_platform_rests_on_after_a_drain(start):
     at = start(1)
-    at.dispatcher.pause("p1")
-    at.dispatcher.drain()
-    at.dispatcher.go_on()
+    at.dispatcher.workers.pause("p1")
+    at.dispatcher.workers.drain()
+    at.dispatcher.workers.go_on()
     at.make_due(1)
     at.look()
     assert at.begun() == []
@@ -885,7 +901,7 @@ def test_platform_that_is_gone_finishes_what_is_under_way(start):
     at.make_due(1, keys=False)
     at.look(3)
     assert at.begun() == ["p2"]
-    assert list(at.dispatcher.names()) == ["p2"]
+    assert list(at.dispatcher.workers.names()) == ["p2"]
 
 
 def test_platform_that_is_gone_and_hangs_is_ended_by_force(start):
@@ -911,18 +927,18 @@ def test_changed_platform_begins_anew_when_its_last_run_has_ended_and_goes_on_co
     at.look()
     at.end("p1")
     assert (old.runs, at.by_name["p1"].runs) == (1, 1)
-    assert at.dispatcher.served()[0].counts.confirmed == 7
+    assert at.dispatcher.workers.served()[0].counts.confirmed == 7
 
 
 def test_paused_platform_that_changed_is_paused_still(start):
     at = start(1)
-    at.dispatcher.pause("p1")
+    at.dispatcher.workers.pause("p1")
     at.reload(fresh=["p1"])
     at.pool.run()
     at.make_due(1)
     at.look(2)
     assert (at.begun(), at.words()) == ([], {"p1": "paused"})
-    at.dispatcher.resume("p1")
+    at.dispatcher.workers.resume("p1")
     at.look()
     assert at.begun() == ["p1"]
 
@@ -977,7 +993,7 @@ def test_a_drain_waits_for_workers_that_a_reload_has_end(start, fresh):
     old = at.by_name["p1"]
     at.reload(fresh=fresh, gone=() if fresh else ("p1",))
     drained = []
-    at.dispatcher.drain().addCallback(drained.append)
+    at.dispatcher.workers.drain().addCallback(drained.append)
     at.pool.run_one(old.run)
     assert drained == []
     at.pool.run_one(old.close)
@@ -1005,7 +1021,7 @@ def test_words_tell_how_each_platform_is_served(start):
     at.make_due(2, after_ms=60_000)
     at.look()
     assert at.words() == {"p1": "delivering", "p2": "waiting", "p3": "idle"}
-    served = {one.name: one for one in at.dispatcher.served()}
+    served = {one.name: one for one in at.dispatcher.workers.served()}
     assert served["p2"].next_try_at == pytest.approx(at.now / 1000 + 60, abs=1)
     assert served["p1"].next_try_at is None
     at.by_name["p3"].state = PlatformState("p3", paused=True)
@@ -1014,9 +1030,9 @@ def test_words_tell_how_each_platform_is_served(start):
 
 def test_since_is_when_the_word_changed(start):
     at = start(1)
-    began = at.dispatcher.served()[0].since
+    began = at.dispatcher.workers.served()[0].since
     at.reactor.pass_time(5)
-    assert at.dispatcher.served()[0].since == began
+    assert at.dispatcher.workers.served()[0].since == began
     at.make_due(1)
     at.look()
-    assert at.dispatcher.served()[0].since == at._wall()
+    assert at.dispatcher.workers.served()[0].since == at._wall()

@@ -6,6 +6,7 @@ import pytest
 
 from kmp_smsd.channels.protocol import TryLater
 from kmp_smsd.service import dispatch as dispatch_module
+from kmp_smsd.service import dispatch_workers as workers_module
 from kmp_smsd.service.delivering import Deliverer, Patience
 from kmp_smsd.service.dispatch import WATCH_EVERY_S, Dispatcher
 from kmp_smsd.service.preparing import Preparer
@@ -34,7 +35,8 @@ class FullDisk:
 
 @pytest.mark.parametrize("failed_before", [False, True])
 def test_platform_that_asks_for_patience_gets_it_from_the_start_on(tmp_path, monkeypatch, failed_before):
-    monkeypatch.setattr(dispatch_module, "ThreadPool", PoolByHand)
+    for module in (dispatch_module, workers_module):
+        monkeypatch.setattr(module, "ThreadPool", PoolByHand)
     path = tmp_path / "kmp.db"
     migrate(path)
     reactor, vendor, asked_at = ReactorByHand(), Vendor(), []
@@ -62,7 +64,7 @@ def test_platform_that_asks_for_patience_gets_it_from_the_start_on(tmp_path, mon
     def live(dispatcher, seconds):
         for _ in range(int(seconds / WATCH_EVERY_S)):
             dispatcher._watcher.run()
-            dispatcher._pool.run()
+            dispatcher.workers._pool.run()
             reactor.advance(WATCH_EVERY_S)
 
     with open_store(path) as store:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 
 import pytest
 
@@ -81,14 +80,14 @@ def test_destroyed_key_is_not_sent_whatever_its_state_says(vendor, missing):
 @pytest.mark.parametrize(
     "altered",
     [
-        lambda key: replace(key, app_id=None),  # the reservation was taken away
-        lambda key: replace(key, app_id="meter"),  # or changed
-        lambda key: replace(key, app_id=None, key_id="KEY-2"),
-        lambda key: replace(key, app_id=None, algorithm="sm4"),
-        lambda key: replace(key, app_id=None, ciphertext=flipped(key.ciphertext)),
-        lambda key: replace(key, app_id=None, nonce=flipped(key.nonce)),
-        lambda key: replace(key, app_id=None, nonce=b""),
-        lambda key: replace(key, app_id=None, ciphertext=b""),
+        lambda key: key._replace(app_id=None),  # the reservation was taken away
+        lambda key: key._replace(app_id="meter"),  # or changed
+        lambda key: key._replace(app_id=None, key_id="KEY-2"),
+        lambda key: key._replace(app_id=None, algorithm="sm4"),
+        lambda key: key._replace(app_id=None, ciphertext=flipped(key.ciphertext)),
+        lambda key: key._replace(app_id=None, nonce=flipped(key.nonce)),
+        lambda key: key._replace(app_id=None, nonce=b""),
+        lambda key: key._replace(app_id=None, ciphertext=b""),
     ],
 )
 def test_key_that_was_altered_in_the_database_is_not_sent(vendor, altered):
@@ -99,7 +98,7 @@ def test_key_that_was_altered_in_the_database_is_not_sent(vendor, altered):
 
 def test_unreserved_key_cannot_be_given_a_reservation(vendor):
     with pytest.raises(Unsendable, match="is not as it was imported"):
-        prepare(vendor, replace(vendor.wrap("KEY-1"), app_id="meter"))
+        prepare(vendor, vendor.wrap("KEY-1")._replace(app_id="meter"))
 
 
 def test_key_beside_a_kcv_that_is_not_its_own_is_not_sent(vendor):

@@ -8,7 +8,7 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.python.failure import Failure
 
 from kmp_smsd.control.protocol import Refused
-from kmp_smsd.service import counting, daemon, dispatch, erasing, intake, reloading
+from kmp_smsd.service import counting, daemon, dispatch, dispatch_workers, erasing, intake, reloading
 from kmp_smsd.service.link_state import LinkWord
 from kmp_smsd.service.role import Role
 from kmp_smsd.service.wiring import make_service
@@ -35,7 +35,7 @@ class At:
     """Both roles in one process, whose threads and connections the test moves."""
 
     def __init__(self, site, patch, roles=tuple(Role)):
-        for module in (counting, dispatch, erasing, intake, reloading):
+        for module in (counting, dispatch, dispatch_workers, erasing, intake, reloading):
             patch.setattr(module, "ThreadPool", PoolByHand)
         self.site = site
         self.reactor = ReactorByHand()
@@ -47,7 +47,7 @@ class At:
             self.pools += [self.intake.intake._pool]
         if Role.DISPATCH in self.roles:
             dispatcher = self.dispatch.dispatcher
-            self.pools += [dispatcher._watcher, dispatcher._pool, self.dispatch.eraser._pool]
+            self.pools += [dispatcher._watcher, dispatcher.workers._pool, self.dispatch.eraser._pool]
             self.pools += [self.dispatch.counting._pool]
         self.run()
 
@@ -248,7 +248,7 @@ def test_platforms_come_change_and_go(at):
     assert at.reload() == (["platforms.d/fleet.toml window"], [])
     (at.site.directory / "platforms.d" / "fleet.toml").unlink()
     assert at.reload() == (["platforms.d/fleet.toml gone"], [])
-    assert list(at.dispatch.dispatcher.names()) == ["metering"]
+    assert list(at.dispatch.dispatcher.workers.names()) == ["metering"]
     assert [one.name for one in at.service.snapshot(at.dispatch).platforms] == ["metering"]
 
 
@@ -296,7 +296,7 @@ def test_secret_that_cannot_be_read_refuses_it_for_both_roles(at):
     at.site.load()
     code, sentence = at.refused()
     assert (code, "nowhere: No such file" in sentence) == (77, True)
-    assert list(at.dispatch.dispatcher.names()) == ["metering"]
+    assert list(at.dispatch.dispatcher.workers.names()) == ["metering"]
     assert at.words() == {"north": LinkWord.CONNECTING}
 
 
@@ -496,7 +496,7 @@ def test_a_reload_that_the_end_comes_between_is_not_put_in_force(at):
     at.service.stopService()
     at.run()
     assert [(str(error), error.exit_code) for error in found] == [("intake is stopping", 75)]
-    assert list(at.dispatch.dispatcher.names()) == ["metering"]
+    assert list(at.dispatch.dispatcher.workers.names()) == ["metering"]
     assert at.intake.config.smsc["north"].in_flight_max == 10_000
     assert at.service.reloader.status.last_reload_at is None
 

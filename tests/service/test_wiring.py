@@ -17,6 +17,7 @@ from kmp_smsd.config.secrets import SecretUnavailable
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.service import counting as counting_module
 from kmp_smsd.service import dispatch as dispatch_module
+from kmp_smsd.service import dispatch_workers as workers_module
 from kmp_smsd.service import erasing as erasing_module
 from kmp_smsd.service import intake as intake_module
 from kmp_smsd.service import notify, wiring
@@ -135,7 +136,7 @@ def test_dispatch_begins_without_an_ssh_key_since_it_may_be_mended_while_it_runs
     site.secret("master-key", vendor.private)
     site.platform()
     (role,) = made(Role.DISPATCH)
-    (worker,) = role.dispatcher._workers.values()
+    (worker,) = role.dispatcher.workers._workers.values()
     with pytest.raises(ChannelDown, match="ssh-identity"):
         worker.deliverer._open_channel(Cancel())
 
@@ -325,7 +326,7 @@ def test_platform_is_reached_with_its_own_identity_or_the_common_one(site, made,
     site.secret("of-its-own", "its own")
     site.platform(text=PLATFORM + (f'identity = {{file = "{site.directory}/of-its-own"}}\n' if own else ""))
     (role,) = made(Role.DISPATCH)
-    (worker,) = role.dispatcher._workers.values()
+    (worker,) = role.dispatcher.workers._workers.values()
     assert worker.deliverer._open_channel(Cancel()) == (b"its own" if own else b"common")
 
 
@@ -382,6 +383,7 @@ def test_dispatch_ends_when_its_workers_have(site):
 def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatch):
     monkeypatch.setattr(intake_module, "ThreadPool", PoolByHand)
     monkeypatch.setattr(dispatch_module, "ThreadPool", PoolByHand)
+    monkeypatch.setattr(workers_module, "ThreadPool", PoolByHand)
     monkeypatch.setattr(erasing_module, "ThreadPool", PoolByHand)
     monkeypatch.setattr(counting_module, "ThreadPool", PoolByHand)
     monkeypatch.setattr(reloading_module, "ThreadPool", PoolByHand)
@@ -391,7 +393,12 @@ def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatc
     reactor = ReactorByHand()
     service = make_service(site.load(), list(Role), reactor)
     intake, dispatch = service
-    pools = [intake.intake._pool, dispatch.dispatcher._watcher, dispatch.dispatcher._pool, dispatch.eraser._pool]
+    pools = [
+        intake.intake._pool,
+        dispatch.dispatcher._watcher,
+        dispatch.dispatcher.workers._pool,
+        dispatch.eraser._pool,
+    ]
     pools += [dispatch.counting._pool, service.reloader._pool]
     service.startService()
     assert reactor.tcpClients[0][:2] == ("smsc.example", 2775)
