@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-
 import pytest
 
 from kmp_smsd.channels.protocol import Bind, Withdraw
