@@ -71,7 +71,9 @@ match behaviour:
         most, buffer = 0, b""
         while True:
             # Hold every answer until nothing more comes: what is here then is all that the peer dares to send.
-            while select.select([0], [], [], 0.05)[0] and (octets := os.read(0, 65536)):
+            while select.select([0], [], [], 0.05)[0]:
+                if not (octets := os.read(0, 65536)):
+                    sys.exit()
                 buffer += octets
             *lines, buffer = buffer.split(b"\n")
             most = max(most, len(lines))
