@@ -50,5 +50,7 @@ def _partial(target: Path) -> Iterator[Path]:
     try:
         yield partial
     finally:
-        with suppress(OSError):
-            partial.unlink()
+        # Where the disk is full, SQLite leaves its journal.
+        for one in (partial, partial.with_name(partial.name + "-journal")):
+            with suppress(OSError):
+                one.unlink()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
@@ -75,12 +76,25 @@ def test_full_disk_loses_nothing_and_is_recovered_from(small_disk: Path) -> None
         assert content(store, tuple(MDNS)) == before
         with pytest.raises(StoreUnavailable):
             backup(path, small_disk / "saved.db")
-        assert not [*small_disk.glob("saved*"), *small_disk.glob("*.partial")]
+        assert not [*small_disk.glob("saved*"), *small_disk.glob("*.partial*")]
         ballast.unlink()
         assert set(settle(store, *map(sync, MDNS, KEYS))) == {Outcome.BOUND, Outcome.ALREADY_BOUND}
         assert len(bound(store)) == 400
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_backup_to_a_disk_that_is_too_small_leaves_nothing_there(tmp_path: Path, small_disk: Path) -> None:
+    path = tmp_path / "kmp.db"
+    migrate(path)
+    ballast = fill(small_disk)
+    os.truncate(ballast, ballast.stat().st_size - (512 << 10))
+    with open_store(path) as store:
+        for first in range(0, 90_000, 1_000):  # more than the pages that SQLite keeps in memory
+            store.registrations.add([Registration(str(int(A) + first + n), "meter") for n in range(1_000)], 1)
+        with pytest.raises(StoreUnavailable, match="full"):
+            backup(path, small_disk / "saved.db")
+    assert list(small_disk.iterdir()) == [ballast]
 
 
 def test_disk_too_full_to_open_on_is_unavailable_and_not_unusable(small_disk: Path) -> None:
