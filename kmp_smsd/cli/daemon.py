@@ -90,6 +90,7 @@ def _serve(settings: Settings, names: tuple[str, ...], log_level: str, log_forma
         log.warning("no platform is enabled: what is bound waits in the outbox", extra={"event": "no_platform"})
     running = _Running(service, reactor, " and ".join(names))
     # What is there by now stays: the garbage collector would go through it now and then, and stop everything for 50 ms.
+    gc.collect()  # what is garbage by now would stay as well
     gc.freeze()
     running.run()
     if running.broke:

@@ -13,7 +13,7 @@ from kmp_smsd.cli.failures import TEMPORARY, Failed
 
 STDIN = 0
 READ_OCTETS = 1 << 16
-BATCH_LINES = 2_000
+BATCH_LINES = 1_000
 
 Asked = TypeVar("Asked")
 

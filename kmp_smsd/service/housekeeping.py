@@ -16,6 +16,7 @@ from twisted.python.threadpool import ThreadPool
 from kmp_smsd.config.models import Storage
 from kmp_smsd.service.watching import watch
 from kmp_smsd.storage import Store, StoreUnavailable
+from kmp_smsd.storage.database import STEP_ROWS
 from kmp_smsd.storage.retention import Step
 
 STEP_EVERY_S = 30.0
@@ -94,15 +95,15 @@ class Housekeeping:
     @inlineCallbacks
     def _tidy(self) -> Any:
         try:
-            for step, kept_ms in (
+            for expire, kept_ms in (
                 (self._store.waiting.expire, self._remember_ms),
                 (self._store.requests.expire, REQUESTS_KEPT_MS),
                 (self._store.submissions.expire, ANSWERS_KEPT_MS),
-                (self._store.erasing.sweep, self._remember_ms),
             ):
-                if not self._watch.running:
-                    return
-                yield self._in_thread(step, kept_ms)
+                yield self._delete(_in_steps(expire), kept_ms)
+            if not self._watch.running:
+                return
+            yield self._in_thread(self._store.erasing.sweep, self._remember_ms)
             for old, may_stay_ms in (
                 (self._store.retention.journal, self._kept.journal_ms),
                 (self._store.retention.tallies, self._kept.tallies_ms),
@@ -127,3 +128,13 @@ class Housekeeping:
     def _in_thread(self, step: Callable[[int], Any], kept_ms: int) -> Deferred[Any]:
         before = int(self._wall() * 1000) - kept_ms
         return deferToThreadPool(self._reactor, self._pool, step, before)
+
+
+def _in_steps(expire: Callable[[int], int]) -> Callable[[int], Step]:
+    """What `expire` does, as a step: where it forgot as many as it may at once, there is more."""
+
+    def step(before: int) -> Step:
+        forgotten = expire(before)
+        return Step(forgotten, forgotten < STEP_ROWS)
+
+    return step

@@ -9,6 +9,7 @@ from kmp_smsd.service import intake as intake_module
 from kmp_smsd.service.housekeeping import DAY_MS, PAUSE_S, STEP_EVERY_S, STEPS_IN_A_ROW, Kept
 from kmp_smsd.service.intake import Intake
 from kmp_smsd.storage import StoreUnavailable, open_store, retention
+from kmp_smsd.storage.database import STEP_ROWS
 from kmp_smsd.storage.maintenance import migrate
 from tests.service.by_hand import MDN, PLAN, PoolByHand, ReactorByHand, SmscByHand, alarms, finished, link, mo
 from tests.storage.stock import confirm_all, import_keys, register, settle, sync
@@ -85,6 +86,22 @@ def test_request_of_a_business_system_is_remembered_for_thirty_days(at):
     assert at.store._database.rows("SELECT id FROM requests") == [("R-1",)]
     at.step(days=31)
     assert at.store._database.rows("SELECT id FROM requests") == []
+
+
+def test_all_old_requests_are_forgotten_however_many_there_are(at):
+    count = 2 * STEP_ROWS + 1
+    with at.store._database.transaction() as connection:
+        connection.executemany(
+            "INSERT INTO requests VALUES (?, x'00', '{}', ?)",
+            [(f"R-{number}", int(NOW_S * 1000)) for number in range(count)],
+        )
+    left = []
+    at.step(days=31)
+    for _ in range(3):
+        left.append(at.store._database.rows("SELECT count(*) FROM requests")[0][0])
+        at.reactor.advance(PAUSE_S)
+        at.pool.run()
+    assert left == [count - STEP_ROWS, 1, 0]
 
 
 def test_batches_pass_between_its_steps(at):
