@@ -69,12 +69,11 @@ def _holds(facts: TrafficFacts) -> Finding:
 def _deliveries(facts: TrafficFacts) -> list[Finding]:
     found = []
     for row in facts.platforms:
-        name, oldest = row["platform"], row["oldest_due_at"]
-        due = f"{'more than ' if row['due_more'] else ''}{row['due']:,}"
-        if not name and row["due"]:
+        name, due, oldest = row["platform"], row["due"], row["oldest_due_at"]
+        if not name and due:
             found.append(
                 warning(
-                    f"{due} deliveries wait for a platform: no file names their app",
+                    f"{due:,} deliveries wait for a platform: no file names their app",
                     "kmp-smsd outbox list shows the apps: name them in a file of platforms.d, and restart dispatch",
                 )
             )
@@ -82,7 +81,7 @@ def _deliveries(facts: TrafficFacts) -> list[Finding]:
             error = f"; its last error: {row['last_error']}" if row["last_error"] else ""
             found.append(
                 warning(
-                    f"platform {name} owes receipts since {(facts.now - oldest) // DAY_MS:,} days: {due} deliveries"
+                    f"platform {name} owes receipts since {(facts.now - oldest) // DAY_MS:,} days: {due:,} deliveries"
                     f" wait{error}",
                     f"kmp-smsd platforms test {name}; where the platform is gone: kmp-smsd platforms forget {name}",
                 )

@@ -31,6 +31,7 @@ class Repeated:
             """
         )
         self._batch: list[tuple[int, str]] = []
+        self._any_again: bool | None = None  # None: not looked yet
 
     def __enter__(self) -> Self:
         return self
@@ -40,6 +41,7 @@ class Repeated:
 
     def add(self, line: int, text: str) -> None:
         """Remember that `text` (ASCII) is on `line`. Each line has one."""
+        self._any_again = None
         self._batch.append((line, text))
         if len(self._batch) >= _BATCH:
             self._flush()
@@ -61,7 +63,9 @@ class Repeated:
         """
         with _faults():
             self._flush()
-            if not self._find_again():
+            if self._any_again is None:
+                self._any_again = self._find_again()
+            if not self._any_again:
                 return
             with closing(self._database.execute(query)) as cursor:
                 yield from cursor

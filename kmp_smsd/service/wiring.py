@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -97,13 +97,15 @@ def _check_public_half(store: Store, config: Config, public_half: str | None) ->
 
 
 def _dispatch(config: Config, reactor: Any) -> DispatchRole:
+    from kmp_smsd.channels.ssh import open_channel  # brings paramiko, without which intake starts a tenth sooner
+
     if config.secrets.master_key is None:
         raise SecretUnavailable("[secrets] master_key is missing: dispatch needs the private half of the master key")
     master_key = MasterKey.parse(read_secret(config.secrets.master_key), "[secrets] master_key")
     store = open_store(config.storage.path)
     _check_master_key(store, master_key)
     data_keys = DataKeys(master_key)
-    make_deliverer = partial(_deliverer, config, data_keys)
+    make_deliverer = partial(_deliverer, config, data_keys, open_channel)
     deliverers = {name: make_deliverer(name, platform) for name, platform in config.platforms.items()}
     dispatcher = Dispatcher(store, routes(config), deliverers, reactor)
     eraser = Eraser(open_store(config.storage.path), reactor, monotonic=time.monotonic)
@@ -129,9 +131,10 @@ def _check_master_key(store: Store, master_key: MasterKey) -> None:
         )
 
 
-def _deliverer(config: Config, data_keys: DataKeys, name: str, platform: Platform) -> Deliverer:
+def _deliverer(
+    config: Config, data_keys: DataKeys, open_channel: Callable[..., Channel], name: str, platform: Platform
+) -> Deliverer:
     """Secrets and database are those of the start, whatever a reload brings: see Reload.RESTART."""
-    from kmp_smsd.channels.ssh import open_channel  # brings paramiko, without which intake starts a tenth sooner
 
     def credentials(own: SecretRef | None) -> bytes:
         return read_secret(ssh_identity(own, config.secrets))

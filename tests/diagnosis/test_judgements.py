@@ -322,15 +322,7 @@ def test_last_receipt_is_told() -> None:
 
 
 def platform(name: str = "fleet", **changed: object) -> dict[str, object]:
-    return {
-        "platform": name,
-        "due": 0,
-        "due_more": False,
-        "oldest_due_at": None,
-        "rejected": 0,
-        "last_error": None,
-        **changed,
-    }
+    return {"platform": name, "due": 0, "oldest_due_at": None, "rejected": 0, "last_error": None, **changed}
 
 
 def test_quiet_traffic_is_good() -> None:
@@ -367,10 +359,6 @@ def test_hold_that_waits_for_days_is_told() -> None:
         (
             platform(due=3, oldest_due_at=NOW - 2 * DAY_MS, last_error="refused"),
             "since 2 days: 3 deliveries wait; its last error: refused",
-        ),
-        (
-            platform(due=100_000, due_more=True, oldest_due_at=NOW - DAY_MS),
-            "since 1 days: more than 100,000 deliveries wait",
         ),
         (platform(rejected=2), "platform fleet rejected 2 deliveries"),
         (platform("", due=2, oldest_due_at=NOW), "2 deliveries wait for a platform"),
