@@ -12,7 +12,7 @@ from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.holding import StandingHold
 from kmp_smsd.storage.waiting import Waiter, read_waiters
-from kmp_smsd.storage.wanting import Route
+from kmp_smsd.storage.wanting import UNROUTED, Route
 
 REARM_AFTER_MS = 3_600_000
 
@@ -107,7 +107,9 @@ def gather(database: Database, policy: SyncPolicy, messages: Sequence[SyncReques
     apps = {app for apps in facts.registrations.values() for app in apps}
     apps |= {binding.app_id for binding in facts.bound_keys.values()}  # what ends may be at another app
     facts.next_binding, routes = rows(_REST, (json.dumps(list(apps)),))[0]
-    batch.routes = {app: (platform, moving) for app, platform, moving in json.loads(routes)}
+    batch.routes = dict.fromkeys(apps, UNROUTED) | {
+        app: (platform, moving) for app, platform, moving in json.loads(routes)
+    }
     return batch
 
 

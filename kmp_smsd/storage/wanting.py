@@ -10,6 +10,7 @@ from typing import Any
 from kmp_smsd.storage.rows import write_rows
 
 Route = tuple[str, int]  # the platform of an app, and whether rows of the app are still moving to it
+UNROUTED: Route = ("", 0)  # an app without a platform
 Row = tuple[int, str, str, int | None, int, int]  # subscriber, app, platform, key, above, now
 
 # Versions are made here alone: each higher than any that this MDN + app ever had, and never behind the clock.
@@ -55,11 +56,12 @@ WHERE o.key IS NOT NULL AND o.wanted_version < (
 
 
 def routes_of(connection: Any, app_ids: Iterable[str]) -> dict[str, Route]:
-    """Where these apps are routed; an app without a platform is not among them."""
-    return {
+    """Where each of these apps is routed."""
+    apps = list(app_ids)
+    return dict.fromkeys(apps, UNROUTED) | {
         app: (platform, moving)
         for app, platform, moving in connection.execute(
-            "SELECT app, platform, moving FROM routes JOIN json_each(?) ON app = value", (json.dumps(list(app_ids)),)
+            "SELECT app, platform, moving FROM routes JOIN json_each(?) ON app = value", (json.dumps(apps),)
         )
     }
 
@@ -76,7 +78,7 @@ def want(connection: Any, wants: Iterable[Want], now: int, routes: Mapping[str, 
         routes = routes_of(connection, {one.app_id for one in wants})
     rows: list[Row] = []
     for one in wants:
-        platform, moving = routes.get(one.app_id, ("", 0)) if one.platform is None else (one.platform, 0)
+        platform, moving = routes[one.app_id] if one.platform is None else (one.platform, 0)
         if moving:
             rows += [
                 (one.subscriber, one.app_id, old, None, one.above, now)
