@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from kmp_smsd.storage.subscribers import Registration
 
 COLUMNS = {"MDN": "mdn", "app": "app_id", "registered": "registered_at"}
-STEP_ROWS = 5000
 
 
 @click.group()
@@ -168,6 +167,7 @@ def import_(settings: Settings, file: Path, dry_run: bool) -> None:
 
 def _steps(lines: Lines, settings: Settings, faults: Faults) -> Iterator[list[Registration]]:
     from kmp_smsd.importing.csv_registrations import read_registrations
+    from kmp_smsd.storage.database import STEP_ROWS
     from kmp_smsd.storage.subscribers import Registration
 
     rows = read_registrations(lines, faults, settings.config.numbering.parse)

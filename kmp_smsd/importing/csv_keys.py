@@ -16,7 +16,7 @@ from kmp_smsd.importing.instant import beginning_ms, end_ms
 from kmp_smsd.importing.key_text import KeyEncoding, KeyText
 from kmp_smsd.importing.lines import Lines
 from kmp_smsd.importing.repeated import Repeated
-from kmp_smsd.vault.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, UnfitKey, check_key, kcv
+from kmp_smsd.vault.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, UnfitKey, kcv
 
 COLUMNS: Final = ("key_id", "key", "serial", "app_id", "algorithm", "kcv", "valid_from", "valid_until")
 REQUIRED: Final = ("key_id", "key")
@@ -32,13 +32,9 @@ class KeyRow(NamedTuple):
     serial: str | None
     app_id: str | None
     algorithm: str
+    kcv: str
     valid_from: int | None  # Unix milliseconds, as in StagedKey
     valid_until: int | None
-
-    @property
-    def kcv(self) -> str:
-        """Computed when asked for: it costs as much as reading a row, and only a given one makes the checks need it."""
-        return kcv(self.algorithm, self.key)
 
     def __repr__(self) -> str:
         return f"<KeyRow {self.line} {self.key_id} {self.kcv}>"
@@ -82,11 +78,11 @@ def _good_rows(lines: Lines, faults: Faults, encoding: KeyEncoding | None) -> It
         if starts is not None and ends is not None and starts >= ends:
             faults.add(line, "this is before valid_from", "valid_until")
         algorithm = algorithm or DEFAULT_ALGORITHM
-        key = _key(faults, line, key_text, text, algorithm)
-        if given_kcv and key:
-            _compare(faults, line, given_kcv, kcv(algorithm, key))
+        key, check = _key(faults, line, key_text, text, algorithm)
+        if given_kcv and check and given_kcv.upper() != check:
+            faults.add(line, f"the key on this line has KCV {check}; ask the vendor which of the two is right", "kcv")
         if faults.count == before:
-            yield KeyRow(line, key_id, key, serial or None, app_id or None, algorithm, starts, ends)
+            yield KeyRow(line, key_id, key, serial or None, app_id or None, algorithm, check, starts, ends)
 
 
 def _moment(faults: Faults, line: int, column: str, text: str) -> int | None:
@@ -97,24 +93,18 @@ def _moment(faults: Faults, line: int, column: str, text: str) -> int | None:
         return None
 
 
-def _key(faults: Faults, line: int, key_text: KeyText, text: str, algorithm: str) -> bytes:
-    """The key; empty where there is a fault."""
+def _key(faults: Faults, line: int, key_text: KeyText, text: str, algorithm: str) -> tuple[bytes, str]:
+    """The key and its KCV; both empty where there is a fault."""
     if not text:
         faults.add(line, "the key is missing", "key")
-        return b""
+        return b"", ""
     try:
         key = key_text.octets(text)
     except ValueError as error:
         faults.add(line, str(error), "key")
-        return b""
+        return b"", ""
     try:
-        check_key(algorithm, key)
+        return key, kcv(algorithm, key)
     except UnfitKey as error:
         faults.add(line, str(error), "key" if algorithm in ALGORITHMS else "algorithm")
-        return b""
-    return key
-
-
-def _compare(faults: Faults, line: int, given: str, computed: str) -> None:
-    if given.upper() != computed:
-        faults.add(line, f"the key on this line has KCV {computed}; ask the vendor which of the two is right", "kcv")
+        return b"", ""

@@ -15,10 +15,10 @@ from kmp_smsd.importing.csv_keys import KeyRow, read_keys
 from kmp_smsd.importing.faults import Fault, Faults
 from kmp_smsd.importing.key_text import KeyEncoding
 from kmp_smsd.importing.lines import Lines, Progress
+from kmp_smsd.storage.database import STEP_ROWS
 from kmp_smsd.vault.data_key import DataKey
 from kmp_smsd.vault.master_key import PublicKey
 
-STEP_ROWS: Final = 1_000  # of one transaction: intake waits for it
 _VENDOR: Final = re.compile(r"[A-Za-z0-9._-]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9._-])?")
 _EXISTS: Final = "exists already; key IDs are unique over all vendors, and an import never replaces a key"
 
@@ -136,12 +136,11 @@ class _Staging:
                 fingerprint=self._public_key.fingerprint,
                 now=self._clock(),
             )
-        existing = self._store.stage(self._import_id, [_wrapped(self._data_key, row) for row in rows])
-        if existing:
-            line_of = {row.key_id: row.line for row in rows}
-            for key_id in existing:
-                faults.add(line_of[key_id], f"key ID {key_id} {_EXISTS}", "key_id")
-        return len(existing)
+        existing = set(self._store.stage(self._import_id, [_wrapped(self._data_key, row) for row in rows]))
+        conflicts = [row for row in rows if row.key_id in existing]
+        for row in conflicts:
+            faults.add(row.line, f"key ID {row.key_id} {_EXISTS}", "key_id")
+        return len(conflicts)
 
     def publish(self, digest: str) -> int:
         """Make it live; its number. Not discarded where this fails: it may be live. If not, the next one removes it."""

@@ -22,7 +22,7 @@ class Lines:
     """The lines of a regular file, to be gone through `passes` times. All passes read one open file."""
 
     def __init__(self, path: Path, *, passes: int = 1, progress: Progress | None = None) -> None:
-        """Open the file. Raises OSError, and ValueError where it cannot be read more than once (a pipe, a device)."""
+        """Open the file. Raises OSError, and ValueError for a pipe or a device, whose end or size nobody knows."""
         self.name = str(path)
         self.digest = ""
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not block us

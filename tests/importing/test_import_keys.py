@@ -7,7 +7,8 @@ import traceback
 
 import pytest
 
-from kmp_smsd.importing.import_keys import STEP_ROWS, ImportRefused, import_keys
+from kmp_smsd.importing.import_keys import ImportRefused, import_keys
+from kmp_smsd.storage.database import STEP_ROWS
 from kmp_smsd.vault.algorithms import kcv
 from kmp_smsd.vault.data_key import Wrapped
 from kmp_smsd.vault.key_files import create_master_key
@@ -45,7 +46,7 @@ class Store:
         assert len(rows) <= STEP_ROWS
         if self.fail_on == "stage":
             raise OSError("disk full")
-        self.staged[import_id].update({row.key_id: row for row in rows})
+        self.staged[import_id].update({row.key_id: row for row in rows if row.key_id not in self.live})
         return [row.key_id for row in rows if row.key_id in self.live]
 
     def publish(self, import_id, digest, now):
@@ -161,6 +162,15 @@ def test_key_id_that_exists_refuses_the_whole_file_and_is_named_with_its_line(ru
     ]
     assert store.live == before
     assert not store.staged
+
+
+def test_key_id_that_exists_and_is_there_twice_is_told_on_both_lines(run):
+    run(GOOD)
+    content = "key_id,key\n" + f"k1,{KEY.hex()}\n" + "".join(f"n{n},{KEY.hex()}\n" for n in range(STEP_ROWS - 2))
+    report = run(content + f"k1,{KEY.hex()}\n" + f"last,{KEY.hex()}\n")
+    exists = [fault.line for fault in report.faults if "exists already" in fault.sentence]
+    again = [fault.line for fault in report.faults if "again" in fault.sentence]
+    assert (exists, again) == ([2, STEP_ROWS + 1], [STEP_ROWS + 1])
 
 
 def test_same_large_file_again_names_the_first_conflicts_and_counts_all(run, store):
