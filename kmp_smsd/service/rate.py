@@ -16,7 +16,7 @@ class Bucket:
 
     def left(self, now: float) -> int:
         """How many tokens may be taken at `now` (monotonic seconds)."""
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_s)
+        self._tokens = _filled(self._tokens, now - self._at, self._burst, self._per_s)
         self._at = now
         return int(self._tokens)
 
@@ -49,10 +49,15 @@ class Buckets:
                 self._buckets.popitem(last=False)
         else:
             tokens, at = bucket
-            tokens = min(self._burst, tokens + (now - at) * self._per_s)
+            tokens = _filled(tokens, now - at, self._burst, self._per_s)
         taken = tokens >= 1
-        self._buckets[name] = (tokens - taken, now)
+        self._buckets[name] = (tokens - 1 if taken else tokens, now)
         return taken
 
     def __len__(self) -> int:
         return len(self._buckets)
+
+
+def _filled(tokens: float, passed_s: float, burst: float, per_s: float) -> float:
+    """What `tokens` have become after `passed_s`."""
+    return min(burst, tokens + passed_s * per_s)
