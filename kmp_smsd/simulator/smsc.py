@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from kmp_smsd.simulator.deliver import deliver_sm_body
-from kmp_smsd.simulator.smsc_session import SmscSession
+from kmp_smsd.simulator.smsc_session import Mo, SmscSession
 from kmp_smsd.simulator.submit import SubmitAnswer, decode_submit_sm
 from kmp_smsd.smpp.constants import CommandStatus
 from kmp_smsd.smpp.submit import SubmitSm
@@ -56,18 +56,6 @@ class Counts:
     enquire_links_answered: int = 0  # by the ESME
     nacks: int = 0  # generic_nack from the ESME
     submits: int = 0  # submit_sm from the ESME, however answered
-
-
-class Mo:
-    """A stored message."""
-
-    __slots__ = ("attempts", "body", "done", "sent_at")
-
-    def __init__(self, body: bytes, done: Deferred[int] | None) -> None:
-        self.body = body
-        self.done = done
-        self.attempts = 0
-        self.sent_at = 0.0
 
 
 class Smsc:

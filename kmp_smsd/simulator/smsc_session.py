@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
@@ -23,9 +24,21 @@ from kmp_smsd.smpp.framing import Framer
 from kmp_smsd.smpp.pdu import BINDS
 
 if TYPE_CHECKING:
-    from kmp_smsd.simulator.smsc import Mo, Smsc
+    from kmp_smsd.simulator.smsc import Smsc
 
 MAX_PDU_OCTETS = 70_000
+
+
+class Mo:
+    """A stored message."""
+
+    __slots__ = ("attempts", "body", "done", "sent_at")
+
+    def __init__(self, body: bytes, done: Deferred[int] | None) -> None:
+        self.body = body
+        self.done = done
+        self.attempts = 0
+        self.sent_at = 0.0
 
 
 class SmscSession(Protocol):
