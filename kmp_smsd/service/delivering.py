@@ -22,7 +22,7 @@ from kmp_smsd.storage import Store, StoreError
 from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, Settlement
 from kmp_smsd.storage.routes import PlatformState
 
-levels = logging.getLogger(__name__)  # of what Deliverer.log says
+standard_log = logging.getLogger(__name__)  # where what Deliverer.log says ends up; asked for its level
 
 BATCH_ROWS = 2_000  # that are looked up at once; their keys are in clear only while they are on the road
 FRESH_S = 1.0  # so long what was looked up counts as wanted still; a slow platform's rows are looked up again
@@ -324,7 +324,7 @@ class Deliverer:
         self._state = PlatformState(self.platform, last_success_at=now)
 
     def _tell_confirmed(self, row: OutboxRow) -> None:
-        if levels.isEnabledFor(logging.DEBUG):  # else it would cost each delivery something
+        if standard_log.isEnabledFor(logging.DEBUG):  # else it would cost each delivery something
             self.log.debug(
                 "platform {platform}: confirmed for {mdn} and {app}",
                 event="delivery_confirmed",

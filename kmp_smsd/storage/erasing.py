@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kmp_smsd.storage.bindings import close_holds, end_bindings
-from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.database import STEP_ROWS, Database
 from kmp_smsd.storage.subscribers import all_apps
 
 #: What a subscriber has that is deleted with it. Ended bindings, settled holds and the journal know its number alone;
@@ -16,7 +16,7 @@ DELETED = ("registrations", "waiting", "submissions")
 _DELETE_REPLIES = "DELETE FROM replies WHERE subscriber = ? AND state IN ('waiting', 'sending')"
 
 SWEEP_ROWS = 2_000  # subscribers that one step of a sweep, or of a look at those being erased, goes through
-BLANK_ROWS = 2_500  # rows that one transaction of blanking changes, before it takes no further subscriber
+BLANK_ROWS = STEP_ROWS  # rows that one transaction of blanking changes, before it takes no further subscriber
 
 _UNCONFIRMED = """
 SELECT 1 FROM outbox o WHERE o.subscriber = s.number AND o.wanted_version <> o.confirmed_version"""

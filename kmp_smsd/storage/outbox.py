@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.wanting import Want, want
 
-STEP_ROWS = 200  # of one transaction; intake, whose messages wait for it, never waits for long
+DELIVERY_STEP_ROWS = 200  # of one transaction: each is on pages of its own, and intake waits for all of them
 TRY_WITHIN_MS = 86_400_000  # nobody waits longer for a try: a later one was set before the clock was set back
 DUE = "wanted_version <> confirmed_version AND wanted_version <> rejected_version"
 
@@ -26,8 +26,11 @@ UPDATE outbox SET confirmed_version = max(confirmed_version, ?),
 WHERE subscriber = ? AND app = ? AND platform = ?"""
 
 
-class WrappedKey(NamedTuple):  # which is made three times as fast as a frozen dataclass: one for each delivery
-    """A key as it lies in the store, with all that unwrapping and authenticating it needs."""
+class WrappedKey(NamedTuple):
+    """A key as it lies in the store, with all that unwrapping and authenticating it needs.
+
+    A tuple, as OutboxRow is: one of each is made for every delivery, and a frozen dataclass takes three times as long.
+    """
 
     key_id: str
     algorithm: str
@@ -208,7 +211,7 @@ class Outbox:
                         WHERE {condition} AND {DUE} AND try_at > ?
                           AND (platform, try_at, subscriber, app) > (?, ?, ?, ?)
                         ORDER BY platform, try_at, subscriber, app LIMIT ?""",
-                    (*parameters, now, *after, STEP_ROWS),
+                    (*parameters, now, *after, DELIVERY_STEP_ROWS),
                 ).fetchall()
                 connection.executemany(
                     """UPDATE outbox SET try_at = ?, attempts = 0
@@ -217,7 +220,7 @@ class Outbox:
                 )
             if rows:
                 yield len(rows)
-            if len(rows) < STEP_ROWS:
+            if len(rows) < DELIVERY_STEP_ROWS:
                 return
             after = rows[-1]
 
@@ -226,7 +229,7 @@ class Outbox:
             rows = connection.execute(
                 f"""SELECT subscriber, app, key, platform FROM outbox
                     WHERE {condition} AND wanted_version = rejected_version LIMIT ?""",
-                (*parameters, STEP_ROWS // 2),  # each may want another row again above it
+                (*parameters, DELIVERY_STEP_ROWS // 2),  # each may want another row again above it
             ).fetchall()
             want(connection, [Want(*row) for row in rows], now)
             return len(rows)
@@ -250,7 +253,7 @@ class Outbox:
         `wants_of` is given the transaction's connection and (subscriber, app, platform, key) rows, and returns at most
         `wants_per_row` for each.
         """
-        step_rows = STEP_ROWS // wants_per_row
+        step_rows = DELIVERY_STEP_ROWS // wants_per_row
         after = (0, "", "")
         while True:
             with self._database.transaction() as connection:
