@@ -1,0 +1,87 @@
+"""Deliveries that come together are answered as if they had come one by one."""
+
+from __future__ import annotations
+
+import runpy
+import sqlite3
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+SCRIPT = runpy.run_path(str(Path(__file__).resolve().parents[2] / "scripts" / "kmp-receive"))
+Store, Wish, Content, receipt = (SCRIPT[name] for name in ("Store", "Wish", "Content", "receipt"))
+CONTENTS = [None, *(Content(key_id, "aes", key * 16, "ABCDEF") for key_id in "AB" for key in (b"1", b"2"))]
+_numbers = count()
+
+
+def wish(mdn: str, app_id: str, version: int, content: Any) -> Any:
+    return Wish(next(_numbers), mdn, app_id, version, content, b"")
+
+
+wishes = st.builds(
+    wish, st.sampled_from(["1", "2"]), st.sampled_from(["x", "y"]), st.integers(1, 4), st.sampled_from(CONTENTS)
+)
+
+
+class Model:
+    """What is held after each wish, in order, and what each is told once its group is over."""
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[str, str], tuple[int, Any]] = {}
+
+    def apply(self, group: list[Any]) -> list[dict[str, Any]]:
+        refused = []
+        for one in group:
+            version, content = self.held.get((one.mdn, one.app_id), (0, None))
+            refused.append(version == one.version and content != one.content)
+            if version < one.version:
+                self.held[one.mdn, one.app_id] = one.version, one.content
+        return [self.answer(one, is_refused) for one, is_refused in zip(group, refused, strict=True)]
+
+    def answer(self, one: Any, is_refused: bool) -> dict[str, Any]:
+        if is_refused:
+            reason = "this version is held with other content"
+            return {"id": one.id, "status": "rejected", "reason": reason}
+        version, content = self.held[one.mdn, one.app_id]
+        if version != one.version:
+            return {"id": one.id, "status": "stale", "version": version}
+        if content is None:
+            return {"id": one.id, "status": "removed"}
+        proof = receipt(content.key, one.mdn, one.app_id, content.key_id, version)
+        return {"id": one.id, "status": "stored", "receipt": proof}
+
+
+@given(st.lists(st.lists(wishes, min_size=1, max_size=12), min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_groups_are_applied_and_answered_in_order(tmp_path_factory: Any, groups: list[list[Any]]) -> None:
+    path = tmp_path_factory.mktemp("groups") / "keys.db"
+    store, model = Store(str(path)), Model()
+    store.create()
+    for group in groups:
+        assert store.apply(group) == model.apply(group)
+    store.close()
+    assert held(path) == model.held
+
+
+def test_group_of_more_places_than_a_statement_takes_is_answered_whole(tmp_path: Path) -> None:
+    group = [wish(str(number), "x", 1 + number % 3, CONTENTS[number % len(CONTENTS)]) for number in range(1_000)]
+    store, model = Store(str(tmp_path / "keys.db")), Model()
+    store.create()
+    assert store.apply(group) == model.apply(group)
+    again = [one._replace(version=2) for one in group]
+    assert store.apply(again) == model.apply(again)
+    store.close()
+
+
+def held(path: Path) -> dict[tuple[str, str], tuple[int, Any]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return {
+            (mdn, app_id): (version, None if content[0] is None else Content(*content))
+            for mdn, app_id, version, *content in connection.execute(
+                "SELECT mdn, app_id, version, key_id, alg, key, kcv FROM held"
+            )
+        }
