@@ -91,10 +91,10 @@ class OpensshServer:
         """End the listener and all of its sessions, as a host that goes down."""
         if self._process is None:
             return
+        self._process.send_signal(signal.SIGSTOP)  # it takes no further connection
         self.kill_sessions()
-        self._process.terminate()
+        self._process.kill()
         self._process.wait()
-        self.kill_sessions()
         assert self._process.stderr is not None
         self._reader.join()
         self._process.stderr.close()
@@ -107,7 +107,7 @@ class OpensshServer:
     def kill_sessions(self) -> None:
         """SIGKILL to every process behind a connection: sshd's own and what it runs."""
         if self._process is not None:
-            _kill(_descendants(self._process.pid))
+            _kill(_halted(self._process.pid))
 
     def receivers(self, name: str = "kmp-receive") -> list[int]:
         """Process IDs of the commands in whose command line is `name`, without the shells that started them."""
@@ -221,12 +221,26 @@ def _descendants(pid: int) -> list[int]:
     return found[1:]
 
 
+def _halted(pid: int) -> list[int]:
+    """The descendants of a process, all of them stopped: none can leave behind a child that nobody finds any more."""
+    halted: list[int] = []
+    while fresh := [one for one in _descendants(pid) if one not in halted]:
+        _signal(fresh, signal.SIGSTOP)
+        halted += fresh
+    return halted
+
+
 def _kill(pids: list[int]) -> int:
-    killed = 0
+    """SIGKILL to each; how many there were."""
+    return _signal(pids, signal.SIGKILL)
+
+
+def _signal(pids: list[int], number: int) -> int:
+    reached = 0
     for pid in pids:
         try:
-            os.kill(pid, signal.SIGKILL)
-            killed += 1
+            os.kill(pid, number)
+            reached += 1
         except ProcessLookupError:
             continue
-    return killed
+    return reached
