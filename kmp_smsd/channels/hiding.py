@@ -79,12 +79,12 @@ def _weight(piece: str) -> int:
 
 
 def _repeats(text: str, keys: Iterable[bytes]) -> bool:
-    """Whether letters, which are free in plain words, spell 4 octets of a key: itself, or as RFC 4648 encodes it."""
+    """Whether letters, which are free in plain words, spell 4 octets of a key: itself, or in base 16, 32, 64 or 85."""
     octets = text.encode("latin-1", "replace").lower()
     squeezed = _squeezed(octets)
     said = {
         size: {piece for whole in (octets, squeezed) for way in (whole, whole[::-1]) for piece in _cut(way, size)}
-        for size in (4, 6, 7, 8)
+        for size in (4, 5, 6, 7, 8)
     }
     return any(
         piece in said[size] for key in keys for way in (key, key[::-1]) for form, size in _forms(way)
@@ -101,6 +101,10 @@ def _forms(key: bytes) -> Iterator[tuple[bytes, int]]:
         yield _squeezed(base64.b64encode(bytes(shift) + key)[-(-shift * 8 // 6) :].lower()), 6
     for shift in range(5):
         yield base64.b32encode(bytes(shift) + key).rstrip(b"=")[-(-shift * 8 // 5) :].lower(), 7
+    # Each group of four octets is encoded by itself.
+    for begin in range(4):
+        yield base64.b85encode(key[begin:]).lower(), 5
+        yield base64.a85encode(key[begin:]).lower(), 5
 
 
 def _squeezed(octets: bytes) -> bytes:

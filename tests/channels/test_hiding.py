@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import math
 import random
 import re
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmp_smsd.channels.hiding import REPEATS_A_KEY, SHOWN_CHARACTERS, presentable, weight
+from kmp_smsd.channels.hiding import ALLOWANCE, REPEATS_A_KEY, SHOWN_CHARACTERS, presentable, weight
 from tests.channels.spellings import SPELLINGS
 
 KEY = bytes.fromhex("5ec2e7ca11ab1e0ddba11c0ffee00d1e")
@@ -106,6 +107,14 @@ def test_no_four_octets_of_a_key_are_shown_in_any_spelling(name: str, key: bytes
     if shown == REPEATS_A_KEY:
         return
     assert not is_legible(key, spelled, shown.removeprefix("no such subscriber"))
+
+
+def test_key_whose_base85_looks_like_words_is_hidden() -> None:  # found by the test above
+    key = bytes.fromhex("00111a00709300060f0064000c000000")
+    assert weight(base64.b85encode(key).decode()) < ALLOWANCE
+    for begin in range(4):  # of what else the peer encodes
+        spelled = base64.b85encode(b"." * begin + key).decode()
+        assert presentable(f"no such subscriber: {spelled}", [bytes(16), key]) == REPEATS_A_KEY
 
 
 @pytest.mark.parametrize("name", DECODABLE)
