@@ -43,6 +43,7 @@ def write_waiting(connection: Any, facts: Facts, waiters: set[Waiter], decisions
     if not waiters and not any(not isinstance(one, Unfit) and waits(one, facts) for one in decisions):
         return
     last: dict[tuple[str, str], Decision] = {}
+    ended: set[Waiter] = set()
     for one in decisions:
         if isinstance(one, Unfit) or (one.request.approved_hold is not None and waits(one, facts)):
             continue  # an approval that cannot be fulfilled stands in its hold
@@ -50,22 +51,23 @@ def write_waiting(connection: Any, facts: Facts, waiters: set[Waiter], decisions
         is_older = one.request.received_at < earlier.request.received_at
         if not (is_older and waits(one, facts) and waits(earlier, facts)):
             last[one.request.mdn, one.request.key_id] = one
-    ended: list[Waiter] = []
+        if not waits(one, facts) and one.request.mdn in facts.subscribers:
+            ended.add((facts.subscribers[one.request.mdn], one.request.key_id))
+    ended &= waiters
+    if ended:  # first: what waits again after that may be older
+        connection.executemany("DELETE FROM waiting WHERE subscriber = ? AND key_id = ?", list(ended))
     for (mdn, key_id), decision in last.items():
+        if not waits(decision, facts):
+            continue
         subscriber = facts.subscribers.get(mdn)
-        waited = subscriber is not None and (subscriber, key_id) in waiters
-        if waits(decision, facts):
-            if not waited and not _has_room(connection, key_id, registered=subscriber in facts.registrations):
-                continue
-            if subscriber is None:
-                subscriber = facts.subscribers[mdn] = hear(connection, mdn, facts.now)
-            _keep(connection, subscriber, decision, again_at(decision, facts))
-            if not waited:
-                _keep_newest(connection, subscriber)
-        elif subscriber is not None and waited:
-            ended.append((subscriber, key_id))
-    if ended:
-        connection.executemany("DELETE FROM waiting WHERE subscriber = ? AND key_id = ?", ended)
+        waited = subscriber is not None and (subscriber, key_id) in waiters - ended
+        if not waited and not _has_room(connection, key_id, registered=subscriber in facts.registrations):
+            continue
+        if subscriber is None:
+            subscriber = facts.subscribers[mdn] = hear(connection, mdn, facts.now)
+        _keep(connection, subscriber, decision, again_at(decision, facts))
+        if not waited:
+            _keep_newest(connection, subscriber)
 
 
 def _keep(connection: Any, subscriber: int, decision: Decision, again: int | None) -> None:

@@ -156,6 +156,15 @@ def test_any_other_outcome_ends_the_waiting(open_store: Any, ending: str) -> Non
     assert store.settle_again(LATER) == []  # the mark of the registration went with the request
 
 
+def test_what_comes_after_an_answer_waits_although_it_is_older_than_what_waited_before(store: Store) -> None:
+    register(store, A, "meter")
+    assert settle(store, sync(A, "k1", received_at=NOW)) == [Outcome.UNKNOWN_KEY]
+    import_keys(store, "k1")
+    batch = sync(A, "k1", received_at=NOW), sync(A, "k1", "tracker", received_at=NOW - 1)
+    assert settle(store, *batch) == [Outcome.BOUND, Outcome.APP_NOT_REGISTERED]
+    assert waiting(store) == {(A, "k1"): "app_not_registered"}
+
+
 def test_what_still_misses_something_goes_on_waiting_and_is_counted_once(store: Store) -> None:
     import_keys(store, "k1")
     settle(store, sync(A, "k1", "tracker"))
