@@ -19,6 +19,7 @@ from kmp_smsd.domain.shown import masked
 from kmp_smsd.service.preparing import Preparer, Unsendable
 from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.storage import Store, StoreError
+from kmp_smsd.storage.database import STEP_ROWS
 from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, Settlement
 from kmp_smsd.storage.routes import PlatformState
 
@@ -27,7 +28,6 @@ standard_log = logging.getLogger(__name__)  # where what Deliverer.log says ends
 BATCH_ROWS = 2_000  # that are looked up at once; their keys are in clear only while they are on the road
 FRESH_S = 1.0  # so long what was looked up counts as wanted still; a slow platform's rows are looked up again
 SETTLE_EVERY_S = 0.2  # a slow platform's confirmations do not wait for its last answer
-SETTLE_ROWS = 200  # at once: intake, whose messages wait while these are written, never waits for long
 UNSENDABLE_RETRY_MS = 3_600_000
 REPORT_EVERY_S = 10.0
 ONE_BY_ONE_AFTER = 3  # failures in a row; then it shows whether one delivery brings the platform down
@@ -259,7 +259,7 @@ class Deliverer:
                 self.counts.pushes += 1
                 self.counts.push_s += self._monotonic() - self._made_at.pop(place)
                 settlements.append(self._judge(store, row, result))
-                if len(settlements) >= SETTLE_ROWS or self._monotonic() - settled_at >= SETTLE_EVERY_S:
+                if len(settlements) >= STEP_ROWS or self._monotonic() - settled_at >= SETTLE_EVERY_S:
                     self._settle(store, settlements)
                     settlements, settled_at = [], self._monotonic()
                 if self._state.paused:

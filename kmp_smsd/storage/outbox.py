@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.database import STEP_ROWS, Database
 from kmp_smsd.storage.wanting import Want, want
 
-DELIVERY_STEP_ROWS = 200  # of one transaction: each is on pages of its own, and intake waits for all of them
 TRY_WITHIN_MS = 86_400_000  # nobody waits longer for a try: a later one was set before the clock was set back
 DUE = "wanted_version <> confirmed_version AND wanted_version <> rejected_version"
 
@@ -211,7 +210,7 @@ class Outbox:
                         WHERE {condition} AND {DUE} AND try_at > ?
                           AND (platform, try_at, subscriber, app) > (?, ?, ?, ?)
                         ORDER BY platform, try_at, subscriber, app LIMIT ?""",
-                    (*parameters, now, *after, DELIVERY_STEP_ROWS),
+                    (*parameters, now, *after, STEP_ROWS),
                 ).fetchall()
                 connection.executemany(
                     """UPDATE outbox SET try_at = ?, attempts = 0
@@ -220,7 +219,7 @@ class Outbox:
                 )
             if rows:
                 yield len(rows)
-            if len(rows) < DELIVERY_STEP_ROWS:
+            if len(rows) < STEP_ROWS:
                 return
             after = rows[-1]
 
@@ -229,7 +228,7 @@ class Outbox:
             rows = connection.execute(
                 f"""SELECT subscriber, app, key, platform FROM outbox
                     WHERE {condition} AND wanted_version = rejected_version LIMIT ?""",
-                (*parameters, DELIVERY_STEP_ROWS // 2),  # each may want another row again above it
+                (*parameters, STEP_ROWS // 2),  # each may want another row again above it
             ).fetchall()
             want(connection, [Want(*row) for row in rows], now)
             return len(rows)
@@ -253,7 +252,7 @@ class Outbox:
         `wants_of` is given the transaction's connection and (subscriber, app, platform, key) rows, and returns at most
         `wants_per_row` for each.
         """
-        step_rows = DELIVERY_STEP_ROWS // wants_per_row
+        step_rows = STEP_ROWS // wants_per_row
         after = (0, "", "")
         while True:
             with self._database.transaction() as connection:

@@ -12,7 +12,7 @@ from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.renumbering import renumber
 from kmp_smsd.storage.subscribers import Registration, register, unregister
 
-BATCH_ROWS = STEP_ROWS  # after so many a transaction takes no further request; one alone may change 2,000
+BATCH_ROWS = STEP_ROWS  # after so many, or so many requests, a transaction takes no further one; each may change 2,000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,7 @@ class Requests:
         are not; the same ID may come again with the fault mended.
         """
         results: list[Result] = []
+        requests = requests[:BATCH_ROWS]
         with self._database.transaction() as connection:
             before = connection.total_changes
             known = self._known(connection, requests)

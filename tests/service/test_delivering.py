@@ -725,7 +725,7 @@ def test_quick_answers_are_settled_together(at, monkeypatch):
 
 
 def test_many_quick_answers_are_settled_in_short_transactions(at, monkeypatch):
-    monkeypatch.setattr(delivering, "SETTLE_ROWS", 4)
+    monkeypatch.setattr(delivering, "STEP_ROWS", 4)
     make_due(at.store, 99)
     at.run()
     settled = []

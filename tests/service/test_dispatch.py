@@ -625,7 +625,7 @@ def test_platform_whose_file_is_there_at_the_start_is_not_forgotten(tmp_path, mo
 
 def moved(tmp_path, monkeypatch, step_rows=2, moves_a_look=1):
     """Ten deliveries of app-1 wait where no platform is; the file of p1 has just been written."""
-    monkeypatch.setattr("kmp_smsd.storage.outbox.DELIVERY_STEP_ROWS", 2 * step_rows)
+    monkeypatch.setattr("kmp_smsd.storage.outbox.STEP_ROWS", 2 * step_rows)
     monkeypatch.setattr(dispatch_module, "MOVES_A_LOOK", moves_a_look)
     at = At(tmp_path / "kmp.db", monkeypatch, {"p1": DelivererByHand("p1"), "p2": DelivererByHand("p2")})
     import_keys(at.store, *[f"KEY-{number}" for number in range(1, 11)])

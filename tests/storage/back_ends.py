@@ -39,7 +39,7 @@ class Sqlite:
         """What is done in steps of thousands of rows is done in steps of two."""
         with (
             mock.patch.object(database, "STEP_ROWS", 2),
-            mock.patch.object(outbox, "DELIVERY_STEP_ROWS", 4),  # two, where each may lead to two wants
+            mock.patch.object(outbox, "STEP_ROWS", 4),  # two, where each may lead to two wants
             mock.patch.object(erasing, "SWEEP_ROWS", 2),
             mock.patch.object(journal, "JOURNAL_STEP", 2),
             mock.patch.object(requests, "STEP_ROWS", 2),

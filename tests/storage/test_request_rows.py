@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kmp_smsd.storage import Store
+from kmp_smsd.storage.database import STEP_ROWS
 from kmp_smsd.storage.requests import Add, Renumber
 from tests.storage.contract.test_requests import asked
 from tests.storage.stock import NOW, A, B
@@ -18,7 +19,7 @@ def test_no_transaction_changes_more_rows_than_it_may(store: Store) -> None:
         wishes = wishes[len(store.requests.apply(wishes, NOW)) :]
         changed.append(store._database.connection.total_changes - before)
         before += changed[-1]
-    assert 1_000 <= max(changed) <= 3_000
+    assert STEP_ROWS <= max(changed) <= STEP_ROWS + 2_000
 
 
 def test_numbers_are_not_in_what_is_remembered(store: Store) -> None:

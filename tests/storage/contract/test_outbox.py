@@ -296,7 +296,7 @@ def test_rows_are_listed_in_pages(store: Store) -> None:
 def test_what_its_platform_puts_off_again_meanwhile_is_hastened_once(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "DELIVERY_STEP_ROWS", 2)
+    monkeypatch.setattr(outbox_module, "STEP_ROWS", 2)
     fill(store, 5)
     put_off(store)
     hastened = 0
@@ -307,7 +307,7 @@ def test_what_its_platform_puts_off_again_meanwhile_is_hastened_once(
 
 
 def test_each_rejected_row_may_want_two_in_a_step(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "DELIVERY_STEP_ROWS", 4)
+    monkeypatch.setattr(outbox_module, "STEP_ROWS", 4)
     fill(store, 4)
     reject_all(store)
     sizes: list[int] = []
