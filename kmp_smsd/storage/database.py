@@ -19,7 +19,7 @@ from kmp_smsd.storage.lock_waits import LockWait
 from kmp_smsd.storage.locks import SHARED_MODE, WriteLock
 from kmp_smsd.storage.scrubbing import Scrubber
 
-#: Who writes many rows writes so many in a transaction at most: intake waits for it, and each may be on a page of its own.
+#: Who writes many rows writes so many in a transaction at most: each may be on pages of its own, and intake waits.
 STEP_ROWS = 200
 # From so much of log on it is moved into the database: in 64 MiB many pages were written more than once, and are moved
 # once; intake spends half as long on that as with 16 MiB.
