@@ -178,27 +178,27 @@ class IntakeRole(RoleService):
             paused=paused,
             since=int(state.since * 1000),
             peer=state.peer,
-            last_received_at=ms(state.last_received_at),
-            last_sent_at=ms(state.last_sent_at),
-            last_message_at=ms(state.last_message_at),
+            last_received_at=ms(state.traffic.last_received_at),
+            last_sent_at=ms(state.traffic.last_sent_at),
+            last_message_at=ms(state.traffic.last_message_at),
             enquire_rtt_s=None if state.enquire_rtt_s is None else round(state.enquire_rtt_s, 6),
             binds=state.binds,
             bind_failures=state.bind_failures,
             reconnects=state.reconnects,
-            messages=state.messages,
+            messages=state.traffic.messages,
             answers=link.answers,
-            rates=self._rates_of(link, now).per_s(state.messages, now),
+            rates=self._rates_of(link, now).per_s(state.traffic.messages, now),
             in_flight=load.in_flight,
             in_flight_max=load.in_flight_max,
             throttled=load.throttled,
-            bad_pdus=state.bad_pdus,
+            bad_pdus=state.traffic.bad_pdus,
             last_error=state.last_error,
             last_error_at=ms(state.last_error_at),
         )
 
     def _rates_of(self, link: SmscLink, now: float) -> Rates:
         if link.name not in self._rates:
-            self._rates[link.name] = Rates(link.state.messages, now)
+            self._rates[link.name] = Rates(link.state.traffic.messages, now)
         return self._rates[link.name]
 
     def _beat(self) -> None:
@@ -206,7 +206,7 @@ class IntakeRole(RoleService):
         links = self.links
         self._rates = {link.name: self._rates_of(link, now) for link in links}
         for link in links:
-            self._rates[link.name].sample(link.state.messages, now)
+            self._rates[link.name].sample(link.state.traffic.messages, now)
         if now - self._measured_at >= MEASURE_EVERY_S:
             self._measured_at = now
             self.intake.watch.measure()  # nobody waits for it

@@ -6,7 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from twisted.application.service import Service
@@ -101,7 +101,7 @@ class SmscLink(Service):
     def state(self) -> LinkState:
         """A snapshot for `status`."""
         rtt_s = None if self._connection is None else self._connection.enquire_rtt_s
-        return replace(self._state, enquire_rtt_s=rtt_s, **asdict(self.traffic))
+        return replace(self._state, enquire_rtt_s=rtt_s, traffic=replace(self.traffic))
 
     @property
     def password(self) -> str:

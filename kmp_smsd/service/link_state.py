@@ -31,13 +31,13 @@ BOUND_WORDS = {
 
 @dataclass(slots=True)
 class Traffic:
-    """The fields of LinkState that change with each PDU: a new snapshot for each would cost more than the PDU."""
+    """What changes with each PDU: a new LinkState for each would cost more than the PDU. Times as there."""
 
     last_received_at: float | None = None
     last_sent_at: float | None = None
     last_message_at: float | None = None
     messages: int = 0
-    messages_with_tail: int = 0
+    messages_with_tail: int = 0  # octets at their end were no TLV
     bad_pdus: int = 0
 
 
@@ -49,15 +49,10 @@ class LinkState:
     word: LinkWord
     since: float
     peer: str = ""
-    last_received_at: float | None = None
-    last_sent_at: float | None = None
-    last_message_at: float | None = None
+    traffic: Traffic = field(default_factory=Traffic)
     binds: int = 0
     bind_failures: Mapping[str, int] = field(default_factory=dict)  # by command_status, or "unanswered"
     reconnects: int = 0  # tries to connect after the first
-    messages: int = 0
-    bad_pdus: int = 0
-    messages_with_tail: int = 0  # octets at their end were no TLV
     last_error: str = ""
     last_error_at: float | None = None
     enquire_rtt_s: float | None = None

@@ -143,7 +143,7 @@ def test_messages_reach_the_receiver_and_their_answers_go_out_in_one_write(smsc)
     smsc.transport.write = writes.append
     connection.answer([(second, 0), (first, TEMPORARY)])
     assert len(writes) == 1
-    assert smsc.link.state.messages == 2
+    assert smsc.link.state.traffic.messages == 2
 
 
 def test_answers_for_a_connection_that_is_gone_are_dropped(smsc):
@@ -213,7 +213,7 @@ def test_octets_behind_a_message_that_are_no_parameter_are_counted(smsc):
     smsc.protocol.dataReceived(
         with_header(CommandId.DELIVER_SM, 5, MO + b"\0") + with_header(CommandId.DELIVER_SM, 6, MO)
     )  # fmt: skip
-    assert (smsc.link.state.messages, smsc.link.state.messages_with_tail) == (2, 1)
+    assert (smsc.link.state.traffic.messages, smsc.link.state.traffic.messages_with_tail) == (2, 1)
 
 
 def test_peer_that_does_not_take_our_last_octets_is_cut_off(smsc):
@@ -230,7 +230,7 @@ def test_bad_pdus_are_counted_all_and_logged_seldom(smsc, events):
     smsc.bind()
     for number in range(100):
         smsc.say(CommandId.DELIVER_SM, number, b"\0")
-    assert smsc.link.state.bad_pdus == 100
+    assert smsc.link.state.traffic.bad_pdus == 100
     assert len([event for event in events if "bad PDU" in (event["log_format"] or "")]) == 1
 
 
@@ -686,7 +686,7 @@ def test_times_for_people_are_of_the_wall_clock():
     smsc.link.startService()
     smsc.bind()
     state = smsc.link.state
-    assert (state.since, state.last_received_at, state.last_sent_at) == (1_732_380_000.0,) * 3
+    assert (state.since, state.traffic.last_received_at, state.traffic.last_sent_at) == (1_732_380_000.0,) * 3
 
 
 # Replies
@@ -758,7 +758,7 @@ def test_submit_without_an_answer_is_told_as_unknown_and_the_link_stays():
     assert told == [None]
     smsc.say(CommandId.SUBMIT_SM_RESP, 2, b"id\0")
     assert told == [None]
-    assert smsc.link.state.bad_pdus == 1
+    assert smsc.link.state.traffic.bad_pdus == 1
     assert smsc.link.can_submit
 
 
@@ -967,7 +967,7 @@ def test_time_of_the_last_message_is_not_that_of_the_last_octet(smsc):
     smsc.say(CommandId.DELIVER_SM, 5, MO)
     smsc.pass_time(5)
     smsc.say(CommandId.ENQUIRE_LINK, 6)
-    assert (smsc.link.state.last_message_at, smsc.link.state.last_received_at) == (0.0, 5.0)
+    assert (smsc.link.state.traffic.last_message_at, smsc.link.state.traffic.last_received_at) == (0.0, 5.0)
 
 
 def test_link_made_anew_goes_on_counting(smsc):
@@ -981,7 +981,7 @@ def test_link_made_anew_goes_on_counting(smsc):
     anew.receiver.answer_with = 0
     anew.say(CommandId.DELIVER_SM, 5, MO)
     state = anew.link.state
-    assert (state.messages, state.binds, state.reconnects, anew.link.answers) == (2, 2, 1, {"ESME_ROK": 2})
+    assert (state.traffic.messages, state.binds, state.reconnects, anew.link.answers) == (2, 2, 1, {"ESME_ROK": 2})
 
 
 # Traced
