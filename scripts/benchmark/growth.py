@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ def measure(lab: Lab, generator: Generator, sizes: Sequence[int], messages: int)
     filled, first = 0, 0.0
     for size in sorted(sizes):
         fill(lab.database, lab.directory / "master.pub", range(filled, size))
+        os.sync()  # else the disk is busy with what was filled
         fresh = Fresh(range(filled, size))
         filled = size
         rounds = Rounds(lab, generator, fresh)
