@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,6 +35,7 @@ CHECKS = (
     "sandbox",
 )
 ROLES = ("both", "intake", "dispatch")
+PLATFORMS_AT_ONCE = 16
 BESIDE = ("-wal", "-shm", ".next", ".write", ".schema", ".import")  # the database: log, index and locks
 
 
@@ -75,6 +77,8 @@ def doctor(settings: Settings, binds: bool, skipped: tuple[str, ...], role: str,
 
 
 def _reports(settings: Settings, wanted: frozenset[str], role: str, *, binds: bool) -> Iterator[Report]:
+    from concurrent.futures import ThreadPoolExecutor
+
     from kmp_smsd.config.faults import ConfigFaults
 
     try:
@@ -94,8 +98,9 @@ def _reports(settings: Settings, wanted: frozenset[str], role: str, *, binds: bo
         for name in config.smsc:
             yield _smsc(config, name, binds=binds)
     if "platforms" in wanted and dispatch:
-        for name in config.platforms:
-            yield _platform(settings, config, name)
+        # One that hangs takes its whole time to connect: the others do not wait for it.
+        with ThreadPoolExecutor(PLATFORMS_AT_ONCE) as pool:
+            yield from pool.map(partial(_platform, settings, config), config.platforms)
     if "sandbox" in wanted:
         yield _sandbox()
 

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import socket
+import threading
 import time
 
 import pytest
@@ -16,6 +17,7 @@ from kmp_smsd.cli.gathering import secrets
 from kmp_smsd.cli.gathering.machine import is_synchronized, room_beside, sandbox
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.request import Unfit
+from kmp_smsd.simulator.openssh import new_identity
 from kmp_smsd.vault.master_key import create
 from tests.cli.site import FIRST, Site
 
@@ -230,6 +232,26 @@ def test_platform_that_does_not_answer_is_a_failure(site):
     code, found = reports(site, skip=("clock", "sandbox", "database"))
     assert code == 69
     assert found["platform metering"]["level"] == "failure"
+
+
+def test_platform_that_hangs_delays_no_other(site):
+    """Each of the two is hung up on when both have connected: one after the other, the first would time out."""
+    (site.directory / "ssh-identity").write_bytes(new_identity()[0])
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        for name, listener in (("metering", first), ("tracking", second)):
+            file = site.platform(name, f"127.0.0.1:{listener.getsockname()[1]}")
+            file.write_text(file.read_text().replace('"meter", "tracker"', f'"app-of-{name}"'))
+
+        def hang_up_on_both() -> None:
+            with first.accept()[0], second.accept()[0]:
+                pass
+
+        hanging_up = threading.Thread(target=hang_up_on_both)
+        hanging_up.start()
+        found = reports(site, skip=("clock", "sandbox", "database"))[1]
+        hanging_up.join()
+    for name in ("metering", "tracking"):
+        assert "not connected within" not in faults(found[f"platform {name}"])[0]
 
 
 def test_sandbox_is_judged_inside_a_unit_only(site):
