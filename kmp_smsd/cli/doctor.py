@@ -16,6 +16,7 @@ from kmp_smsd.cli.failures import CONFIGURATION, NO_PERMISSION, TEMPORARY, UNAVA
 from kmp_smsd.cli.settings import Settings, now_ms
 
 if TYPE_CHECKING:
+    from kmp_smsd.config.faults import ConfigFaults
     from kmp_smsd.config.load import Config
     from kmp_smsd.diagnosis.finding import Report
     from kmp_smsd.storage import Store
@@ -105,11 +106,12 @@ def _reports(settings: Settings, wanted: frozenset[str], role: str, *, binds: bo
         yield _sandbox()
 
 
-def _faulty(faults: Exception) -> Report:
+def _faulty(faults: ConfigFaults) -> Report:
     from kmp_smsd.diagnosis.finding import Report, failure
 
     remedy = "mend the file; 'kmp-smsd check-config' shows this alone. All other checks need it"
-    return Report("configuration", (failure(str(faults), remedy),), CONFIGURATION)
+    code = NO_PERMISSION if faults.forbidden else CONFIGURATION
+    return Report("configuration", (failure(str(faults), remedy),), code)
 
 
 def _configuration(config: Config, *, intake: bool, dispatch: bool) -> Report:

@@ -33,7 +33,7 @@ def explain(error: Exception) -> tuple[int, str] | None:
     What was never imported cannot have been raised, so nothing is imported for it.
     """
     if (config := sys.modules.get("kmp_smsd.config.faults")) and isinstance(error, config.ConfigFaults):
-        return CONFIGURATION, str(error)
+        return NO_PERMISSION if error.forbidden else CONFIGURATION, str(error)
     if (config := sys.modules.get("kmp_smsd.config.secrets")) and isinstance(error, config.SecretUnavailable):
         return NO_PERMISSION, str(error)
     if (vault := sys.modules.get("kmp_smsd.vault.master_key")) and isinstance(

@@ -35,6 +35,7 @@ class Fault:
     section: str
     option: str
     sentence: str
+    forbidden: bool = False  # the file may be right: we may not read it
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}: " if self.line else f"{self.file}: "
@@ -46,11 +47,16 @@ class Fault:
 
 
 class ConfigFaults(Exception):
-    """The configuration cannot be used. Exit 78 after telling all `faults`."""
+    """The configuration cannot be used. Exit 78 after telling all `faults`, 77 where a permission is missing."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(faults)
         super().__init__(self.render())
+
+    @property
+    def forbidden(self) -> bool:
+        """Whether something could not be read for want of a permission."""
+        return any(fault.forbidden for fault in self.faults)
 
     def render(self) -> str:
         """One line per fault, and their number."""

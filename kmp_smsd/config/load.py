@@ -146,12 +146,16 @@ def _syntax(path: Path, faults: list[Fault]) -> Syntax:
             raise _Unreadable(f"is longer than {FILE_OCTETS_MAX} octets: this is no configuration file")
         return read_toml(octets.decode("utf-8-sig"))
     except (OSError, ValueError) as error:
-        faults.append(Fault(str(path), 0, "", "", _why_unreadable(error)))
+        faults.append(_unreadable(path, error))
         return Syntax()
 
 
 class _Unreadable(ValueError):
     """The text says why."""
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> Fault:
+    return Fault(str(path), 0, "", "", _why_unreadable(error), forbidden=isinstance(error, PermissionError))
 
 
 def _why_unreadable(error: OSError | ValueError) -> str:
@@ -161,6 +165,8 @@ def _why_unreadable(error: OSError | ValueError) -> str:
         return str(error)
     if isinstance(error, IsADirectoryError):
         return "is a directory, not a file"
+    if isinstance(error, PermissionError):
+        return "permission denied: run this as root, or as a member of the service's group"
     return f"cannot be read: {error.strerror if isinstance(error, OSError) else 'no such file'}"
 
 
@@ -200,7 +206,7 @@ def _platform_files(directory: Path, faults: list[Fault]) -> dict[str, _File[Pla
     except FileNotFoundError:
         return {}
     except OSError as error:
-        faults.append(Fault(str(directory), 0, "", "", _why_unreadable(error)))
+        faults.append(_unreadable(directory, error))
         return {}
     for path in paths:
         if not is_platform_name(path.stem):

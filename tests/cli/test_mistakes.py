@@ -188,6 +188,17 @@ def test_a_missing_configuration_is_named(tmp_path):
     assert f"{site.config}: cannot be read: No such file or directory" in done.stderr
 
 
+@pytest.mark.parametrize("words", [["keys", "list"], ["check-config"], ["doctor"]])
+def test_a_configuration_that_may_not_be_read_is_a_matter_of_permission(site, monkeypatch, words):
+    def refuse(path, _flags):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("kmp_smsd.config.load.open_without_waiting", refuse)  # root can read every file
+    done = site.run(*words)
+    assert done.exit_code == 77
+    assert f"{site.config}: permission denied: run this as root, or as a member of" in done.output
+
+
 def test_the_configuration_may_be_named_by_the_environment(site):
     done = CliRunner(env={"KMP_SMSD_CONFIG": str(site.config)}).invoke(program, ["check-config"])
     assert done.exit_code == 0

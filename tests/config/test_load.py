@@ -377,7 +377,9 @@ def test_file_that_may_not_be_read_is_a_fault(files, monkeypatch):
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr("kmp_smsd.config.load.open_without_waiting", refuse)  # root can read every file
-    assert files.faults() == ["kmp-smsd.toml: cannot be read: Permission denied"]
+    assert files.faults() == [
+        "kmp-smsd.toml: permission denied: run this as root, or as a member of the service's group"
+    ]
 
 
 def test_file_of_10_megabytes_is_refused_unread(files):
