@@ -31,6 +31,7 @@ CHECKS = (
     "integrity",
     "clock",
     "traffic",
+    "address-filter",
     "smsc",
     "platforms",
     "sandbox",
@@ -55,7 +56,8 @@ BESIDE = ("-wal", "-shm", ".next", ".write", ".schema", ".import")  # the databa
 def doctor(settings: Settings, binds: bool, skipped: tuple[str, ...], role: str, as_json: bool) -> None:
     """Check everything that can be checked from here, and say what to do.
 
-    That is configuration, files, secrets, database, clock, SMSCs, platforms and the sandbox, in a fixed order.
+    That is configuration, files, secrets, database, clock, the units' address filters, SMSCs, platforms and the
+    sandbox, in a fixed order.
     Nothing is changed and no key is sent; the roles may run. An SMSC that allows one bind only may refuse that of
     --bind, or end intake's. `integrity` reads the whole database: leave it out where that takes too long.
 
@@ -95,6 +97,8 @@ def _reports(settings: Settings, wanted: frozenset[str], role: str, *, binds: bo
     if "credentials" in wanted:
         yield _credentials(config, intake=intake, dispatch=dispatch)
     yield from _database(settings, config, wanted, dispatch=dispatch)
+    if "address-filter" in wanted:
+        yield _address_filter(config, intake=intake, dispatch=dispatch)
     if "smsc" in wanted and intake:
         for name in config.smsc:
             yield _smsc(config, name, binds=binds)
@@ -241,6 +245,22 @@ def _traffic(store: Store) -> Report:
         platforms=store.routes.platforms(at_most=sys.maxsize),
     )
     return Report("traffic", tuple(judge_traffic(facts)))
+
+
+def _address_filter(config: Config, *, intake: bool, dispatch: bool) -> Report:
+    from kmp_smsd.cli.gathering.units import address_filter
+    from kmp_smsd.cli.hardening import peers_of, resolve
+    from kmp_smsd.diagnosis.address_filter import judge_filter
+    from kmp_smsd.diagnosis.finding import Report
+
+    found = []
+    for role, wanted in (("intake", intake), ("dispatch", dispatch)):
+        if wanted and (facts := address_filter(f"kmp-smsd-{role}.service")) is not None:
+            peers = {f"{peer.who}: {peer.host}": resolve(peer.host) for peer in peers_of(config, role)}
+            found += judge_filter(facts, peers)
+    if not found:
+        return Report("address-filter", skipped="systemd does not say what the units may talk to")
+    return Report("address-filter", tuple(found), UNAVAILABLE)
 
 
 def _smsc(config: Config, name: str, *, binds: bool) -> Report:

@@ -38,10 +38,7 @@ def hardening(settings: Settings, role: str) -> None:
     Names are resolved now: make it anew when they lead elsewhere, or when peers are added. What could not be resolved
     is told, left out, and makes the exit code 69.
     """
-    peers = _peers(settings.config, role)
-    if any(_address(peer.host) is None for peer in peers):
-        peers += [Peer("name server", host) for host in name_servers(_resolver())]
-    text, unresolved = drop_in(role, peers, resolve)
+    text, unresolved = drop_in(role, peers_of(settings.config, role), resolve)
     click.echo(text, nl=False)
     for peer in unresolved:
         click.echo(f"kmp-smsd: {peer.who}: {peer.host} could not be resolved, and is left out", err=True)
@@ -68,11 +65,16 @@ def _lines(role: str, found: dict[Peer, Sequence[str]]) -> Iterator[str]:
             yield f"IPAddressAllow={' '.join(addresses)}"
 
 
-def _peers(config: Config, role: str) -> list[Peer]:
+def peers_of(config: Config, role: str) -> list[Peer]:
+    """Everybody whom a role must reach, the name servers included where one of them has a name."""
     if role == "intake":
-        return [Peer(f"SMSC {name}", host.name) for name, link in config.smsc.items() for host in link.hosts]
-    platforms = config.platforms.items()
-    return [Peer(f"platform {name}", host.name) for name, platform in platforms for host in platform.channel.hosts]
+        peers = [Peer(f"SMSC {name}", host.name) for name, link in config.smsc.items() for host in link.hosts]
+    else:
+        platforms = config.platforms.items()
+        peers = [Peer(f"platform {name}", host.name) for name, one in platforms for host in one.channel.hosts]
+    if any(_address(peer.host) is None for peer in peers):
+        peers += [Peer("name server", host) for host in name_servers(_resolver())]
+    return peers
 
 
 def resolve(host: str) -> Sequence[str]:

@@ -22,7 +22,7 @@ from kmp_smsd.vault.master_key import create
 from tests.cli.site import FIRST, Site
 
 #: What depends on the machine that the tests run on, and what takes the network.
-ELSEWHERE = ("clock", "platforms", "sandbox", "database")
+ELSEWHERE = ("clock", "platforms", "sandbox", "database", "address-filter")
 
 
 def reports(site: Site, *words: str, skip: tuple[str, ...] = ELSEWHERE, **env: str) -> tuple[int, dict[str, dict]]:
@@ -252,6 +252,32 @@ def test_platform_that_hangs_delays_no_other(site):
         hanging_up.join()
     for name in ("metering", "tracking"):
         assert "not connected within" not in faults(found[f"platform {name}"])[0]
+
+
+SYSTEMCTL = """\
+#!/bin/sh
+echo "LoadState=$([ "$2" = kmp-smsd-intake.service ] && echo loaded || echo not-found)"
+echo IPAddressAllow=192.0.2.7/32
+echo IPAddressDeny=0.0.0.0/0 ::/0
+"""
+
+
+def test_address_that_the_unit_does_not_let_through_is_a_failure(site):
+    """tests/systemd asks the real systemd."""
+    site.write("bin/systemctl", SYSTEMCTL).chmod(0o755)
+    skip = [check for check in CHECKS if check != "address-filter"]
+    code, found = reports(site, skip=skip, PATH=f"{site.directory}/bin:{os.environ['PATH']}")
+    assert code == 69
+    assert faults(found["address-filter"]) == [
+        "kmp-smsd-intake.service may not talk to 127.0.0.1, which is SMSC lab: 127.0.0.1"
+    ]
+
+
+def test_where_systemd_says_nothing_no_address_filter_is_judged(site):
+    skip = [check for check in CHECKS if check != "address-filter"]
+    code, found = reports(site, skip=skip, PATH=str(site.directory))
+    assert code == 0
+    assert found["address-filter"]["skipped"] == "systemd does not say what the units may talk to"
 
 
 def test_sandbox_is_judged_inside_a_unit_only(site):

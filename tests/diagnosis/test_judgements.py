@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from kmp_smsd.diagnosis.address_filter import FilterFacts, judge_filter
 from kmp_smsd.diagnosis.clock import ClockFacts, judge_clock
 from kmp_smsd.diagnosis.files import (
     FileFacts,
@@ -407,3 +408,38 @@ def test_damage_untruth_and_leftovers_have_remedies_of_their_own() -> None:
     assert ["restore" in one.remedy for one in found] == [False, True, True, False]
     assert "keys import" in found[3].remedy
     assert judge(Checked("bound_is_wanted", "all is wanted", 1_234)).sentence == "all is wanted (rows: 1,234)"
+
+
+ANY = ("0.0.0.0/0", "::/0")
+HOME = ("127.0.0.0/8", "::1/128")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "denied", "addresses", "level"),
+    [
+        ((), (), ["192.0.2.1"], OK),
+        (HOME, (), ["192.0.2.1"], OK),  # without a list of denied addresses all pass
+        (HOME, ANY, ["127.0.0.1", "::1"], OK),
+        (HOME, ANY, ["192.0.2.1"], FAILURE),
+        (HOME, ANY, ["2001:db8::1"], FAILURE),
+        ((*HOME, "192.0.2.0/24"), ANY, ["192.0.2.1", "198.51.100.1"], WARNING),
+        (("192.0.2.1/32", "2001:db8::/32"), ANY, ["192.0.2.1", "2001:db8::1"], OK),
+        ((), ("192.0.2.0/24",), ["198.51.100.1"], OK),
+        ((), ("192.0.2.0/24",), ["192.0.2.1"], FAILURE),
+        (HOME, ANY, [], OK),  # a name that leads nowhere is told by who looks it up
+    ],
+)
+def test_unit_lets_its_role_talk_to_its_peers_or_not(allowed, denied, addresses, level):
+    facts = FilterFacts(unit="kmp-smsd-intake.service", allowed=allowed, denied=denied)
+    found = judge_filter(facts, {"SMSC north: smsc.example": addresses})
+    assert [one.level for one in found] == [level]
+    assert (level is OK) == (found[0].remedy == "")
+
+
+def test_addresses_that_do_not_pass_are_named_with_their_owner():
+    facts = FilterFacts(unit="kmp-smsd-dispatch.service", allowed=HOME, denied=ANY)
+    (found,) = judge_filter(facts, {"platform fleet: keys.example": ["192.0.2.1"], "platform lab: here": ["127.0.0.1"]})
+    assert found.sentence == (
+        "kmp-smsd-dispatch.service may not talk to 192.0.2.1, which is platform fleet: keys.example"
+    )
+    assert "kmp-smsd hardening dispatch" in found.remedy

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kmp_smsd.cli.doctor import CHECKS
 from tests.systemd.site import CONFIG, DISPATCH, INTAKE, MDN, ROLES, Site
 
 PROBE = Path(__file__).with_name("probe.py")
@@ -213,7 +214,20 @@ def test_roles_that_may_talk_to_nobody_but_their_peers_do_their_work(site: Site)
     )
     assert sorted(site.box.show(INTAKE, "IPAddressDeny")[0].split()) == ["0.0.0.0/0", "::/0"]
     site.binds(1)
+    assert judged_filters(site) == ["ok", "ok"]
+    site.box.ok(
+        "sed -i /^IPAddressAllow=/d /etc/systemd/system/kmp-smsd-intake.service.d/10-peers.conf\n"
+        "systemctl daemon-reload"
+    )
+    assert judged_filters(site) == ["failure", "ok"]
     site.box.ok("rm -r /etc/systemd/system/kmp-smsd-*.service.d; systemctl daemon-reload")
+
+
+def judged_filters(site: Site) -> list[str]:
+    """What doctor makes of each unit's."""
+    skip = " ".join(f"--skip {check}" for check in CHECKS if check != "address-filter")
+    (line,) = site.box.run(f"kmp-smsd doctor {skip} --json").stdout.splitlines()
+    return [one["level"] for one in json.loads(line)["findings"]]
 
 
 def test_one_process_can_have_both_roles_and_ends_the_two(site: Site) -> None:
