@@ -24,6 +24,7 @@ _UNPRINTABLE = re.compile(r"[^ -~]+")
 _GAPS = re.compile(r"\.{3}(?:[^A-Za-z0-9]*\.{3})?")
 _PIECE = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]+")
 _PUNCTUATION: Final = frozenset(" !\"'()*+,-./:;<=>?@[]_{|}")
+_NO_JOINT: Final = frozenset("!*+;<>?{|}")  # of it, what joins two words without a space in encodings alone
 _PUNCTUATION_MAX: Final = 6  # in a row
 # Subscribers' numbers begin with a country code: the rest is for nobody but the platform and us.
 _LONG_NUMBER = re.compile(r"([0-9]{4})[0-9]{3,}")
@@ -63,12 +64,13 @@ def presentable(
 
 def weight(text: str) -> int:
     """What `text` takes of an allowance: two at least for each number, and for each character that is no plain word."""
-    return sum(_weight(piece) for piece in _PIECE.findall(text))
+    return sum(_weight(piece) for piece in _PIECE.findall(f" {text} "))
 
 
 def _weight(piece: str) -> int:
     if not piece.isalnum():
-        strange = sum(character not in _PUNCTUATION for character in piece)
+        free = _PUNCTUATION if " " in piece else _PUNCTUATION - _NO_JOINT
+        strange = sum(character not in free for character in piece)
         return 2 * (strange or len(piece) * (len(piece.replace(GAP, "")) > _PUNCTUATION_MAX))
     if piece.isdigit():
         return max(2, len(piece))
@@ -79,12 +81,12 @@ def _weight(piece: str) -> int:
 
 
 def _repeats(text: str, keys: Iterable[bytes]) -> bool:
-    """Whether letters, which are free in plain words, spell 4 octets of a key: itself, or in base 16, 32, 64 or 85."""
+    """Whether letters, which are free in plain words, spell 4 octets of a key: itself, or as RFC 4648 encodes it."""
     octets = text.encode("latin-1", "replace").lower()
     squeezed = _squeezed(octets)
     said = {
         size: {piece for whole in (octets, squeezed) for way in (whole, whole[::-1]) for piece in _cut(way, size)}
-        for size in (4, 5, 6, 7, 8)
+        for size in (4, 6, 7, 8)
     }
     return any(
         piece in said[size] for key in keys for way in (key, key[::-1]) for form, size in _forms(way)
@@ -101,10 +103,6 @@ def _forms(key: bytes) -> Iterator[tuple[bytes, int]]:
         yield _squeezed(base64.b64encode(bytes(shift) + key)[-(-shift * 8 // 6) :].lower()), 6
     for shift in range(5):
         yield base64.b32encode(bytes(shift) + key).rstrip(b"=")[-(-shift * 8 // 5) :].lower(), 7
-    # Each group of four octets is encoded by itself.
-    for begin in range(4):
-        yield base64.b85encode(key[begin:]).lower(), 5
-        yield base64.a85encode(key[begin:]).lower(), 5
 
 
 def _squeezed(octets: bytes) -> bytes:
