@@ -56,11 +56,12 @@ def write_waiting(connection: Any, facts: Facts, waiters: set[Waiter], decisions
     ended &= waiters
     if ended:  # first: what waits again after that may be older
         connection.executemany("DELETE FROM waiting WHERE subscriber = ? AND key_id = ?", list(ended))
+    standing = waiters - ended
     for (mdn, key_id), decision in last.items():
         if not waits(decision, facts):
             continue
         subscriber = facts.subscribers.get(mdn)
-        waited = subscriber is not None and (subscriber, key_id) in waiters - ended
+        waited = subscriber is not None and (subscriber, key_id) in standing
         if not waited and not _has_room(connection, key_id, registered=subscriber in facts.registrations):
             continue
         if subscriber is None:
