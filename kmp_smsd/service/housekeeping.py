@@ -23,8 +23,9 @@ STEP_EVERY_S = 30.0
 DAY_MS = 86_400_000
 REQUESTS_KEPT_MS = 30 * DAY_MS  # of the business system, which may ask again
 ANSWERS_KEPT_MS = DAY_MS  # to a gateway that did not wait for them
-STEPS_IN_A_ROW = 20  # of one kind, where very much is old: as after the first start with a shorter time
-PAUSE_S = 0.5  # between them
+REPLIES_KEPT_MS = DAY_MS  # after its end: as long as one counts for what an MDN, or a link, may cost in a day
+STEPS_IN_A_ROW = 100  # of one kind, where very much is old: as after the first start with a shorter time
+PAUSE_S = 0.1  # between them
 FOR_EVER = Storage(journal_days=0, tallies_days=0, ended_bindings_days=0)
 
 
@@ -99,11 +100,10 @@ class Housekeeping:
                 (self._store.waiting.expire, self._remember_ms),
                 (self._store.requests.expire, REQUESTS_KEPT_MS),
                 (self._store.submissions.expire, ANSWERS_KEPT_MS),
+                (self._store.replies.expire, REPLIES_KEPT_MS),
             ):
                 yield self._delete(_in_steps(expire), kept_ms)
-            if not self._watch.running:
-                return
-            yield self._in_thread(self._store.erasing.sweep, self._remember_ms)
+            yield self._delete(self._sweep, self._remember_ms)
             for old, may_stay_ms in (
                 (self._store.retention.journal, self._kept.journal_ms),
                 (self._store.retention.tallies, self._kept.tallies_ms),
@@ -124,6 +124,10 @@ class Housekeeping:
             if step.done:
                 return
             yield deferLater(self._reactor, PAUSE_S)
+
+    def _sweep(self, before: int) -> Step:
+        erasing = self._store.erasing
+        return Step(erasing.sweep(before), not erasing.sweeping)
 
     def _in_thread(self, step: Callable[[int], Any], kept_ms: int) -> Deferred[Any]:
         before = int(self._wall() * 1000) - kept_ms

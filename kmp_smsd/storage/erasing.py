@@ -59,6 +59,7 @@ class Erasing:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._swept = 0  # the number up to which the sweep has come
+        self.sweeping = False
         self._looked = 0  # likewise the look at those being erased
 
     def erase(self, mdn: str, now: int, *, at_once: bool = False) -> Erased:
@@ -94,34 +95,46 @@ class Erasing:
     def sweep(self, heard_before: int) -> int:
         """Blank numbers that nobody needs, last heard before that time (Unix milliseconds); how many.
 
-        One step of a walk over all subscribers, which begins again at its end. It writes only where it found some.
+        One step of a walk over all subscribers, which begins again at its end; one transaction at most, and only where
+        it found some. `sweeping` says whether it found more than that.
         """
         rows = self._database.rows(
             f"""SELECT s.number, {_NEEDLESS}
                 FROM (SELECT * FROM subscribers WHERE number > ? ORDER BY number LIMIT ?) s""",
             (heard_before, self._swept, SWEEP_ROWS),
         )
-        self._swept = rows[-1][0] if len(rows) == SWEEP_ROWS else 0
-        found = [number for number, needless in rows if needless]
-        return self._blank_still(found, _NEEDLESS, heard_before)
+        rest = [number for number, needless in reversed(rows) if needless]
+        blanked = self._blank_some(rest, _NEEDLESS, heard_before) if rest else 0
+        self.sweeping = bool(rest)
+        if rest:
+            self._swept = rest[-1] - 1
+        else:
+            self._swept = rows[-1][0] if len(rows) == SWEEP_ROWS else 0
+        return blanked
 
     def _blank_still(self, numbers: Sequence[int], condition: str, *parameters: int) -> int:
-        """Blank those of `numbers` of which `condition` is still true, in steps; how many. Writes only where it must.
+        """Blank those of `numbers` of which `condition` is still true, in steps; how many."""
+        blanked = 0
+        rest = list(reversed(numbers))
+        while rest:
+            blanked += self._blank_some(rest, condition, *parameters)
+        return blanked
+
+    def _blank_some(self, rest: list[int], condition: str, *parameters: int) -> int:
+        """Take from the end of `rest`, and blank where `condition` is still true, as many as a step may; how many.
 
         Since they were looked up, a message may have come, or a platform's keys may be wanted again.
         """
         blanked = 0
-        rest = list(reversed(numbers))
-        while rest:
-            with self._database.transaction() as connection:
-                began = connection.total_changes
-                while rest and connection.total_changes - began < BLANK_ROWS:
-                    number = rest.pop()
-                    if connection.execute(
-                        f"SELECT 1 FROM subscribers s WHERE s.number = ? AND {condition}", (number, *parameters)
-                    ).fetchone():
-                        _blank(connection, number)
-                        blanked += 1
+        with self._database.transaction() as connection:
+            began = connection.total_changes
+            while rest and connection.total_changes - began < BLANK_ROWS:
+                number = rest.pop()
+                if connection.execute(
+                    f"SELECT 1 FROM subscribers s WHERE s.number = ? AND {condition}", (number, *parameters)
+                ).fetchone():
+                    _blank(connection, number)
+                    blanked += 1
         return blanked
 
     def show(self, mdn: str) -> dict[str, Any] | None:

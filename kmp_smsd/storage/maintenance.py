@@ -24,6 +24,7 @@ from kmp_smsd.storage.migrations import MIGRATIONS
 from kmp_smsd.storage.outbox import Outbox
 from kmp_smsd.storage.replies import Replies
 
+RESTORE_STEP_ROWS = 10_000  # nobody waits for the copy
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "ncpfs"})
 
 
@@ -166,7 +167,7 @@ def restore(
                 connection.execute("PRAGMA journal_mode = WAL")
                 MIGRATIONS.apply(sqlite_utils.Database(connection, execute_plugins=False))
             with closing(Database(copy)) as database:
-                wanted_again = Outbox(database).want_again(now)
+                wanted_again = Outbox(database).want_again(now, step_rows=RESTORE_STEP_ROWS)
                 Replies(database).abandon(now)
                 database.scrubber.scrub()
             os.chmod(copy, SHARED_MODE)

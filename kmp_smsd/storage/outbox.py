@@ -233,26 +233,32 @@ class Outbox:
             want(connection, [Want(*row) for row in rows], now)
             return len(rows)
 
-    def want_again(self, now: int, *, platform: str | None = None) -> int:
+    def want_again(self, now: int, *, platform: str | None = None, step_rows: int | None = None) -> int:
         """Want every row (of `platform`) again at a new version: the platform, or our own store, was restored.
 
-        In steps, so that intake goes on. Rows that change meanwhile have a new version anyway. Returns how many.
+        In steps of STEP_ROWS wants, so that intake goes on, or of `step_rows` where nobody waits. Rows that change
+        meanwhile have a new version anyway. Returns how many.
         """
 
         def renew(_: Any, rows: list[Any]) -> list[Want]:
             return [Want(subscriber, app, key, at) for subscriber, app, at, key in rows if platform in (None, at)]
 
-        return sum(self.walk(renew, now, wants_per_row=2))
+        return sum(self.walk(renew, now, wants_per_row=2, step_rows=step_rows))
 
     def walk(
-        self, wants_of: Callable[[Any, list[Any]], list[Want]], now: int, *, wants_per_row: int = 1
+        self,
+        wants_of: Callable[[Any, list[Any]], list[Want]],
+        now: int,
+        *,
+        wants_per_row: int = 1,
+        step_rows: int | None = None,
     ) -> Iterator[int]:
         """Walk the whole outbox, one transaction a step; yields how much was wanted in each, after its commit.
 
         `wants_of` is given the transaction's connection and (subscriber, app, platform, key) rows, and returns at most
-        `wants_per_row` for each.
+        `wants_per_row` for each, of which `step_rows` (STEP_ROWS where it is None) make a step.
         """
-        step_rows = STEP_ROWS // wants_per_row
+        step_rows = (step_rows or STEP_ROWS) // wants_per_row
         after = (0, "", "")
         while True:
             with self._database.transaction() as connection:

@@ -10,7 +10,6 @@ from kmp_smsd.storage.database import STEP_ROWS, Database
 from kmp_smsd.storage.replying import DAY_MS, load_reply_to
 
 LOOKED_THROUGH = 1_000  # waiting replies of one link in one look
-KEPT_MS = DAY_MS  # after its end: as long as it counts for what an MDN, or a link, may cost in a day
 NO_ANSWER_MS = 3_600_000  # a reply that nobody has in hand any more
 TAKEN_MAX = 500  # replies in one transaction
 
@@ -106,14 +105,20 @@ class Replies:
         self._give_up(now, "state = 'sending'")
 
     def sweep(self, now: int) -> None:
-        """Give up what nobody has in hand any more, and delete what ended a day ago, some thousand rows a call."""
+        """Give up what nobody has in hand any more."""
         self._give_up(now, "state = 'sending' AND sent_at < ?", now - NO_ANSWER_MS)
-        if self._database.rows("SELECT EXISTS (SELECT 1 FROM replies WHERE ended_at < ?)", (now - KEPT_MS,))[0][0]:
-            with self._database.transaction() as connection:
+
+    def expire(self, before: int) -> int:
+        """Delete what ended before that time, in Unix milliseconds; how many, at most STEP_ROWS a call."""
+        if not self._database.rows("SELECT EXISTS (SELECT 1 FROM replies WHERE ended_at < ?)", (before,))[0][0]:
+            return 0
+        with self._database.transaction() as connection:
+            return int(
                 connection.execute(
                     "DELETE FROM replies WHERE id IN (SELECT id FROM replies WHERE ended_at < ? LIMIT ?)",
-                    (now - KEPT_MS, STEP_ROWS),
-                )
+                    (before, STEP_ROWS),
+                ).rowcount
+            )
 
     def abandon(self, now: int) -> None:
         """After a backup was restored: what it calls waiting may have been sent since."""

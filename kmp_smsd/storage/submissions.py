@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from typing import Any
 
 from kmp_smsd.domain.facts import Decision
@@ -43,6 +45,24 @@ def answer_faulty_submission(connection: Any, submission: int) -> None:
     )
 
 
+def _submit(connection: Any, request: SyncRequest, now: int) -> int:
+    proof = request.proof
+    (number,) = connection.execute(
+        """INSERT INTO submissions (subscriber, key_id, app, counter, tag, gateway, received_at)
+           VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id""",
+        (
+            hear(connection, request.mdn, now),
+            request.key_id,
+            request.app_id,
+            proof.counter if proof else None,
+            proof.tag if proof else None,
+            request.link,
+            request.received_at,
+        ),
+    ).fetchone()
+    return int(number)
+
+
 class Submissions:
     """The command's side."""
 
@@ -50,24 +70,15 @@ class Submissions:
         self._database = database
 
     def submit(self, requests: Sequence[SyncRequest], now: int) -> list[int]:
-        """Keep at most STEP_ROWS requests, in order, for intake to decide; their numbers."""
-        with self._database.transaction() as connection:
-            return [
-                connection.execute(
-                    """INSERT INTO submissions (subscriber, key_id, app, counter, tag, gateway, received_at)
-                       VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id""",
-                    (
-                        hear(connection, one.mdn, now),
-                        one.key_id,
-                        one.app_id,
-                        one.proof.counter if one.proof else None,
-                        one.proof.tag if one.proof else None,
-                        one.link,
-                        one.received_at,
-                    ),
-                ).fetchone()[0]
-                for one in requests
-            ]
+        """Keep requests, in order and in steps, for intake to decide; their numbers.
+
+        Where it fails, those of earlier steps are kept all the same: to hand them in again is harmless.
+        """
+        numbers: list[int] = []
+        for start in range(0, len(requests), STEP_ROWS):
+            with self._database.transaction() as connection:
+                numbers += [_submit(connection, one, now) for one in requests[start : start + STEP_ROWS]]
+        return numbers
 
     def answers(self, submissions: Sequence[int]) -> dict[int, Answer]:
         """What became of those that intake has decided."""
@@ -91,25 +102,24 @@ class Submissions:
         }
 
     def forget(self, submissions: Sequence[int]) -> None:
-        """Forget at most STEP_ROWS whose answer was told."""
-        with self._database.transaction() as connection:
-            connection.executemany(
-                "DELETE FROM submissions WHERE id = ? AND outcome IS NOT NULL", [(one,) for one in submissions]
-            )
+        """Forget, in steps, those whose answer was told."""
+        for start in range(0, len(submissions), STEP_ROWS):
+            with self._database.transaction() as connection:
+                connection.executemany(
+                    "DELETE FROM submissions WHERE id = ? AND outcome IS NOT NULL",
+                    [(one,) for one in submissions[start : start + STEP_ROWS]],
+                )
 
     def expire(self, before: int) -> int:
         """Forget decided ones received before that time, in Unix milliseconds: nobody asked for their answer.
 
-        How many, at most STEP_ROWS a call. They are numbered in the order in which they came.
+        How many, at most STEP_ROWS a call. They are numbered in the order in which they came. Those that nobody decides
+        stay, however many stand at the head.
         """
-        oldest = self._database.rows("SELECT received_at FROM submissions ORDER BY id LIMIT 1")
-        if not oldest or oldest[0][0] >= before:
-            return 0
-        with self._database.transaction() as connection:
-            return int(
-                connection.execute(
-                    """DELETE FROM submissions WHERE id IN (SELECT id FROM submissions ORDER BY id LIMIT ?)
-                         AND received_at < ? AND outcome IS NOT NULL""",
-                    (STEP_ROWS, before),
-                ).rowcount
-            )
+        oldest_first = "SELECT id, received_at, outcome FROM submissions ORDER BY id"
+        with self._database.faults(), closing(self._database.connection.execute(oldest_first)) as rows:
+            old = takewhile(lambda row: row[1] < before, rows)
+            found = list(islice((number for number, _, outcome in old if outcome is not None), STEP_ROWS))
+        if found:
+            self.forget(found)
+        return len(found)

@@ -5,6 +5,7 @@ import pytest
 from kmp_smsd.config.models import Storage
 from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.policy import SyncPolicy
+from kmp_smsd.service import housekeeping
 from kmp_smsd.service import intake as intake_module
 from kmp_smsd.service.housekeeping import DAY_MS, PAUSE_S, STEP_EVERY_S, STEPS_IN_A_ROW, Kept
 from kmp_smsd.service.intake import Intake
@@ -89,7 +90,7 @@ def test_request_of_a_business_system_is_remembered_for_thirty_days(at):
 
 
 def test_all_old_requests_are_forgotten_however_many_there_are(at):
-    count = 2 * STEP_ROWS + 1
+    count = (STEPS_IN_A_ROW - 1) * STEP_ROWS + 1
     with at.store._database.transaction() as connection:
         connection.executemany(
             "INSERT INTO requests VALUES (?, x'00', '{}', ?)",
@@ -97,17 +98,17 @@ def test_all_old_requests_are_forgotten_however_many_there_are(at):
         )
     left = []
     at.step(days=31)
-    for _ in range(3):
+    for _ in range(STEPS_IN_A_ROW):
         left.append(at.store._database.rows("SELECT count(*) FROM requests")[0][0])
         at.reactor.advance(PAUSE_S)
         at.pool.run()
-    assert left == [count - STEP_ROWS, 1, 0]
+    assert left == [*range(count - STEP_ROWS, 0, -STEP_ROWS), 0]
 
 
 def test_batches_pass_between_its_steps(at):
     at.reactor.advance(STEP_EVERY_S)
     at.intake.messages(SmscByHand(), (mo(),))
-    assert [job.__name__ for job in at.pool.waiting()].count("sweep") == 0
+    assert [job.__name__ for job in at.pool.waiting()].count("_sweep") == 0
     at.pool.run_one()
     at.pool.run_one()
     at.pool.run()
@@ -166,9 +167,10 @@ def test_batches_pass_between_steps_of_deleting_which_pause(at, monkeypatch):
 
 def test_so_much_is_old_that_other_things_are_done_in_between(at, monkeypatch):
     monkeypatch.setattr(retention, "RETENTION_ROWS", 1)
-    journal(at, STEPS_IN_A_ROW + 9)
+    monkeypatch.setattr(housekeeping, "STEPS_IN_A_ROW", 5)
+    journal(at, 5 + 9)
     at.step(days=31)
-    for _ in range(STEPS_IN_A_ROW + 3):
+    for _ in range(5 + 3):
         at.reactor.advance(PAUSE_S)
         at.pool.run()
     assert len(at.store.journal.listing(limit=100)) == 9

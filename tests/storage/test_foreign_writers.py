@@ -115,6 +115,8 @@ def blank(store: Store) -> None:
     ((rows,),) = store._database.rows("SELECT count(*) FROM subscribers")
     for _ in range(2 * rows // SWEEP_ROWS + 2):
         store.erasing.sweep(NOW + 1)
+        while store.erasing.sweeping:
+            store.erasing.sweep(NOW + 1)
 
 
 def standing(path: Path) -> set[str]:

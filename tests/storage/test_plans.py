@@ -140,6 +140,7 @@ def replying(store: Store) -> None:
     store.replies.exchange([], {"north": 10}, NOW + 4_000_000)
     store.replies.sent_in_a_day("north", NOW)
     store.replies.sweep(NOW + 100_000_000)
+    store.replies.expire(NOW + 100_000_000)
 
 
 def retention(store: Store) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kmp_smsd.domain.outcome import Outcome
-from kmp_smsd.storage import Store
+from kmp_smsd.storage import Store, erasing
 from kmp_smsd.storage.erasing import Unconfirmed
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.outbox import Outbid
@@ -188,6 +188,17 @@ def test_hold_keeps_its_number(store: Store) -> None:
     living(store)
     store.registrations.remove(B, ["meter"], NOW + 1)
     assert store.erasing.sweep(NOW + 2) == 1  # which closed the hold of B
+
+
+def test_sweep_blanks_a_step_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(erasing, "BLANK_ROWS", 4)
+    for number in range(10):
+        settle(store, sync(f"86139000001{number:02}", "k1"))
+    blanked = []
+    while not blanked or store.erasing.sweeping:
+        blanked.append(store.erasing.sweep(NOW + 1))
+    assert sum(blanked) == 10
+    assert max(blanked) <= 4
 
 
 @pytest.mark.usefixtures("small_steps")

@@ -554,6 +554,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def intake_sweeps_replies(self) -> None:
         self.store.replies.sweep(self.now)
+        self.store.replies.expire(self.now - DAY)
         for number in [number for number, one in self.leaving.items() if one[3] < self.now - HOUR]:
             del self.leaving[number]
 

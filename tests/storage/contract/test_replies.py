@@ -252,7 +252,7 @@ def test_expiry_and_budget_are_the_policy_s(open_store):
             assert [reply.expires_at for reply in taken] == ([then + 5_000] if number < 2 else [])
             for reply in taken:
                 tell(store, reply.number, ReplyState.SENT, now=then)
-        store.replies.sweep(at + DAY + 10)
+        store.replies.expire(at + 10)
 
 
 def test_replies_to_several_apps_count_together_and_unsent_ones_too(open_store):
@@ -334,9 +334,9 @@ def test_reply_that_nobody_has_in_hand_is_given_up_and_what_has_ended_is_forgott
     assert states(ready) == [(A, "sending")]
     ready.replies.sweep(NOW + HOUR + 1)
     assert states(ready) == [(A, "unknown")]
-    ready.replies.sweep(NOW + HOUR + 1 + DAY)
+    assert ready.replies.expire(NOW + HOUR + 1) == 0
     assert states(ready) == [(A, "unknown")]
-    ready.replies.sweep(NOW + HOUR + 2 + DAY)
+    assert ready.replies.expire(NOW + HOUR + 2) == 1
     assert states(ready) == []
 
 

@@ -11,6 +11,7 @@ from kmp_smsd.domain.payload import Proof
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 from kmp_smsd.domain.request import SyncRequest
 from kmp_smsd.storage import Store
+from kmp_smsd.storage.database import STEP_ROWS
 from kmp_smsd.storage.submissions import Answer, answer_faulty_submission
 from tests.storage.stock import HOUR, NOW, A, B, bound, import_keys, journalled, open_holds, register, settle, sync
 
@@ -175,6 +176,17 @@ def test_gateway_that_was_not_known_at_the_start_waits_for_its_policy(
     store = open_store(SyncPolicy(on_sim_change=OnConflict.MOVED, gateways={"strict": strict}))
     assert store.settle_again(NOW + 3) == [Outcome.REFUSED]
     assert bound(store) == {(A, "meter"): "k1"}
+
+
+def test_those_that_nobody_decides_keep_none_behind_them_from_being_forgotten(store: Store) -> None:
+    undecided = [sync(A, f"k{number}", link="unknown gateway") for number in range(STEP_ROWS + 1)]
+    store.submissions.submit(undecided, NOW)
+    decided = [sync(B, "k1", link="data") for _ in range(STEP_ROWS + 1)]
+    numbers = store.submissions.submit(decided, NOW)
+    while store.settle_again(NOW):
+        pass
+    assert [store.submissions.expire(NOW + 1) for _ in range(3)] == [STEP_ROWS, 1, 0]
+    assert store.submissions.answers(numbers) == {}
 
 
 def test_gateway_that_a_reload_makes_known_is_decided_by_its_policy(
