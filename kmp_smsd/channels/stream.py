@@ -21,6 +21,7 @@ DRAINED_READS = 8  # at a time; as much as SSH lets the far side send unread, so
 DRAIN_EVERY_S = 1.0  # how long the far side's standard error may wait for us
 EXIT_STATUS_WITHIN_S = 1.0  # it comes right after the end of the stream, or never
 LOGGED_LINES = 100  # of standard error, per connection: a peer may not fill our log
+LOOKS = 20_000  # of a line for a key, per connection: each takes a fifth of a millisecond of the processor
 
 
 class Stream:
@@ -41,7 +42,8 @@ class Stream:
         self._muttered = b""  # on standard error, its line not yet ended
         self._last_said = b""  # there
         self._allowance = ALLOWANCE  # for all lines of standard error: a key may come in one octet a line
-        self._logged = 0
+        self._logged = self._looks = 0
+        self._quiet = False  # of the log
         self._closed = False
         self._host_key = transport.get_remote_server_key().asbytes()
         self._channel = transport.open_session()
@@ -72,25 +74,28 @@ class Stream:
         deadline = time.monotonic() + within_s
         while True:
             remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise self.down(f"no answer for {within_s:g} s", keys)
-            self._channel.settimeout(min(DRAIN_EVERY_S, remaining))
+            # However late we are ourselves, what has come is read.
+            self._channel.settimeout(max(0.0, min(DRAIN_EVERY_S, remaining)))
             octets: bytes | None = None
             with suppress(TimeoutError):
                 octets = self._channel.recv(READ_OCTETS)
             self._drain(keys)
-            if octets is None:
-                continue
-            if not octets:
+            if octets == b"":
                 raise self._ended(keys)
-            lines = (self._partial + octets).split(b"\n")
-            for line in lines:
-                if len(line) >= self._max_line_octets:
-                    why = f"a line of more than {self._max_line_octets} octets: {excerpt(line, keys)}"
-                    raise self.down(why, keys)
-            self._partial = lines.pop()
-            if lines:
+            if octets and (lines := self._lines(octets, keys)):
                 return lines
+            if remaining <= 0:
+                raise self.down(f"no answer for {within_s:g} s", keys)
+
+    def _lines(self, octets: bytes, keys: Collection[bytes]) -> list[bytes]:
+        """The lines that `octets` end; what stands behind them is kept for the next ones."""
+        lines = (self._partial + octets).split(b"\n")
+        for line in lines:
+            if len(line) >= self._max_line_octets:
+                why = f"a line of more than {self._max_line_octets} octets: {excerpt(line, keys)}"
+                raise self.down(why, keys)
+        self._partial = lines.pop()
+        return lines
 
     def close(self) -> None:
         """Close the connection; a thread that waits in `send` or `receive` gets ChannelDown."""
@@ -129,13 +134,17 @@ class Stream:
                 self._log(line, keys)
 
     def _log(self, line: bytes, keys: Collection[bytes]) -> None:
+        if self._quiet:  # nothing more of it is looked at: hiding keys costs time
+            return
         self._logged += 1
-        if self._logged <= LOGGED_LINES:  # else nothing of it is looked at: hiding keys costs time
+        self._looks += len(keys)
+        if self._logged <= LOGGED_LINES and self._looks <= LOOKS:
             said = self._presentable(line, keys)
             self._allowance = max(0, self._allowance - weight(said))
             told = {"event": "platform_says", "platform": self._name, "said": said}
             log.info("platform %s says: %s", self._name, said, extra=told)
-        elif self._logged == LOGGED_LINES + 1:
+        else:
+            self._quiet = True
             log.warning(
                 "platform %s says much: its standard error is no longer logged",
                 self._name,

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from kmp_smsd.channels import stream as stream_module
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.protocol import ChannelDown
-from kmp_smsd.channels.stream import Stream
+from kmp_smsd.channels.stream import LOOKS, Stream
 
 
 class Talker:
@@ -53,3 +54,56 @@ def test_peer_that_talks_without_an_end_and_answers_nothing_is_hung_up_on() -> N
     with pytest.raises(ChannelDown, match=r"no answer for 0.05 s \(it said: and another thing\)"):
         stream.receive(0.05)
     assert talker.closed
+
+
+class Late(Talker):
+    """Answers, and says so much meanwhile that we have not read the answer when its time is over."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+        self._answers = [TimeoutError(), b"an answer\n"]
+
+    def recv(self, _octets: int) -> bytes:
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def recv_stderr_ready(self) -> bool:
+        return self._clock.seconds == 0.0
+
+    def recv_stderr(self, _octets: int) -> bytes:
+        self._clock.seconds = 60.0  # so long it took us to look at this
+        return b"and another thing\n"
+
+
+class Clock:
+    seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+def test_answer_that_has_come_is_read_however_late_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(stream_module, "time", clock)
+    late: Any = Late(clock)
+    stream = Stream("metering", Host(name="far.example", port=22), late, "kmp-receive", 65_536)
+    assert stream.receive(30.0) == [b"an answer"]
+
+
+def test_line_is_looked_at_for_so_many_keys_only(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    talker: Any = Talker()
+    stream = Stream("metering", Host(name="far.example", port=22), talker, "kmp-receive", 65_536)
+    keys = [number.to_bytes(16, "big") for number in range(1_000, 2_000)]
+    with pytest.raises(ChannelDown):
+        stream.receive(0.05, keys)
+    said = [record.getMessage() for record in caplog.records]
+    assert said.count("platform metering says: and another thing") <= LOOKS / len(keys)
+    talkative = Stream("metering", Host(name="far.example", port=22), talker, "kmp-receive", 65_536)
+    for _ in range(3 * LOOKS // len(keys)):
+        talkative._drain(keys)
+    said = [record.getMessage() for record in caplog.records]
+    assert said.count("platform metering says much: its standard error is no longer logged") == 1
