@@ -218,7 +218,6 @@ class LinkConnection(StreamProtocol):
     def _hand_over(self, messages: tuple[Message, ...]) -> None:
         traffic = self._link.traffic
         traffic.messages += len(messages)
-        traffic.messages_with_tail += sum(1 for message in messages if message.tail)
         traffic.last_message_at = traffic.last_received_at
         if not self.finishing:
             try:

@@ -85,8 +85,7 @@ class Workers:
         self._stopping = True
 
     async def finish(self) -> None:
-        """End what is under way: each worker after its present answers, or within 10 seconds by force."""
-        self.begin_none()
+        """End what is under way, after `begin_none`: each worker after its present answers, or by force in 10 s."""
         running: list[Deferred[Any]] = list(self._leaving.values())
         for worker in self._workers.values():
             worker.deliverer.stop()

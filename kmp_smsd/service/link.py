@@ -94,7 +94,6 @@ class SmscLink(Service):
         self._answers: Counter[int] = Counter()
         self._told_no_replies = False
         self._waiters: list[Deferred[None]] = []  # one for each call of drain
-        self.traffic = Traffic()
         self._state = LinkState(name=name, word=LinkWord.STOPPED, since=wall())
 
     @property
@@ -102,6 +101,11 @@ class SmscLink(Service):
         """A snapshot for `status`."""
         rtt_s = None if self._connection is None else self._connection.enquire_rtt_s
         return replace(self._state, enquire_rtt_s=rtt_s, traffic=replace(self.traffic))
+
+    @property
+    def traffic(self) -> Traffic:
+        """What is counted in place."""
+        return self._state.traffic
 
     @property
     def password(self) -> str:
@@ -126,8 +130,8 @@ class SmscLink(Service):
             binds=old.binds,
             bind_failures=old.bind_failures,
             reconnects=old.reconnects,
+            traffic=replace(before.traffic, last_received_at=None, last_sent_at=None),
         )
-        self.traffic = replace(before.traffic, last_received_at=None, last_sent_at=None)
 
     @property
     def can_submit(self) -> bool:

@@ -37,7 +37,6 @@ class Traffic:
     last_sent_at: float | None = None
     last_message_at: float | None = None
     messages: int = 0
-    messages_with_tail: int = 0  # octets at their end were no TLV
     bad_pdus: int = 0
 
 

@@ -1,7 +1,7 @@
 """Whether the database is whole, and whether what it says is true of all its rows. Reads in steps, and writes nothing.
 
 While a step reads, the write-ahead log cannot begin anew: it grows by what others write meanwhile. Intake does not wait
-for it. The longest step is SQLite's own check of the largest table; all other steps end after some thousand rows.
+for it. The longest step is SQLite's own check of the largest table; all other steps end after a thousand rows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from kmp_smsd.storage.database import STEP_ROWS, Database
+from kmp_smsd.storage.database import READ_ROWS, Database
 from kmp_smsd.storage.errors import StoreBusy, StoreError
 from kmp_smsd.storage.locks import ImportLock
 
@@ -182,7 +182,7 @@ class Checking:
                 f"""SELECT {place}, {invariant.broken} FROM (
                       SELECT * FROM {invariant.table} WHERE ({place}) > ({", ".join("?" * len(after))})
                       ORDER BY {place} LIMIT ?) r""",
-                (*after, STEP_ROWS),
+                (*after, READ_ROWS),
             )
             rows += len(step)
             for *where, broken in step:
@@ -190,7 +190,7 @@ class Checking:
                     count += 1
                     if len(faults) < FAULTS_MAX:
                         faults.append(_named(invariant, where))
-            if len(step) < STEP_ROWS:
+            if len(step) < READ_ROWS:
                 return Checked(invariant.name, invariant.says, rows, tuple(faults), count)
             after = list(step[-1][:-1])
 

@@ -1,4 +1,4 @@
-"""Figures for people and monitoring. None of them costs more the more is due."""
+"""Figures for people and monitoring. None of them costs more the more is due, unless all of it is to be counted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
-from kmp_smsd.storage.database import STEP_ROWS, Database
+from kmp_smsd.storage.database import READ_ROWS, Database
 from kmp_smsd.storage.migrations import MIGRATIONS
 from kmp_smsd.storage.outbox import DUE
 
@@ -55,7 +55,7 @@ class Figures:
                 f"""SELECT try_at, subscriber, app, wanted_at FROM outbox
                     WHERE platform = ? AND {DUE} AND (try_at, subscriber, app) > (?, ?, ?)
                     ORDER BY try_at, subscriber, app LIMIT ?""",
-                (platform, *after, min(STEP_ROWS, at_most + 1 - count)),
+                (platform, *after, min(READ_ROWS, at_most + 1 - count)),
             )
             if not rows:
                 return DueFigures(count, False, oldest)
@@ -73,7 +73,7 @@ class Figures:
                 """SELECT subscriber, app, platform FROM outbox
                    WHERE wanted_version = rejected_version AND (subscriber, app, platform) > (?, ?, ?)
                    ORDER BY subscriber, app, platform LIMIT ?""",
-                (*after, min(STEP_ROWS, at_most - rejected.total())),
+                (*after, min(READ_ROWS, at_most - rejected.total())),
             )
             if not rows:
                 break

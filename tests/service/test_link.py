@@ -208,12 +208,12 @@ def test_pdu_that_begins_while_we_do_not_read_has_its_whole_time_when_we_do():
     assert smsc.transport.disconnecting
 
 
-def test_octets_behind_a_message_that_are_no_parameter_are_counted(smsc):
+def test_message_with_octets_behind_it_that_are_no_parameter_is_a_message(smsc):
     smsc.bind()
     smsc.protocol.dataReceived(
         with_header(CommandId.DELIVER_SM, 5, MO + b"\0") + with_header(CommandId.DELIVER_SM, 6, MO)
     )  # fmt: skip
-    assert (smsc.link.state.traffic.messages, smsc.link.state.traffic.messages_with_tail) == (2, 1)
+    assert (smsc.link.state.traffic.messages, smsc.link.state.traffic.bad_pdus) == (2, 0)
 
 
 def test_peer_that_does_not_take_our_last_octets_is_cut_off(smsc):

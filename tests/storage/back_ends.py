@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
 
 from kmp_smsd.domain.policy import SyncPolicy
-from kmp_smsd.storage import Store, database, erasing, journal, maintenance, open_store, outbox, requests
+from kmp_smsd.storage import (
+    Store,
+    checking,
+    erasing,
+    figures,
+    imports,
+    journal,
+    maintenance,
+    open_store,
+    outbox,
+    replies,
+    requests,
+    submissions,
+    subscribers,
+    waiting,
+)
 from kmp_smsd.storage.backup import backup
 
 
@@ -36,15 +51,20 @@ class Sqlite:
     @staticmethod
     @contextmanager
     def small_steps() -> Iterator[None]:
-        """What is done in steps of thousands of rows is done in steps of two."""
-        with (
-            mock.patch.object(database, "STEP_ROWS", 2),
-            mock.patch.object(outbox, "STEP_ROWS", 4),  # two, where each may lead to two wants
-            mock.patch.object(erasing, "SWEEP_ROWS", 2),
-            mock.patch.object(journal, "JOURNAL_STEP", 2),
-            mock.patch.object(requests, "STEP_ROWS", 2),
-            mock.patch.object(requests, "BATCH_ROWS", 2),
-        ):
+        """What is done in steps of hundreds of rows, or thousands, is done in steps of two."""
+        with ExitStack() as small:
+            for module in (imports, replies, requests, submissions, subscribers, waiting):
+                small.enter_context(mock.patch.object(module, "STEP_ROWS", 2))
+            small.enter_context(mock.patch.object(outbox, "STEP_ROWS", 4))  # two, where each may lead to two wants
+            for module, name in (
+                (checking, "READ_ROWS"),
+                (figures, "READ_ROWS"),
+                (erasing, "SWEEP_ROWS"),
+                (erasing, "BLANK_ROWS"),
+                (journal, "JOURNAL_STEP"),
+                (requests, "BATCH_ROWS"),
+            ):
+                small.enter_context(mock.patch.object(module, name, 2))
             yield
 
 

@@ -72,7 +72,7 @@ def test_database_that_went_through_everything_is_true(path: Path) -> None:
 def test_every_row_is_looked_at_in_steps(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_store(path) as store:
         whole = list(store.checking.check())
-        monkeypatch.setattr(checking, "STEP_ROWS", 2)
+        monkeypatch.setattr(checking, "READ_ROWS", 2)
         assert list(store.checking.check()) == whole
         assert len(whole) == store.checking.steps()
         ((bindings,),) = store._database.rows("SELECT count(*) FROM bindings")

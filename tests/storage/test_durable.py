@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
+from queue import Queue
 
 import pytest
 
@@ -12,20 +12,26 @@ from kmp_smsd.storage.durable import synced_meanwhile
 def test_what_is_written_is_on_the_disk_before_all_of_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    synced = threading.Event()
+    sizes: Queue[int] = Queue()
     fdatasync = os.fdatasync
 
     def told(descriptor: int) -> None:
+        size = os.fstat(descriptor).st_size
         fdatasync(descriptor)
-        synced.set()
+        sizes.put(size)
+
+    def until_synced(size: int) -> None:
+        while sizes.get(timeout=10) != size:
+            pass
 
     monkeypatch.setattr(os, "fdatasync", told)
     file = tmp_path / "large"
-    with open(file, "wb") as written, synced_meanwhile(file):
-        written.write(b"half")
-        assert synced.wait(10)
-        synced.clear()
-    assert synced.is_set()  # what came after the last time, too
+    with open(file, "wb", buffering=0) as written:
+        with synced_meanwhile(file):
+            written.write(b"half")
+            until_synced(4)
+            written.write(b" and half")
+        until_synced(13)
 
 
 def test_a_disk_that_fails_meanwhile_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

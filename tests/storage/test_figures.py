@@ -35,7 +35,7 @@ def test_an_empty_store_has_a_size_and_nothing_else(store):
 
 @pytest.mark.parametrize("step_rows", [1, 2, 5, 100])
 def test_due_rows_are_counted_whatever_the_steps(store, monkeypatch, step_rows):
-    monkeypatch.setattr(figures, "STEP_ROWS", step_rows)
+    monkeypatch.setattr(figures, "READ_ROWS", step_rows)
     fill(store, 5)
     fill(store, 3, "fleet", first=10)
     fill(store, 2, first=20, rejected=True)
@@ -54,7 +54,7 @@ def test_counting_ends_where_it_would_take_too_long(store):
 
 
 def test_rows_of_one_time_are_each_counted_once(store, monkeypatch):
-    monkeypatch.setattr(figures, "STEP_ROWS", 2)
+    monkeypatch.setattr(figures, "READ_ROWS", 2)
     fill(store, 5)
     with store._database.transaction() as connection:
         connection.execute("UPDATE outbox SET try_at = 1")

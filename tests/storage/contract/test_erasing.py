@@ -207,10 +207,10 @@ def test_sweep_comes_round_to_every_number(store: Store) -> None:
     for mdn in mdns[::2]:
         register(store, mdn, "meter")
     settle(store, *[sync(mdn, "k1") for mdn in mdns[1::2]])
-    assert sum(store.erasing.sweep(NOW + 1) for _ in range(6)) == 5
+    assert sum(store.erasing.sweep(NOW + 1) for _ in range(12)) == 5
     assert [store.erasing.show(mdn) is not None for mdn in mdns] == [True, False] * 5
     settle(store, sync(mdns[1], "k1"), now=NOW + HOUR)
-    assert sum(store.erasing.sweep(NOW + 2 * HOUR) for _ in range(7)) == 1
+    assert sum(store.erasing.sweep(NOW + 2 * HOUR) for _ in range(12)) == 1
 
 
 @pytest.mark.usefixtures("small_steps")
