@@ -83,6 +83,11 @@ def delivery(row: Row) -> str:
     return "rejected" if wanted == row["rejected_version"] else "waiting"
 
 
+def due(row: Row) -> str:
+    """How much is due at a platform, with a plus where more was not counted."""
+    return f"{row['due']:,}{'+' if row['due_more'] else ''}"
+
+
 def platform(row: Row) -> str:
     """The platform's name; deliveries whose app is in no platform's file wait without one."""
     return "-" if row["platform"] is None else row["platform"] or "(none yet)"

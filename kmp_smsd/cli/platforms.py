@@ -16,7 +16,7 @@ from kmp_smsd.cli import completing
 from kmp_smsd.cli.arguments import SECONDS, dry_run_option, json_option, yes_option
 from kmp_smsd.cli.carefully import confirm
 from kmp_smsd.cli.failures import CONFIGURATION, NO_PERMISSION, UNAVAILABLE, Failed
-from kmp_smsd.cli.output import Columns, Row, count, listing, platform
+from kmp_smsd.cli.output import Columns, Row, count, due, listing, platform
 from kmp_smsd.cli.settings import Settings, now_ms
 from kmp_smsd.domain.shown import shown
 
@@ -40,7 +40,7 @@ COLUMNS: Columns = {
     "platform": platform,
     "state": _state,
     "apps": "apps",
-    "due": lambda row: f"{row['due']:,}{'+' if row['due_more'] else ''}",
+    "due": due,
     "oldest": "oldest_due_at",
     "rejected": "rejected",
     "last success": "last_success_at",

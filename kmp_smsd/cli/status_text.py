@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from kmp_smsd.cli.output import due
 from kmp_smsd.domain.shown import printable
 
 Snapshot = Mapping[str, Any]
@@ -100,7 +101,7 @@ def _platform(row: Snapshot, now: int) -> dict[str, str]:
     return {
         "platform": row["name"],
         "state": _state(row, now),
-        "due": f"{row['due']:,}{'+' if row['due_more'] else ''}",
+        "due": due(row),
         "oldest": ago(row["oldest_due_at"], now),
         "rejected": f"{row['rejected']:,}",
         "confirmed": f"{row['confirmed']:,}",

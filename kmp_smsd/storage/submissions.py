@@ -14,6 +14,7 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.storage.database import STEP_ROWS, Database
 from kmp_smsd.storage.subscribers import hear
+from kmp_smsd.storage.waiting import said
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +47,10 @@ def answer_faulty_submission(connection: Any, submission: int) -> None:
 
 
 def _submit(connection: Any, request: SyncRequest, now: int) -> int:
-    proof = request.proof
     (number,) = connection.execute(
         """INSERT INTO submissions (subscriber, key_id, app, counter, tag, gateway, received_at)
            VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id""",
-        (
-            hear(connection, request.mdn, now),
-            request.key_id,
-            request.app_id,
-            proof.counter if proof else None,
-            proof.tag if proof else None,
-            request.link,
-            request.received_at,
-        ),
+        (hear(connection, request.mdn, now), *said(request)),
     ).fetchone()
     return int(number)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kmp_smsd.domain.facts import Decision, Facts
-from kmp_smsd.domain.request import Unfit
+from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.domain.waiting import again_at, waits
 from kmp_smsd.storage.database import STEP_ROWS, Database
 from kmp_smsd.storage.replying import dump_reply_to
@@ -33,6 +33,13 @@ def read_waiters(database: Database, subscribers: Iterable[int]) -> set[Waiter]:
             (json.dumps(list(subscribers)),),
         )
     }
+
+
+def said(request: SyncRequest) -> tuple[Any, ...]:
+    """What a request that is kept said: key ID, app, counter and tag of its proof, link, and when it was received."""
+    proof = request.proof
+    counter, tag = (proof.counter, proof.tag) if proof else (None, None)
+    return request.key_id, request.app_id, counter, tag, request.link, request.received_at
 
 
 def write_waiting(connection: Any, facts: Facts, waiters: set[Waiter], decisions: Sequence[Decision | Unfit]) -> None:
@@ -73,7 +80,6 @@ def write_waiting(connection: Any, facts: Facts, waiters: set[Waiter], decisions
 
 def _keep(connection: Any, subscriber: int, decision: Decision, again: int | None) -> None:
     request = decision.request
-    proof = request.proof
     connection.execute(
         """INSERT INTO waiting (subscriber, key_id, app, counter, tag, link, received_at, outcome, again_at, reply_to)
            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -83,12 +89,7 @@ def _keep(connection: Any, subscriber: int, decision: Decision, again: int | Non
            WHERE excluded.received_at >= received_at""",
         (
             subscriber,
-            request.key_id,
-            request.app_id,
-            proof.counter if proof else None,
-            proof.tag if proof else None,
-            request.link,
-            request.received_at,
+            *said(request),
             decision.outcome.value,
             again,
             dump_reply_to(request.reply_to),
