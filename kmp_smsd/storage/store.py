@@ -99,6 +99,8 @@ class Store:
         Where there was something, or `waiting.recalling` says so, there may be more.
         """
         self.waiting.recall()
+        if self.waiting.recalling:  # first all is marked: what waits for one key is decided in the order of receipt
+            return []
         return self._settling.settle_again(now)
 
     def set_policy(self, policy: SyncPolicy) -> None:

@@ -246,6 +246,21 @@ def test_what_is_marked_is_decided_in_the_order_of_receipt(store: Store) -> None
     assert [row["mdn"] for row in store.journal.listing(limit=2)] == [B, A]
 
 
+@pytest.mark.usefixtures("small_steps")
+def test_all_that_waits_for_a_key_is_decided_in_the_order_of_receipt_however_long_looking_for_it_takes(
+    open_store: Any,
+) -> None:
+    store = open_store(SyncPolicy(on_sim_change=OnConflict.MOVED))
+    for late, mdn in enumerate([A, *(f"86139000002{number:02}" for number in range(5)), B]):
+        register(store, mdn, "meter")
+        settle(store, sync(mdn, "k1", received_at=NOW - late))
+    import_keys(store, "k1")
+    while not (outcomes := store.settle_again(LATER)):
+        assert store.waiting.recalling
+    assert outcomes == [Outcome.BOUND] + [Outcome.MOVED] * 6
+    assert bound(store) == {(A, "meter"): "k1"}  # the last, although the first that was found
+
+
 def test_waiting_is_forgotten_when_it_has_waited_for_long(store: Store) -> None:
     import_keys(store, "k1")
     settle(store, sync(A, "k1"), sync(B, "k1", received_at=NOW + 10))
