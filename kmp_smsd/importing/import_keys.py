@@ -97,6 +97,8 @@ def import_keys(
                 keys += len(step)
                 if faults.count == conflicts:
                     conflicts += staging.stage(step, faults)
+            if not faults and lines.changed():
+                faults.add(1, "the file changed while it was read; import it again")
         except BaseException:  # an interrupt too: nothing of it may stay
             with suppress(Exception):  # the first error is what people must see; the next import removes the rest
                 staging.discard()

@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
+from io import BufferedReader, FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -29,8 +30,9 @@ class Lines:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise ValueError(f"{path}: this is not a regular file; save what it gives to a file first")
-        self._file = open(descriptor, "rb", buffering=_CHUNK)  # noqa: SIM115  closed by __exit__
+        self._file = BufferedReader(FileIO(descriptor), _CHUNK)
         self._progress = progress
+        self._opened = _version(descriptor)
         self._total = os.fstat(descriptor).st_size * passes
         self._done = 0
 
@@ -66,8 +68,25 @@ class Lines:
         if self._progress:
             self._progress(self._done, self._total)
 
+    def changed(self) -> bool:
+        """Whether somebody wrote the file since it was opened, all of which has been read since.
+
+        Then a line may be half of what was there and half of what is, and `digest` that of neither.
+        """
+        raw = self._file.raw  # what is buffered is what was read
+        if _version(raw.fileno()) != self._opened:
+            return True
+        raw.seek(0)
+        return hashlib.file_digest(raw, "sha256").hexdigest() != self.digest  # a time of change is coarse
+
     def _tell(self, told: int) -> int:
         if self._progress is None or self._done - told < _PROGRESS_EVERY:
             return told
         self._progress(self._done, self._total)
         return self._done
+
+
+def _version(descriptor: int) -> tuple[int, int]:
+    """The size of a file, and when it was written last in nanoseconds."""
+    found = os.fstat(descriptor)
+    return found.st_size, found.st_mtime_ns

@@ -182,6 +182,32 @@ def test_same_large_file_again_names_the_first_conflicts_and_counts_all(run, sto
     assert not store.staged
 
 
+@pytest.mark.parametrize("change", ["overwritten", "truncated at a line's end", "appended to"])
+@pytest.mark.parametrize("rows", [10, 20_000])  # all of it is buffered when it changes, or the least
+def test_file_that_changes_while_it_is_read_is_refused_whole(run, store, tmp_path, monkeypatch, change, rows):
+    content = "key_id,key\n" + "".join(f"k{n:05},{KEY.hex()}\n" for n in range(rows))
+    path, stage = tmp_path / "keys.csv", store.stage
+
+    def meanwhile(import_id, staged):
+        monkeypatch.setattr(store, "stage", stage)
+        with path.open("r+b") as file:
+            if change == "overwritten":
+                file.write(content.replace(KEY.hex(), KEY[::-1].hex()).encode())
+            elif change == "appended to":
+                file.seek(0, 2)
+                file.write(f"one-more,{KEY.hex()}\n".encode())
+            else:
+                file.truncate(len(content) - len(f"k00000,{KEY.hex()}\n"))
+        return stage(import_id, staged)
+
+    monkeypatch.setattr(store, "stage", meanwhile)
+    report = run(content)
+    assert [fault.sentence for fault in report.faults] == ["the file changed while it was read; import it again"]
+    assert report.import_id is None
+    assert not store.live
+    assert not store.staged
+
+
 def test_dry_run_tells_conflicts_and_leaves_nothing_behind(run, store):
     report = run(GOOD, dry_run=True)
     assert (report.keys, report.import_id, report.fault_count) == (2, None, 0)
