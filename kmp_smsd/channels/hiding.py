@@ -41,6 +41,7 @@ _WORD = re.compile(
 _PROSE = re.compile(r"""["'(\[</]*[A-Za-z]+(?:[-/._:]{1,2}[A-Za-z]+)*[]"')>,.:;!?]*""")
 # Letters that may be octets in hex, as in 0xab, and those among them that people write.
 _HEX = re.compile(r"[Xx]?[A-Fa-f]+[0-9]*")
+_STANDARD: Final = bytes.maketrans(b"-_", b"+/")  # the alphabet of base64 for that of base64url
 _ENGLISH: Final = frozenset({"a", "add", "added", "bad", "be", "db"})
 
 
@@ -60,6 +61,20 @@ def presentable(
         chunks = [chunk if _PROSE.fullmatch(chunk) and not weight(chunk) else GAP for chunk in chunks]
     # Hidden before it is cut: a cut could leave half a key that is no longer known as one.
     return _GAPS.sub(GAP, _UNPRINTABLE.sub(GAP, " ".join(chunks)))[:characters]
+
+
+def quotes(shown: str, keys: Iterable[bytes]) -> bool:
+    """Whether 4 octets in a row of one of `keys` stand in `shown` as they are, or in base64 with its case kept.
+
+    That is how a receiver got them, or stores them: all that is looked for in very many keys, 4 us for each. Where
+    there are few, `presentable` looks for more.
+    """
+    octets = shown.encode("latin-1", "replace")
+    raw, encoded = set(_cut(octets, _TELLING_OCTETS)), set(_cut(octets.translate(_STANDARD), 6))
+    return any(
+        not raw.isdisjoint(_cut(key, _TELLING_OCTETS)) or not encoded.isdisjoint(_cut(base64.b64encode(key), 6))
+        for key in keys
+    )
 
 
 def weight(text: str) -> int:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import paramiko
 
@@ -14,14 +14,17 @@ from kmp_smsd import __version__
 from kmp_smsd.channels import wire
 from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.connecting import Credentials, check_host_key, load_identity, log_in, negotiated
+from kmp_smsd.channels.hiding import REPEATS_A_KEY, quotes
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.options import SshOptions
-from kmp_smsd.channels.protocol import Bind, ChannelDown, Delivery, Rejected, Result
+from kmp_smsd.channels.protocol import Bind, ChannelDown, Delivery, Rejected, Result, TryLater
 from kmp_smsd.channels.stream import Stream
 
 log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]  # Unix seconds
+
+HARMLESS_MAX = 64
 
 
 class SshChannel:
@@ -35,6 +38,7 @@ class SshChannel:
         self._window = min(options.window, peer.window)
         self._clock = clock
         self._last_id = 0
+        self._harmless: set[str] = set()  # reasons that quote no key of those sent lately
 
     def deliver(self, deliveries: Iterable[Delivery]) -> Iterator[Result]:
         """Send `deliveries`, at most a window of them ahead of the answers, and yield the results as they come.
@@ -43,6 +47,7 @@ class SshChannel:
         that stops before the end closes the channel, since answers would be left in it.
         """
         keys: deque[bytes] = deque(maxlen=2 * self._window)  # sent lately: not to be seen in an error
+        self._harmless.clear()
         waiting = iter(deliveries)
         unanswered: dict[int, Delivery] = {}
         lines: deque[bytes] = deque()
@@ -94,7 +99,17 @@ class SshChannel:
         delivery = unanswered.pop(answer.id, None)
         if delivery is None:
             raise self._stream.down("answered an id that was never asked or has its answer", keys)
-        return wire.judge(answer, delivery, self._clock())
+        return self._hiding_neighbours(wire.judge(answer, delivery, self._clock()), keys)
+
+    def _hiding_neighbours(self, result: Result, keys: Collection[bytes]) -> Result:
+        """`result` without a reason that quotes the key of another delivery: a group may fail together."""
+        if isinstance(result, TryLater | Rejected) and result.reason not in self._harmless:
+            if quotes(result.reason, keys):
+                return replace(result, reason=REPEATS_A_KEY)
+            if len(self._harmless) >= HARMLESS_MAX:
+                self._harmless.clear()
+            self._harmless.add(result.reason)  # what is said of all of a window is looked at once
+        return result
 
 
 def open_channel(options: SshOptions, credentials: Credentials, name: str, cancel: Cancel, clock: Clock) -> SshChannel:

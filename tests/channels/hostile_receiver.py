@@ -109,6 +109,11 @@ match behaviour:
                 say({"id": asked["id"], "status": "retry", "reason": f"bad key {quoted}"})
                 hang()
         sys.exit(1)
+    case "quote-neighbours":
+        asked = [hear() for _ in range(int(sys.argv[2]))]
+        quoted = [base64.b64encode(base64.urlsafe_b64decode(one["key"] + "==")).decode() for one in asked]
+        say(*[{"id": one["id"], "status": "rejected", "reason": f"cannot store {quoted[-1]}"} for one in asked])
+        hang()
     case "twice":
         asked = hear()
         say(*[{"id": asked["id"], "status": "retry", "reason": "busy"}] * 2)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import io
@@ -18,7 +19,7 @@ import paramiko
 import pytest
 
 from kmp_smsd.channels.cancel import Cancel
-from kmp_smsd.channels.hiding import REPEATS_A_KEY
+from kmp_smsd.channels.hiding import REPEATS_A_KEY, presentable
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.host_keys import fetch_host_keys
 from kmp_smsd.channels.options import SshOptions
@@ -245,6 +246,20 @@ def test_key_that_a_receiver_quotes_is_in_no_error_and_no_log(
     said = "".join(re.findall(r"says: (.*)", caplog.text))
     assert not is_legible(KEY, SPELLINGS[spelling](KEY), said)
     assert not is_legible(KEY, SPELLINGS[spelling](KEY), told)
+
+
+def test_key_of_another_delivery_that_a_reason_quotes_is_hidden(platform: Platform) -> None:
+    """Its base64 is two words and a sign, which are free where nobody knows the key."""
+    key = base64.b64decode("ODZIvwxFwaf+PtkJuwkTOA==")
+    assert presentable(f"cannot store {base64.b64encode(key).decode()}").endswith("PtkJuwkTOA==")
+    platform.misbehave("quote-neighbours", "3")
+    binds = [
+        secret_bind(),
+        dataclasses.replace(secret_bind(), app_id="other"),
+        dataclasses.replace(secret_bind(), app_id="third", key=key),
+    ]
+    results = list(platform.open().deliver(binds))
+    assert [result.reason for result in results if isinstance(result, Rejected)] == [REPEATS_A_KEY] * 3
 
 
 def test_octet_of_a_key_in_each_line_is_hidden_from_the_fourth_on(
