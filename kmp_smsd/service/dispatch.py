@@ -22,6 +22,7 @@ from kmp_smsd.service.watching import watch
 from kmp_smsd.storage import Store, StoreUnavailable
 
 WATCH_EVERY_S = 0.1
+SET_BACK_S = 60.0  # by so much at once nobody's clock is corrected but by hand, or after a start
 MOVES_A_LOOK = 10  # steps in which deliveries follow their apps; then it is seen whether something else is due
 
 
@@ -57,6 +58,7 @@ class Dispatcher(Service):
         self._routed = False  # each app is routed and all of its deliveries have followed
         self._to_hasten: Collection[str] = set(deliverers)  # platforms: what waited for a later try is to be due
         self._moving: Iterator[int] | None = None  # the steps in which they do
+        self._ahead_s = wall() - monotonic()  # of the wall clock
         self._faults = Repeats()
 
     def startService(self) -> None:
@@ -148,6 +150,7 @@ class Dispatcher(Service):
 
     def _due(self) -> tuple[dict[str, int | None], dict[str, int]]:
         """In the watching thread: when each platform's next delivery comes due, and whom a person hurries."""
+        self._look_at_clock()
         routing = not self._routed
         if routing:
             self._route()
@@ -162,6 +165,17 @@ class Dispatcher(Service):
             for name in (self.workers.names() if changed else self.workers.awaited(now))
         }
         return due, self._store.routes.hurried() if changed else {}
+
+    def _look_at_clock(self) -> None:
+        """In the watching thread: where the wall clock was set back, what waits for its later time does so no more."""
+        before_s, self._ahead_s = self._ahead_s, self._wall() - self._monotonic()
+        if self._ahead_s < before_s - SET_BACK_S:
+            self.log.warn(
+                "the clock was set back by {seconds} s: whatever waits is tried now",
+                event="clock_set_back",
+                seconds=round(before_s - self._ahead_s),
+            )
+            self._reroute(self._routes, self.workers.names())
 
     def _not_looked(self, failure: Failure) -> None:
         self._data_version = None

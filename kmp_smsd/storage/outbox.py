@@ -176,9 +176,12 @@ class Outbox:
         return retried
 
     def hasten(self, platforms: Iterable[str], now: int) -> Iterator[int]:
-        """Make due at once, step by step, what failed at `platforms` and waits; yields the rows of each step."""
+        """Make due at once, step by step, what waits at `platforms`; yields the rows of each step.
+
+        It failed, or was wanted by a clock that has been set back.
+        """
         for platform in platforms:
-            yield from self._retry_waiting("platform = ? AND attempts > 0", [platform], now)
+            yield from self._retry_waiting("platform = ?", [platform], now)
 
     def _hurry(self, now: int, platform: str | None, mdn: str | None) -> None:
         """Wish that dispatch does not wait before it tries these platforms again."""

@@ -590,6 +590,34 @@ def test_routes_are_set_though_the_store_fails_at_first(tmp_path, monkeypatch):
     at.mine.close()
 
 
+# A clock that is set back
+
+
+def test_what_a_clock_that_was_ahead_wanted_is_tried_when_it_is_set_back(start, events):
+    at = start()
+    at.set_clock(20 * 3600)
+    at.look()
+    at.make_due(1)
+    at.make_due(2, after_ms=3_600_000)  # put off
+    at.set_clock(0)
+    at.look(3)
+    assert sorted(at.begun()) == ["p1", "p2"]
+    assert [event["seconds"] for event in events if event.get("event") == "clock_set_back"] == [20 * 3600]
+
+
+def test_what_a_clock_that_was_ahead_wanted_is_tried_after_a_start(tmp_path, monkeypatch):
+    at = At(tmp_path / "kmp.db", monkeypatch, {"p1": DelivererByHand("p1")})
+    at.set_clock(20 * 3600)
+    at.store.routes.set({"app-1": "p1"})
+    at.make_due(1)
+    at.set_clock(0)
+    at.start()
+    at.look(3)
+    assert at.begun() == ["p1"]
+    at.store.close()
+    at.mine.close()
+
+
 # Platforms that are gone
 
 
