@@ -64,6 +64,7 @@ def write_waiting(connection: Any, facts: Facts, waiters: set[Waiter], decisions
     if ended:  # first: what waits again after that may be older
         connection.executemany("DELETE FROM waiting WHERE subscriber = ? AND key_id = ?", list(ended))
     standing = waiters - ended
+    grown: set[int] = set()
     for (mdn, key_id), decision in last.items():
         if not waits(decision, facts):
             continue
@@ -75,7 +76,9 @@ def write_waiting(connection: Any, facts: Facts, waiters: set[Waiter], decisions
             subscriber = facts.subscribers[mdn] = hear(connection, mdn, facts.now)
         _keep(connection, subscriber, decision, again_at(decision, facts))
         if not waited:
-            _keep_newest(connection, subscriber)
+            grown.add(subscriber)
+    for subscriber in grown:  # last: what is pushed out now may have come again in this batch
+        _keep_newest(connection, subscriber)
 
 
 def _keep(connection: Any, subscriber: int, decision: Decision, again: int | None) -> None:

@@ -191,6 +191,17 @@ def test_forger_of_senders_and_key_ids_fills_nothing(store: Store) -> None:
     ]
 
 
+def test_what_a_batch_pushes_out_and_brings_again_takes_no_room_of_its_own(store: Store) -> None:
+    register(store, A, "meter")
+    for number in range(KEPT_PER_MDN):
+        settle(store, sync(A, f"k{number}", received_at=NOW + number))
+    again = sync(A, "k0", received_at=NOW + 1_001)
+    settle(store, sync(A, "new", received_at=NOW + 1_000), again, now=NOW + 1_001)
+    waits = {key for _, key in waiting(store)}
+    assert len(waits) == KEPT_PER_MDN
+    assert {"k0", "new"} <= waits
+
+
 def test_who_waits_first_for_a_key_is_pushed_out_by_nobody(store: Store) -> None:
     import_keys(store, "k1")
     forged = [f"86139{number:08}" for number in range(100, 200)]
