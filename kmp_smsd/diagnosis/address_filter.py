@@ -41,6 +41,9 @@ def judge_filter(facts: FilterFacts, peers: Mapping[str, Sequence[str]]) -> list
 def _passes(facts: FilterFacts, address: str) -> bool:
     """As systemd.resource-control(5) says: what is allowed passes, of the rest what is not denied."""
     one = ipaddress.ip_address(address)
-    return any(one in ipaddress.ip_network(allowed) for allowed in facts.allowed) or not any(
-        one in ipaddress.ip_network(denied) for denied in facts.denied
-    )
+    return _is_in(one, facts.allowed) or not _is_in(one, facts.denied)
+
+
+def _is_in(address: ipaddress.IPv4Address | ipaddress.IPv6Address, networks: Sequence[str]) -> bool:
+    """Whether one of `networks` has it; an admin may have written 192.0.2.7/24."""
+    return any(address in ipaddress.ip_network(network, strict=False) for network in networks)
