@@ -89,6 +89,18 @@ def test_request_of_a_business_system_is_remembered_for_thirty_days(at):
     assert at.store._database.rows("SELECT id FROM requests") == []
 
 
+def test_replies_that_ended_a_day_ago_are_forgotten(at):
+    ended = [(int(NOW_S * 1000) + hour * 3_600_000,) for hour in (0, 2)]
+    with at.store._database.transaction() as connection:
+        connection.executemany(
+            """INSERT INTO replies (subscriber, app, key, link, wanted_at, expires_at, state, ended_at)
+               VALUES (1, 'meter', 1, 'north', 0, 0, 'sent', ?)""",
+            ended,
+        )
+    at.step(days=1)
+    assert at.store._database.rows("SELECT ended_at FROM replies") == ended[1:]
+
+
 def test_10000_old_requests_are_forgotten_before_its_next_turn(at):
     with at.store._database.transaction() as connection:
         connection.executemany(

@@ -178,6 +178,13 @@ def test_gateway_that_was_not_known_at_the_start_waits_for_its_policy(
     assert bound(store) == {(A, "meter"): "k1"}
 
 
+def test_submissions_are_kept_in_steps(store: Store) -> None:
+    asked = [sync(A, "k1", link="data") for _ in range(2 * STEP_ROWS + 1)]
+    numbers = store.submissions.submit(asked, NOW)
+    assert len(numbers) == len(store.submissions.undecided(numbers)) == len(asked)
+    assert numbers == sorted(numbers)
+
+
 def test_those_that_nobody_decides_keep_none_behind_them_from_being_forgotten(store: Store) -> None:
     undecided = [sync(A, f"k{number}", link="unknown gateway") for number in range(STEP_ROWS + 1)]
     store.submissions.submit(undecided, NOW)
