@@ -65,17 +65,17 @@ class _ReaderGone(Exception):
 class Program(click.Group):
     """Every mistake is one sentence on standard error and an exit code of sysexits; no traceback without --debug."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click asks so
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  click asks so
         if cmd_name not in COMMANDS:
             return None
         module, name, _ = COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(f"kmp_smsd.cli.{module}"), name)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  click's
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
 
@@ -120,7 +120,7 @@ class Program(click.Group):
             _forget_if_broken(sys.stdout)
             _complain(error.format_message())
             code = error.exit_code
-        except Exception as error:
+        except Exception as error:  # a bug, too, is one sentence and exit code 70
             if isinstance(error, OSError):
                 _forget_if_broken(sys.stdout)
             known = explain(error)
@@ -223,4 +223,4 @@ def _open_closed_streams() -> None:
     """Lead standard streams that are closed (``>&-``) nowhere; else the next file that is opened takes their place."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  open to the end

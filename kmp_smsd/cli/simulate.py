@@ -128,6 +128,7 @@ def _told(read: SyncRequest | Unfit, trial: Trial | None, link: Link) -> dict[st
     from kmp_smsd.smpp.constants import CommandStatus, name_of
 
     decision = trial.decision if trial else None
+    # Without a decision what was read is Unfit, which mypy cannot see.
     outcome, why = (decision.outcome, decision.why) if decision else (read.outcome, read.why)  # type: ignore[union-attr]
     status = link.never_status if outcome in NEVER_AGAIN else CommandStatus.ESME_ROK
     binds = outcome in (Outcome.BOUND, Outcome.MOVED)

@@ -227,7 +227,7 @@ class Deliverer:
             except Unsendable as error:
                 unsendable.append(Postpone(row, self._now() + UNSENDABLE_RETRY_MS, str(error)))
                 continue
-            except Exception:
+            except Exception:  # a bug: put off this row alone
                 self._suspects = {place: row}
                 raise
             self._suspects[place], self._made_at[place] = row, self._monotonic()

@@ -109,7 +109,7 @@ class Reloader:
                     reloaded = await self._reload()
                 finally:
                     notify.ready()
-            except BaseException:
+            except BaseException:  # an interrupt too: who asked would wait for ever
                 asked.errback()
                 return
             asked.callback(reloaded)
@@ -128,7 +128,7 @@ class Reloader:
             prepared = [role.prepare(now) for role in self._roles]
         except Refused:
             raise
-        except Exception as error:
+        except Exception as error:  # whatever it is, the old configuration runs on and it is told
             refused = _refused(error)
             self._last = self._wall(), str(refused)
             self._refused_for, self._faulty = error, isinstance(error, ConfigFaults)

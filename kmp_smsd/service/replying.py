@@ -138,7 +138,7 @@ class Replier:
             replies = self._store.replies.exchange(results, room, now)
         except StoreUnavailable:
             raise
-        except Exception:
+        except Exception:  # one result's own fault: it takes no neighbour with it
             if not results:
                 raise
             self._write_singly(results, now)
@@ -182,7 +182,7 @@ class Replier:
                 self._store.replies.exchange(results[:1], {}, now)
             except StoreUnavailable:
                 raise
-            except Exception:
+            except Exception:  # its own fault
                 self.log.failure(
                     "what became of reply {number} cannot be written",
                     event="reply_result_unwritten",
