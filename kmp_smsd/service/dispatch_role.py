@@ -12,7 +12,7 @@ from kmp_smsd.config.platform import Platform
 from kmp_smsd.service.counting import Counting
 from kmp_smsd.service.delivering import Deliverer
 from kmp_smsd.service.dispatch import Dispatcher
-from kmp_smsd.service.dispatch_workers import Served
+from kmp_smsd.service.dispatch_worker import Served
 from kmp_smsd.service.erasing import Eraser
 from kmp_smsd.service.log_levels import LogLevels
 from kmp_smsd.service.rates import Rates

@@ -21,7 +21,7 @@ SUBSYSTEMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "dispatch": (
             "kmp_smsd.service.dispatch",
             "kmp_smsd.service.dispatch_role",
-            "kmp_smsd.service.dispatch_workers",
+            "kmp_smsd.service.dispatch_worker",
             "kmp_smsd.service.delivering",
             "kmp_smsd.service.erasing",
             "kmp_smsd.service.counting",

@@ -11,7 +11,8 @@ from kmp_smsd.service import dispatch as dispatch_module
 from kmp_smsd.service import dispatch_workers as workers_module
 from kmp_smsd.service.delivering import Counts, Deliverer, Ended, Patience
 from kmp_smsd.service.dispatch import WATCH_EVERY_S, Dispatcher
-from kmp_smsd.service.dispatch_workers import FAILING_MAX, IDLE_CLOSE_S, OPEN_MAX, STOP_WITHIN_S
+from kmp_smsd.service.dispatch_worker import STOP_WITHIN_S
+from kmp_smsd.service.dispatch_workers import FAILING_MAX, IDLE_CLOSE_S, OPEN_MAX
 from kmp_smsd.service.preparing import Preparer
 from kmp_smsd.storage import StoreUnavailable, open_store
 from kmp_smsd.storage.maintenance import migrate
