@@ -761,6 +761,18 @@ async def nothing():
     pass
 
 
+def test_what_goes_on_after_a_drain_begins_nothing_once_all_is_ending(start):
+    at = start()
+    at.dispatcher.workers.drain()
+    ended = []
+    finished(at.dispatcher.finish(), at.watcher).addCallback(ended.append)
+    at.dispatcher.workers.go_on()
+    at.dispatcher.workers.assign({"p1": 1}, {})
+    assert at.begun() == []
+    finished(nothing(), at.pool, at.watcher)
+    assert ended == [None]
+
+
 def test_workers_that_do_not_end_are_aborted_after_ten_seconds(start):
     at = start(due=(1,))
     finished(at.dispatcher.finish(), at.watcher)
