@@ -65,7 +65,7 @@ class PoolByHand:
         on_result, call, args = wanted
         try:
             result = call(*args)
-        except Exception:
+        except Exception:  # whatever it was, as a thread pool does
             on_result(False, Failure())
         else:
             on_result(True, result)

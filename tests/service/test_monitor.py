@@ -33,7 +33,7 @@ MDN = "8613912345678"
 class Stage:
     """A monitor on a reactor by hand."""
 
-    def __init__(self, listening: Any = LoopbackPort("127.0.0.1", 9775)) -> None:  # noqa: B008
+    def __init__(self, listening: Any = LoopbackPort("127.0.0.1", 9775)) -> None:  # noqa: B008  # never changed
         self.reactor = ReactorByHand()
         self.snapshot: Any = intake()
         self.not_alive: Sequence[str] = ()

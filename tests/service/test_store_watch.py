@@ -52,7 +52,7 @@ class At:
             ended, call, args = self.jobs.pop(0)
             try:
                 result = call(*args)
-            except Exception:
+            except Exception:  # whatever it was, as a thread pool does
                 ended.errback()
             else:
                 ended.callback(result)

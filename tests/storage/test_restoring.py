@@ -241,7 +241,7 @@ def test_two_backups_to_one_file_at_once_are_one_whole_backup_and_one_refusal(
     def run() -> None:
         try:
             ended.append(backup(path, target))
-        except Exception as error:
+        except Exception as error:  # a thread of its own: what it was is compared below
             ended.append(f"{type(error).__name__}: {error}")
 
     monkeypatch.setattr(os, "link", link_together)
