@@ -171,7 +171,7 @@ def restore(
                 Replies(database).abandon(now)
                 database.scrubber.scrub()
             os.chmod(copy, SHARED_MODE)
-            previous = _set_aside(path, now) if path.exists() else None
+            previous = _set_aside(path, now)
             sync(copy)
             try:
                 os.replace(copy, path)
@@ -219,12 +219,16 @@ def _master_key(connection: Any) -> str | None:
     return None if found is None else found[0]
 
 
-def _set_aside(path: Path, now: int) -> Path:
+def _set_aside(path: Path, now: int) -> Path | None:
     """Keep the present database under another name, its log folded in: a foreign log beside a database destroys it.
 
     Exclusive locking proves that nobody reads it either (a backup, a shell); closing it then removes log and index.
+    None where there is no database: whoever removed or moved it may have left its log.
     """
     previous = _beside(path, time.strftime("before-restore-%Y%m%dT%H%M%SZ", time.gmtime(now / 1000)))
+    if not path.exists():
+        _move_log(path, previous)
+        return None
     try:
         with closing(
             sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=0)
@@ -236,11 +240,15 @@ def _set_aside(path: Path, now: int) -> Path:
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError:  # damaged: that is why it is replaced
-        for suffix in ("-wal", "-shm"):
-            with suppress(FileNotFoundError):
-                os.replace(path.with_name(path.name + suffix), previous.with_name(previous.name + suffix))
+        _move_log(path, previous)
     os.link(path, previous)
     return previous
+
+
+def _move_log(path: Path, previous: Path) -> None:
+    for suffix in ("-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            os.replace(path.with_name(path.name + suffix), previous.with_name(previous.name + suffix))
 
 
 def _beside(path: Path, what: str) -> Path:

@@ -20,6 +20,7 @@ from kmp_smsd.storage import StoreBusy, StoreUnavailable, StoreUnusable, mainten
 from kmp_smsd.storage.backup import backup
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.maintenance import migrate, restore
+from kmp_smsd.storage.subscribers import Registration
 from tests.storage.stock import (
     DIGEST,
     FINGERPRINT,
@@ -125,6 +126,18 @@ def test_database_that_was_lost_is_restored(path: Path, saved: Path) -> None:
     assert restore(path, saved, NOW).previous is None
     with open_store(path) as store:
         assert bound(store) == {(A, "meter"): "k1"}
+
+
+def test_log_that_a_lost_database_left_is_not_taken_for_that_of_the_backup(path: Path, saved: Path) -> None:
+    with open_store(path) as store:  # so SQLite cannot remove the log: as somebody removes the file under a role
+        store.registrations.add([Registration(f"86139{number:08}", "meter") for number in range(2_000)], NOW)
+        path.unlink()
+    assert path.with_name("kmp.db-wal").stat().st_size > 0
+    assert restore(path, saved, NOW).previous is None
+    with open_store(path) as store:
+        assert bound(store) == {(A, "meter"): "k1"}
+        assert [one.faults for one in store.checking.check() if one.count] == []
+    assert len(list(path.parent.glob("kmp.db.before-restore-*-wal"))) == 1
 
 
 @pytest.mark.parametrize("damage", ["noise", "half", "empty"])
