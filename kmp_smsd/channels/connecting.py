@@ -56,15 +56,19 @@ class NoSuchHostKey(ChannelDown):
 
 
 def _connect(host: Host, deadline: float, cancel: Cancel) -> socket.socket:
-    """A TCP connection to the first address of `host` that takes one. Looking up its name cannot be cancelled."""
+    """A TCP connection to the first address of `host` that takes one. Looking up its name cannot be cancelled.
+
+    Each address gets its share of the time that is left: one that never answers leaves some to those behind it.
+    """
     fault = OSError("no time is left")
-    for family, kind, protocol, _, address in socket.getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM):
+    addresses = socket.getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM)
+    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
         remaining = deadline - time.monotonic()
         if remaining <= 0 or cancel.requested:
             break
         connection = socket.socket(family, kind, protocol)
         try:
-            connection.settimeout(remaining)
+            connection.settimeout(remaining / (len(addresses) - tried))
             with cancel.ends(connection):
                 connection.connect(address)
         except OSError as error:

@@ -170,10 +170,9 @@ class Outbox:
             condition += " AND subscriber = (SELECT number FROM subscribers WHERE mdn = ?)"
             parameters.append(mdn)
         self._hurry(now, platform, mdn)
-        retried = sum(self._retry_waiting(condition, parameters, now))
-        while step := self._retry_rejected(condition, parameters, now):
-            retried += step
-        return retried
+        return sum(self._retry_waiting(condition, parameters, now)) + sum(
+            self._retry_rejected(condition, parameters, now)
+        )
 
     def hasten(self, platforms: Iterable[str], now: int) -> Iterator[int]:
         """Make due at once, step by step, what waits at `platforms`; yields the rows of each step.
@@ -226,15 +225,24 @@ class Outbox:
                 return
             after = rows[-1]
 
-    def _retry_rejected(self, condition: str, parameters: Sequence[Any], now: int) -> int:
-        with self._database.transaction() as connection:
-            rows = connection.execute(
-                f"""SELECT subscriber, app, key, platform FROM outbox
-                    WHERE {condition} AND wanted_version = rejected_version LIMIT ?""",
-                (*parameters, STEP_ROWS // 2),  # each may want another row again above it
-            ).fetchall()
-            want(connection, [Want(*row) for row in rows], now)
-            return len(rows)
+    def _retry_rejected(self, condition: str, parameters: Sequence[Any], now: int) -> Iterator[int]:
+        """Want again what was rejected, as `_retry_waiting` walks: what is rejected again meanwhile stays rejected."""
+        after = (0, "", "")
+        while True:
+            with self._database.transaction() as connection:
+                rows = connection.execute(
+                    f"""SELECT subscriber, app, platform, key FROM outbox INDEXED BY outbox_rejected
+                        WHERE {condition} AND wanted_version = rejected_version
+                          AND (subscriber, app, platform) > (?, ?, ?)
+                        ORDER BY subscriber, app, platform LIMIT ?""",
+                    (*parameters, *after, STEP_ROWS // 2),  # each may want another row again above it
+                ).fetchall()
+                want(connection, [Want(subscriber, app, key, platform) for subscriber, app, platform, key in rows], now)
+            if rows:
+                yield len(rows)
+            if len(rows) < STEP_ROWS // 2:
+                return
+            after = rows[-1][:3]
 
     def want_again(self, now: int, *, platform: str | None = None, step_rows: int | None = None) -> int:
         """Want every row (of `platform`) again at a new version: the platform, or our own store, was restored.
@@ -279,7 +287,7 @@ class Outbox:
 
     def again(self, platform: str, since: int, now: int) -> None:
         """Want again what `platform` rejected at `since` (Unix milliseconds) or later and what is still rejected."""
-        while self._retry_rejected("platform = ? AND try_at >= ?", (platform, since), now):
+        for _ in self._retry_rejected("platform = ? AND try_at >= ?", (platform, since), now):
             pass
 
     def count(self, platform: str) -> int:

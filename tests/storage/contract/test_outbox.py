@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from kmp_smsd.storage import Store
 from kmp_smsd.storage import outbox as outbox_module
 from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, has_come
 from kmp_smsd.storage.wanting import want
+from tests.storage.conftest import OpenStore
 from tests.storage.stock import (
     HOUR,
     MOVING,
@@ -304,6 +308,25 @@ def test_what_its_platform_puts_off_again_meanwhile_is_hastened_once(
         hastened += rows
         put_off(store)
     assert hastened == 5
+
+
+def test_what_its_platform_rejects_again_meanwhile_is_wanted_again_once(
+    store: Store, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "STEP_ROWS", 4)
+    fill(store, 5)
+    reject_all(store)
+    dispatch, transaction, steps = open_store(), store._database.transaction, itertools.count(1)
+
+    @contextmanager
+    def rejected_after() -> Iterator[Any]:
+        with transaction() as connection:
+            yield connection
+        assert next(steps) < 10
+        reject_all(dispatch, now=NOW + 1)
+
+    monkeypatch.setattr(store._database, "transaction", rejected_after)
+    assert store.outbox.retry(NOW + 1) == 5
 
 
 def test_each_rejected_row_may_want_two_in_a_step(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
