@@ -31,6 +31,7 @@ REPORT_EVERY_S = 10.0
 ONE_BY_ONE_AFTER = 3  # failures in a row; then it shows whether one delivery brings the platform down
 PAUSE_AFTER = 20  # rejections in a row
 PAUSED_TRY_MS = 600_000
+TURN_S = 60.0  # so long a platform keeps its thread and connection where others wait for one
 STORE_RETRY_MAX_MS = 30_000  # our own store wakes soon after its fault is mended; a platform may be far away
 
 
@@ -65,6 +66,7 @@ class Counts:
 
     confirmed: int = 0
     rejections: int = 0
+    postponed: int = 0  # answered with a later time, or a higher version
     failures: int = 0
     pushes: int = 0  # that were answered, whatever with
     push_s: float = 0.0  # all of their seconds, from the making of each to its answer
@@ -120,7 +122,7 @@ class Deliverer:
         return None if self._reported is None else self._state
 
     def run(self) -> Ended:
-        """Deliver until nothing is due, the platform fails, or `stop` is called."""
+        """Deliver until nothing is due, the platform fails, its turn is over, or `stop` is called."""
         self._suspects = {}
         try:
             if self._store is None:
@@ -183,7 +185,8 @@ class Deliverer:
             self._store = None
 
     def _deliver_all(self, store: Store) -> Ended:
-        while not self._stopping.is_set():
+        until = self._monotonic() + TURN_S
+        while not self._stopping.is_set() and self._monotonic() < until:
             one_by_one = self._state.paused or self._failures >= ONE_BY_ONE_AFTER
             rows = store.outbox.due(self.platform, self._now(), 1 if one_by_one else BATCH_ROWS)
             if not rows:
@@ -274,13 +277,16 @@ class Deliverer:
         # A pause is stored before the last rejections of its run: were we killed in between, they would come again.
         self._report(store)
         store.outbox.settle(self.platform, settlements, self._now())
-        if any(isinstance(one, Confirm) for one in settlements):
-            if self._failures:
-                self.log.info("platform {platform}: delivering again", event="platform_up", platform=self.platform)
-            self._failures = 0
+        if self._failures:
+            self.log.info("platform {platform}: delivering again", event="platform_up", platform=self.platform)
+        self._failures = 0
 
     def _judge(self, store: Store, row: OutboxRow, result: Result) -> Settlement:
         now = self._now()
+        if self._state.last_error is not None and not self._state.paused:  # it is up, whatever it answers
+            self._state = replace(self._state, last_error=None, last_error_at=None, next_try_at=None)
+        if isinstance(result, TryLater):
+            self.counts.postponed += 1
         match result:
             case Confirmed():
                 self._confirmed(store, now)
@@ -350,10 +356,11 @@ class Deliverer:
 
     def _failed(self, reason: str) -> Ended:
         now, wait_ms = self._now(), self._patience.wait_ms(self._failures)
+        if self._stopping.is_set():  # we ended it ourselves
+            return Ended(reason, wait_ms)
         self._failures += 1
-        if not self._stopping.is_set():
-            self.counts.failures += 1
-        if self._store is not None and self._reported is not None and not self._stopping.is_set():
+        self.counts.failures += 1
+        if self._store is not None and self._reported is not None:
             self._state = replace(self._state, last_error=reason, last_error_at=now, next_try_at=now + wait_ms)
             with suppress(StoreError):  # nothing is lost without it
                 self._report(self._store)

@@ -376,6 +376,70 @@ def test_back_off_of_a_platform_grows_is_capped_and_ends_with_a_confirmation(at)
     assert at.run().wait_ms == 5000
 
 
+@pytest.mark.parametrize("kind", [TryLater, Rejected])
+def test_platform_that_is_back_is_up_whatever_it_answers(at, events, kind):
+    make_due(at.store, *range(1, 9))
+    at.unreachable = ChannelDown("no route to host")
+    for _ in range(4):
+        at.run(after_ms=HOUR_MS)
+    at.unreachable = None
+    at.answer = lambda delivery: kind(delivery, "maintenance")
+    at.run(after_ms=HOUR_MS)
+    assert [len(batch) for batch in at.batches] == [1, 7]  # the first one by itself, as after any outage
+    assert not at.deliverer.failing
+    assert at.deliverer.state.last_error is None
+    at.run(after_ms=HOUR_MS)
+    assert at.platform()["last_error"] is None
+    assert [event["event"] for event in events].count("platform_up") == 1
+
+
+def test_what_a_platform_puts_off_is_counted(at):
+    make_due(at.store, 1, 2, 3)
+    at.answer = answering(
+        n1=lambda delivery: TryLater(delivery, "busy"),
+        n2=lambda delivery: (
+            TryLater(delivery, "stale", held_version=NOW + 1) if delivery.version == NOW else Confirmed(delivery)
+        ),
+    )
+    at.run()
+    counts = at.deliverer.counts
+    assert (counts.confirmed, counts.postponed, counts.rejections, counts.failures, counts.pushes) == (2, 2, 0, 0, 4)
+
+
+def test_stop_while_it_connects_is_no_failure_of_the_platform(at, events):
+    make_due(at.store, 1)
+
+    def cancelled(_cancel):
+        at.deliverer.stop()
+        raise ChannelDown("connecting was cancelled")
+
+    open_channel, at.deliverer._open_channel = at.deliverer._open_channel, cancelled
+    at.run()
+    assert not at.deliverer.failing
+    at.deliverer.again()
+    at.deliverer._open_channel = open_channel
+    at.run()
+    assert at.confirmed(1)
+    assert at.deliverer.counts.failures == 0
+    assert events == []
+
+
+def test_a_turn_ends_although_more_is_due(at):
+    """Where more platforms have work than there are connections, they take turns."""
+    make_due(at.store, *range(1, 9))
+
+    def slow(delivery):
+        at.elapsed_s += 25.0
+        return Confirmed(delivery)
+
+    at.answer, at.room = slow, 1
+    assert at.run() == Ended(None)
+    assert [len(batch) for batch in at.batches] == [1, 1, 1]
+    assert at.deliverer.is_open
+    at.run()
+    assert at.confirmed(*range(1, 7))
+
+
 def test_failed_try_is_shown_to_people(at):
     make_due(at.store, 1)
     at.unreachable = ChannelDown("connection refused")
