@@ -416,6 +416,16 @@ def test_at_most_sixty_four_connections_are_open(start, events):
     assert alarms(events) == []
 
 
+def test_platforms_with_standing_work_take_turns(start):
+    at = start(OPEN_MAX + 2, due=range(1, OPEN_MAX + 3))
+    for name in ("p1", "p2", "p3", "p4"):  # each has more to do, as long due as what the others have
+        at.reactor.advance(0.01)
+        at.end(name)
+        at.look()
+        at.pool.run_one(at.by_name[name].close_channel)
+    assert at.begun()[-4:] == ["p65", "p66", "p1", "p2"]
+
+
 def test_open_connection_that_gets_work_displaces_nobody(start):
     at = start(OPEN_MAX, due=range(1, OPEN_MAX + 1))
     for number in (1, 2):
@@ -905,7 +915,7 @@ def test_drained_dispatcher_stands_still_and_goes_on(start):
     assert at.begun() == []
     at.dispatcher.workers.go_on()
     at.look()
-    assert at.begun() == ["p1", "p2"]
+    assert at.begun() == ["p2", "p1"]
 
 
 def test_paused_platform_rests_on_after_a_drain(start):
