@@ -216,8 +216,13 @@ PLATFORMS = (
     Figure(
         _COUNTER,
         "push_attempts_total",
-        "Deliveries tried, by result: confirmed, rejected or failed.",
-        lambda row: {"confirmed": row["confirmed"], "rejected": row["rejections"], "failed": row["failures"]},
+        "Answers by result: confirmed, rejected or postponed; failed: tries that broke off, of any number of deliveries.",
+        lambda row: {
+            "confirmed": row["confirmed"],
+            "rejected": row["rejections"],
+            "postponed": row["postponed"],
+            "failed": row["failures"],
+        },
         "result",
     ),
     Figure(

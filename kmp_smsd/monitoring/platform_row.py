@@ -29,6 +29,7 @@ PLATFORM_COLUMNS = (
     Column("Confirmed", lambda platform, _: text(count(platform["confirmed"]), rates(platform)), room="half"),
     Column("Rejected now", lambda platform, _: alarming(platform["rejected"])),
     Column("Rejections", lambda platform, _: count(platform["rejections"])),
+    Column("Put off", lambda platform, _: count(platform["postponed"])),
     Column("Failures", lambda platform, _: count(platform["failures"])),
     Column("Last success", lambda platform, now: ago(platform["last_success_at"], now)),
     Column("Mean push", _push),

@@ -109,6 +109,7 @@ class DispatchRole(RoleService):
             rejected=self.counting.rejected.get(served.name, 0),
             confirmed=counts.confirmed,
             rejections=counts.rejections,
+            postponed=counts.postponed,
             failures=counts.failures,
             rates=self._rates_of(served, now).per_s(counts.confirmed, now),
             push_s={"count": counts.pushes, "sum": round(counts.push_s, 6)},

@@ -99,6 +99,7 @@ class PlatformStatus:
     rejected: int
     confirmed: int
     rejections: int
+    postponed: int
     failures: int
     rates: Mapping[str, float]
     push_s: Mapping[str, float]

@@ -23,13 +23,19 @@ def beside_before(rows: Sequence[Row], file: Path) -> list[Row]:
 
 def keep(rows: Sequence[Row], words: Sequence[str], file: Path) -> None:
     """Add this run to `file`."""
-    revision = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     file.parent.mkdir(parents=True, exist_ok=True)
-    run = {"at": int(time.time()), "revision": revision, "machine": platform.machine(), "words": words, "rows": rows}
+    run = {"at": int(time.time()), "revision": _revision(), "machine": platform.machine(), "words": words, "rows": rows}
     with file.open("a") as lines:
         lines.write(json.dumps(run) + "\n")
+
+
+def _revision() -> str:
+    """The commit that was measured; empty where this is no clone, or git is not there."""
+    try:
+        said = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return said.stdout.strip()
 
 
 def _load(row: Row) -> tuple[object, ...]:

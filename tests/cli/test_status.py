@@ -33,7 +33,7 @@ LINK = {
 PLATFORM = {
     "name": "metering", "word": "waiting", "paused": False, "since": NOW - 90_000, "apps": ["meter"], "due": 100_000,
     "due_more": True, "oldest_due_at": NOW - 3 * 86_400_000, "rejected": 2, "confirmed": 10, "rejections": 2,
-    "failures": 1, "rates": {"1m": 0.0, "5m": 0.0, "15m": 0.0}, "push_s": {"count": 4, "sum": 0.5},
+    "postponed": 0, "failures": 1, "rates": {"1m": 0.0, "5m": 0.0, "15m": 0.0}, "push_s": {"count": 4, "sum": 0.5},
     "last_success_at": None, "last_error": "x" * 100, "last_error_at": NOW - 5000, "next_try_at": NOW + 30_000,
 }  # fmt: skip
 HEAD = {

@@ -116,8 +116,8 @@ def test_a_link_is_in_exactly_one_state() -> None:
 
 def test_attempts_are_counted_by_their_result() -> None:
     results = {result: one(dispatch(), "push_attempts_total", platform="vending", result=result)
-               for result in ("confirmed", "rejected", "failed")}  # fmt: skip
-    assert results == {"confirmed": 20_417, "rejected": 21, "failed": 3}
+               for result in ("confirmed", "rejected", "postponed", "failed")}  # fmt: skip
+    assert results == {"confirmed": 20_417, "rejected": 21, "postponed": 5, "failed": 3}
     assert one(dispatch(), "push_duration_seconds_sum", platform="vending") == 812.4
     assert one(dispatch(), "push_duration_seconds_count", platform="vending") == 20_417
 
