@@ -216,7 +216,7 @@ PLATFORMS = (
     Figure(
         _COUNTER,
         "push_attempts_total",
-        "Answers by result: confirmed, rejected or postponed; failed: tries that broke off, of any number of deliveries.",
+        "Answers by result: confirmed, rejected, postponed; failed: tries that broke off, of any number of deliveries.",
         lambda row: {
             "confirmed": row["confirmed"],
             "rejected": row["rejections"],

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import paramiko
@@ -410,24 +410,40 @@ def unanswered_syns(port: int) -> int:
     return sum(f":{port:04X} 02 " in line for line in Path("/proc/net/tcp").read_text().splitlines())
 
 
-def test_cancelled_tcp_connect_ends_at_once(platform: Platform) -> None:
+@pytest.fixture
+def silent_port() -> Iterator[int]:
     """The queue of the listener is full: then the kernel leaves a SYN without an answer."""
     with contextlib.ExitStack() as opened:
         full = opened.enter_context(socket.socket())
         full.bind(("127.0.0.1", 0))
         full.listen(0)
         port = full.getsockname()[1]
-        while not (before := unanswered_syns(port)):
+        while not unanswered_syns(port):
             one = opened.enter_context(socket.socket())
             one.setblocking(False)
             one.connect_ex(("127.0.0.1", port))
+        yield port
 
-        def is_connecting() -> None:
-            deadline = time.monotonic() + 10
-            while unanswered_syns(port) <= before:
-                assert time.monotonic() < deadline
 
-        assert seconds_to_cancel(platform, [f"127.0.0.1:{port}"], is_connecting) < 2
+def test_cancelled_tcp_connect_ends_at_once(platform: Platform, silent_port: int) -> None:
+    before = unanswered_syns(silent_port)
+
+    def is_connecting() -> None:
+        deadline = time.monotonic() + 10
+        while unanswered_syns(silent_port) <= before:
+            assert time.monotonic() < deadline
+
+    assert seconds_to_cancel(platform, [f"127.0.0.1:{silent_port}"], is_connecting) < 2
+
+
+def test_address_that_never_answers_leaves_time_for_the_next_one(
+    platform: Platform, binds: list[Bind], silent_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addresses = [("127.0.0.1", silent_port), ("127.0.0.1", platform.server.port)]
+    found = [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address) for address in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    channel = platform.open(connect_within_s=4)
+    assert [type(result) for result in channel.deliver(binds)] == [Confirmed] * len(binds)
 
 
 def test_what_was_connected_before_it_was_cancelled_goes_on(platform: Platform, binds: list[Bind]) -> None:
