@@ -39,7 +39,10 @@ class Link(Section):
 
     enabled: bool = Field(default=True, description="false: the link is checked but not used.")
     hosts: Annotated[tuple[Annotated[Host, BeforeValidator(Host.parse)], ...], LIST] = Field(
-        min_length=1, max_length=16, description='The SMSC\'s hosts, as "HOST:PORT", tried in this order.'
+        min_length=1,
+        max_length=16,
+        description="The SMSC's hosts, as HOST:PORT (IPv6 as [ADDRESS]:PORT; a name means its IPv4 address), tried in"
+        " this order.",
     )
     local_address: IpAddress | None = Field(
         default=None, description="Our IP address to connect from, where the SMSC knows us by it."

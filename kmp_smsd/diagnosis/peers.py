@@ -109,7 +109,7 @@ def _judge_host(host: HostFacts) -> Finding:
     if host.lookup_fault:
         return failure(
             f"{host.host}: its name is not resolved: {host.lookup_fault}",
-            "mend the name server (/etc/resolv.conf), or write the address",
+            "mend the name server (/etc/resolv.conf), or write the address; a name must have one of IPv4",
         )
     if host.connect_fault:
         return failure(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from kmp_smsd.channels.host import Host
@@ -69,6 +71,21 @@ def test_connection_alone_sends_nothing():
         found = reach(one.hosts[0], one)
         assert (found.connected, found.addresses) == (True, ("127.0.0.1",))
         assert smsc.counts.binds == smsc.counts.binds_refused == 0
+
+
+def test_name_without_an_ipv4_address_is_not_called_reached(monkeypatch: pytest.MonkeyPatch):
+    """As Twisted, which the link uses, looks names up."""
+
+    def looked_up(_name, port, family=0, **_kind):
+        if family == socket.AF_INET:
+            raise socket.gaierror(socket.EAI_NODATA, "No address associated with hostname")
+        return [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", looked_up)
+    with SmscServer() as smsc:
+        one = link(smsc)
+        found = reach(Host("smsc.example", one.hosts[0].port), one)
+    assert (found.connected, found.lookup_fault) == (False, "No address associated with hostname")
 
 
 def test_name_that_does_not_exist_is_told_from_a_host_that_is_down():

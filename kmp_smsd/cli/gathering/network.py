@@ -23,10 +23,9 @@ _READ_OCTETS = 65_536
 def reach(host: Host, link: Link) -> HostFacts:
     """Look up the name of an SMSC's host and connect to it, as the link would; nothing is sent."""
     try:
-        found = socket.getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM)
+        addresses = _addresses(host)
     except OSError as error:
         return HostFacts(host=str(host), lookup_fault=error.strerror or str(error))
-    addresses = tuple(dict.fromkeys(str(address[0]) for *_, address in found))
     try:
         _connect(host, link).close()
     except OSError as error:
@@ -95,9 +94,17 @@ def _session(connection: socket.socket, session: EsmeSession, link: Link) -> Ite
                 return
 
 
+def _addresses(host: Host) -> tuple[str, ...]:
+    """Those to which the link would connect. A name means IPv4 to Twisted's connectTCP, whatever else it has."""
+    family = socket.AF_INET6 if ":" in host.name else socket.AF_INET
+    found = socket.getaddrinfo(host.name, host.port, family=family, type=socket.SOCK_STREAM)
+    return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
 def _connect(host: Host, link: Link) -> socket.socket:
+    address, *_ = _addresses(host)
     source = (link.local_address, 0) if link.local_address is not None else None
-    return socket.create_connection((host.name, host.port), timeout=link.connect_timeout_s, source_address=source)
+    return socket.create_connection((address, host.port), timeout=link.connect_timeout_s, source_address=source)
 
 
 def probe_platform(config: Config, name: str, credentials: Callable[[SecretRef | None], bytes]) -> list[ProbeFacts]:
