@@ -512,3 +512,16 @@ def test_exit_status_of_the_program_decides(
 
 def test_missing_program_asks_for_time(run: Run, tmp_path: Path) -> None:
     assert run("--exec", str(tmp_path / "nowhere")).ask(BIND)[0]["status"] == "retry"
+
+
+def test_each_delivery_is_answered_as_soon_as_its_program_ends(run: Run, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    second_waits = f"""case $(cat) in *'"id": 2,'*) read -r line < {tmp_path}/gate;; esac; echo receipt"""
+    with open(os.open(tmp_path / "gate", os.O_RDWR), "wb", buffering=0) as gate:  # O_RDWR: waits for no reader
+        receiver = run(*program(tmp_path, second_waits), "--exec-within", "10")
+        receiver.say(*(BIND | {"id": number} for number in (1, 2, 3)))
+        assert receiver.hear() == {"id": 1, "status": "stored", "receipt": "receipt"}
+        gate.write(b"go\n")
+        # Had the first answer waited for the others, the second would have been killed by now.
+        assert receiver.hear() == {"id": 2, "status": "stored", "receipt": "receipt"}
+        assert receiver.hear()["id"] == 3
