@@ -525,3 +525,10 @@ def test_each_delivery_is_answered_as_soon_as_its_program_ends(run: Run, tmp_pat
         # Had the first answer waited for the others, the second would have been killed by now.
         assert receiver.hear() == {"id": 2, "status": "stored", "receipt": "receipt"}
         assert receiver.hear()["id"] == 3
+
+
+def test_sigterm_ends_the_stream_although_more_deliveries_wait(run: Run, tmp_path: Path) -> None:
+    receiver = run(*program(tmp_path, "kill -TERM $PPID; echo receipt"))
+    receiver.say(*(BIND | {"id": number} for number in (1, 2, 3)))
+    assert receiver.hear()["id"] == 1
+    assert receiver.end() == (0, "")
