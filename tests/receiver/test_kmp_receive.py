@@ -322,6 +322,23 @@ def test_line_that_is_no_protocol_ends_the_stream_after_what_came_before(run: Ru
     assert len(command(store, "list", "--json").stdout.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("once", "twice"),
+    [
+        ('"mdn": "8613912345678"', '"mdn": "8613900000000", "mdn": "8613912345678"'),
+        ('"id": 17', '"id": 17, "id": 17'),
+        ('"id": 17', '"id": 17, "later": [{"a": 1, "a": 2}]'),
+    ],
+)
+def test_name_that_stands_twice_is_no_protocol(run: Run, store: Path, once: str, twice: str) -> None:
+    line = json.dumps(BIND)
+    assert once in line
+    receiver = run()
+    receiver.say(line.replace(once, twice).encode() + b"\n")
+    assert receiver.end() == (65, "kmp-receive: a line has a name twice\n")
+    assert command(store, "list", "--json").stdout == ""
+
+
 def test_stream_that_does_not_begin_with_hello_stores_nothing(store: Path) -> None:
     receiver = Receiver("--store", str(store))
     receiver.say(BIND)
@@ -498,6 +515,7 @@ def test_program_may_answer_in_full(run: Run, tmp_path: Path) -> None:
         ("echo no such meter >&2; exit 65", BIND, "rejected", "no such meter"),
         ("echo away >&2; exit 1", BIND, "retry", "the program ended with 1: away"),
         ("echo '{'", BIND, "retry", "not JSON"),
+        ("""echo '{"status":"stored","status":"stale"}'""", BIND, "retry", "a name twice"),
         ("echo stored", WITHDRAW, "retry", "more than nothing"),
         ("exec sleep 60", BIND, "retry", "longer than 0.2 s"),
     ],
