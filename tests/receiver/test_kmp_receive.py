@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import runpy
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -464,6 +465,15 @@ def test_list_shows_no_key(run: Run, store: Path) -> None:
         "alg": None,
         "kcv": None,
     }
+
+
+def test_list_ends_silently_when_its_reader_has_seen_enough(store: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    line = [sys.executable, str(SCRIPT), "--store", str(store), "list"]
+    with open(writer, "wb") as closed:
+        listed = subprocess.run(line, stdout=closed, stderr=subprocess.PIPE, check=False, timeout=20)
+    assert (listed.returncode, listed.stderr) == (-signal.SIGPIPE, b"")
 
 
 def test_get_reveals_the_key_only_when_told_to(run: Run, store: Path) -> None:
