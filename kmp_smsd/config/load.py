@@ -176,11 +176,11 @@ def _ranges(main: _File[MainFile], faults: list[Fault]) -> list[Range]:
     seen: set[Path] = set()
     for at, name in main.texts("numbering", "include"):
         path = main.path.parent / name
-        if "\0" in name or path in seen:
+        if path in seen:
             faults.append(main.fault(at, "is given twice"))
-            continue
+        elif name and "\0" not in name:  # else it can be no path, and has its fault
+            sources.append((_File.read(path, NumberingFile, faults), ("ranges",)))
         seen.add(path)
-        sources.append((_File.read(path, NumberingFile, faults), ("ranges",)))
     ranges: list[Range] = []
     first: dict[str, str] = {}
     for file, at in sources:

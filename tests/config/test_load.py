@@ -342,6 +342,15 @@ def test_prefix_given_twice_is_a_fault_across_files(files):
     ]
 
 
+@pytest.mark.parametrize("path", ["", "a\\u0000b"])
+def test_included_path_that_can_be_none_is_one_fault(files, path):
+    ranges = 'ranges = [{prefix = "8613", digits = 13, name = "mobile"}]'
+    assert ranges in MAIN
+    for rest in (ranges, ""):
+        files.write("kmp-smsd.toml", MAIN.replace(ranges, f'include = ["{path}"]\n{rest}'))
+        assert files.faults() == ["kmp-smsd.toml:7: [numbering] include[0]: write a path in quotes"]
+
+
 def test_file_that_others_can_write_is_refused(files):
     (files.directory / "kmp-smsd.toml").chmod(0o660)
     files.write("platforms.d/a.toml", PLATFORM).chmod(0o642)
