@@ -33,7 +33,8 @@ class ImportStore(Protocol):
     def begin(self, *, vendor: str, file_name: str, data_key_id: str, sealed: bytes, fingerprint: str, now: int) -> int:
         """Begin an import at `now`, Unix milliseconds, and remove abandoned ones; its number.
 
-        Raises ValueError where `fingerprint` is not that of the database's master key.
+        Raises NotPossible where `fingerprint` is not that of the database's master key, and StoreBusy while another
+        import is under way.
         """
 
     def stage(self, import_id: int, rows: Sequence[StagedKey]) -> list[str]:

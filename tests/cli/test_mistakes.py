@@ -11,6 +11,7 @@ from kmp_smsd.cli import failures
 from kmp_smsd.cli.failures import explain
 from kmp_smsd.cli.program import program
 from kmp_smsd.storage import StoreUnavailable
+from kmp_smsd.vault.master_key import PublicKey
 from tests.cli.site import FIRST, SECOND, Site
 
 
@@ -153,6 +154,20 @@ def test_what_is_not_possible_exits_1_and_names_the_way_on(site, words, sentence
     code, told = site.refused(*words)
     assert code == 1
     assert sentence in told
+
+
+def test_keys_are_imported_only_under_the_master_key_of_those_that_are_there(site, tmp_path_factory):
+    site.ready("K1")
+    other = Site(tmp_path_factory.mktemp("other"))
+    other.ready()
+    known, configured = (PublicKey.load(one.directory / "master.pub").fingerprint for one in (site, other))
+    shutil.copy(other.directory / "master.pub", site.directory)
+    assert site.refused("keys", "import", str(site.keys("K2")), "--vendor", "Acme", "--plaintext") == (
+        1,
+        f"the keys in this database are sealed to master key {known}, the configured public half is {configured}:"
+        " correct [secrets] public_key",
+    )
+    assert [row["key_id"] for row in site.rows("keys", "list")] == ["K1"]
 
 
 def test_clear_text_is_imported_only_where_somebody_says_so(site):

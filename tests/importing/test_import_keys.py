@@ -9,6 +9,7 @@ import pytest
 
 from kmp_smsd.importing.import_keys import ImportRefused, import_keys
 from kmp_smsd.storage.database import STEP_ROWS
+from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.vault.algorithms import kcv
 from kmp_smsd.vault.data_key import Wrapped
 from kmp_smsd.vault.key_files import create_master_key
@@ -29,7 +30,7 @@ class Store:
 
     def begin(self, *, vendor, file_name, data_key_id, sealed, fingerprint, now):
         if self.fail_on == "begin":
-            raise ValueError("another master key")
+            raise NotPossible("another master key")
         number = len(self.imports) + 1
         self.imports[number] = {
             "vendor": vendor,
@@ -238,7 +239,7 @@ def test_vendor_has_a_name_of_letters_digits_and_little_else(run, vendor):
 @pytest.mark.parametrize("step", ["begin", "stage"])
 def test_error_of_the_store_is_passed_on_and_nothing_stays_staged(run, store, step):
     store.fail_on = step
-    with pytest.raises((ValueError, OSError)) as error:
+    with pytest.raises((NotPossible, OSError)) as error:
         run(GOOD)
     assert not store.staged
     assert not store.live
