@@ -31,7 +31,7 @@ def backup(path: Path, target: Path) -> int:
                 with synced_meanwhile(partial):
                     connection.execute("VACUUM INTO ?", (str(partial),))
             sync(partial)
-            os.link(partial, target)  # unlike rename, never over a file that appeared meanwhile
+            _name(partial, target)
         sync(target)
         return target.stat().st_size
     except FileExistsError:
@@ -39,6 +39,23 @@ def backup(path: Path, target: Path) -> int:
     except (sqlite3.OperationalError, OSError) as error:
         why = getattr(error, "strerror", None) or error
         raise StoreUnavailable(f"{shown(str(target))}: {why}") from error
+
+
+def _name(partial: Path, target: Path) -> None:
+    """Give the whole copy its name, but never over a file that appeared meanwhile: then FileExistsError."""
+    try:
+        os.link(partial, target)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links, as on vfat; which error says so depends on the file system
+        # Who creates the name may replace it. One that is killed between the two leaves an empty file.
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            os.replace(partial, target)
+        except BaseException:  # an interrupt too: an empty file must not pass for a backup
+            with suppress(OSError):
+                target.unlink()
+            raise
 
 
 @contextmanager

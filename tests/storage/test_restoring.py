@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -149,11 +150,12 @@ def test_damaged_database_is_replaced(path: Path, saved: Path, damage: str) -> N
         assert bound(store) == {(A, "meter"): "k1"}
 
 
-@pytest.mark.parametrize("damage", ["noise", "half", "middle"])
+@pytest.mark.parametrize("damage", ["noise", "half", "middle", "empty"])
 def test_damaged_backup_changes_nothing(path: Path, saved: Path, damage: str) -> None:
     octets = saved.read_bytes()
     middle = octets[:8_192] + b"\x8f" * 4_096 + octets[12_288:]
-    saved.write_bytes({"noise": b"\x8f" * 20_000, "half": octets[: len(octets) // 2], "middle": middle}[damage])
+    half = octets[: len(octets) // 2]
+    saved.write_bytes({"noise": b"\x8f" * 20_000, "half": half, "middle": middle, "empty": b""}[damage])
     with pytest.raises((NotPossible, StoreUnusable, StoreUnavailable)):
         restore(path, saved, NOW)
     with open_store(path) as store:
@@ -239,12 +241,66 @@ def test_backup_is_never_written_over_a_file(path: Path, saved: Path) -> None:
         backup(path, path.parent / "missing" / "saved.db")
 
 
+def no_link(number: int) -> Callable[[Path, Path], None]:
+    """os.link on a file system without hard links; which error it is depends on the file system."""
+
+    def link(_source: Path, _name: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return link
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+def test_backup_is_written_to_a_file_system_without_hard_links(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(os, "link", no_link(number))
+    before = set(path.parent.iterdir())
+    target = path.with_name("saved.db")
+    assert backup(path, target) == target.stat().st_size
+    assert is_whole(target)
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert set(path.parent.iterdir()) == before | {target}
+    with pytest.raises(NotPossible, match="name another file"):
+        backup(path, target)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_backup_is_not_written_over_a_file_that_appears_meanwhile(
+    path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    link = os.link if links else no_link(errno.EPERM)
+
+    def link_too_late(source: Path, name: Path) -> None:
+        name.write_text("ours")
+        link(source, name)
+
+    monkeypatch.setattr(os, "link", link_too_late)
+    with pytest.raises(NotPossible, match="name another file"):
+        backup(path, path.with_name("saved.db"))
+    assert path.with_name("saved.db").read_text() == "ours"
+
+
+def test_backup_without_hard_links_that_fails_leaves_no_empty_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def replace(_source: Path, target: Path) -> None:
+        assert target.stat().st_size == 0
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "link", no_link(errno.EPERM))
+    monkeypatch.setattr(os, "replace", replace)
+    before = set(path.parent.iterdir())
+    with pytest.raises(StoreUnavailable, match="Input/output error"):
+        backup(path, path.with_name("saved.db"))
+    assert set(path.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("links", [True, False])
 def test_two_backups_to_one_file_at_once_are_one_whole_backup_and_one_refusal(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
 ) -> None:
     target = path.with_name("saved.db")
     both_written = threading.Barrier(2)
-    link = os.link
+    link = os.link if links else no_link(errno.EPERM)
     ended: list[int | str] = []
 
     def link_together(source: Path, name: Path) -> None:
