@@ -242,7 +242,7 @@ def _traffic(store: Store) -> Report:
         refused=store.tracing.refused_classes((now - DAY_MS) // HOUR_MS),
         holds=holds.count,
         oldest_hold_at=holds.oldest_at,
-        platforms=store.routes.platforms(at_most=sys.maxsize),
+        platforms=store.platforms.listing(at_most=sys.maxsize),
     )
     return Report("traffic", tuple(judge_traffic(facts)))
 
@@ -301,7 +301,7 @@ def _platform(settings: Settings, config: Config, name: str) -> Report:
     else:
         found = judge_platform(name, probe_platform(config, name, lambda _: secret))
     with suppress(StoreError, OSError), settings.store() as store:  # what is wrong with it has been told
-        found.append(judge_receipt(store.routes.state(name).last_success_at, now_ms()))
+        found.append(judge_receipt(store.platforms.state(name).last_success_at, now_ms()))
     return Report(f"platform {name}", tuple(found), UNAVAILABLE)
 
 

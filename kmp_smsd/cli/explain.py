@@ -89,7 +89,7 @@ def _gather(settings: Settings, store: Store, mdn: str, entries_max: int | None)
         replies=store.tracing.replies(subscriber),
         journal=journal,
         keys=store.tracing.key_states(sorted(key_ids)),
-        platforms={name: asdict(store.routes.state(name)) for name in {row["platform"] for row in outbox} - {""}},
+        platforms={name: asdict(store.platforms.state(name)) for name in {row["platform"] for row in outbox} - {""}},
         configured=frozenset(config.platforms),
         routes={app: name for name, one in config.platforms.items() for app in one.apps},
         searched=Searched(**searched),

@@ -82,7 +82,7 @@ def list_(settings: Settings, count_all: bool, as_json: bool) -> None:
 
     config = settings.config
     with settings.store() as store:
-        listed = store.routes.platforms(at_most=sys.maxsize if count_all else COUNTED_MAX)
+        listed = store.platforms.listing(at_most=sys.maxsize if count_all else COUNTED_MAX)
     seen = {row["platform"]: row for row in listed}
     if "" in seen and not seen[""]["due"]:
         del seen[""]  # nothing waits for a platform that is in no file yet
@@ -239,7 +239,7 @@ def forget(settings: Settings, name: str, dry_run: bool, yes: bool, wait_s: floa
             click.echo(question)
             return
         confirm(question, yes=yes)
-        store.routes.wish_forgotten(name, now_ms())
+        store.platforms.wish_forgotten(name, now_ms())
         if not _await_forgotten(store, name, wait_s):
             raise Failed(
                 f"dispatch has not forgotten {name} within {wait_s:g} s; the wish is kept. It goes through the whole"
@@ -251,7 +251,7 @@ def forget(settings: Settings, name: str, dry_run: bool, yes: bool, wait_s: floa
 
 def _await_forgotten(store: Store, name: str, wait_s: float) -> bool:
     deadline = time.monotonic() + wait_s
-    while store.routes.is_to_be_forgotten(name):
+    while store.platforms.is_to_be_forgotten(name):
         if time.monotonic() >= deadline:
             return False
         time.sleep(POLL_S)
@@ -260,7 +260,7 @@ def _await_forgotten(store: Store, name: str, wait_s: float) -> bool:
 
 def check_name(settings: Settings, store: Store, name: str) -> None:
     """Fail where no file and no row of the database knows the platform `name`."""
-    known = (settings.config.platforms.keys() | set(store.routes.names())) - {""}
+    known = (settings.config.platforms.keys() | set(store.platforms.names())) - {""}
     if name not in known:
         raise _unknown("nothing is known of platform", name, known)
 

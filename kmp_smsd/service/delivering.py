@@ -21,7 +21,7 @@ from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.storage import Store, StoreError
 from kmp_smsd.storage.database import STEP_ROWS
 from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, Settlement
-from kmp_smsd.storage.routes import PlatformState
+from kmp_smsd.storage.platforms import PlatformState
 
 BATCH_ROWS = 2_000  # that are looked up at once; their keys are unwrapped one by one, when there is room on the road
 FRESH_S = 1.0  # so long what was looked up counts as wanted still; a slow platform's rows are looked up again
@@ -128,7 +128,7 @@ class Deliverer:
             if self._store is None:
                 self._store = self._open_store()
             if self._reported is None:  # a pause outlives a restart
-                self._state = self._reported = self._store.routes.state(self.platform)
+                self._state = self._reported = self._store.platforms.state(self.platform)
             return self._deliver_all(self._store)
         except ChannelDown as error:
             self.close_channel()
@@ -376,7 +376,7 @@ class Deliverer:
             return
         routine = self._reported is not None and self._reported.last_error is None and self._state.last_error is None
         if not routine or self._monotonic() - self._reported_at >= REPORT_EVERY_S:
-            store.routes.report(self._state)
+            store.platforms.report(self._state)
             self._reported, self._reported_at = self._state, self._monotonic()
 
     def _now(self) -> int:

@@ -115,7 +115,7 @@ class Dispatcher(Service):
         So nobody else waits for them. After a fault of the store it begins again: what has followed stays.
         """
         if not self._kept:
-            self._store.routes.keep(self.workers.names())
+            self._store.platforms.keep(self.workers.names())
             self._kept = True
         if self._moving is None:
             moving = self._store.routes.set(self._routes)
@@ -132,7 +132,7 @@ class Dispatcher(Service):
 
     def _move(self, now: int) -> Iterator[int]:
         yield from self._store.routes.move(now)
-        if names := self._store.routes.to_forget(self.workers.names()):
+        if names := self._store.platforms.to_forget(self.workers.names()):
             yield from self._store.routes.forget(names, now)
             self.log.info("platforms forgotten: {platforms}", event="platforms_forgotten", platforms=", ".join(names))
         if self._to_hasten:  # what waits for a later try may have waited for what this start or this file mended
@@ -156,7 +156,7 @@ class Dispatcher(Service):
             self._route()
         version = self._store.data_version()
         changed = routing or version != self._data_version  # which does not count what this store itself wrote
-        if changed and self._routed and self._store.routes.to_forget(self.workers.names()):
+        if changed and self._routed and self._store.platforms.to_forget(self.workers.names()):
             self._routed, self._moving = False, None  # begun with the next look
         self._data_version = version
         now = int(self._wall() * 1000)
@@ -164,7 +164,7 @@ class Dispatcher(Service):
             name: self._store.outbox.next_try(name, now)
             for name in (self.workers.names() if changed else self.workers.awaited(now))
         }
-        return due, self._store.routes.hurried() if changed else {}
+        return due, self._store.platforms.hurried() if changed else {}
 
     def _look_at_clock(self) -> None:
         """In the watching thread: where the wall clock was set back, what waits for its later time does so no more."""

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from kmp_smsd.service.delivering import Counts, Deliverer, Ended
 from kmp_smsd.service.status import PlatformWord
 from kmp_smsd.storage.outbox import has_come
-from kmp_smsd.storage.routes import PlatformState
+from kmp_smsd.storage.platforms import PlatformState
 
 STOP_WITHIN_S = 10.0
 AFTER_FAULT_S = 60.0

@@ -25,6 +25,7 @@ from kmp_smsd.storage.lock_waits import LockWait
 from kmp_smsd.storage.locks import SchemaLock
 from kmp_smsd.storage.maintenance import check_place, check_schema
 from kmp_smsd.storage.outbox import Outbox
+from kmp_smsd.storage.platforms import Platforms
 from kmp_smsd.storage.renumbering import Renumbering
 from kmp_smsd.storage.replies import Replies
 from kmp_smsd.storage.requests import Requests
@@ -64,6 +65,7 @@ class Store:
         self.registrations = Registrations(self._database)
         self.renumbering = Renumbering(self._database)
         self.requests = Requests(self._database)
+        self.platforms = Platforms(self._database)
         self.replies = Replies(self._database)
         self.retention = Retention(self._database)
         self.routes = Routes(self._database)

@@ -28,7 +28,7 @@ def to_the_platform(
 ) -> Iterator[dict[str, object]]:
     """Both roles over OpenSSH: what was due first, then from the first message of `subjects` to the last receipt."""
     with open_store(lab.database) as store:
-        earlier = sum(row["due"] for row in store.routes.platforms(at_most=sys.maxsize))
+        earlier = sum(row["due"] for row in store.platforms.listing(at_most=sys.maxsize))
         began = time.perf_counter()
         dispatch = lab.start_role("dispatch")
         _all_confirmed(lab, store)

@@ -95,7 +95,7 @@ def test_platform_is_forgotten_by_dispatch(site):
 
     def dispatch():
         with site.store() as store:
-            until(lambda: store.routes.to_forget(()) == ["old"])
+            until(lambda: store.platforms.to_forget(()) == ["old"])
             sum(store.routes.forget(["old"], 3_000_000))
 
     doing = threading.Thread(target=dispatch)

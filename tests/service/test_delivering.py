@@ -111,7 +111,7 @@ class At:
         return all(self.row(number)["rejected_version"] == self.row(number)["wanted_version"] for number in numbers)
 
     def platform(self):
-        return next(row for row in self.store.routes.platforms() if row["platform"] == "metering")
+        return next(row for row in self.store.platforms.listing() if row["platform"] == "metering")
 
     def tamper(self, sql):
         """What somebody can do who stole intake."""
@@ -470,7 +470,7 @@ def test_failed_try_that_cannot_be_shown_is_a_failed_try(at, monkeypatch):
     make_due(at.store, 2)
     at.deliverer.close_channel()
     at.unreachable = ChannelDown("refused")
-    monkeypatch.setattr(at.mine.routes, "report", raising(StoreUnavailable("disk full")))
+    monkeypatch.setattr(at.mine.platforms, "report", raising(StoreUnavailable("disk full")))
     assert at.run() == Ended("refused", 5000)
 
 
@@ -626,7 +626,7 @@ def test_pause_that_follows_confirmations_is_shown_and_kept(at):
     assert at.confirmed(*TERMINALS)
 
 
-@pytest.mark.parametrize(("room", "step"), [("routes", "report"), ("outbox", "settle")])
+@pytest.mark.parametrize(("room", "step"), [("platforms", "report"), ("outbox", "settle")])
 def test_dispatch_that_is_killed_while_it_pauses_a_platform_forgets_no_rejection(at, monkeypatch, room, step):
     at.run()
     make_due(at.store, *range(1, 21))

@@ -17,7 +17,7 @@ from kmp_smsd.service.preparing import Preparer
 from kmp_smsd.storage import StoreUnavailable, open_store
 from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.storage.outbox import Postpone
-from kmp_smsd.storage.routes import PlatformState
+from kmp_smsd.storage.platforms import PlatformState
 from tests.service.by_hand import PoolByHand, ReactorByHand, alarms, finished
 from tests.service.vendor import Vendor, make_due, mdn
 from tests.storage.stock import import_keys, row_at
@@ -639,10 +639,10 @@ def test_platform_without_a_file_is_forgotten_when_somebody_wishes_so(start):
     with closing(sqlite3.connect(str(at.store._database.path), isolation_level=None)) as connection:
         connection.execute("UPDATE routes SET platform = 'gone' WHERE app = 'app-1'")
         connection.execute("UPDATE outbox SET platform = 'gone'")
-    at.store.routes.wish_forgotten("gone", at.now)
-    at.store.routes.wish_forgotten("p2", at.now)
+    at.store.platforms.wish_forgotten("gone", at.now)
+    at.store.platforms.wish_forgotten("p2", at.now)
     at.look(10)
-    assert at.store.routes.to_forget([]) == ["p2"]  # whose file was still there when dispatch began
+    assert at.store.platforms.to_forget([]) == ["p2"]  # whose file was still there when dispatch began
     assert row_at(at.store, mdn(1), "app-1", "p1")["key_id"] == "KEY-1"
     assert at_platform(at, "gone") == 0
     assert at.begun() == ["p1"]
@@ -650,10 +650,10 @@ def test_platform_without_a_file_is_forgotten_when_somebody_wishes_so(start):
 
 def test_platform_whose_file_is_there_at_the_start_is_not_forgotten(tmp_path, monkeypatch):
     at = At(tmp_path / "kmp.db", monkeypatch, {"p1": DelivererByHand("p1")})
-    at.store.routes.wish_forgotten("p1", at.now)
+    at.store.platforms.wish_forgotten("p1", at.now)
     at.start()
     at.look(5)
-    assert at.store.routes.to_forget([]) == []
+    assert at.store.platforms.to_forget([]) == []
     assert at.store.routes.all() == {"app-1": "p1"}
     at.store.close()
     at.mine.close()

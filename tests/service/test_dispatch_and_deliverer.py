@@ -81,9 +81,9 @@ def test_platform_that_asks_for_patience_gets_it_from_the_start_on(tmp_path, mon
         asked = len(asked_at)
         assert 1 <= asked <= 2  # what failed before the whole outbox was hastened is hastened once
         assert max(asked_at) - min(asked_at) < 1
-        store.routes.wish_forgotten("gone", int(wall() * 1000))
+        store.platforms.wish_forgotten("gone", int(wall() * 1000))
         live(dispatcher, 2)
-        assert not store.routes.is_to_be_forgotten("gone")
+        assert not store.platforms.is_to_be_forgotten("gone")
         assert len(asked_at) == asked
         live(dispatcher, 60)
         assert len(asked_at) == asked + 1

@@ -17,8 +17,8 @@ from kmp_smsd.domain.request import Unfit
 from kmp_smsd.storage import Store, open_store
 from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.storage.outbox import Confirm, Outbid, Postpone, Reject
+from kmp_smsd.storage.platforms import PlatformState
 from kmp_smsd.storage.requests import Add, Remove, Renumber, Request
-from kmp_smsd.storage.routes import PlatformState
 from kmp_smsd.storage.subscribers import Registration
 from tests.storage.stock import (
     NOW,
@@ -77,12 +77,12 @@ def dispatch(store: Store) -> None:
     store.outbox.settle("metering", [Confirm(first), Reject(second, "no")], NOW)
     store.outbox.again("metering", NOW, NOW + 2)
     store.sealed_data_keys(["one"])
-    store.routes.report(PlatformState("metering"))
-    store.routes.state("metering")
+    store.platforms.report(PlatformState("metering"))
+    store.platforms.state("metering")
 
 
 def status(store: Store) -> None:
-    store.routes.platforms()
+    store.platforms.listing()
     open_holds(store)
     store.journal.tallies(since_hour=1)
     store.journal.listing(mdn=A, before=5, limit=10)
@@ -122,7 +122,7 @@ def erasing(store: Store) -> None:
     store.erasing.sweep(NOW)
     store.waiting.expire(NOW + 1)
     store.erasing.sweep(NOW + 1)
-    store.routes.to_forget(["metering"])
+    store.platforms.to_forget(["metering"])
     (row, *_) = due(store)
     store.outbox.settle("metering", [Outbid(row, NOW + 5, NOW, "holds more")], NOW)
 

@@ -145,7 +145,7 @@ def test_version_is_confirmed_or_rejected_and_never_both(store: Store, row: Outb
     store.outbox.settle("metering", [Reject(row, "who?")], NOW)
     store.outbox.settle("metering", [Confirm(row)], NOW)
     store.outbox.settle("metering", [Reject(row, "who?")], NOW)
-    (platform,) = [one for one in store.routes.platforms() if one["platform"] == "metering"]
+    (platform,) = [one for one in store.platforms.listing() if one["platform"] == "metering"]
     assert (platform["due"], platform["rejected"]) == (0, 0)
     assert store.outbox.retry(NOW + 1) == 0
 

@@ -15,7 +15,6 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 from kmp_smsd.storage import Store
 from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow
-from kmp_smsd.storage.routes import PlatformState
 from tests.storage.stock import (
     MOVING,
     NOW,
@@ -161,39 +160,12 @@ def test_move_that_is_interrupted_anywhere_is_continued_to_the_same_end(
     store.close()
 
 
-def test_platforms_are_listed_with_what_is_due_and_what_happened(store: Store) -> None:
-    store.routes.set({"meter": "metering", "tracker": "tracking"})
-    import_keys(store, "k1")
-    register(store, A, "meter")
-    settle(store, sync(A, "k1"))
-    store.routes.report(PlatformState("metering", last_success_at=NOW))
-    store.routes.report(PlatformState("metering", last_error="refused", last_error_at=NOW + 1, paused=True))
-    shown = {one["platform"]: one for one in store.routes.platforms()}
-    assert set(shown) == {"", "metering", "tracking"}
-    assert (shown["metering"]["apps"], shown["metering"]["due"], shown["metering"]["oldest_due_at"]) == (
-        ["meter"],
-        1,
-        NOW,
-    )
-    assert (shown["metering"]["last_success_at"], shown["metering"]["last_error"]) == (NOW, "refused")
-    assert (shown["tracking"]["due"], shown["tracking"]["paused"]) == (0, 0)
-
-
-def test_what_was_reported_of_a_platform_is_read_back(store: Store) -> None:
-    assert store.routes.state("metering") == PlatformState("metering")
-    reported = PlatformState("metering", NOW, "20 rejections in a row", NOW + 1, NOW + 2, paused=True)
-    store.routes.report(reported)
-    assert store.routes.state("metering") == reported
-    store.outbox.retry(NOW, platform="tracking")  # which nobody has seen yet
-    assert store.routes.state("tracking") == PlatformState("tracking")
-
-
 # Platforms that are forgotten
 
 
 def forget(store: Store, name: str, now: int) -> None:
-    store.routes.wish_forgotten(name, now)
-    assert store.routes.to_forget(["other"]) == [name]
+    store.platforms.wish_forgotten(name, now)
+    assert store.platforms.to_forget(["other"]) == [name]
     sum(store.routes.forget([name], now))
 
 
@@ -205,7 +177,7 @@ def test_keys_wanted_at_a_forgotten_platform_wait_for_another(store: Store) -> N
     forget(store, "old", NOW + 1)
     assert {platform for _, _, platform in wanted(store)} == {""}
     assert held_at(store) == {"": bound_keys(store)}
-    assert [one["platform"] for one in store.routes.platforms()] == [""]
+    assert [one["platform"] for one in store.platforms.listing()] == [""]
     assert store.routes.all() == {}
     assert all(version > before[place] for place, version in versions(store).items())
     store.routes.set({"meter": "new"})
@@ -243,12 +215,12 @@ def test_platforms_that_are_forgotten_together_leave_nothing_at_one_another(stor
     (version,) = versions(store).values()
     assert set(wanted(store)) == {(A, "meter", platform) for platform in ("a", "b")}
     for name in ("a", "b"):
-        store.routes.wish_forgotten(name, NOW + 3)
-    sum(store.routes.forget(store.routes.to_forget([]), NOW + 3))
+        store.platforms.wish_forgotten(name, NOW + 3)
+    sum(store.routes.forget(store.platforms.to_forget([]), NOW + 3))
     (row,) = outbox(store)
     assert (row["platform"], row["key_id"]) == ("", None)
     assert row["wanted_version"] == row["confirmed_version"] > version
-    assert store.routes.names() == [""]
+    assert store.platforms.names() == [""]
     assert store.erasing.erase(A, NOW + 4).blanked
 
 
@@ -272,10 +244,10 @@ def test_platform_that_has_not_confirmed_is_known_by_that(store: Store) -> None:
     with store._database.transaction() as connection:
         connection.execute("DELETE FROM platforms")
         connection.execute("DELETE FROM routes")
-    assert store.routes.names() == ["", "a", "b"]
+    assert store.platforms.names() == ["", "a", "b"]
     reject_all(store, "a", NOW + 3)
     confirm_all(store, "b", NOW + 3)
-    assert store.routes.names() == ["", "a"]
+    assert store.platforms.names() == ["", "a"]
 
 
 def test_version_outlives_its_platform(store: Store) -> None:
@@ -299,15 +271,6 @@ def test_version_outlives_its_platform(store: Store) -> None:
     assert all(version >= before[place] > ahead for place, version in versions(store).items())
     settle(store, sync(A, "k1", received_at=NOW + 3), now=NOW + 3)
     assert versions(store)[A, "meter"] > before[A, "meter"]
-
-
-def test_platform_whose_file_came_back_is_not_forgotten(store: Store) -> None:
-    store.routes.set({"meter": "old"})
-    store.routes.wish_forgotten("old", NOW)
-    assert store.routes.to_forget(["old"]) == []
-    store.routes.keep(["old", "other"])
-    assert store.routes.to_forget([]) == []
-    assert not store.routes.is_to_be_forgotten("old")
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,0 +1,129 @@
+"""Platforms: what was last seen of each, and what a person wishes of it. Its apps are in the routes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.figures import COUNTED_MAX, DueFigures, Figures
+from kmp_smsd.storage.outbox import DUE
+
+# Each platform is looked for behind the one before, since an index may hold millions of due rows of one.
+_NAMES = f"""
+WITH RECURSIVE owed (name) AS (
+  SELECT '' UNION ALL
+  SELECT (SELECT min(platform) FROM outbox WHERE platform > name AND {DUE}) FROM owed WHERE name IS NOT NULL)
+SELECT name FROM owed WHERE name IS NOT NULL UNION SELECT platform FROM routes UNION SELECT name FROM platforms
+UNION SELECT platform FROM outbox WHERE wanted_version = rejected_version ORDER BY 1"""
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformState:
+    """What dispatch last saw of a platform. Times in Unix milliseconds."""
+
+    name: str
+    last_success_at: int | None = None
+    last_error: str | None = None
+    last_error_at: int | None = None
+    next_try_at: int | None = None
+    paused: bool = False
+
+
+class Platforms:
+    """What dispatch reports of platforms, and what commands wish."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def report(self, state: PlatformState) -> None:
+        """Keep what happened to a platform for people to see."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                """INSERT INTO platforms (name, last_success_at, last_error, last_error_at, next_try_at, paused)
+                   VALUES (?, ?, ?, ?, ?, ?)
+                   ON CONFLICT (name) DO UPDATE SET
+                     last_success_at = coalesce(excluded.last_success_at, last_success_at),
+                     last_error = excluded.last_error, last_error_at = excluded.last_error_at,
+                     next_try_at = excluded.next_try_at, paused = excluded.paused""",
+                (
+                    state.name,
+                    state.last_success_at,
+                    state.last_error,
+                    state.last_error_at,
+                    state.next_try_at,
+                    state.paused,
+                ),
+            )
+
+    def state(self, name: str) -> PlatformState:
+        """What was reported of a platform; of one that nobody ever saw, its name alone."""
+        seen = self._database.rows(
+            """SELECT last_success_at, last_error, last_error_at, next_try_at, paused FROM platforms WHERE name = ?""",
+            (name,),
+        )
+        if not seen:
+            return PlatformState(name)
+        last_success_at, last_error, last_error_at, next_try_at, paused = seen[0]
+        return PlatformState(name, last_success_at, last_error, last_error_at, next_try_at, bool(paused))
+
+    def hurried(self) -> dict[str, int]:
+        """When a person last wished that a platform is tried at once, in Unix milliseconds."""
+        return dict(self._database.rows("SELECT name, hurried_at FROM platforms WHERE hurried_at IS NOT NULL"))
+
+    def names(self) -> list[str]:
+        """Each platform that is routed to, was ever seen or has not confirmed all, and the empty name of none."""
+        return [row[0] for row in self._database.rows(_NAMES)]
+
+    def listing(self, *, at_most: int = COUNTED_MAX) -> list[dict[str, Any]]:
+        """What is due at each of these (`names`), of which `at_most` are counted, and what happened there last."""
+        figures = Figures(self._database)
+        rejected = figures.rejected(at_most=sys.maxsize)  # few, and each asks for a person
+        return [self._platform(name, figures.due(name, at_most=at_most), rejected[name]) for name in self.names()]
+
+    def _platform(self, name: str, due: DueFigures, rejected: int) -> dict[str, Any]:
+        apps = [
+            row[0] for row in self._database.rows("SELECT app FROM routes WHERE platform = ? ORDER BY app", (name,))
+        ]
+        state = asdict(self.state(name))
+        del state["name"]
+        forgotten = self._database.rows("SELECT forgotten_at FROM platforms WHERE name = ?", (name,))
+        return {
+            "platform": name,
+            "apps": apps,
+            "due": due.count,
+            "due_more": due.more,
+            "oldest_due_at": due.oldest_at,
+            "rejected": rejected,
+            **state,
+            "forgotten_at": forgotten[0][0] if forgotten else None,
+        }
+
+    def wish_forgotten(self, name: str, now: int) -> None:
+        """Have dispatch drop what it has of a platform that is gone, as soon as it runs without a file of it."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                """INSERT INTO platforms (name, forgotten_at) VALUES (?, ?)
+                   ON CONFLICT (name) DO UPDATE SET forgotten_at = excluded.forgotten_at""",
+                (name, now),
+            )
+
+    def is_to_be_forgotten(self, name: str) -> bool:
+        """Whether that wish still stands."""
+        wished = self._database.rows("SELECT 1 FROM platforms WHERE name = ? AND forgotten_at IS NOT NULL", (name,))
+        return bool(wished)
+
+    def keep(self, served: Collection[str]) -> None:
+        """Platforms that have a file are not forgotten, whatever was wished before it came back."""
+        if self._database.rows("SELECT 1 FROM platforms WHERE forgotten_at IS NOT NULL"):
+            with self._database.transaction() as connection:
+                connection.executemany(
+                    "UPDATE platforms SET forgotten_at = NULL WHERE name = ?", [(name,) for name in served]
+                )
+
+    def to_forget(self, served: Collection[str]) -> list[str]:
+        """The platforms that a person wishes forgotten, and that are not among those `served`."""
+        wished = self._database.rows("SELECT name FROM platforms WHERE forgotten_at IS NOT NULL ORDER BY name")
+        return [row[0] for row in wished if row[0] not in served]
