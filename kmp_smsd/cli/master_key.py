@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from kmp_smsd.cli.arguments import yes_option
+from kmp_smsd.cli.carefully import confirm
 from kmp_smsd.cli.failures import Failed
+from kmp_smsd.cli.output import count
 from kmp_smsd.cli.settings import Settings
 from kmp_smsd.cli.undumpable import make_undumpable
+
+if TYPE_CHECKING:
+    from kmp_smsd.vault.master_key import PublicKey
+
+_KEEP = (
+    "kmp-smsd: keep a copy of the private half in a safe, apart from the backups of the database: without it every"
+    " imported key is lost"
+)
+
+private_option = click.option(
+    "--private",
+    "private_path",
+    type=click.Path(path_type=Path),
+    help="Where the private half lies. Default: the file that [secrets] master_key names, or credentials/NAME beside "
+    "the configuration for a credential.",
+)
 
 
 @click.group()
 def master_key() -> None:
-    """Make the key that protects all others."""
+    """Make and replace the key that protects all others."""
 
 
 @master_key.command()
-@click.option(
-    "--private",
-    "private_path",
-    type=click.Path(path_type=Path),
-    help="Where the private half goes. Default: the file that [secrets] master_key names, or credentials/NAME beside "
-    "the configuration for a credential.",
-)
+@private_option
 @click.pass_obj
 def create(settings: Settings, private_path: Path | None) -> None:
     """Make a master key: the public half into the file that [secrets] public_key names, the private one for dispatch.
@@ -45,11 +59,77 @@ def create(settings: Settings, private_path: Path | None) -> None:
     click.echo(f"master key {made.fingerprint}")
     click.echo(f"public half: {public_path}")
     click.echo(f"private half: {private_path}")
-    click.echo(
-        "kmp-smsd: keep a copy of the private half in a safe, apart from the backups of the database: without it every"
-        " imported key is lost",
-        err=True,
+    click.echo(_KEEP, err=True)
+
+
+@master_key.command()
+@private_option
+@click.option(
+    "--from",
+    "from_path",
+    type=click.Path(path_type=Path),
+    help="The private half that opens the keys of the database. Default: the present one.",
+)
+@yes_option
+@click.pass_obj
+def rotate(settings: Settings, private_path: Path | None, from_path: Path | None, yes: bool) -> None:
+    """Replace the master key by a new one, to which every imported key is sealed from then on. Stop the daemon first.
+
+    Where the database came from a backup whose keys are sealed to an older master key, they are sealed to the present
+    one; --from names the older private half. What was broken off is finished when the command is run again. The halves
+    that are replaced stay beside the new ones: backups from before need them.
+    """
+    from kmp_smsd.vault.master_key import PublicKey
+    from kmp_smsd.vault.replacing import kept, next_fingerprint, take_place
+
+    make_undumpable()
+    public_path = settings.config.secrets.public_key
+    private_path = private_path or _private_path(settings)
+    present = PublicKey.load(public_path)
+    with settings.store() as store:
+        known = store.master_key()
+    if known is None:
+        raise Failed(
+            f"no key was imported yet: remove {private_path} and {public_path}, then run 'kmp-smsd master-key create'"
+        )
+    if next_fingerprint(public_path) != known:  # else it was broken off when all was sealed
+        sealing = _reseal(settings, known, present, private_path, from_path, yes=yes)
+        if sealing is present:
+            return
+    for half, path in (("private", private_path), ("public", public_path)):
+        take_place(path, present.fingerprint)
+        click.echo(f"{half} half: {path}; the one before: {kept(path, present.fingerprint)}")
+    click.echo(_KEEP, err=True)
+    click.echo("kmp-smsd: start the roles, then make a backup: those from before need the halves from before", err=True)
+
+
+def _reseal(
+    settings: Settings, known: str, present: PublicKey, private_path: Path, from_path: Path | None, *, yes: bool
+) -> PublicKey:
+    """Seal the keys of the database, which are sealed to `known`, to a new master key, or to the present one."""
+    from kmp_smsd.storage.resealing import reseal
+    from kmp_smsd.vault.master_key import MasterKey
+    from kmp_smsd.vault.replacing import next_key
+
+    database = settings.config.storage.path
+    opening = MasterKey.load(from_path or private_path)
+    if opening.fingerprint != known:
+        raise Failed(
+            f"{from_path or private_path} is of master key {opening.fingerprint}, the keys in {database} are sealed to"
+            f" {known}: name its private half with --from"
+        )
+    renewed = known == present.fingerprint
+    what = "a new master key" if renewed else f"master key {present.fingerprint}"
+    confirm(f"The keys in {database} will be sealed to {what}, and no more to {known}.", yes=yes)
+    sealing = next_key(private_path, settings.config.secrets.public_key) if renewed else present
+    resealed = reseal(
+        database,
+        known,
+        sealing.fingerprint,
+        lambda data_key_id, sealed: sealing.seal(opening.open(data_key_id, sealed)),
     )
+    click.echo(f"master key {sealing.fingerprint}: {count(resealed, 'data key')} sealed to it")
+    return sealing
 
 
 def _private_path(settings: Settings) -> Path:

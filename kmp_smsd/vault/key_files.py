@@ -32,13 +32,13 @@ def _write_new(path: Path, octets: bytes, mode: int) -> None:
             file.write(octets)
             file.flush()
             os.fsync(descriptor)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except BaseException:  # an interrupt too: half a key is none
         path.unlink()
         raise
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     """A new file survives a power cut only when its name does."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

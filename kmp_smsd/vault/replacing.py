@@ -1,0 +1,51 @@
+"""A new master key in the place of the present one, in steps that may be broken off anywhere and done again.
+
+The new halves are made beside the present ones, as FILE.next. Once the data keys are sealed to them, they take their
+places; the halves from before stay beside them, as FILE.FINGERPRINT.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from kmp_smsd.vault.key_files import create_master_key, sync_directory
+from kmp_smsd.vault.master_key import MasterKeyFileFault, PublicKey
+
+
+def next_key(private_path: Path, public_path: Path) -> PublicKey:
+    """Make the halves that are to come, on disk when this returns; the public one. Raises OSError.
+
+    Nothing may be sealed to those that were made before: they are made anew.
+    """
+    private, public = _next(private_path), _next(public_path)
+    for half in (private, public):
+        half.unlink(missing_ok=True)
+    return create_master_key(private, public)
+
+
+def next_fingerprint(public_path: Path) -> str | None:
+    """That of the half that is to come; None where there is none, or its making was broken off. Raises OSError."""
+    with suppress(FileNotFoundError, MasterKeyFileFault):
+        return PublicKey.load(_next(public_path)).fingerprint
+    return None
+
+
+def take_place(path: Path, before: str) -> None:
+    """Put the next half in the place of `path`, durably, and keep what was there; `before` is its fingerprint."""
+    if not _next(path).exists():
+        return  # it has taken it already
+    with suppress(FileNotFoundError, FileExistsError):
+        os.link(path, kept(path, before))
+    os.replace(_next(path), path)
+    sync_directory(path.parent)
+
+
+def kept(path: Path, fingerprint: str) -> Path:
+    """Where the half of master key `fingerprint` lies that was replaced."""
+    return path.with_name(f"{path.name}.{fingerprint}")
+
+
+def _next(path: Path) -> Path:
+    return path.with_name(path.name + ".next")

@@ -1,0 +1,165 @@
+"""A new master key: every imported key opens with it, whatever was broken off on the way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kmp_smsd.storage import resealing
+from kmp_smsd.vault import replacing
+from kmp_smsd.vault.master_key import MasterKey, PublicKey, WrongMasterKey
+from tests.cli.site import FIRST, Site
+
+
+@pytest.fixture
+def site(site: Site) -> Site:
+    """Two imports, sealed to the first master key."""
+    site.ready("K1", "K2")
+    more = site.write("more.csv", f"key_id,key\nK3,{3:032x}\n")
+    site.ok("keys", "import", str(more), "--vendor", "Acme", "--plaintext")
+    return site
+
+
+def opened(site: Site, private: Path) -> dict[str, bytes]:
+    """Each key in clear, as dispatch opens it with this private half."""
+    master_key, keys = MasterKey.load(private), {}
+    with site.store() as store:
+        for key_id, algorithm, app, nonce, ciphertext, data_key, sealed in store._database.rows(
+            """SELECT k.key_id, k.algorithm, k.app, k.nonce, k.ciphertext, d.id, d.sealed
+               FROM keys k JOIN imports i ON i.id = k.import JOIN data_keys d ON d.id = i.data_key"""
+        ):
+            keys[key_id] = master_key.open(data_key, sealed).unwrap((nonce, ciphertext), key_id, algorithm, app)
+    return keys
+
+
+def is_whole(site: Site) -> None:
+    """Everything fits together, and goes on."""
+    private, public = site.directory / "master.key", site.directory / "master.pub"
+    assert opened(site, private) == {f"K{number}": number.to_bytes(16, "big") for number in (1, 2, 3)}
+    assert private.stat().st_mode & 0o777 == 0o600
+    assert not list(site.directory.glob("master.*.next"))
+    with site.store() as store:
+        assert store.master_key() == MasterKey.load(private).fingerprint == PublicKey.load(public).fingerprint
+    later = site.write("later.csv", f"key_id,key\nK9,{9:032x}\n")
+    site.ok("keys", "import", str(later), "--vendor", "Acme", "--plaintext")
+    assert opened(site, private)["K9"] == bytes(15) + b"\t"
+
+
+def test_every_key_opens_with_the_new_half_and_none_with_the_old_one(site: Site) -> None:
+    before = MasterKey.load(site.directory / "master.key").fingerprint
+    told = site.ok("master-key", "rotate", "--yes")
+    after = MasterKey.load(site.directory / "master.key").fingerprint
+    assert before != after
+    assert f"master key {after}: 2 data keys sealed to it" in told
+    assert "keep a copy of the private half in a safe" in told
+    with pytest.raises(WrongMasterKey):
+        opened(site, site.directory / f"master.key.{before}")
+    is_whole(site)
+
+
+def test_nothing_of_what_was_sealed_before_stays_in_the_files_of_the_database(site: Site) -> None:
+    with site.store() as store:
+        sealed = [octets for (octets,) in store._database.rows("SELECT sealed FROM data_keys")]
+    site.ok("master-key", "rotate", "--yes")
+    for file in site.directory.glob("kmp.db*"):
+        assert not any(octets[:64] in file.read_bytes() for octets in sealed)
+
+
+def test_backup_from_before_is_sealed_to_the_present_key(site: Site) -> None:
+    before = MasterKey.load(site.directory / "master.key").fingerprint
+    copy = site.directory / "copy.db"
+    site.ok("db", "backup", str(copy))
+    site.ok("master-key", "rotate", "--yes")
+    present = (site.directory / "master.key").read_bytes()
+    site.ok("db", "restore", str(copy), "--yes", "--other-master-key")
+    code, sentence = site.refused("master-key", "rotate", "--yes")
+    assert (code, sentence.endswith(f"are sealed to {before}: name its private half with --from")) == (1, True)
+    older = str(site.directory / f"master.key.{before}")
+    assert "2 data keys sealed to it" in site.ok("master-key", "rotate", "--yes", "--from", older)
+    assert (site.directory / "master.key").read_bytes() == present
+    is_whole(site)
+
+
+def test_rotating_waits_for_nobody_and_leaves_all_as_it_is(site: Site) -> None:
+    with site.store():
+        code, sentence = site.refused("master-key", "rotate", "--yes")
+    assert (code, "is in use: stop kmp-smsd" in sentence) == (75, True)
+    site.ok("master-key", "rotate", "--yes")
+    is_whole(site)
+
+
+def test_nobody_is_rotated_unasked(site: Site) -> None:
+    before = (site.directory / "master.key").read_bytes()
+    code, sentence = site.refused("master-key", "rotate")
+    assert (code, "Say --yes to do it" in sentence) == (64, True)
+    assert (site.directory / "master.key").read_bytes() == before
+    assert not list(site.directory.glob("master.*.next"))
+
+
+def test_without_keys_there_is_nothing_to_rotate(tmp_path: Path) -> None:
+    empty = Site(tmp_path)
+    empty.ready()
+    code, sentence = empty.refused("master-key", "rotate", "--yes")
+    assert (code, "then run 'kmp-smsd master-key create'" in sentence) == (1, True)
+
+
+class Cut(BaseException):
+    """The power goes."""
+
+
+def after(calls: int, call: Callable[..., Any]) -> Callable[..., Any]:
+    """`call`, but the power goes instead of it once it was called so often."""
+    left = [calls]
+
+    def cut(*args: Any, **kwargs: Any) -> Any:
+        if not left[0]:
+            raise Cut
+        left[0] -= 1
+        return call(*args, **kwargs)
+
+    return cut
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "calls"),
+    [
+        (replacing, "create_master_key", 0),
+        (resealing, "check_schema", 0),
+        (PublicKey, "seal", 1),
+        (replacing, "sync_directory", 0),
+        (replacing, "sync_directory", 1),
+        (os, "replace", 0),
+        (os, "replace", 1),
+        (os, "link", 0),
+        (os, "link", 1),
+    ],
+)
+def test_what_was_broken_off_is_finished_by_the_next_try(
+    site: Site, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, calls: int
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, after(calls, getattr(owner, name)))
+        with pytest.raises(Cut):
+            site.ok("master-key", "rotate", "--yes")
+    first = {path.name for path in site.directory.glob("master.key.*") if path.suffix != ".next"}
+    site.ok("master-key", "rotate", "--yes")
+    assert first <= {path.name for path in site.directory.glob("master.key.*")}
+    is_whole(site)
+
+
+@pytest.mark.parametrize("half", ["master.key.next", "master.pub.next"])
+def test_half_that_was_half_written_is_made_anew(site: Site, half: str) -> None:
+    (site.directory / half).write_bytes(b"kmp-smsd-master-key-pub")  # the power went
+    site.ok("master-key", "rotate", "--yes")
+    is_whole(site)
+
+
+def test_bindings_and_wishes_are_as_before(site: Site) -> None:
+    site.message(FIRST, "K1")
+    before = site.rows("bindings", "list"), site.rows("outbox", "list")
+    site.ok("master-key", "rotate", "--yes")
+    assert (site.rows("bindings", "list"), site.rows("outbox", "list")) == before
