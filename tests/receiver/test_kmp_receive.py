@@ -340,6 +340,13 @@ def test_name_that_stands_twice_is_no_protocol(run: Run, store: Path, once: str,
     assert command(store, "list", "--json").stdout == ""
 
 
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_what_only_python_takes_for_json_is_no_protocol(run: Run, constant: str) -> None:
+    receiver = run()
+    receiver.say(json.dumps(BIND).replace('"id": 17', f'"id": 17, "later": {constant}').encode() + b"\n")
+    assert receiver.end() == (65, "kmp-receive: a line is not JSON\n")
+
+
 def test_stream_that_does_not_begin_with_hello_stores_nothing(store: Path) -> None:
     receiver = Receiver("--store", str(store))
     receiver.say(BIND)
