@@ -11,7 +11,7 @@ import click
 from kmp_smsd.cli.arguments import MDN, json_option
 from kmp_smsd.cli.output import PAGE, local_time
 from kmp_smsd.cli.progress import progress
-from kmp_smsd.cli.settings import Settings
+from kmp_smsd.cli.settings import Settings, now_ms
 from kmp_smsd.domain.shown import printable
 
 if TYPE_CHECKING:
@@ -66,11 +66,11 @@ def explain(settings: Settings, mdn: str, everything: bool, as_json: bool) -> No
 def _gather(settings: Settings, store: Store, mdn: str, entries_max: int | None) -> Number:
     from kmp_smsd.diagnosis.number import Number, Searched
 
-    config = settings.config
+    config, now = settings.config, now_ms()
     legal = not config.numbering.is_foreign(mdn)
     known = store.erasing.show(mdn)
     if known is None:
-        return Number(mdn=mdn, is_legal=legal)
+        return Number(mdn=mdn, now=now, is_legal=legal)
     subscriber = known["subscriber"]
     journal, searched = _search(store, subscriber, entries_max)
     bindings, waiting = store.bindings.of(mdn), store.waiting.listing(mdn=mdn, limit=PAGE)
@@ -79,6 +79,7 @@ def _gather(settings: Settings, store: Store, mdn: str, entries_max: int | None)
     key_ids = {row["key_id"] for row in (*journal, *bindings, *waiting, *outbox) if row["key_id"]}
     return Number(
         mdn=mdn,
+        now=now,
         is_legal=legal,
         known=known,
         registrations=store.registrations.listing(mdn=mdn, limit=PAGE),
@@ -88,10 +89,11 @@ def _gather(settings: Settings, store: Store, mdn: str, entries_max: int | None)
         holds=[found for hold in sorted(holds) if (found := store.holds.get(hold))],
         replies=store.tracing.replies(subscriber),
         journal=journal,
-        keys=store.tracing.key_states(sorted(key_ids)),
+        keys=store.tracing.keys(sorted(key_ids)),
         platforms={name: asdict(store.platforms.state(name)) for name in {row["platform"] for row in outbox} - {""}},
         configured=frozenset(config.platforms),
         routes={app: name for name, one in config.platforms.items() for app in one.apps},
+        gateways=frozenset(config.gateways),
         searched=Searched(**searched),
     )
 

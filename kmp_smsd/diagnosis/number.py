@@ -24,9 +24,13 @@ class Searched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Number:
-    """`known` is None where the database has nothing of it. `keys` has the state of each key that exists."""
+    """All that is known at `now`. `known` is None where the database has nothing of it.
+
+    `keys` has of each key that exists its state, app_id, valid_from and valid_until, and where it is bound.
+    """
 
     mdn: str
+    now: int
     is_legal: bool = True  # in the numbering plan
     known: Row | None = None
     registrations: Sequence[Row] = ()
@@ -36,10 +40,11 @@ class Number:
     holds: Sequence[Row] = ()
     replies: Sequence[Row] = ()
     journal: Sequence[Row] = ()
-    keys: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, Row] = field(default_factory=dict)
     platforms: Mapping[str, Row] = field(default_factory=dict)  # what dispatch last saw of each
     configured: frozenset[str] = frozenset()  # the platforms that have a file
     routes: Mapping[str, str] = field(default_factory=dict)  # app -> the platform whose file names it
+    gateways: frozenset[str] = frozenset()  # that have a section
     searched: Searched = Searched()
 
     @property

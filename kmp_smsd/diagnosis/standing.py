@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kmp_smsd.diagnosis.meanings import meaning
+from kmp_smsd.diagnosis import lacking
 from kmp_smsd.diagnosis.number import Number, Row
-from kmp_smsd.domain.outcome import Outcome
-
-_NOTHING_LEFT = (Outcome.MALFORMED, Outcome.NOT_FOR_US, Outcome.ERROR)  # of a message that ended so
 
 
 def standing(number: Number) -> list[str]:
@@ -75,13 +72,15 @@ def _advice(number: Number) -> Iterator[str]:
     if number.known["erasing_at"] is not None:
         yield f"nothing; what the erasure waits for is told by: kmp-smsd subscribers erase {mdn}"
         return
+    if not number.is_legal:
+        yield _outside_the_plan(number)
     if not number.registrations:
         bound_by_itself = "; what waits is decided again by itself then" if number.waiting else ""
         yield f"register it: kmp-smsd registrations add {mdn} APP{bound_by_itself}"
     for row in number.holds:
-        yield from _hold(row)
+        yield from _hold(number, row)
     for row in number.waiting:
-        yield from _waiting(number, row)
+        yield from lacking.waiting(number, row)
     for row in number.outbox:
         yield from _undelivered(number, row)
     yield from _last_message(number)
@@ -89,10 +88,7 @@ def _advice(number: Number) -> Iterator[str]:
 
 def _unknown(number: Number) -> Iterator[str]:
     if not number.is_legal:
-        yield (
-            f"+{number.mdn} is no number of the numbering plan, so its messages end as invalid_mdn and are only"
-            " counted: add its range to [numbering]; 'kmp-smsd doctor' shows which ranges are refused"
-        )
+        yield _outside_the_plan(number)
         return
     yield (
         f"if it should be served: kmp-smsd registrations add {number.mdn} APP"
@@ -104,7 +100,14 @@ def _unknown(number: Number) -> Iterator[str]:
     )
 
 
-def _hold(row: Row) -> Iterator[str]:
+def _outside_the_plan(number: Number) -> str:
+    return (
+        f"+{number.mdn} is no number of the numbering plan, so its messages end as invalid_mdn and are only counted:"
+        " add its range to [numbering]; 'kmp-smsd doctor' shows which ranges are refused"
+    )
+
+
+def _hold(number: Number, row: Row) -> Iterator[str]:
     hold, key, app = row["hold"], row["key_id"], row["app_id"]
     if row["state"] == "open" and row["deciding"]:
         yield f"hold {hold} is approved and intake has not decided it yet: is intake running?"
@@ -114,11 +117,12 @@ def _hold(row: Row) -> Iterator[str]:
             f"decide hold {hold}: 'kmp-smsd holds approve {hold}' binds key {key} for {app}{ends};"
             f" 'kmp-smsd holds refuse {hold}' refuses it"
         )
-    elif row["state"] == "refused":
-        yield (
-            f"key {key} is refused for {app} since a person refused hold {hold}, until what stood in its way ends;"
-            " to admit it, withdraw that: 'kmp-smsd bindings withdraw'"
-        )
+    elif row["state"] == "refused" and lacking.stands(number, row):
+        refused = f"key {key} is refused for {app} since a person refused hold {hold}, until"
+        if row["key_bound_at_app"] is None and row["here_bound_key_id"] is None:  # only late
+            yield f"{refused} late_hours have passed since it was replaced here"
+        else:
+            yield f"{refused} what stood in its way ends; to admit it, withdraw that: 'kmp-smsd bindings withdraw'"
 
 
 def _what_ends(row: Row) -> str:
@@ -128,33 +132,6 @@ def _what_ends(row: Row) -> str:
     if row["here_bound_key_id"]:
         ends.append(f"the binding of key {row['here_bound_key_id']} here")
     return f" and ends {' and '.join(ends)}" if ends else ""
-
-
-def _waiting(number: Number, row: Row) -> Iterator[str]:
-    key, outcome = row["key_id"], Outcome(row["outcome"])
-    if row["again_at"] == 0:
-        yield f"the request with key {key} is to be decided again: is intake running?"
-    elif outcome is Outcome.UNKNOWN_KEY:
-        yield (
-            f"import the key {key} ('kmp-smsd keys import'): it is bound by itself then; if no vendor has it, the"
-            " terminal sends a wrong key ID"
-        )
-    elif outcome is Outcome.KEY_NOT_USABLE:
-        yield _unusable_key(number, key)
-    elif outcome is Outcome.APP_NOT_REGISTERED and number.registrations:
-        app = row["app_id"] or "APP"
-        yield f"register the app that the terminal or its key means: kmp-smsd registrations add {number.mdn} {app}"
-    elif outcome is Outcome.APP_REQUIRED:
-        yield meaning(outcome, "").remedy
-
-
-def _unusable_key(number: Number, key: str) -> str:
-    state = number.keys.get(key)
-    if state == "suspended":
-        return f"key {key} is suspended: 'kmp-smsd keys resume {key}' binds it by itself"
-    if state == "live":
-        return f"key {key} is outside its validity ('kmp-smsd keys show {key}'): it is bound by itself when that begins"
-    return f"key {key} is {state or 'gone'} for good: the terminal needs another key"
 
 
 def _undelivered(number: Number, row: Row) -> Iterator[str]:
@@ -175,7 +152,7 @@ def _undelivered(number: Number, row: Row) -> Iterator[str]:
             f"ask the administrator of {name} why it rejected this"
             f"{': ' + row['error'] if row['error'] else ''}; then kmp-smsd outbox retry --mdn {number.mdn}"
         )
-    elif row["key_id"] and number.keys.get(row["key_id"]) == "suspended":
+    elif row["key_id"] and number.keys.get(row["key_id"], {}).get("state") == "suspended":
         yield f"key {row['key_id']} is suspended and is not delivered: kmp-smsd keys resume {row['key_id']}"
     elif row["attempts"] or number.platforms.get(name, {}).get("last_error"):
         yield (
@@ -187,25 +164,11 @@ def _undelivered(number: Number, row: Row) -> Iterator[str]:
 
 
 def _last_message(number: Number) -> Iterator[str]:
-    """Of the newest message, where it left nothing behind that says what is missing."""
     if number.journal:
-        row = max(number.journal, key=lambda one: one["entry"])
-        outcome = Outcome(row["outcome"])
-        if outcome in _NOTHING_LEFT:
-            yield f"its last message was {outcome.value}: {meaning(outcome, '').remedy}"
-        elif outcome is Outcome.HELD and all(hold["key_id"] != row["key_id"] for hold in number.holds):
-            yield (
-                f"its last message was only journalled as held: so many holds of key {row['key_id']} wait for a person"
-                " that no further one is opened; decide those ('kmp-smsd holds list'), then let the terminal send again"
-            )
-        elif outcome is Outcome.KEY_NOT_USABLE and not number.waiting:
-            yield _unusable_key(number, row["key_id"])
+        yield from lacking.last_message(number)
     elif number.registrations and not number.bindings and not number.holds and not number.waiting:
         told = "no message of it is in the journal" if number.searched.whole else "no message of it was found"
-        yield (
-            f"{told}: let the terminal send again (restart it), and see with 'kmp-smsd doctor' whether its SMSC is"
-            " reached"
-        )
+        yield f"{told}: {lacking.SEND_AGAIN}, and see with 'kmp-smsd doctor' whether its SMSC is reached"
 
 
 def _nothing_to_do(number: Number) -> str:

@@ -21,6 +21,12 @@ _ENTRIES = """
 SELECT id, at, outcome, link, key_id, app, why, hold FROM journal
 WHERE id >= ? AND id < ? AND subscriber = ? ORDER BY id DESC"""
 
+_KEYS = """
+SELECT k.key_id, k.state, k.app, k.valid_from, k.valid_until, s.mdn, b.app
+FROM json_each(?) j CROSS JOIN keys k ON k.key_id = j.value JOIN imports i ON i.id = k.import
+LEFT JOIN bindings b ON b.key = k.id AND b.state = 'bound' LEFT JOIN subscribers s ON s.number = b.subscriber
+WHERE i.live_at IS NOT NULL"""
+
 
 @dataclass(frozen=True, slots=True)
 class Looked:
@@ -89,12 +95,8 @@ class Tracing:
             (since_hour,),
         )
 
-    def key_states(self, key_ids: Sequence[str]) -> dict[str, str]:
-        """The state of those of `key_ids` that exist."""
-        return dict(
-            self._database.rows(
-                """SELECT k.key_id, k.state FROM json_each(?) j CROSS JOIN keys k ON k.key_id = j.value
-                   JOIN imports i ON i.id = k.import WHERE i.live_at IS NOT NULL""",
-                (json.dumps(list(key_ids)),),
-            )
-        )
+    def keys(self, key_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Those of `key_ids` that exist: state, app that they are reserved for, validity, and where they are bound."""
+        columns = ("key_id", "state", "app_id", "valid_from", "valid_until", "bound_mdn", "bound_app")
+        found = self._database.records(columns, _KEYS, (json.dumps(list(key_ids)),))
+        return {row["key_id"]: row for row in found}
