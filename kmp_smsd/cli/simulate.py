@@ -143,11 +143,12 @@ def _told(read: SyncRequest | Unfit, trial: Trial | None, link: Link) -> dict[st
         "key_id": read.key_id if isinstance(read, SyncRequest) else None,
         "app_id": decision.app_id if decision else None,
         "binds": binds,
-        "platform": trial.platform if trial and binds else None,
+        "platform": trial.platform if trial and (binds or trial.offers_again) else None,
         "ends": [{"key_id": one.key_id, "mdn": one.mdn, "app_id": one.app_id} for one in trial.ends] if trial else [],
         "opens_hold": trial.opens_hold if trial else False,
         "hold": trial.hold if trial else None,
         "waits": trial.waits if trial else False,
+        "offers_again": trial.offers_again if trial else False,
         "replies": isinstance(read, SyncRequest) and read.reply_to is not None and earns_reply(outcome),
     }
 
@@ -159,6 +160,8 @@ def _for_people(told: dict[str, Any]) -> dict[str, Any]:
         then.append(
             f"platform {told['platform']} gets it" if told["platform"] else "it waits for a platform of the app"
         )
+    if told["offers_again"]:
+        then.append(f"platform {told['platform']} is offered again what it rejected")
     then += [f"the binding of key {one['key_id']} to {one['mdn']} for {one['app_id']} ends" for one in told["ends"]]
     if told["opens_hold"]:
         then.append("a hold is opened, which a person must decide")

@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kmp_smsd.domain.facts import Approval, Binding, Facts, Key, Triple
+from kmp_smsd.domain.facts import Approval, Binding, Decision, Facts, Key, Triple
+from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.storage.database import Database
@@ -89,6 +90,13 @@ class Batch:
     rejected: set[tuple[int, str]] = field(default_factory=set)  # places whose delivery may be re-armed
     waiters: set[Waiter] = field(default_factory=set)
     routes: dict[str, Route] = field(default_factory=dict)
+
+    def to_be_offered_again(self, decision: Decision | Unfit) -> Binding | None:
+        """The binding whose delivery the platform rejected and this repeat of its message re-arms (row 10)."""
+        if decision.outcome is not Outcome.ALREADY_BOUND or not isinstance(decision, Decision):
+            return None
+        binding = self.facts.bound_keys.get(self.facts.keys[decision.request.key_id].number)
+        return binding if binding is not None and binding.place in self.rejected else None
 
 
 def gather(database: Database, policy: SyncPolicy, messages: Sequence[SyncRequest | Unfit], now: int) -> Batch:

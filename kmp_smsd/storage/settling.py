@@ -133,10 +133,9 @@ class Settling:
             )
         write_rows(connection, _BIND, [_row(binding, facts.now) for binding in facts.made])
         for decision in decisions:
-            if decision.outcome is Outcome.ALREADY_BOUND and isinstance(decision, Decision):
-                binding = facts.bound_keys.get(facts.keys[decision.request.key_id].number)
-                if binding is not None and binding.place in batch.rejected:
-                    facts.wanted.setdefault(binding.place, binding.key)
+            binding = batch.to_be_offered_again(decision)
+            if binding is not None:
+                facts.wanted.setdefault(binding.place, binding.key)
         want(connection, [Want(*place, key) for place, key in facts.wanted.items()], facts.now, batch.routes)
         new_holds = write_holds(connection, facts, batch.holds, decisions)
         self._journal.record(connection, facts, decisions, new_holds)

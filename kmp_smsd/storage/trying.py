@@ -34,7 +34,8 @@ class Trial:
     """What a request would lead to. `platform` is where its app's keys go, None where no app is clear or routed.
 
     `hold` is the number of the standing hold that it would refresh; where there is none, `opens_hold` says whether one
-    would be opened. `waits` is true where it would be kept and decided again.
+    would be opened. `waits` is true where it would be kept and decided again, `offers_again` where the platform would
+    be offered once more what it rejected.
     """
 
     decision: Decision
@@ -43,6 +44,7 @@ class Trial:
     hold: int | None
     opens_hold: bool
     waits: bool
+    offers_again: bool
 
 
 def try_out(database: Database, policy: SyncPolicy, request: SyncRequest, now: int) -> Trial:
@@ -54,7 +56,9 @@ def try_out(database: Database, policy: SyncPolicy, request: SyncRequest, now: i
         ends = tuple(Ending(*row) for row in database.rows(_ENDED, (ended,)))
         routes = database.rows("SELECT platform FROM routes WHERE app = ? AND platform <> ''", (decision.app_id,))
         platform = routes[0][0] if routes else None
-        return Trial(decision, ends, platform, *_holding(database, batch, decision), waits(decision, batch.facts))
+        hold, opens_hold = _holding(database, batch, decision)
+        offers_again = batch.to_be_offered_again(decision) is not None
+        return Trial(decision, ends, platform, hold, opens_hold, waits(decision, batch.facts), offers_again)
 
 
 def _holding(database: Database, batch: Batch, decision: Decision) -> tuple[int | None, bool]:

@@ -8,7 +8,9 @@ import json
 import pytest
 from pysqlite3 import dbapi2 as sqlite3
 
+from kmp_smsd.cli.settings import now_ms
 from kmp_smsd.storage import holding, open_store
+from kmp_smsd.storage.outbox import Reject
 from tests.cli.site import FIRST, LINK, SECOND, THIRD, Site
 
 HOUR = 3_600_000
@@ -122,6 +124,20 @@ def test_key_with_too_many_holds_gets_no_further_one(site, monkeypatch):
     assert [row["mdn"] for row in site.rows("holds", "list")] == [SECOND]
     (explained,) = site.rows("explain", THIRD)
     assert explained["advice"][0].startswith("its last message was only journalled as held")
+
+
+def test_repeat_that_would_have_a_rejected_delivery_offered_again_says_so(site):
+    with site.store() as store:
+        store.routes.set({"meter": "metering"})
+        list(store.routes.move(2 * HOUR))
+        due = store.outbox.due("metering", 2**60, 10)
+        store.outbox.settle("metering", [Reject(row, "no room") for row in due], 2 * HOUR)
+    said = told(site, FIRST, "K1:K1")
+    assert (said["outcome"], said["offers_again"], said["platform"]) == ("already_bound", True, "metering")
+    assert "platform metering is offered again what it rejected" in site.ok("simulate", FIRST, "K1:K1")
+    assert site.message(FIRST, "K1", at=now_ms()).value == "already_bound"
+    assert told(site, FIRST, "K1:K1")["offers_again"] is False
+    assert "nothing changes" in site.ok("simulate", FIRST, "K1:K1")
 
 
 def test_request_that_would_wait_says_so(site):
