@@ -243,7 +243,8 @@ def forget(settings: Settings, name: str, dry_run: bool, yes: bool, wait_s: floa
         if not _await_forgotten(store, name, wait_s):
             raise Failed(
                 f"dispatch has not forgotten {name} within {wait_s:g} s; the wish is kept. It goes through the whole"
-                " outbox, which may take longer. Where it began before that file was removed, restart it",
+                " outbox, which may take longer. Where the file was removed since dispatch last read them: 'kmp-smsd"
+                " reload'",
                 UNAVAILABLE,
             )
     click.echo(f"{name} is forgotten")

@@ -77,7 +77,7 @@ def submit(settings: Settings, file: str, gateway: str, wait_s: int) -> None:
     if accepted:
         click.echo(
             f"kmp-smsd: {count(len(accepted), 'request')} on disk and not decided yet: is intake running, and does it"
-            f" know [gateway.{gateway}] since its last start?",
+            f" know [gateway.{gateway}]? It does after 'kmp-smsd reload'",
             err=True,
         )
     if errors:

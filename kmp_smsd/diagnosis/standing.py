@@ -139,13 +139,16 @@ def _undelivered(number: Number, row: Row) -> Iterator[str]:
         return
     name, app = row["platform"], row["app_id"]
     if not name and app in number.routes:
-        yield f"the file of platform {number.routes[app]} names the app {app}, and dispatch has not read it: start it"
+        yield (
+            f"the file of platform {number.routes[app]} names the app {app}, and dispatch has not read it: 'kmp-smsd"
+            " reload', or start it"
+        )
     elif not name:
-        yield f"name the app {app} in a file of platforms.d, then restart dispatch"
+        yield f"name the app {app} in a file of platforms.d, then 'kmp-smsd reload'"
     elif name not in number.configured:
         yield (
-            f"platform {name} has no enabled file in platforms.d: put it back and reload dispatch; where it is"
-            f" gone for good: 'kmp-smsd platforms forget {name}'"
+            f"platform {name} has no enabled file in platforms.d: put it back, then 'kmp-smsd reload'; where it"
+            f" is gone for good: 'kmp-smsd platforms forget {name}'"
         )
     elif row["wanted_version"] == row["rejected_version"]:
         yield (

@@ -74,7 +74,7 @@ def _deliveries(facts: TrafficFacts) -> list[Finding]:
             found.append(
                 warning(
                     f"{due:,} deliveries wait for a platform: no file names their app",
-                    "kmp-smsd outbox list shows the apps: name them in a file of platforms.d, and restart dispatch",
+                    "kmp-smsd outbox list shows the apps: name them in a file of platforms.d, then 'kmp-smsd reload'",
                 )
             )
         elif oldest is not None and facts.now - oldest >= DAY_MS:

@@ -119,7 +119,7 @@ def test_delivery_that_fails_is_a_matter_for_the_test_of_the_platform(site):
 def test_delivery_that_nobody_tried_asks_for_dispatch(site):
     site.ready("K1")
     site.message(FIRST, "K1")
-    assert "dispatch has not read it" in told(site, FIRST)[2][0]
+    assert told(site, FIRST)[2][0].endswith("dispatch has not read it: 'kmp-smsd reload', or start it")
     with site.store() as store:
         store.routes.set({"meter": "metering"})
         list(store.routes.move(2_000_000))
@@ -132,13 +132,15 @@ def test_delivery_to_a_platform_without_a_file_names_the_file(site):
     site.ready("K1")
     site.message(FIRST, "K1")
     settle_due(site, Postpone, "gone")
-    assert told(site, FIRST)[2][0].startswith("platform gone has no enabled file in platforms.d")
+    assert told(site, FIRST)[2][0].startswith(
+        "platform gone has no enabled file in platforms.d: put it back, then 'kmp-smsd reload'"
+    )
 
 
 def test_app_without_a_platform_is_to_be_named_in_a_file(site):
     site.ready("K1", apps=("alarm",))
     site.message(FIRST, "K1")
-    assert told(site, FIRST)[2] == ["name the app alarm in a file of platforms.d, then restart dispatch"]
+    assert told(site, FIRST)[2] == ["name the app alarm in a file of platforms.d, then 'kmp-smsd reload'"]
 
 
 @pytest.mark.parametrize(

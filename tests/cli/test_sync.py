@@ -32,8 +32,8 @@ def test_request_is_on_disk_though_no_intake_runs(site):
     assert done.exit_code == 0
     assert json.loads(done.stdout) == {"id": "1", "result": "accepted"}
     assert done.stderr == (
-        "kmp-smsd: 1 request on disk and not decided yet: is intake running, and does it know [gateway.data] since its"
-        " last start?\n"
+        "kmp-smsd: 1 request on disk and not decided yet: is intake running, and does it know [gateway.data]? It"
+        " does after 'kmp-smsd reload'\n"
     )
     with open_store(site.database, KNOWN) as store:
         assert store.settle_again(now_ms()) == ["bound"]

@@ -369,6 +369,11 @@ def test_delivery_that_does_not_arrive_is_told(row: dict[str, object], sentence:
     assert sentence in told(judge_traffic(TrafficFacts(now=NOW, platforms=[row]))).sentence
 
 
+def test_app_without_a_platform_needs_no_restart() -> None:
+    row = platform("", due=2, oldest_due_at=NOW)
+    assert told(judge_traffic(TrafficFacts(now=NOW, platforms=[row]))).remedy.endswith("then 'kmp-smsd reload'")
+
+
 TIGHT = {
     "no_new_privileges": True,
     "seccomp": True,
