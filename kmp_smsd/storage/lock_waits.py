@@ -107,13 +107,13 @@ def _long_waited(now: float) -> set[int]:
 
 
 def holder(inode: int) -> str:
-    """The process that holds the flock on this file, as the kernel tells."""
+    """The process that holds the flock on this file, as the kernel tells; our units hide that (ProcSubset=pid)."""
     with suppress(OSError):
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
             _, kind, _, _, pid, *where = line.split()  # a waiting process has "->" before its kind
             if kind == "FLOCK" and where[0].endswith(f":{inode}"):
                 return f"PID {pid} ({_command(pid)})"
-    return "a process that cannot be named"
+    return "a process that cannot be named from here: 'sudo lslocks' names it"
 
 
 def _command(pid: str) -> str:

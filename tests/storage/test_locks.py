@@ -148,6 +148,14 @@ def test_wait_for_another_process_is_known_with_its_holder_and_when_it_was_over(
         assert lock.wait.over_s < 60
 
 
+def test_holder_that_the_sandbox_hides_is_named_by_lslocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hidden(path: Path, **_: str) -> str:
+        raise FileNotFoundError(path)  # as /proc/locks is under ProcSubset=pid
+
+    monkeypatch.setattr(Path, "read_text", hidden)
+    assert lock_waits.holder(1) == "a process that cannot be named from here: 'sudo lslocks' names it"
+
+
 def test_wait_for_a_thread_of_our_own_is_none_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may hang with the lock, and then a restart does help."""
     monkeypatch.setattr(lock_waits, "LONG_S", 0.0)
