@@ -19,7 +19,7 @@ Cursor = TypeVar("Cursor")
 # Header -> the row's field, or what makes a text of the row.
 Columns = Mapping[str, str | Callable[[Row], str]]
 
-_FLAGS = frozenset({"paused", "deciding"})  # SQLite has no booleans
+_FLAGS = frozenset({"deciding"})  # SQLite has no booleans
 _TIMES = frozenset({"at", "valid_from", "valid_until", "key_bound_since", "here_bound_since"})
 
 

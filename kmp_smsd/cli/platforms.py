@@ -31,9 +31,9 @@ POLL_S = 0.05
 def _state(row: Row) -> str:
     if not row["configured"]:
         return "in no file" if row["forgotten_at"] is None else "to be forgotten"
-    return (
-        "paused" if row["paused"] else "failing" if row["last_error"] else "good" if row["last_success_at"] else "new"
-    )
+    if row["held_back"]:
+        return "held back"
+    return "failing" if row["last_error"] else "good" if row["last_success_at"] else "new"
 
 
 COLUMNS: Columns = {
@@ -77,7 +77,10 @@ def platforms() -> None:
 @json_option
 @click.pass_obj
 def list_(settings: Settings, count_all: bool, as_json: bool) -> None:
-    """List platforms: what waits for each, and what happened there last. Of what is due, 100,000 are counted."""
+    """List platforms: what waits for each, and what happened there last. Of what is due, 100,000 are counted.
+
+    It is read from the database; whether a person has paused one is known to dispatch alone: `kmp-smsd status`.
+    """
     from kmp_smsd.storage.figures import COUNTED_MAX
 
     config = settings.config
@@ -88,7 +91,7 @@ def list_(settings: Settings, count_all: bool, as_json: bool) -> None:
         del seen[""]  # nothing waits for a platform that is in no file yet
     new = {
         "due": 0, "due_more": False, "oldest_due_at": None, "rejected": 0, "last_success_at": None, "last_error": None,
-        "last_error_at": None, "next_try_at": None, "paused": 0, "forgotten_at": None,
+        "last_error_at": None, "next_try_at": None, "held_back": False, "forgotten_at": None,
     }  # fmt: skip
     rows = []
     for name in sorted(seen.keys() | config.platforms.keys()):

@@ -29,8 +29,8 @@ SETTLE_EVERY_S = 0.2  # a slow platform's confirmations do not wait for its last
 UNSENDABLE_RETRY_MS = 3_600_000
 REPORT_EVERY_S = 10.0
 ONE_BY_ONE_AFTER = 3  # failures in a row; then it shows whether one delivery brings the platform down
-PAUSE_AFTER = 20  # rejections in a row
-PAUSED_TRY_MS = 600_000
+HOLD_BACK_AFTER = 20  # rejections in a row
+HELD_BACK_TRY_MS = 600_000
 TURN_S = 60.0  # so long a platform keeps its thread and connection where others wait for one
 STORE_RETRY_MAX_MS = 30_000  # our own store wakes soon after its fault is mended; a platform may be far away
 
@@ -127,7 +127,7 @@ class Deliverer:
         try:
             if self._store is None:
                 self._store = self._open_store()
-            if self._reported is None:  # a pause outlives a restart
+            if self._reported is None:  # holding back outlives a restart
                 self._state = self._reported = self._store.platforms.state(self.platform)
             return self._deliver_all(self._store)
         except ChannelDown as error:
@@ -187,7 +187,7 @@ class Deliverer:
     def _deliver_all(self, store: Store) -> Ended:
         until = self._monotonic() + TURN_S
         while not self._stopping.is_set() and self._monotonic() < until:
-            one_by_one = self._state.paused or self._failures >= ONE_BY_ONE_AFTER
+            one_by_one = self._state.held_back or self._failures >= ONE_BY_ONE_AFTER
             rows = store.outbox.due(self.platform, self._now(), 1 if one_by_one else BATCH_ROWS)
             if not rows:
                 break
@@ -205,8 +205,8 @@ class Deliverer:
                 self._deliver(store, self._channel, chain([first], deliveries))
             finally:
                 self._put_off(store, unsendable)
-            if self._state.paused:
-                return Ended("paused after many rejections", PAUSED_TRY_MS)
+            if self._state.held_back:
+                return Ended("held back after many rejections", HELD_BACK_TRY_MS)
         return Ended(None)
 
     def _open(self) -> Channel:
@@ -263,7 +263,7 @@ class Deliverer:
                 if len(settlements) >= STEP_ROWS or self._monotonic() - settled_at >= SETTLE_EVERY_S:
                     self._settle(store, settlements)
                     settlements, settled_at = [], self._monotonic()
-                if self._state.paused:
+                if self._state.held_back:
                     self.close_channel()  # what is on the road has nobody to answer to, and stays due
                     break
         finally:  # what was answered before the platform went down is settled all the same
@@ -272,9 +272,9 @@ class Deliverer:
     def _settle(self, store: Store, settlements: list[Settlement]) -> None:
         if not settlements:
             return
-        if self._state.paused:
-            self._state = replace(self._state, next_try_at=self._now() + PAUSED_TRY_MS)
-        # A pause is stored before the last rejections of its run: were we killed in between, they would come again.
+        if self._state.held_back:
+            self._state = replace(self._state, next_try_at=self._now() + HELD_BACK_TRY_MS)
+        # Reported before its last rejections are settled: were we killed in between, they would come again.
         self._report(store)
         store.outbox.settle(self.platform, settlements, self._now())
         if self._failures:
@@ -283,7 +283,7 @@ class Deliverer:
 
     def _judge(self, store: Store, row: OutboxRow, result: Result) -> Settlement:
         now = self._now()
-        if self._state.last_error is not None and not self._state.paused:  # it is up, whatever it answers
+        if self._state.last_error is not None and not self._state.held_back:  # it is up, whatever it answers
             self._state = replace(self._state, last_error=None, last_error_at=None, next_try_at=None)
         if isinstance(result, TryLater):
             self.counts.postponed += 1
@@ -319,10 +319,12 @@ class Deliverer:
                 return Reject(row, reason)
 
     def _confirmed(self, store: Store, now: int) -> None:
-        """The first confirmation lifts the pause and the rejections of its run: it was the platform, not the rows."""
-        if self._state.paused:
+        """The first confirmation lifts the rejections of its run as well: it was the platform, not the rows."""
+        if self._state.held_back:
             store.outbox.again(self.platform, self._state.last_success_at or 0, now)
-            self.log.info("platform {platform}: pause lifted", event="platform_pause_lifted", platform=self.platform)
+            self.log.info(
+                "platform {platform}: no longer held back", event="platform_pause_lifted", platform=self.platform
+            )
         self._rejections = 0
         self.counts.confirmed += 1
         self._state = PlatformState(self.platform, last_success_at=now)
@@ -343,16 +345,16 @@ class Deliverer:
         if self._state.last_success_at is not None and self._state.last_success_at > now:
             # The clock was set back. The run is known by its time: it came after the last success.
             self._state = replace(self._state, last_success_at=now)
-        if self._rejections == PAUSE_AFTER and not self._state.paused:
+        if self._rejections == HOLD_BACK_AFTER and not self._state.held_back:
             self.log.critical(
-                "platform {platform}: paused after {count} rejections in a row, one try each 10 minutes",
+                "platform {platform}: held back after {count} rejections in a row, one try each 10 minutes",
                 event="platform_paused",
                 platform=self.platform,
-                count=PAUSE_AFTER,
+                count=HOLD_BACK_AFTER,
             )
-        if self._rejections >= PAUSE_AFTER:
-            reason = f"{PAUSE_AFTER} rejections in a row"
-            self._state = replace(self._state, last_error=reason, last_error_at=now, paused=True)
+        if self._rejections >= HOLD_BACK_AFTER:
+            reason = f"{HOLD_BACK_AFTER} rejections in a row"
+            self._state = replace(self._state, last_error=reason, last_error_at=now, held_back=True)
 
     def _failed(self, reason: str) -> Ended:
         now, wait_ms = self._now(), self._patience.wait_ms(self._failures)

@@ -179,7 +179,7 @@ class Worker:
         if self.draining:
             return PlatformWord.DRAINING
         state = self.deliverer.state
-        if state is not None and state.paused:
+        if state is not None and state.held_back:
             return PlatformWord.HELD_BACK
         if self.busy:
             return PlatformWord.DELIVERING

@@ -22,14 +22,17 @@ UNION SELECT platform FROM outbox WHERE wanted_version = rejected_version ORDER 
 
 @dataclass(frozen=True, slots=True)
 class PlatformState:
-    """What dispatch last saw of a platform. Times in Unix milliseconds."""
+    """What dispatch last saw of a platform. Times in Unix milliseconds.
+
+    `held_back` after many rejections (the column `paused`); a pause, which a person makes, is known to dispatch alone.
+    """
 
     name: str
     last_success_at: int | None = None
     last_error: str | None = None
     last_error_at: int | None = None
     next_try_at: int | None = None
-    paused: bool = False
+    held_back: bool = False
 
 
 class Platforms:
@@ -54,7 +57,7 @@ class Platforms:
                     state.last_error,
                     state.last_error_at,
                     state.next_try_at,
-                    state.paused,
+                    state.held_back,
                 ),
             )
 
@@ -66,8 +69,8 @@ class Platforms:
         )
         if not seen:
             return PlatformState(name)
-        last_success_at, last_error, last_error_at, next_try_at, paused = seen[0]
-        return PlatformState(name, last_success_at, last_error, last_error_at, next_try_at, bool(paused))
+        last_success_at, last_error, last_error_at, next_try_at, held_back = seen[0]
+        return PlatformState(name, last_success_at, last_error, last_error_at, next_try_at, bool(held_back))
 
     def hurried(self) -> dict[str, int]:
         """When a person last wished that a platform is tried at once, in Unix milliseconds."""

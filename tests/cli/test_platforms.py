@@ -9,6 +9,7 @@ import pytest
 from kmp_smsd.simulator.openssh import new_identity
 from kmp_smsd.simulator.platform import SimulatedPlatform
 from kmp_smsd.storage import figures
+from kmp_smsd.storage.routes import PlatformState
 from tests.cli.site import FIRST, HOST_KEY, SECOND
 from tests.sshd import receiver_command
 
@@ -108,7 +109,7 @@ def test_more_than_is_counted_is_told_to_be_more(site, monkeypatch):
 def test_platforms_are_listed_whether_dispatch_has_seen_them_or_not(site):
     site.ready("K1", apps=("alarm",))
     (new,) = site.rows("platforms", "list")
-    assert (new["platform"], new["configured"], new["due"], new["paused"]) == ("metering", True, 0, False)
+    assert (new["platform"], new["configured"], new["due"], new["held_back"]) == ("metering", True, 0, False)
     site.message(FIRST, "K1")
     waiting, _ = site.rows("platforms", "list")
     assert (waiting["platform"], waiting["due"], waiting["configured"]) == ("", 1, False)
@@ -117,3 +118,12 @@ def test_platforms_are_listed_whether_dispatch_has_seen_them_or_not(site):
     assert "in no file" in site.ok("platforms", "list")
     site.platform("metering", "keys.example", HOST_KEY).unlink()
     assert [row["configured"] for row in site.rows("platforms", "list")].count(True) == 0
+
+
+def test_platform_that_is_held_back_is_not_said_to_be_paused_which_is_a_person_s_doing(site):
+    site.ready()
+    with site.store() as store:
+        store.routes.report(PlatformState("metering", last_error="20 rejections in a row", held_back=True))
+    (listed,) = site.rows("platforms", "list")
+    assert (listed["held_back"], "paused" in listed) == (True, False)
+    assert "held back" in site.ok("platforms", "list")

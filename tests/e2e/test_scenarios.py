@@ -277,15 +277,15 @@ def test_one_rejected_delivery_among_thousands(carrier):
     assert rejected in held_at(carrier, "metering")
 
 
-def test_platform_that_rejects_everything_is_paused_and_recovers(carrier):
-    """25 rejections, of which the first 20 pause it; one confirmation later all of them are delivered."""
+def test_platform_that_rejects_everything_is_held_back_and_recovers(carrier):
+    """25 rejections, of which the first 20 have it held back; one confirmation later all of them are delivered."""
     gate = carrier.gate("fleet")
     terminals = [carrier.terminal("tracker") for _ in range(25)]
     for mdn, _ in terminals:
         (gate / f"reject-{mdn}").touch()
     for mdn, key in terminals:
         carrier.say(mdn, f"K1:{key}")
-    carrier.wait_for(lambda: platform(carrier, "fleet")["paused"], "the pause")
+    carrier.wait_for(lambda: platform(carrier, "fleet")["held_back"], "it to be held back")
     assert platform(carrier, "fleet")["rejected"] >= 20
     for mdn, _ in terminals:
         (gate / f"reject-{mdn}").unlink()
@@ -294,7 +294,7 @@ def test_platform_that_rejects_everything_is_paused_and_recovers(carrier):
     carrier.command("outbox", "retry", "--platform", "fleet")  # a person does not wait for ten minutes
     carrier.settled()
     assert {mdn for mdn, _ in terminals} <= held_at(carrier, "fleet").keys()
-    assert not platform(carrier, "fleet")["paused"]
+    assert not platform(carrier, "fleet")["held_back"]
 
 
 def platform(carrier, name):

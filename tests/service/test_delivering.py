@@ -456,12 +456,12 @@ def test_failed_try_is_shown_to_people(at):
     assert (shown["last_error"], shown["last_success_at"], shown["next_try_at"]) == (None, at.now, None)
 
 
-def test_platform_that_is_down_stays_paused(at):
+def test_platform_that_is_down_stays_held_back(at):
     reject_all(at, *range(1, 21))
     make_due(at.store, 21)
     at.unreachable = ChannelDown("refused")
     at.run(after_ms=TEN_MINUTES_MS)
-    assert (at.platform()["paused"], at.platform()["last_error"]) == (1, "refused")
+    assert (at.platform()["held_back"], at.platform()["last_error"]) == (1, "refused")
 
 
 def test_failed_try_that_cannot_be_shown_is_a_failed_try(at, monkeypatch):
@@ -542,18 +542,18 @@ def reject_all(at, *numbers):
     return at.run()
 
 
-def test_twenty_rejections_in_a_row_pause_the_platform(at, events):
+def test_platform_is_held_back_after_twenty_rejections_in_a_row(at, events):
     assert reject_all(at, *range(1, 20)) == Ended(None)
-    assert not at.platform()["paused"]
+    assert not at.platform()["held_back"]
     ended = reject_all(at, 20)
     assert ended.wait_ms == TEN_MINUTES_MS
     assert ended.error is not None
     shown = at.platform()
-    assert (shown["paused"], shown["next_try_at"]) == (1, at.now + TEN_MINUTES_MS)
+    assert (shown["held_back"], shown["next_try_at"]) == (1, at.now + TEN_MINUTES_MS)
     assert len(alarms(events)) == 1
 
 
-def test_pause_begins_at_once_and_what_is_on_the_road_stays_due(at):
+def test_holding_back_begins_at_once_and_what_is_on_the_road_stays_due(at):
     reject_all(at, *TERMINALS)
     assert at.rejected(*range(1, 21))
     assert [at.row(number)["rejected_version"] for number in range(21, 41)] == [0] * 20
@@ -561,7 +561,7 @@ def test_pause_begins_at_once_and_what_is_on_the_road_stays_due(at):
     assert at.channels[0].at.deliveries[-1].mdn == mdn(20)
 
 
-def test_paused_platform_is_tried_with_one_delivery_each_ten_minutes(at):
+def test_platform_that_is_held_back_is_tried_with_one_delivery_each_ten_minutes(at):
     reject_all(at, *range(1, 21))
     make_due(at.store, 21, 22, 23)
     for number in (21, 22):
@@ -569,10 +569,10 @@ def test_paused_platform_is_tried_with_one_delivery_each_ten_minutes(at):
         assert at.batches == [[mdn(number)]]
     at.answer = lambda delivery: TryLater(delivery, "busy")
     assert at.run(after_ms=TEN_MINUTES_MS).wait_ms == TEN_MINUTES_MS
-    assert at.platform()["paused"] == 1
+    assert at.platform()["held_back"] == 1
 
 
-def test_first_confirmation_lifts_the_pause_and_the_rejections_of_its_run(at):
+def test_first_confirmation_ends_the_holding_back_and_lifts_the_rejections_of_its_run(at):
     reject_all(at, 30)
     at.answer = Confirmed
     make_due(at.store, 31)
@@ -583,12 +583,12 @@ def test_first_confirmation_lifts_the_pause_and_the_rejections_of_its_run(at):
     assert at.run(after_ms=TEN_MINUTES_MS) == Ended(None)
     assert at.confirmed(*range(1, 22))
     assert at.rejected(30)
-    assert not at.platform()["paused"]
+    assert not at.platform()["held_back"]
     reject_all(at, *range(22, 30))
-    assert not at.platform()["paused"]  # the count began anew
+    assert not at.platform()["held_back"]  # the count began anew
 
 
-def test_pause_outlives_a_restart_and_so_does_what_lifts_with_it(at):
+def test_holding_back_outlives_a_restart_and_so_does_what_lifts_with_it(at):
     make_due(at.store, 39)
     at.run()
     reject_all(at, 40)
@@ -600,25 +600,25 @@ def test_pause_outlives_a_restart_and_so_does_what_lifts_with_it(at):
     at.restart()
     make_due(at.store, 21, 22)
     ended = reject_all(at, 23)
-    assert (len(at.deliveries), ended.error) == (1, "paused after many rejections")
+    assert (len(at.deliveries), ended.error) == (1, "held back after many rejections")
     shown = at.platform()
-    assert (shown["paused"], shown["last_error"]) == (1, "20 rejections in a row")
+    assert (shown["held_back"], shown["last_error"]) == (1, "20 rejections in a row")
     at.restart()
     at.answer = Confirmed
     at.run(after_ms=TEN_MINUTES_MS)
     assert at.confirmed(*range(1, 24))
     assert at.rejected(40)
-    assert not at.platform()["paused"]
+    assert not at.platform()["held_back"]
 
 
-def test_pause_that_follows_confirmations_is_shown_and_kept(at):
+def test_holding_back_that_follows_confirmations_is_shown_and_kept(at):
     make_due(at.store, *TERMINALS)
     at.answer = lambda delivery: (
         Confirmed(delivery) if int(delivery.mdn[-3:]) <= 5 else Rejected(delivery, "no")
     )  # fmt: skip
     at.run()
     shown = at.platform()
-    assert (shown["paused"], shown["last_success_at"], shown["next_try_at"]) == (1, NOW, NOW + TEN_MINUTES_MS)
+    assert (shown["held_back"], shown["last_success_at"], shown["next_try_at"]) == (1, NOW, NOW + TEN_MINUTES_MS)
     at.restart()
     at.answer = Confirmed
     at.run()
@@ -627,7 +627,9 @@ def test_pause_that_follows_confirmations_is_shown_and_kept(at):
 
 
 @pytest.mark.parametrize(("room", "step"), [("platforms", "report"), ("outbox", "settle")])
-def test_dispatch_that_is_killed_while_it_pauses_a_platform_forgets_no_rejection(at, monkeypatch, room, step):
+def test_dispatch_that_is_killed_while_it_begins_to_hold_back_a_platform_forgets_no_rejection(
+    at, monkeypatch, room, step
+):
     at.run()
     make_due(at.store, *range(1, 21))
     at.answer = lambda delivery: Rejected(delivery, "no")
@@ -655,7 +657,7 @@ def test_run_of_rejections_is_known_although_the_clock_was_set_back(at):
     assert at.confirmed(*range(1, 23))
 
 
-def test_paused_platform_shows_its_next_try(at):
+def test_platform_that_is_held_back_shows_its_next_try(at):
     reject_all(at, *range(1, 21))
     make_due(at.store, 21)
     at.answer = lambda delivery: TryLater(delivery, "busy")
@@ -670,7 +672,7 @@ def test_one_rejection_among_confirmations_stays(at):
     )  # fmt: skip
     assert at.run() == Ended(None)
     assert at.rejected(*[number for number in TERMINALS if number % 2])
-    assert not at.platform()["paused"]
+    assert not at.platform()["held_back"]
 
 
 def test_rejections_are_lifted_though_the_store_fails_just_then(at, monkeypatch):
@@ -684,7 +686,7 @@ def test_rejections_are_lifted_though_the_store_fails_just_then(at, monkeypatch)
     assert at.confirmed(*range(1, 22))
 
 
-def test_row_that_cannot_be_sent_is_no_try_of_a_paused_platform(at):
+def test_row_that_cannot_be_sent_is_no_try_of_a_platform_that_is_held_back(at):
     reject_all(at, *range(1, 21))
     make_due(at.store, 21, 22)
     at.store.keys.suspend("KEY-21", "stolen")

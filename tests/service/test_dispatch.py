@@ -1075,7 +1075,7 @@ def test_words_tell_how_each_platform_is_served(start):
     served = {one.name: one for one in at.dispatcher.workers.served()}
     assert served["p2"].next_try_at == pytest.approx(at.now / 1000 + 60, abs=1)
     assert served["p1"].next_try_at is None
-    at.by_name["p3"].state = PlatformState("p3", paused=True)
+    at.by_name["p3"].state = PlatformState("p3", held_back=True)
     assert at.words()["p3"] == "held back after rejections"
 
 

@@ -13,7 +13,7 @@ def test_platforms_are_listed_with_what_is_due_and_what_happened(store: Store) -
     register(store, A, "meter")
     settle(store, sync(A, "k1"))
     store.platforms.report(PlatformState("metering", last_success_at=NOW))
-    store.platforms.report(PlatformState("metering", last_error="refused", last_error_at=NOW + 1, paused=True))
+    store.platforms.report(PlatformState("metering", last_error="refused", last_error_at=NOW + 1, held_back=True))
     shown = {one["platform"]: one for one in store.platforms.listing()}
     assert set(shown) == {"", "metering", "tracking"}
     assert (shown["metering"]["apps"], shown["metering"]["due"], shown["metering"]["oldest_due_at"]) == (
@@ -22,12 +22,12 @@ def test_platforms_are_listed_with_what_is_due_and_what_happened(store: Store) -
         NOW,
     )
     assert (shown["metering"]["last_success_at"], shown["metering"]["last_error"]) == (NOW, "refused")
-    assert (shown["tracking"]["due"], shown["tracking"]["paused"]) == (0, 0)
+    assert (shown["tracking"]["due"], shown["tracking"]["held_back"]) == (0, 0)
 
 
 def test_what_was_reported_of_a_platform_is_read_back(store: Store) -> None:
     assert store.platforms.state("metering") == PlatformState("metering")
-    reported = PlatformState("metering", NOW, "20 rejections in a row", NOW + 1, NOW + 2, paused=True)
+    reported = PlatformState("metering", NOW, "20 rejections in a row", NOW + 1, NOW + 2, held_back=True)
     store.platforms.report(reported)
     assert store.platforms.state("metering") == reported
     store.outbox.retry(NOW, platform="tracking")  # which nobody has seen yet
