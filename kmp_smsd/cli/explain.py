@@ -30,7 +30,8 @@ STORY_MAX = 1_000  # entries after which no older ones are looked for, unless --
 def explain(settings: Settings, mdn: str, everything: bool, as_json: bool) -> None:
     """Explain what happened to the messages of a number and why, how it stands, and what to do now.
 
-    The journal is looked through from its end: its last 5,000,000 entries, or all of it with --all.
+    The journal is looked through from its end: its last 5,000,000 entries, fewer where 1,000 of the number are found,
+    or all of it with --all.
     """
     from kmp_smsd.diagnosis.standing import advice, standing
     from kmp_smsd.diagnosis.story import tell

@@ -228,6 +228,12 @@ def test_search_has_a_bound_that_is_told_and_all_has_none(site, monkeypatch):
     assert (everything.stderr, "unknown_key" in everything.stdout) == ("", True)
 
 
+def test_help_tells_both_bounds_of_the_search(site):
+    said = " ".join(site.ok("explain", "--help").split())
+    assert f"its last {explain_module.ENTRIES_MAX:,} entries" in said
+    assert f"{explain_module.STORY_MAX:,} of the number" in said
+
+
 def test_no_journal_at_all_is_a_whole_search():
     assert number_module.Searched().whole
 
