@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
-from kmp_smsd.cli.output import due
+from kmp_smsd.cli.output import due, local_time
 from kmp_smsd.domain.shown import printable
 
 Snapshot = Mapping[str, Any]
@@ -28,9 +27,9 @@ def _lines(snapshot: Snapshot, now: int) -> Iterator[str]:
         yield f"  NOT READY: {reason}"
     for reason in snapshot.get("degraded", ()):
         yield f"  degraded: {reason}"
-    yield f"  configuration  {configuration['path']}, loaded {clock(configuration['loaded_at'])}"
+    yield f"  configuration  {configuration['path']}, loaded {local_time(configuration['loaded_at'])}"
     if configuration["last_reload_ok"] is False:
-        yield f"    reload refused {clock(configuration['last_reload_at'])}, the old one runs on:"
+        yield f"    reload refused {local_time(configuration['last_reload_at'])}, the old one runs on:"
         yield from (f"      {line}" for line in configuration["last_reload_error"].split("\n"))
     if configuration["needs_restart"]:
         yield f"    needs restart: {', '.join(configuration['needs_restart'])}"
@@ -134,11 +133,6 @@ def ago(at: int | None, now: int) -> str:
 def ahead(at: int, now: int) -> str:
     """When that is to come."""
     return "now" if at <= now else f"in {ago(now, at)}"
-
-
-def clock(at: int | None) -> str:
-    """ISO 8601 in this machine's zone, to the second."""
-    return "-" if at is None else datetime.fromtimestamp(at / 1000).astimezone().isoformat(timespec="seconds")
 
 
 def octets(count: int) -> str:

@@ -11,11 +11,10 @@ from kmp_smsd.cli import completing
 from kmp_smsd.cli.failures import Failed
 from kmp_smsd.cli.roles import ask_role, listed, role_option, running
 from kmp_smsd.cli.settings import Settings
-from kmp_smsd.control.protocol import Refused
+from kmp_smsd.control.protocol import ROLE_OF, Refused
 from kmp_smsd.service.log_levels import LEVELS, SUBSYSTEMS
 
 SETTLED_WITHIN_S = 120.0  # more than any unbind_timeout_s
-ROLE_OF = {"smsc": "intake", "platform": "dispatch"}
 
 _kind = click.argument("kind", type=click.Choice(list(ROLE_OF)))
 _name = click.argument("name", shell_complete=completing.links_or_platforms)

@@ -15,6 +15,7 @@ from typing import Any
 
 VERSION = 1
 ROLES = ("intake", "dispatch")
+ROLE_OF = {"smsc": "intake", "platform": "dispatch"}  # what can rest -> the role that it belongs to
 REQUEST_OCTETS_MAX = 65_536
 ANSWER_OCTETS_MAX = 16 * 1024 * 1024
 TRACE_MINUTES_MAX = 1440

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.logger import Logger
 
 from kmp_smsd.config.load import Config
-from kmp_smsd.control.protocol import FAILED, TEMPORARY, TRACE_MINUTES_MAX, USAGE, Refused, socket_path
+from kmp_smsd.control.protocol import FAILED, ROLE_OF, TEMPORARY, TRACE_MINUTES_MAX, USAGE, Refused, socket_path
 from kmp_smsd.monitoring.answers import Sight
 from kmp_smsd.service.control import Command, ControlServer
 from kmp_smsd.service.health import alive_in, degraded, ready
@@ -20,15 +20,12 @@ from kmp_smsd.service.log_levels import LEVELS, SUBSYSTEMS
 from kmp_smsd.service.monitor import Monitor
 from kmp_smsd.service.notify import ManagerNotified
 from kmp_smsd.service.reloading import Reloader
-from kmp_smsd.service.role import Role, RoleService, UnknownName
+from kmp_smsd.service.role import RoleService, UnknownName
 from kmp_smsd.service.status import Snapshot, State
 from kmp_smsd.service.summary import summary
 from kmp_smsd.service.tracing import is_heard
 
 LOOK_WITHIN_S = 1.0  # at the files on disk, before a status is given that knows of the last look only
-
-#: What can rest -> the role that it belongs to.
-KINDS: Mapping[str, Role] = {"smsc": Role.INTAKE, "platform": Role.DISPATCH}
 
 
 class Daemon(MultiService):
@@ -180,7 +177,7 @@ class Daemon(MultiService):
 def _place(arguments: Mapping[str, Any], role: RoleService) -> tuple[str, str]:
     """The kind and the name of what is to rest. Raises Refused."""
     kind, name = arguments.get("kind"), arguments.get("name")
-    if not (isinstance(kind, str) and isinstance(name, str) and KINDS.get(kind) is role.role):
+    if not (isinstance(kind, str) and isinstance(name, str) and ROLE_OF.get(kind) == role.role):
         raise Refused(f"{role.role} has no such thing", USAGE)
     return kind, name
 

@@ -132,7 +132,7 @@ def test_credentials_of_a_unit_are_judged_by_what_they_hold_and_not_by_their_mod
 
 
 def test_credentials_are_judged_outside_a_unit_by_the_files_that_it_loads(site, tmp_path, monkeypatch):
-    monkeypatch.setattr(secrets, "LOADED_FROM", tmp_path)
+    monkeypatch.setattr(secrets, "CREDENTIALS", tmp_path)
     text = site.config.read_text()
     for option, name in (("master.key", "master-key"), ("ssh-identity", "ssh_common"), ("smsc-password", "smsc_lab")):
         text = text.replace(f'{{file = "{site.directory}/{option}"}}', f'{{credential = "{name}"}}')

@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.cli.gathering.files import look_at
 from kmp_smsd.config.load import Config
-from kmp_smsd.config.secrets import SecretUnavailable, read_password, read_secret
+from kmp_smsd.config.secrets import CREDENTIALS, SecretUnavailable, read_password, read_secret
 from kmp_smsd.diagnosis.secrets import MasterKeyFacts, SecretFacts
 from kmp_smsd.vault.master_key import MasterKey, MasterKeyFileFault, PublicKey
-
-LOADED_FROM = Path("/etc/kmp-smsd/credentials")  # by the units of the package
 
 
 def here(ref: SecretRef) -> SecretRef:
@@ -22,7 +19,7 @@ def here(ref: SecretRef) -> SecretRef:
     if ref.credential is None or "CREDENTIALS_DIRECTORY" in os.environ:
         return ref
     # LoadCredential= of a directory makes DIRECTORY_FILE of each file in it
-    paths = [LOADED_FROM / ref.credential, LOADED_FROM / ref.credential.replace("_", "/", 1)]
+    paths = [CREDENTIALS / ref.credential, CREDENTIALS / ref.credential.replace("_", "/", 1)]
     in_directory = ref.credential.startswith(("smsc_", "ssh_"))  # as the package's units load them
     return SecretRef(file=next((path for path in paths if os.access(path, os.F_OK)), paths[in_directory]))
 
