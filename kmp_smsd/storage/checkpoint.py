@@ -1,20 +1,92 @@
-"""Moving the write-ahead log into the database beside the writers, so that no message waits for it."""
+"""Moving the write-ahead log into the database.
+
+A file that grew by a write that failed is not to be trusted: a file system may have marked its new blocks as never
+written, and forget what is written into them again, although it syncs without an error (tried: ext4 on a volume that
+took no more). So whatever grew is cut off after an error, the database here, the log in database.py.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
+import logging
+import os
 import threading
-from contextlib import suppress
+from pathlib import Path
 
 from pysqlite3 import dbapi2 as sqlite3
 
+from kmp_smsd.storage.descriptors import others_have_open
+
 PASSIVE = "PRAGMA wal_checkpoint(PASSIVE)"
+TRUNCATE = "PRAGMA wal_checkpoint(TRUNCATE)"
+NOOP = "PRAGMA wal_checkpoint(NOOP)"
+
+log = logging.getLogger(__name__)
+
+Moved = tuple[int, int, int]
+"""Whether it was hindered, the pages in the log, and how many of them have been moved."""
+
+
+def move_log(connection: sqlite3.Connection, path: Path, how: str) -> Moved:
+    """Move the log of the database `path` into it. Where that fails, all is in the log still, and can be moved later.
+
+    Hindered where somebody else moves it. Raises sqlite3.Error and OSError.
+    """
+    # No lock of SQLite's is on the log, which closing the file would give up.
+    with open(path.with_name(path.name + "-wal"), "rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # who cuts the file must know what others write there
+        except BlockingIOError:
+            return 1, 0, 0
+        octets = os.stat(path).st_size
+        moved = in_log(connection)[2]
+        try:
+            found: Moved = connection.execute(how).fetchone()
+        except sqlite3.Error:
+            if in_log(connection)[2] == moved:  # else it failed after that, at the log
+                os.truncate(path, octets)
+            raise
+    return found
+
+
+def in_log(connection: sqlite3.Connection) -> Moved:
+    """How much is in the log; nothing is moved."""
+    found: Moved = connection.execute(NOOP).fetchone()
+    return found
+
+
+def close(connection: sqlite3.Connection, path: Path) -> None:
+    """Close a connection to the database `path`. The last one to be closed moves the log, as always with SQLite.
+
+    But as `move_log` does. Where that fails it stays open for as long as this process: SQLite would try it again.
+    """
+    try:
+        if not others_have_open(path):
+            move_log(connection, path, PASSIVE)
+    except (sqlite3.Error, OSError) as error:
+        _tell(path, error)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))  # the interpreter's end would close it
+        return
+    connection.close()
+
+
+def _tell(path: Path, error: Exception) -> None:
+    log.error(
+        "%s: its log cannot be moved into it, and stays: %s",
+        path,
+        error,
+        extra={"event": "checkpoint_failed", "path": str(path), "reason": str(error)},
+    )
 
 
 class Checkpointer:
     """A thread with a connection of its own; `wake` it where the log is large. It takes no lock that a writer needs."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
+        self._path = path
+        self._failing = False
         self._wanted = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
@@ -32,5 +104,11 @@ class Checkpointer:
     def _run(self) -> None:
         while self._wanted.wait() and not self._closing:
             self._wanted.clear()
-            with suppress(sqlite3.Error):  # a full disk, say: the log is as large at the next wake
-                self._connection.execute(PASSIVE).fetchone()
+            try:
+                move_log(self._connection, self._path, PASSIVE)
+            except (sqlite3.Error, OSError) as error:  # a full disk, say: the log is as large at the next wake
+                if not self._failing:  # once, until it succeeds: it is tried again fifty times a second
+                    _tell(self._path, error)
+                self._failing = True
+            else:
+                self._failing = False

@@ -12,7 +12,7 @@ from typing import Any
 
 from pysqlite3 import dbapi2 as sqlite3
 
-from kmp_smsd.storage.checkpoint import PASSIVE, Checkpointer
+from kmp_smsd.storage.checkpoint import PASSIVE, TRUNCATE, Checkpointer, close, in_log, move_log
 from kmp_smsd.storage.connection import BUSY_TIMEOUT_MS, PAGE_OCTETS, connect
 from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.lock_waits import LockWait
@@ -27,6 +27,8 @@ READ_ROWS = 1_000  # of one statement that only reads: until its end the log can
 CHECKPOINT_PAGES = 64 * 1024 * 1024 // PAGE_OCTETS
 FINISH_PAGES = CHECKPOINT_PAGES // 64  # so few are moved while the writers wait; then the log begins anew
 LOG_PAGES_MAX = 4 * CHECKPOINT_PAGES  # from here on the writers wait for all of it
+_LOG_HEADER_OCTETS, _FRAME_HEADER_OCTETS = 32, 24  # https://sqlite.org/fileformat2.html#the_write_ahead_log
+_WRITE_FAILED = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
 LOOK_AT_LOG_EVERY_S = 0.02  # a look takes as long as a tenth of a small transaction
 
 
@@ -52,7 +54,9 @@ class Database:
         # Without it, who comes later makes another and overwrites the log.
         self._shm = path.with_name(path.name + "-shm")
         with ExitStack() as opened:
-            self.connection = opened.enter_context(closing(connect(path)))
+            self._files: list[tuple[str, int]] = []
+            self.connection = connect(path)
+            opened.callback(self._close)
             self._lock = opened.enter_context(closing(WriteLock(path)))
             (mode,) = self.connection.execute("PRAGMA journal_mode").fetchone()
             if mode != "wal":  # a copy made by VACUUM INTO, put in place by hand
@@ -61,14 +65,23 @@ class Database:
             self._share_files()
             self._files = [(str(one), one.stat().st_ino) for one in (path, self.log_path, self._shm)]
             self._log_looked_at = float("-inf")  # monotonic seconds
+            self._log_end_unsure = False  # after a write that failed; see checkpoint.py
             self._checkpointer: Checkpointer | None = None
             if checkpoint_aside:
-                self._checkpointer = opened.enter_context(closing(Checkpointer(connect(path))))
+                self._checkpointer = opened.enter_context(closing(Checkpointer(connect(path), path)))
             self._opened = opened.pop_all()
         self.scrubber = Scrubber(self)
 
     def close(self) -> None:
         self._opened.close()
+
+    def _close(self) -> None:
+        with suppress(StoreUnavailable):
+            self._check_files()
+            if self._files:
+                close(self.connection, self.path)
+                return
+        self.connection.close()  # there is nothing of ours that would be moved
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -76,13 +89,19 @@ class Database:
         with self._lock:
             with self.faults():
                 self._check_files()
+                if self._log_end_unsure:
+                    self._cut_log()
                 self.connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield self.connection
                     self.connection.execute("COMMIT")
-                except BaseException:  # an interrupt too: nothing may be left open
+                except BaseException as error:  # an interrupt too: nothing may be left open
                     with suppress(sqlite3.Error):  # SQLite itself rolls back where the disk is full or broken
                         self.connection.execute("ROLLBACK")
+                    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _WRITE_FAILED:
+                        self._log_end_unsure = True
+                        with suppress(sqlite3.Error, OSError):  # then the next one does it first
+                            self._cut_log()
                     raise
             self._checkpoint_when_large()
 
@@ -147,7 +166,7 @@ class Database:
         """Move all of the write-ahead log into the database; False where somebody reads or writes."""
         self.connection.execute("PRAGMA busy_timeout = 0")
         try:
-            (busy, _, _) = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            (busy, _, _) = move_log(self.connection, self.path, TRUNCATE)
         finally:
             self.connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         return not busy
@@ -183,13 +202,20 @@ class Database:
         with suppress(OSError, sqlite3.Error):  # the commit stands; the next writer finds the log as large
             if self.log_path.stat().st_size < CHECKPOINT_PAGES * PAGE_OCTETS:  # the file says how far it ever grew
                 return
-            _, pages, moved = self.connection.execute("PRAGMA wal_checkpoint(NOOP)").fetchone()
+            _, pages, moved = in_log(self.connection)
             if pages < CHECKPOINT_PAGES:
                 return
             if pages - moved <= FINISH_PAGES or pages >= LOG_PAGES_MAX:
-                self.connection.execute(PASSIVE).fetchone()
+                move_log(self.connection, self.path, PASSIVE)
             elif self._checkpointer is not None:
                 self._checkpointer.wake()
+
+    def _cut_log(self) -> None:
+        """Cut off what is behind the last commit; the write lock is held. What is before it has been synced."""
+        _, pages, _ = in_log(self.connection)
+        ((page_octets,),) = self.connection.execute("PRAGMA page_size").fetchall()
+        os.truncate(self.log_path, _LOG_HEADER_OCTETS + pages * (_FRAME_HEADER_OCTETS + page_octets) if pages else 0)
+        self._log_end_unsure = False
 
     def _share_files(self) -> None:
         """Database, log and index are 0660: two users write them, whatever their umasks."""

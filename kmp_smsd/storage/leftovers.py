@@ -13,6 +13,8 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from kmp_smsd.storage.descriptors import kept_descriptor
+
 log = logging.getLogger(__name__)
 
 _CHUNK_OCTETS = 1 << 20
@@ -25,16 +27,13 @@ _LARGEST_ROOT = 52  # in the file's header; not 0 where there are pages of point
 
 _warned: set[Path] = set()
 
-# Closing any descriptor of a file drops all locks that this process has on it, SQLite's too (POSIX): so none is closed.
-_descriptors: dict[tuple[int, int], int] = {}
-
 
 def find_leftovers(path: Path, stopping: Callable[[], bool] = lambda: False) -> list[int]:
     """The offsets of pages with something in their unused middle. May run beside writers.
 
     Returns none, and warns once, where pages cannot be told apart: then copies stay. Ends early once `stopping`.
     """
-    descriptor = _descriptor(path)
+    descriptor = kept_descriptor(path)
     if not _told_apart(descriptor):
         if path not in _warned:
             _warned.add(path)
@@ -54,7 +53,7 @@ def clear_leftovers(path: Path, offsets: Sequence[int]) -> None:
     the database; and has another connection commit before writers may go on, so that none of them keeps an old page in
     its cache.
     """
-    descriptor = _descriptor(path)
+    descriptor = kept_descriptor(path)
     if not _told_apart(descriptor):
         return
     octets = _page_octets(descriptor)
@@ -97,14 +96,3 @@ def _pages(descriptor: int, stopping: Callable[[], bool]) -> Iterator[tuple[int,
 def _page_octets(descriptor: int) -> int:
     (octets,) = struct.unpack(">H", os.pread(descriptor, 2, 16))
     return 65_536 if octets == 1 else int(octets)
-
-
-def _descriptor(path: Path) -> int:
-    status = path.stat()
-    place = status.st_dev, status.st_ino
-    for other, descriptor in list(_descriptors.items()):
-        if os.fstat(descriptor).st_nlink == 0:  # deleted, so that nobody's locks on it matter
-            os.close(_descriptors.pop(other))
-    if place not in _descriptors:
-        _descriptors[place] = os.open(path, os.O_RDWR)
-    return _descriptors[place]

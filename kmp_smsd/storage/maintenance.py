@@ -227,7 +227,7 @@ def _set_aside(path: Path, now: int) -> Path | None:
     """
     previous = _beside(path, time.strftime("before-restore-%Y%m%dT%H%M%SZ", time.gmtime(now / 1000)))
     if not path.exists():
-        _move_log(path, previous)
+        _take_log_along(path, previous)
         return None
     try:
         with closing(
@@ -240,12 +240,12 @@ def _set_aside(path: Path, now: int) -> Path | None:
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError:  # damaged: that is why it is replaced
-        _move_log(path, previous)
+        _take_log_along(path, previous)
     os.link(path, previous)
     return previous
 
 
-def _move_log(path: Path, previous: Path) -> None:
+def _take_log_along(path: Path, previous: Path) -> None:
     for suffix in ("-wal", "-shm"):
         with suppress(FileNotFoundError):
             os.replace(path.with_name(path.name + suffix), previous.with_name(previous.name + suffix))

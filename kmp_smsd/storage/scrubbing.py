@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pysqlite3 import dbapi2 as sqlite3
 
-from kmp_smsd.storage.checkpoint import PASSIVE
+from kmp_smsd.storage.checkpoint import PASSIVE, move_log
 from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.leftovers import clear_leftovers, find_leftovers
 
@@ -63,8 +63,8 @@ class Scrubber:
             counts = self._database.rows("SELECT erase_log, cleared FROM store")[0]  # before the log is emptied
             if found is None and time.monotonic() < self._searched_at + scan_every_s:
                 return False
-            with suppress(sqlite3.Error):
-                self._database.connection.execute(PASSIVE).fetchone()  # most of it without the lock
+            with suppress(sqlite3.Error, OSError):
+                move_log(self._database.connection, self._database.path, PASSIVE)  # most of it without the lock
             with self._database.alone():
                 possible = self._database.empty_log() and (found is None or self._clear(found))
             if not possible:

@@ -1,0 +1,38 @@
+"""Descriptors of database files beside those of SQLite.
+
+Closing any descriptor of a file drops all locks that this process has on it, SQLite's too (POSIX): so none is closed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from pathlib import Path
+
+_descriptors: dict[tuple[int, int], int] = {}
+
+_FLOCK = "hhqqi0q"  # struct flock of fcntl(2): type, whence, start, length, process
+_SHARED_FIRST, _SHARED_OCTETS = (
+    0x4000_0002,
+    510,
+)  # what each connection has locked: https://sqlite.org/src/file/src/os.h
+
+
+def kept_descriptor(path: Path) -> int:
+    """A descriptor to read and write the file `path`, which is never closed by anybody but this module."""
+    status = path.stat()
+    place = status.st_dev, status.st_ino
+    for other, known in list(_descriptors.items()):
+        if os.fstat(known).st_nlink == 0:  # deleted, so that nobody's locks on it matter
+            os.close(_descriptors.pop(other))
+    if place not in _descriptors:
+        _descriptors[place] = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    return _descriptors[place]
+
+
+def others_have_open(path: Path) -> bool:
+    """Whether another process than this one has the database `path` open."""
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _SHARED_FIRST, _SHARED_OCTETS, 0)
+    kind, *_ = struct.unpack(_FLOCK, fcntl.fcntl(kept_descriptor(path), fcntl.F_GETLK, asked))
+    return bool(kind != fcntl.F_UNLCK)

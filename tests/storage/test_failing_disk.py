@@ -1,0 +1,236 @@
+"""A disk that takes no more, and says so late: what was committed before and afterwards is on it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from kmp_smsd.storage import Store, StoreUnavailable, checkpoint, database, open_store
+from kmp_smsd.storage.maintenance import migrate
+from kmp_smsd.storage.subscribers import Registration
+from tests.storage.stock import NOW
+
+FRAME_OCTETS = 24 + 2048
+COUNT = """
+import sys
+from pathlib import Path
+from kmp_smsd.storage import open_store
+with open_store(Path(sys.argv[1])) as store:
+    print(store._database.rows("SELECT count(*) FROM registrations")[0][0])
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    migrate(tmp_path / "kmp.db")
+    return tmp_path / "kmp.db"
+
+
+def log_of(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def add(store: Store, first: int, count: int = 100) -> None:
+    store.registrations.add([Registration(f"861{number:010}", "meter") for number in range(first, first + count)], NOW)
+
+
+def registered(store: Store) -> int:
+    ((count,),) = store._database.rows("SELECT count(*) FROM registrations")
+    return int(count)
+
+
+@contextmanager
+def no_file_grows_beyond(octets: int) -> Iterator[None]:
+    """Writes behind `octets` of any file fail, those before it succeed."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (octets, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_a_failed_commit_left_of_the_log_is_cut_off(path: Path) -> None:
+    with open_store(path) as store:
+        add(store, 0)
+        good = log_of(path).stat().st_size
+        with no_file_grows_beyond(good + 2 * FRAME_OCTETS), pytest.raises(StoreUnavailable):
+            add(store, 100)
+        assert log_of(path).stat().st_size == good
+        add(store, 200)
+        assert registered(store) == 200
+
+
+def test_log_that_could_not_be_cut_is_cut_before_anything_is_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(path) as store:
+        add(store, 0)
+        good = log_of(path).stat().st_size
+
+        def failing(*_: object) -> None:
+            raise OSError(5, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "truncate", failing)
+            with no_file_grows_beyond(good + 2 * FRAME_OCTETS), pytest.raises(StoreUnavailable):
+                add(store, 100)
+            with pytest.raises(StoreUnavailable, match="Input/output error"):
+                add(store, 100)
+            assert registered(store) == 100
+        add(store, 100)
+        assert registered(store) == 200
+
+
+def test_database_that_could_not_take_the_log_is_as_long_as_before(path: Path) -> None:
+    with open_store(path) as store:
+        octets = path.stat().st_size
+        add(store, 0, 3_000)
+        with no_file_grows_beyond(octets + 3 * 2048), pytest.raises(checkpoint.sqlite3.OperationalError):
+            store._database.empty_log()
+        assert path.stat().st_size == octets
+        assert registered(store) == 3_000
+        assert store._database.empty_log()
+        assert path.stat().st_size > octets
+        assert registered(store) == 3_000
+
+
+def test_log_stays_where_the_last_one_to_close_cannot_move_it(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    octets = path.stat().st_size
+    store = open_store(path)
+    add(store, 0, 3_000)
+    with no_file_grows_beyond(octets + 3 * 2048):
+        store.close()
+    assert path.stat().st_size == octets
+    assert "its log cannot be moved into it" in caplog.text
+    with open_store(path) as store:
+        assert registered(store) == 3_000
+
+
+def test_log_that_grows_because_it_cannot_be_moved_is_told_of_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(database, "CHECKPOINT_PAGES", 20)
+    monkeypatch.setattr(database, "FINISH_PAGES", 0)
+    monkeypatch.setattr(database, "LOG_PAGES_MAX", 1_000_000)
+    monkeypatch.setattr(database, "LOOK_AT_LOG_EVERY_S", 0.0)
+    store = open_store(path, checkpoint_aside=True)
+    checkpointer = store._database._checkpointer
+    assert checkpointer is not None
+    with monkeypatch.context() as patch:
+
+        def failing(*_: object) -> None:
+            raise OSError(5, "Input/output error")
+
+        patch.setattr(checkpoint, "move_log", failing)
+        add(store, 0, 1_000)
+        checkpointer.close()
+    assert caplog.text.count("its log cannot be moved into it") == 1
+    store.close()
+
+
+@pytest.fixture
+def thin_disk(tmp_path: Path) -> Iterator[Disk]:
+    if os.geteuid() != 0:
+        if os.environ.get("CI"):
+            pytest.fail("CI must run this as root: it mounts disks")
+        pytest.skip("mounting disks needs root")
+    disk = Disk(tmp_path)
+    try:
+        disk.mount()
+        yield disk
+    finally:
+        disk.unmount()
+
+
+class Disk:
+    """A real ext4 on a volume that promises more than there is: its image lies on a small tmpfs."""
+
+    def __init__(self, directory: Path) -> None:
+        self.outer, self.inner, self.copy = directory / "outer", directory / "disk", directory / "copy"
+        self.image = self.outer / "image"
+
+    def mount(self) -> None:
+        for mount_point in (self.outer, self.inner, self.copy):
+            mount_point.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", self.outer], check=True)
+        self.image.write_bytes(bytes(48 << 20))
+        options = "nodiscard,lazy_itable_init=0,lazy_journal_init=0"
+        subprocess.run(["mkfs.ext4", "-q", "-b", "4096", "-m", "0", "-E", options, self.image], check=True)
+        self.image.write_bytes(self.image.read_bytes())  # its own tables and journal have their room, without holes
+        subprocess.run(["mount", "-o", "loop", self.image, self.inner], check=True)
+        device = subprocess.run(
+            ["findmnt", "-n", "-o", "SOURCE", self.inner], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        # So each write fails or succeeds as a whole: the driver calls a short one a success.
+        Path(f"/sys/block/{Path(device).name}/queue/max_sectors_kb").write_text("4")
+
+    def unmount(self) -> None:
+        for mount_point in (self.copy, self.inner, self.outer):
+            subprocess.run(["umount", "--lazy", mount_point], check=False, stderr=subprocess.DEVNULL)
+
+    def fail(self) -> None:
+        """From now on, what the file system has not written before cannot be written."""
+        subprocess.run(["fstrim", self.inner], check=True)
+        with open(self.outer / "ballast", "wb", buffering=0) as ballast:
+            for octets in (1 << 20, 4096):
+                try:
+                    while ballast.write(b"\xff" * octets):
+                        pass
+                except OSError:
+                    continue
+
+    def mend(self) -> None:
+        (self.outer / "ballast").unlink()
+
+    def after_a_power_cut(self) -> int:
+        """How many registrations there would be."""
+        cut = self.copy.with_name("cut.image")
+        shutil.copy(self.image, cut)
+        subprocess.run(["mount", "-o", "loop", cut, self.copy], check=True)
+        try:  # in a process of its own, which leaves no file of the copy open
+            counted = subprocess.run(
+                [sys.executable, "-c", COUNT, self.copy / "kmp.db"], capture_output=True, check=True
+            )
+            return int(counted.stdout)
+        finally:
+            subprocess.run(["umount", self.copy], check=True)
+            cut.unlink()
+
+
+@pytest.mark.parametrize("checkpoint_pages", [10_000, 40], ids=["the log grows", "the database grows"])
+def test_everything_confirmed_is_on_a_disk_that_failed_for_a_while(
+    thin_disk: Disk, monkeypatch: pytest.MonkeyPatch, checkpoint_pages: int
+) -> None:
+    monkeypatch.setattr(database, "CHECKPOINT_PAGES", checkpoint_pages)
+    monkeypatch.setattr(database, "FINISH_PAGES", checkpoint_pages * 100)
+    monkeypatch.setattr(database, "LOOK_AT_LOG_EVERY_S", 0.0)
+    path = thin_disk.inner / "kmp.db"
+    migrate(path)
+    with open_store(path) as store:
+        confirmed = numbers = 0
+        for _ in range(2):
+            for failing in (False, True, False):
+                if failing:
+                    thin_disk.fail()
+                for _ in range(15):
+                    numbers += 60
+                    try:
+                        add(store, numbers, 60)
+                    except StoreUnavailable:
+                        assert failing
+                    else:
+                        confirmed += 60
+                if failing:
+                    thin_disk.mend()
+            assert registered(store) == confirmed
+            assert thin_disk.after_a_power_cut() == confirmed
+    assert thin_disk.after_a_power_cut() == confirmed
