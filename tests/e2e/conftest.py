@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.carrier import Carrier
+from tests.mounting import require_root
 from tests.sshd import require_sshd
 
 
@@ -42,10 +42,7 @@ def own_carrier(tmp_path: Path) -> Iterator[Carrier]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        if os.environ.get("CI"):
-            pytest.fail("CI must run this as root: it mounts a small disk")
-        pytest.skip("mounting a small disk needs root")
+    require_root()
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", disk], check=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from kmp_smsd.simulator.lab import SMPP_PASSWORD
 from kmp_smsd.simulator.smsc import SmscSettings
 from kmp_smsd.smpp.constants import CommandStatus
 from tests.e2e.carrier import Carrier
+from tests.mounting import require_root
 
 ENQUIRE_S = 0.2
 HUNG_FOR = 40  # enquire_links, one after the other
@@ -22,10 +22,7 @@ HUNG_FOR = 40  # enquire_links, one after the other
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, which the kernel can keep from writing."""
-    if os.geteuid() != 0:
-        if os.environ.get("CI"):
-            pytest.fail("CI must run this as root: it mounts a disk and freezes it")
-        pytest.skip("freezing a disk needs root")
+    require_root()
     image, mounted = tmp_path / "image", tmp_path / "disk"
     mounted.mkdir()
     with image.open("wb") as file:

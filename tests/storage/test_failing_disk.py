@@ -16,6 +16,7 @@ import pytest
 from kmp_smsd.storage import Store, StoreUnavailable, checkpoint, database, open_store
 from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.storage.subscribers import Registration
+from tests.mounting import require_root
 from tests.storage.stock import NOW
 
 FRAME_OCTETS = 24 + 2048
@@ -139,10 +140,7 @@ def test_log_that_grows_because_it_cannot_be_moved_is_told_of_once(
 
 @pytest.fixture
 def thin_disk(tmp_path: Path) -> Iterator[Disk]:
-    if os.geteuid() != 0:
-        if os.environ.get("CI"):
-            pytest.fail("CI must run this as root: it mounts disks")
-        pytest.skip("mounting disks needs root")
+    require_root()
     disk = Disk(tmp_path)
     try:
         disk.mount()
