@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from kmp_smsd.domain.key import StagedKey
 from kmp_smsd.storage.database import STEP_ROWS, Database
-from kmp_smsd.storage.errors import NotPossible
+from kmp_smsd.storage.errors import NotPossible, StoreUnavailable
 from kmp_smsd.storage.locks import ImportLock
 from kmp_smsd.storage.rows import write_rows
+
+#: An import leaves a tenth of its volume to the messages, at most so much: two logs, one that is being emptied.
+RESERVE_OCTETS = 128 * 1024 * 1024
 
 
 class Imports:
@@ -65,7 +69,9 @@ class Imports:
         """Stage at most STEP_ROWS keys; returns the key IDs that other imports have, whose keys are left out.
 
         Of keys with one ID in this import, the first is staged: whoever read the file knows of the others.
+        Raises StoreUnavailable where the volume would have too little room left.
         """
+        self._check_room()
         with self._database.transaction() as connection:
             before = connection.total_changes
             write_rows(
@@ -107,6 +113,15 @@ class Imports:
         return self._database.records(
             columns, "SELECT id, vendor, file_name, digest, started_at, live_at FROM imports ORDER BY id"
         )
+
+    def _check_room(self) -> None:
+        volume = os.statvfs(self._database.path.parent)
+        free, whole = volume.f_bavail * volume.f_frsize, volume.f_blocks * volume.f_frsize
+        if free < min(RESERVE_OCTETS, whole // 10):
+            raise StoreUnavailable(
+                f"{self._database.path.parent} has {free // 1_000_000:,} MB left, which messages need: make room, then"
+                " import again"
+            )
 
     def _delete(self, import_id: int) -> None:
         deleted = STEP_ROWS

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import subprocess
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +18,7 @@ from kmp_smsd.storage.backup import backup
 from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.storage.scrubbing import Scrubber
 from kmp_smsd.storage.subscribers import Registration
-from tests.storage.stock import A, bound, content, counted, import_keys, settle, staged, sync
+from tests.storage.stock import A, begin_import, bound, content, counted, import_keys, settle, staged, sync
 
 MDNS = [str(int(A) + number) for number in range(400)]
 KEYS = [f"k{number}" for number in range(400)]
@@ -95,6 +97,25 @@ def test_backup_to_a_disk_that_is_too_small_leaves_nothing_there(tmp_path: Path,
         with pytest.raises(StoreUnavailable, match="full"):
             backup(path, small_disk / "saved.db")
     assert list(small_disk.iterdir()) == [ballast]
+
+
+def test_import_that_does_not_fit_leaves_room_for_messages_and_is_discarded(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=60m", small_disk], check=True)
+    path = small_disk / "kmp.db"
+    migrate(path)
+    with open_store(path) as store:
+        filled(store)
+        os.truncate(ballast := fill(small_disk), ballast.stat().st_size - (8 << 20))
+        number = begin_import(store)
+        steps = (
+            store.imports.stage(number, [staged(f"new-{first + n}") for n in range(200)])
+            for first in itertools.count(step=200)
+        )
+        with pytest.raises(StoreUnavailable, match="has 6 MB left, which messages need: make room, then import again"):
+            deque(steps)
+        assert settle(store, *map(sync, MDNS, KEYS)) == [Outcome.BOUND] * 400
+        store.imports.discard(number)
+        assert store._database.rows("SELECT count(*) FROM keys") == [(400,)]
 
 
 def test_disk_too_full_to_open_on_is_unavailable_and_not_unusable(small_disk: Path) -> None:
