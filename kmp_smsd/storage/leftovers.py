@@ -43,7 +43,7 @@ def find_leftovers(path: Path, stopping: Callable[[], bool] = lambda: False) -> 
                 extra={"event": "leftovers_stay", "path": str(path)},
             )
         return []
-    return [offset for offset, page in _pages(descriptor, stopping) if _unused(page, offset) is not None]
+    return [offset for offset, page in _pages(descriptor, stopping) if _has_leftovers(page, offset)]
 
 
 def clear_leftovers(path: Path, offsets: Sequence[int]) -> None:
@@ -58,23 +58,28 @@ def clear_leftovers(path: Path, offsets: Sequence[int]) -> None:
         return
     octets = _page_octets(descriptor)
     for offset in offsets:
-        found = _unused(os.pread(descriptor, octets, offset), offset)
-        if found is not None:
-            begin, end = found
+        middle = _middle(os.pread(descriptor, octets, offset), offset)
+        if middle is not None:  # zeros too: they may be in memory alone, after a sync that failed
+            begin, end = middle
             os.pwrite(descriptor, bytes(end - begin), offset + begin)
     os.fsync(descriptor)
 
 
-def _unused(page: bytes, offset: int) -> tuple[int, int] | None:
-    """Where the unused middle of a page begins and ends; None where there is none, or nothing in it."""
+def _has_leftovers(page: bytes, offset: int) -> bool:
+    if (middle := _middle(page, offset)) is None:
+        return False
+    begin, end = middle
+    return page[begin:end] != bytes(end - begin)
+
+
+def _middle(page: bytes, offset: int) -> tuple[int, int] | None:
+    """Where the unused middle of a page begins and ends; None where there is none."""
     start = _FIRST_PAGE if offset == 0 else 0
     if len(page) < start + _HEADER.size or page[start] not in _HEADER_OCTETS:
         return None
     kind, _, cells, content, _ = _HEADER.unpack_from(page, start)
     begin = start + _HEADER_OCTETS[kind] + 2 * cells
-    if not begin < content <= len(page) or page[begin:content] == bytes(content - begin):
-        return None
-    return begin, content
+    return (begin, content) if begin < content <= len(page) else None
 
 
 def _told_apart(descriptor: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from collections.abc import Iterator
@@ -143,6 +144,34 @@ def test_sqlite_leaves_copies_that_must_be_cleared(path: Path, store: Store, mon
     assert 0 < len(found(path, gone)) < 100
 
 
+def test_copies_are_cleared_again_where_the_disk_did_not_take_it(
+    path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a sync that failed, what is read may be in memory alone."""
+    with monkeypatch.context() as patch:
+        patch.setattr(scrubbing, "clear_leftovers", lambda *_: None)
+        erase_every_other(store)
+    offsets = leftovers.find_leftovers(path)
+    written: list[int] = []
+
+    def failing(_descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    def noted(descriptor: int, octets: bytes, offset: int) -> int:
+        written.append(offset // PAGE_OCTETS * PAGE_OCTETS)
+        return write(descriptor, octets, offset)
+
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", noted)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        with pytest.raises(OSError, match="Input/output"):
+            leftovers.clear_leftovers(path, offsets)
+    assert leftovers.find_leftovers(path) == []
+    leftovers.clear_leftovers(path, offsets)
+    assert written == offsets * 2 != []
+
+
 def test_file_that_ended_inside_a_page_for_a_while_is_looked_through_page_by_page(
     path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +180,7 @@ def test_file_that_ended_inside_a_page_for_a_while_is_looked_through_page_by_pag
     store.close()
     whole = path.read_bytes()
     cut = len(whole) // 2 // PAGE_OCTETS * PAGE_OCTETS + PAGE_OCTETS // 2
-    monkeypatch.setattr(leftovers, "_unused", lambda _page, offset: (offset, offset))
+    monkeypatch.setattr(leftovers, "_has_leftovers", lambda *_: True)
     path.write_bytes(whole[:cut])
     asked = []
 
