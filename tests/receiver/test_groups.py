@@ -77,6 +77,26 @@ def test_group_of_more_places_than_a_statement_takes_is_answered_whole(tmp_path:
     store.close()
 
 
+def test_what_was_held_already_is_committed_again_before_it_is_answered(tmp_path: Path) -> None:
+    """Its commit may have been killed before its last sync: then its journal comes back with a power cut."""
+    path = tmp_path / "keys.db"
+    store, group = Store(str(path)), [wish("1", "x", 2, CONTENTS[1]), wish("2", "x", 2, None)]
+    store.create()
+    first = store.apply(group)
+    before = commits(path)
+    assert store.apply(group) == first
+    assert [one["status"] for one in store.apply([wish("1", "x", 1, None)])] == ["stale"]
+    assert commits(path) == before + 2
+    assert store.open().execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: a commit is three syncs
+    assert store.open().execute("PRAGMA journal_mode").fetchone() == ("truncate",)
+    store.close()
+
+
+def commits(path: Path) -> int:
+    """How many transactions wrote: the file change counter of SQLite's header."""
+    return int.from_bytes(path.read_bytes()[24:28], "big")
+
+
 def held(path: Path) -> dict[tuple[str, str], tuple[int, Any]]:
     with closing(sqlite3.connect(path)) as connection:
         return {
