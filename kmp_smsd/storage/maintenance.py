@@ -25,6 +25,7 @@ from kmp_smsd.storage.outbox import Outbox
 from kmp_smsd.storage.replies import Replies
 
 RESTORE_STEP_ROWS = 10_000  # nobody waits for the copy
+_MADE_WITH_A_COPY = ("", "-journal", "-wal", "-shm", ".next", ".write")
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "ncpfs"})
 
 
@@ -128,7 +129,7 @@ def _migrate(connection: Any, path: Path) -> Migrated:
     snapshot = None
     if applied and pending:
         snapshot = _beside(path, f"before-{pending[0]}")
-        connection.execute("VACUUM INTO ?", (str(snapshot),))
+        _copy(connection, snapshot)
         sync(snapshot)
     os.chmod(path, SHARED_MODE)
     connection.execute("PRAGMA journal_mode = WAL")
@@ -151,8 +152,7 @@ def restore(
         raise NotPossible(f"no backup {source}")
     with _exclusively(path):
         copy = path.with_name(path.name + ".restoring")
-        for suffix in ("", "-wal", "-shm", ".next", ".write"):
-            copy.with_name(copy.name + suffix).unlink(missing_ok=True)
+        _remove(copy)
         try:
             with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as original:
                 check_schema(original, source, older=True)
@@ -162,7 +162,7 @@ def restore(
                 sealed_to = _master_key(original)
                 if not other_master_key:
                     _check_master_key(original, source, public_half, path)
-                original.execute("VACUUM INTO ?", (str(copy),))
+                _copy(original, copy)
             with closing(connect(copy)) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
                 MIGRATIONS.apply(sqlite_utils.Database(connection, execute_plugins=False))
@@ -183,9 +183,24 @@ def restore(
         except (sqlite3.DatabaseError, OSError) as error:
             raise StoreUnavailable(f"{source} could not be restored: {error}") from error
         finally:
-            for suffix in ("", "-wal", "-shm", ".next", ".write"):
-                copy.with_name(copy.name + suffix).unlink(missing_ok=True)
+            _remove(copy)
     return Restored(wanted_again, previous, sealed_to)
+
+
+def _copy(connection: Any, target: Path) -> None:
+    """Copy the database into a new file that only we may read; where that fails, nothing is left of it."""
+    # VACUUM INTO takes an empty file; what SQLite makes beside it gets its mode.
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        connection.execute("VACUUM INTO ?", (str(target),))
+    except BaseException:  # an interrupt too
+        _remove(target)
+        raise
+
+
+def _remove(copy: Path) -> None:
+    for suffix in _MADE_WITH_A_COPY:
+        copy.with_name(copy.name + suffix).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pysqlite3 import dbapi2 as sqlite3
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.storage import Store, StoreUnavailable, open_store
 from kmp_smsd.storage.backup import backup
-from kmp_smsd.storage.maintenance import migrate
+from kmp_smsd.storage.maintenance import migrate, restore
 from kmp_smsd.storage.scrubbing import Scrubber
 from kmp_smsd.storage.subscribers import Registration
 from tests.storage.stock import A, begin_import, bound, content, counted, import_keys, settle, staged, sync
@@ -86,17 +86,35 @@ def test_full_disk_loses_nothing_and_is_recovered_from(small_disk: Path) -> None
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_backup_to_a_disk_that_is_too_small_leaves_nothing_there(tmp_path: Path, small_disk: Path) -> None:
-    path = tmp_path / "kmp.db"
-    migrate(path)
+@pytest.fixture
+def nearly_full_disk(small_disk: Path) -> Path:
+    """With room for 512 KiB."""
     ballast = fill(small_disk)
     os.truncate(ballast, ballast.stat().st_size - (512 << 10))
+    return small_disk
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A database of more pages than SQLite keeps in memory while it copies them."""
+    path = tmp_path / "kmp.db"
+    migrate(path)
     with open_store(path) as store:
-        for first in range(0, 90_000, 1_000):  # more than the pages that SQLite keeps in memory
+        for first in range(0, 90_000, 1_000):
             store.registrations.add([Registration(str(int(A) + first + n), "meter") for n in range(1_000)], 1)
-        with pytest.raises(StoreUnavailable, match="full"):
-            backup(path, small_disk / "saved.db")
-    assert list(small_disk.iterdir()) == [ballast]
+    return path
+
+
+def test_backup_to_a_disk_that_is_too_small_leaves_nothing_there(large: Path, nearly_full_disk: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="full"):
+        backup(large, nearly_full_disk / "saved.db")
+    assert [file.name for file in nearly_full_disk.iterdir()] == ["ballast"]
+
+
+def test_restoring_to_a_disk_that_is_too_small_leaves_nothing_there(large: Path, nearly_full_disk: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="full"):
+        restore(nearly_full_disk / "kmp.db", large, 1)
+    assert {file.name for file in nearly_full_disk.iterdir()} == {"ballast", "kmp.db.schema"}
 
 
 def test_import_that_does_not_fit_leaves_room_for_messages_and_is_discarded(small_disk: Path) -> None:

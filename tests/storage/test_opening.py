@@ -123,11 +123,22 @@ def test_database_of_an_older_program_is_migrated_after_a_snapshot(path: Path, r
     migrated = migrate(path)
     assert migrated.applied == ("0002_second",)
     assert migrated.snapshot is not None
+    assert migrated.snapshot.stat().st_mode & 0o777 == 0o600
     with closing(sqlite3.connect(migrated.snapshot)) as snapshot:
         assert snapshot.execute("SELECT * FROM keys").fetchone()[1] == "k1"
         assert "colour" not in [row[1] for row in snapshot.execute("PRAGMA table_info(keys)")]
     with open_store(path) as store:
         assert store.keys.get("k1") is not None
+
+
+def test_snapshot_that_cannot_be_finished_is_removed(path: Path, request: pytest.FixtureRequest) -> None:
+    migrate(path)
+    octets = path.read_bytes()
+    path.write_bytes(octets[:8_192] + b"\x8f" * 4_096 + octets[12_288:])
+    request.getfixturevalue("next_version")
+    with pytest.raises(StoreUnusable, match="malformed"):
+        migrate(path)
+    assert list(path.parent.glob("*.before-*")) == []
 
 
 def test_backup_of_an_older_program_is_migrated_as_it_is_restored(path: Path, request: pytest.FixtureRequest) -> None:

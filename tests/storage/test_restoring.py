@@ -121,6 +121,29 @@ def test_restored_and_backed_up_files_are_shared_and_private(path: Path, saved: 
     assert [file.name for file in path.parent.iterdir() if "restoring" in file.name or "partial" in file.name] == []
 
 
+def test_copy_is_for_nobody_else_while_it_is_made(path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, int] = {}
+
+    def noting(step: Callable[..., Any]) -> Callable[..., Any]:
+        def note(*arguments: Any) -> Any:
+            for file in path.parent.glob("kmp.db.restoring*"):
+                made.setdefault(file.name.partition("restoring")[2], file.stat().st_mode & 0o777)
+            return step(*arguments)
+
+        return note
+
+    monkeypatch.setattr(maintenance, "connect", noting(maintenance.connect))  # the copy is there
+    monkeypatch.setattr(maintenance, "Outbox", noting(maintenance.Outbox))  # its log and locks too
+    before = os.umask(0o022)
+    try:
+        restore(path, saved, NOW)
+    finally:
+        os.umask(before)
+    assert made.pop("") == 0o600
+    assert "-wal" in made
+    assert {mode & 0o007 for mode in made.values()} == {0}
+
+
 def test_database_that_was_lost_is_restored(path: Path, saved: Path) -> None:
     for file in path.parent.glob("kmp.db*"):
         file.unlink()
