@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kmp_smsd.storage import Store
+from kmp_smsd.storage import Store, open_store
 from kmp_smsd.storage.database import STEP_ROWS
 from kmp_smsd.storage.requests import Add, Renumber
 from tests.storage.contract.test_requests import asked
@@ -28,3 +28,14 @@ def test_numbers_are_not_in_what_is_remembered(store: Store) -> None:
     kept = store._database.rows("SELECT id, digest, result FROM requests")
     assert len(kept) == len(wishes)
     assert not any(mdn[-8:] in repr(row) for row in kept for mdn in (A, B))
+
+
+def test_result_that_is_only_repeated_is_committed_again(store: Store) -> None:
+    """Who got no result before, because the command was killed in the sync of its commit, may get it unsynced now."""
+    wishes = [asked("1", Add(A, ("meter",))), asked("2", Renumber(B, A))]
+    first = store.requests.apply(wishes, NOW)
+    with open_store(store._database.path) as other:
+        before = other.data_version()
+        assert store.requests.apply(wishes, NOW) == first
+        assert other.data_version() != before
+    assert store._database.rows("PRAGMA synchronous") == [(2,)]  # FULL: a commit syncs all of the log
