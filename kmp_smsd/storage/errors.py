@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from kmp_smsd.storage.remedies import remedy
+
 
 class StoreError(Exception):
     """Anything that the store could not do."""
 
 
 class StoreUnavailable(StoreError):
-    """Not now: the disk is full, broken or slow. Nothing was changed; the same call may succeed later."""
+    """Not now: the disk is full, broken or slow. Nothing was changed; the same call may succeed later.
+
+    Raised from the disk's error, with a sentence that names the file, it also says what to do.
+    """
+
+    def __str__(self) -> str:
+        todo = remedy(self.__cause__)
+        return super().__str__() if todo is None else f"{super().__str__()}: {todo}"
 
 
 class StoreUnusable(StoreError):

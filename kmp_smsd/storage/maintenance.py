@@ -181,7 +181,7 @@ def restore(
                 raise
             sync(path)
         except (sqlite3.DatabaseError, OSError) as error:
-            raise StoreUnavailable(f"{source} could not be restored: {error}") from error
+            raise StoreUnavailable(f"{source} could not be restored as {path}: {error}") from error
         finally:
             _remove(copy)
     return Restored(wanted_again, previous, sealed_to)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import resource
 import subprocess
 from collections import deque
 from collections.abc import Iterator
@@ -73,7 +74,7 @@ def test_full_disk_loses_nothing_and_is_recovered_from(small_disk: Path) -> None
         done = counted(store)["bound"]
         assert len(bound(store)) == done
         for _ in range(3):
-            with pytest.raises(StoreUnavailable, match="full"):
+            with pytest.raises(StoreUnavailable, match=f"^{path}: database or disk is full: make room on its volume$"):
                 settle(store, *map(sync, MDNS, KEYS))
         assert content(store, tuple(MDNS)) == before
         with pytest.raises(StoreUnavailable):
@@ -106,14 +107,15 @@ def large(tmp_path: Path) -> Path:
 
 
 def test_backup_to_a_disk_that_is_too_small_leaves_nothing_there(large: Path, nearly_full_disk: Path) -> None:
-    with pytest.raises(StoreUnavailable, match="full"):
+    with pytest.raises(StoreUnavailable, match=r"saved\.db: database or disk is full: make room on its volume$"):
         backup(large, nearly_full_disk / "saved.db")
     assert [file.name for file in nearly_full_disk.iterdir()] == ["ballast"]
 
 
 def test_restoring_to_a_disk_that_is_too_small_leaves_nothing_there(large: Path, nearly_full_disk: Path) -> None:
-    with pytest.raises(StoreUnavailable, match="full"):
-        restore(nearly_full_disk / "kmp.db", large, 1)
+    path = nearly_full_disk / "kmp.db"
+    with pytest.raises(StoreUnavailable, match=f"restored as {path}: database or disk is full: make room on its vol"):
+        restore(path, large, 1)
     assert {file.name for file in nearly_full_disk.iterdir()} == {"ballast", "kmp.db.schema"}
 
 
@@ -142,7 +144,30 @@ def test_disk_too_full_to_open_on_is_unavailable_and_not_unusable(small_disk: Pa
     for lock in small_disk.glob("kmp.db.*"):
         lock.unlink()
     fill(small_disk)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailable, match=r"see whether its volume is full \(df\)"):
+        open_store(path)
+
+
+def test_disk_that_reports_errors_is_told_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "kmp.db"
+    migrate(path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with open_store(path) as store:
+        filled(store)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))  # to SQLite, no other error than that of a disk
+            with pytest.raises(StoreUnavailable, match=r"disk I/O error: see .*\(dmesg\).*, stop both roles, mend"):
+                settle(store, sync(A, KEYS[0]))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert settle(store, sync(A, KEYS[0])) == [Outcome.BOUND]
+
+
+def test_file_system_that_became_read_only_is_told_with_what_to_do(small_disk: Path) -> None:
+    path = small_disk / "kmp.db"
+    migrate(path)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(StoreUnavailable, match=r"schema: Read-only file system: let it be written .* unmount "):
         open_store(path)
 
 

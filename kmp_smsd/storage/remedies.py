@@ -1,0 +1,27 @@
+"""What a person does about a disk that fails under us."""
+
+from __future__ import annotations
+
+import errno
+
+_SQLITE_IOERR, _SQLITE_FULL = 10, 13  # the low octet of SQLite's error codes
+
+_FULL = "make room on its volume"
+# A process that goes on may read from memory what never reached the disk: unmounting forgets that.
+_MEND = "stop both roles, mend it, unmount and mount it, start them"
+# SQLite says so of some files where the disk is full, too.
+_BROKEN = f"see whether its volume is full (df); where the kernel's log (dmesg) tells of errors of its disk, {_MEND}"
+_READ_ONLY = (
+    "let it be written (its mount, ReadWritePaths= of the unit);"
+    f" where the kernel made it read-only, after errors (dmesg), {_MEND}"
+)
+
+_BY_ERRNO = {errno.ENOSPC: _FULL, errno.EDQUOT: _FULL, errno.EIO: _BROKEN, errno.EROFS: _READ_ONLY}
+_BY_SQLITE_CODE = {_SQLITE_FULL: _FULL, _SQLITE_IOERR: _BROKEN}
+
+
+def remedy(cause: BaseException | None) -> str | None:
+    """What to do about an error of the file system or of SQLite whose sentence names the file; None for others."""
+    if isinstance(cause, OSError):
+        return _BY_ERRNO.get(cause.errno or 0)
+    return _BY_SQLITE_CODE.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF)
