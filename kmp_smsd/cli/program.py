@@ -50,7 +50,7 @@ COMMANDS = {
     "simulate": ("simulate", "simulate", "Show what would become of a message, and write nothing."),
     "journal": ("journal", "journal", "Show what became of messages."),
     "replies": ("replies", "replies", "Show what terminals were told."),
-    "master-key": ("master_key", "master_key", "Make the key that protects all others."),
+    "master-key": ("master_key", "master_key", "Make and replace the key that protects all others."),
     "hardening": ("hardening", "hardening", "Print a drop-in for the unit of a role: it may talk to its peers only."),
     "db": ("db", "db", "Create, migrate, back up, restore and check the database."),
     "demo": ("simulator", "demo", "Show the whole road of a key on this machine."),

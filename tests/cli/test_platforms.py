@@ -9,7 +9,7 @@ import pytest
 from kmp_smsd.simulator.openssh import new_identity
 from kmp_smsd.simulator.platform import SimulatedPlatform
 from kmp_smsd.storage import figures
-from kmp_smsd.storage.routes import PlatformState
+from kmp_smsd.storage.platforms import PlatformState
 from tests.cli.site import FIRST, HOST_KEY, SECOND
 from tests.sshd import receiver_command
 
