@@ -123,7 +123,7 @@ def test_platforms_are_listed_whether_dispatch_has_seen_them_or_not(site):
 def test_platform_that_is_held_back_is_not_said_to_be_paused_which_is_a_person_s_doing(site):
     site.ready()
     with site.store() as store:
-        store.routes.report(PlatformState("metering", last_error="20 rejections in a row", held_back=True))
+        store.platforms.report(PlatformState("metering", last_error="20 rejections in a row", held_back=True))
     (listed,) = site.rows("platforms", "list")
     assert (listed["held_back"], "paused" in listed) == (True, False)
     assert "held back" in site.ok("platforms", "list")
