@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import re
 import signal
@@ -84,6 +85,16 @@ def test_a_second_sigterm_ends_it_at_once(site, smsc):
         assert daemon.end() == -signal.SIGTERM
 
 
+def somebody_waits(site):
+    """Whether somebody stands in the queue for the write lock: its first one holds this file."""
+    with open(site.database.with_name("kmp.db.next"), "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 @pytest.mark.parametrize("reloaded", [False, True])
 def test_it_ends_in_time_though_somebody_keeps_the_write_lock(site, smsc, reloaded):
     site.ready("K1")
@@ -101,7 +112,7 @@ def test_it_ends_in_time_though_somebody_keeps_the_write_lock(site, smsc, reload
         until(lambda: smsc.bound == 1 and smsc.counts.binds == 2)
     with site.store() as store, store._database.transaction():
         answer = smsc.send(FIRST, "K1:K1")
-        until(lambda: smsc.counts.sent == 1)
+        until(lambda: smsc.counts.sent == 1 and somebody_waits(site))
         daemon.process.send_signal(signal.SIGTERM)
         assert daemon.end() == 75
     assert "error kmp_smsd.cli.daemon: not stopped within 0.6 s, ending at once: intake and dispatch" in daemon.said[-1]
