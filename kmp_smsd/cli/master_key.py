@@ -80,7 +80,7 @@ def rotate(settings: Settings, private_path: Path | None, from_path: Path | None
     that are replaced stay beside the new ones: backups from before need them.
     """
     from kmp_smsd.vault.master_key import PublicKey
-    from kmp_smsd.vault.replacing import kept, next_fingerprint, take_place
+    from kmp_smsd.vault.replacing import check_coming, kept, next_fingerprint, take_place
 
     make_undumpable()
     public_path = settings.config.secrets.public_key
@@ -93,9 +93,10 @@ def rotate(settings: Settings, private_path: Path | None, from_path: Path | None
             f"no key was imported yet: remove {private_path} and {public_path}, then run 'kmp-smsd master-key create'"
         )
     if next_fingerprint(public_path) != known:  # else it was broken off when all was sealed
-        sealing = _reseal(settings, known, present, private_path, from_path, yes=yes)
-        if sealing is present:
+        known = _reseal(settings, known, present, private_path, from_path, yes=yes).fingerprint
+        if known == present.fingerprint:
             return
+    check_coming(private_path, known)
     for half, path in (("private", private_path), ("public", public_path)):
         take_place(path, present.fingerprint)
         click.echo(f"{half} half: {path}; the one before: {kept(path, present.fingerprint)}")
@@ -109,7 +110,7 @@ def _reseal(
     """Seal the keys of the database, which are sealed to `known`, to a new master key, or to the present one."""
     from kmp_smsd.storage.resealing import reseal
     from kmp_smsd.vault.master_key import MasterKey
-    from kmp_smsd.vault.replacing import next_key
+    from kmp_smsd.vault.replacing import check_coming, next_key
 
     database = settings.config.storage.path
     opening = MasterKey.load(from_path or private_path)
@@ -119,6 +120,8 @@ def _reseal(
             f" {known}: name its private half with --from"
         )
     renewed = known == present.fingerprint
+    if not renewed:
+        check_coming(private_path, present.fingerprint)
     what = "a new master key" if renewed else f"master key {present.fingerprint}"
     confirm(f"The keys in {database} will be sealed to {what}, and no more to {known}.", yes=yes)
     sealing = next_key(private_path, settings.config.secrets.public_key) if renewed else present

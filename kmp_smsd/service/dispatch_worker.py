@@ -122,7 +122,7 @@ class Worker:
 
     def follow(self, before: Worker, gone: Deferred[Any]) -> Deferred[Any]:
         """Begin when the worker `before` is `gone`: two would deliver the same."""
-        self.paused = before.paused
+        self.paused, self._hurried_at = before.paused, before._hurried_at
         self.deliverer.counts = before.deliverer.counts
         self._running = Deferred()
 

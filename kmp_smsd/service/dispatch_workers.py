@@ -171,7 +171,7 @@ class Workers:
         now = int(self._wall() * 1000)
         waiting = sorted(
             (worker for worker in self._workers.values() if worker.has_work(now)),
-            key=lambda worker: (worker.deliverer.failing, worker.idle_since),  # whose turn was longest ago
+            key=lambda worker: worker.idle_since,  # whose turn was longest ago
         )
         for worker in waiting:
             gave_way = worker.busy  # to one before it

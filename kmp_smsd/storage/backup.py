@@ -11,7 +11,7 @@ from pathlib import Path
 from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.domain.shown import shown
-from kmp_smsd.storage.connection import connect
+from kmp_smsd.storage.checkpoint import opened
 from kmp_smsd.storage.durable import sync, synced_meanwhile
 from kmp_smsd.storage.errors import NotPossible, StoreUnavailable
 from kmp_smsd.storage.locks import SchemaLock
@@ -26,7 +26,7 @@ def backup(path: Path, target: Path) -> int:
         if not target.parent.is_dir():
             raise NotPossible(f"no directory {shown(str(target.parent))}: create it, or name another file")
         with _partial(target) as partial:
-            with closing(SchemaLock(path, exclusive=False)), closing(connect(path)) as connection:
+            with closing(SchemaLock(path, exclusive=False)), opened(path) as connection:
                 check_schema(connection, path)
                 with synced_meanwhile(partial):
                     connection.execute("VACUUM INTO ?", (str(partial),))

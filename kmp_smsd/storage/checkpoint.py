@@ -12,10 +12,13 @@ import fcntl
 import logging
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pysqlite3 import dbapi2 as sqlite3
 
+from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.descriptors import others_have_open
 
 PASSIVE = "PRAGMA wal_checkpoint(PASSIVE)"
@@ -33,21 +36,32 @@ def move_log(connection: sqlite3.Connection, path: Path, how: str) -> Moved:
 
     Hindered where somebody else moves it. Raises sqlite3.Error and OSError.
     """
-    # No lock of SQLite's is on the log, which closing the file would give up.
-    with open(path.with_name(path.name + "-wal"), "rb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # who cuts the file must know what others write there
-        except BlockingIOError:
-            return 1, 0, 0
-        octets = os.stat(path).st_size
-        moved = in_log(connection)[2]
-        try:
-            found: Moved = connection.execute(how).fetchone()
-        except sqlite3.Error:
-            if in_log(connection)[2] == moved:  # else it failed after that, at the log
-                os.truncate(path, octets)
-            raise
+    with _alone(path, wait=False) as alone:
+        return _move(connection, path, how) if alone else (1, 0, 0)
+
+
+def _move(connection: sqlite3.Connection, path: Path, how: str) -> Moved:
+    octets = os.stat(path).st_size
+    moved = in_log(connection)[2]
+    try:
+        found: Moved = connection.execute(how).fetchone()
+    except sqlite3.Error:
+        if in_log(connection)[2] == moved:  # else it failed after that, at the log
+            os.truncate(path, octets)
+        raise
     return found
+
+
+@contextmanager
+def _alone(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Whether nobody else moves the log, or closes the database, meanwhile: who cuts it must know what is in it."""
+    with open(path.with_name(path.name + "-wal"), "rb") as lock:  # on which SQLite has no lock that closing gives up
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def in_log(connection: sqlite3.Connection) -> Moved:
@@ -62,13 +76,25 @@ def close(connection: sqlite3.Connection, path: Path) -> None:
     But as `move_log` does. Where that fails it stays open for as long as this process: SQLite would try it again.
     """
     try:
-        if not others_have_open(path):
-            move_log(connection, path, PASSIVE)
+        with _alone(path, wait=True):
+            if not others_have_open(path):
+                _move(connection, path, PASSIVE)
+            connection.close()
+    except FileNotFoundError:  # there is no log
+        connection.close()
     except (sqlite3.Error, OSError) as error:
         _tell(path, error)
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))  # the interpreter's end would close it
-        return
-    connection.close()
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to the existing database `path`, closed at the end. Raises sqlite3.Error."""
+    connection = connect(path)
+    try:
+        yield connection
+    finally:
+        close(connection, path)
 
 
 def _tell(path: Path, error: Exception) -> None:

@@ -65,7 +65,6 @@ class Database:
             self._share_files()
             self._files = [(str(one), one.stat().st_ino) for one in (path, self.log_path, self._shm)]
             self._log_looked_at = float("-inf")  # monotonic seconds
-            self._log_end_unsure = False  # after a write that failed; see checkpoint.py
             self._checkpointer: Checkpointer | None = None
             if checkpoint_aside:
                 self._checkpointer = opened.enter_context(closing(Checkpointer(connect(path), path)))
@@ -89,7 +88,7 @@ class Database:
         with self._lock:
             with self.faults():
                 self._check_files()
-                if self._log_end_unsure:
+                if self._lock.is_marked:  # a write failed; see checkpoint.py
                     self._cut_log()
                 self.connection.execute("BEGIN IMMEDIATE")
                 try:
@@ -98,9 +97,9 @@ class Database:
                 except BaseException as error:  # an interrupt too: nothing may be left open
                     with suppress(sqlite3.Error):  # SQLite itself rolls back where the disk is full or broken
                         self.connection.execute("ROLLBACK")
-                    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _WRITE_FAILED:
-                        self._log_end_unsure = True
-                        with suppress(sqlite3.Error, OSError):  # then the next one does it first
+                    if _write_failed(error):
+                        with suppress(sqlite3.Error, OSError):  # then the next one does it first, whoever that is
+                            self._lock.mark()
                             self._cut_log()
                     raise
             self._checkpoint_when_large()
@@ -212,13 +211,30 @@ class Database:
 
     def _cut_log(self) -> None:
         """Cut off what is behind the last commit; the write lock is held. What is before it has been synced."""
+        before = self.connection.execute("PRAGMA data_version").fetchone()
         _, pages, _ = in_log(self.connection)
         ((page_octets,),) = self.connection.execute("PRAGMA page_size").fetchall()
-        os.truncate(self.log_path, _LOG_HEADER_OCTETS + pages * (_FRAME_HEADER_OCTETS + page_octets) if pages else 0)
-        self._log_end_unsure = False
+        octets = _LOG_HEADER_OCTETS + pages * (_FRAME_HEADER_OCTETS + page_octets) if pages else 0
+        self.connection.execute("BEGIN IMMEDIATE")  # for whoever does not know of our lock
+        try:
+            if self.connection.execute("PRAGMA data_version").fetchone() != before:
+                raise StoreUnavailable(f"{self.path}: another program wrote; try again")
+            os.truncate(self.log_path, octets)
+        finally:
+            self.connection.execute("ROLLBACK")
+        self._lock.unmark()
 
     def _share_files(self) -> None:
         """Database, log and index are 0660: two users write them, whatever their umasks."""
         for suffix in ("", "-wal", "-shm"):
             with suppress(OSError):  # another user's file: its owner has set the mode
                 os.chmod(self.path.with_name(self.path.name + suffix), SHARED_MODE)
+
+
+def _write_failed(error: BaseException | None) -> bool:
+    """Whether SQLite could not write; somebody may have raised another error from its own."""
+    while error is not None:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _WRITE_FAILED:
+            return True
+        error = error.__cause__
+    return False

@@ -8,9 +8,11 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import threading
 from pathlib import Path
 
 _descriptors: dict[tuple[int, int], int] = {}
+_changing = threading.Lock()
 
 _FLOCK = "hhqqi0q"  # struct flock of fcntl(2): type, whence, start, length, process
 _SHARED_FIRST, _SHARED_OCTETS = (
@@ -23,12 +25,14 @@ def kept_descriptor(path: Path) -> int:
     """A descriptor to read and write the file `path`, which is never closed by anybody but this module."""
     status = path.stat()
     place = status.st_dev, status.st_ino
-    for other, known in list(_descriptors.items()):
-        if os.fstat(known).st_nlink == 0:  # deleted, so that nobody's locks on it matter
-            os.close(_descriptors.pop(other))
-    if place not in _descriptors:
-        _descriptors[place] = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    return _descriptors[place]
+    with _changing:
+        for other, known in list(_descriptors.items()):
+            if os.fstat(known).st_nlink == 0:  # deleted, so that nobody's locks on it matter
+                del _descriptors[other]
+                os.close(known)
+        if place not in _descriptors:
+            _descriptors[place] = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        return _descriptors[place]
 
 
 def others_have_open(path: Path) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import sqlite_utils
 from pysqlite3 import dbapi2 as sqlite3
 
+from kmp_smsd.storage.checkpoint import opened
 from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.durable import sync
@@ -90,7 +91,7 @@ def schema(path: Path) -> str:
     if not path.is_file():
         raise StoreUnusable(f"no database at {path}")
     try:
-        with closing(connect(path)) as connection:
+        with opened(path) as connection:
             database = sqlite_utils.Database(connection, execute_plugins=False)
             applied = [one.name for one in MIGRATIONS.applied(database)]
     except sqlite3.OperationalError as error:
@@ -108,7 +109,7 @@ def migrate(path: Path) -> Migrated:
     with _exclusively(path):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, SHARED_MODE))
         try:
-            with closing(connect(path)) as connection:
+            with opened(path) as connection:
                 migrated = _migrate(connection, path)
         except (sqlite3.OperationalError, OSError) as error:
             raise StoreUnavailable(f"{path}: {error}") from error

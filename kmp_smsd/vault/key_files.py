@@ -15,16 +15,17 @@ def create_master_key(private_path: Path, public_path: Path) -> PublicKey:
     seal keys that nobody can ever open.
     """
     private, public = create()
-    _write_new(private_path, private, 0o600)
+    write_new(private_path, private, 0o600)
     try:
-        _write_new(public_path, public, 0o644)
+        write_new(public_path, public, 0o644)
     except BaseException:  # an interrupt too
         private_path.unlink()
         raise
     return PublicKey.load(public_path)
 
 
-def _write_new(path: Path, octets: bytes, mode: int) -> None:
+def write_new(path: Path, octets: bytes, mode: int) -> None:
+    """Write a file that is not there yet, durably. Raises OSError, and then leaves nothing of it."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "wb") as file:

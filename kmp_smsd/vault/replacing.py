@@ -10,8 +10,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from kmp_smsd.vault.key_files import create_master_key, sync_directory
-from kmp_smsd.vault.master_key import MasterKeyFileFault, PublicKey
+from kmp_smsd.vault.key_files import create_master_key, sync_directory, write_new
+from kmp_smsd.vault.master_key import MasterKey, MasterKeyFileFault, PublicKey
 
 
 def next_key(private_path: Path, public_path: Path) -> PublicKey:
@@ -32,12 +32,26 @@ def next_fingerprint(public_path: Path) -> str | None:
     return None
 
 
+def check_coming(private_path: Path, fingerprint: str) -> None:
+    """Make sure that the private half of master key `fingerprint` is at hand, to come or in its place already.
+
+    Raises MasterKeyFileFault where it is not, and OSError.
+    """
+    coming = _next(private_path)
+    half = coming if coming.exists() else private_path
+    found = MasterKey.load(half).fingerprint
+    if found != fingerprint:
+        raise MasterKeyFileFault(
+            f"{half} is of master key {found}, the keys are sealed to {fingerprint}: put its private half there"
+        )
+
+
 def take_place(path: Path, before: str) -> None:
     """Put the next half in the place of `path`, durably, and keep what was there; `before` is its fingerprint."""
     if not _next(path).exists():
         return  # it has taken it already
     with suppress(FileNotFoundError, FileExistsError):
-        os.link(path, kept(path, before))
+        write_new(kept(path, before), path.read_bytes(), path.stat().st_mode & 0o777)
     os.replace(_next(path), path)
     sync_directory(path.parent)
 

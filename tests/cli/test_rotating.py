@@ -134,8 +134,8 @@ def after(calls: int, call: Callable[..., Any]) -> Callable[..., Any]:
         (replacing, "sync_directory", 1),
         (os, "replace", 0),
         (os, "replace", 1),
-        (os, "link", 0),
-        (os, "link", 1),
+        (replacing, "write_new", 0),
+        (replacing, "write_new", 1),
     ],
 )
 def test_what_was_broken_off_is_finished_by_the_next_try(
@@ -163,3 +163,41 @@ def test_bindings_and_wishes_are_as_before(site: Site) -> None:
     before = site.rows("bindings", "list"), site.rows("outbox", "list")
     site.ok("master-key", "rotate", "--yes")
     assert (site.rows("bindings", "list"), site.rows("outbox", "list")) == before
+
+
+def test_rotation_whose_new_private_half_was_lost_is_not_called_done(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = MasterKey.load(site.directory / "master.key").fingerprint
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", after(0, os.replace))
+        with pytest.raises(Cut):
+            site.ok("master-key", "rotate", "--yes")
+    coming = site.directory / "master.key.next"
+    new = coming.read_bytes()
+    coming.unlink()  # it lay in memory, say
+    code, sentence = site.refused("master-key", "rotate", "--yes")
+    assert (code, f"master.key is of master key {before}, the keys are sealed to" in sentence) == (77, True)
+    coming.write_bytes(new)
+    coming.chmod(0o600)
+    site.ok("master-key", "rotate", "--yes")
+    is_whole(site)
+
+
+def test_no_key_is_sealed_to_a_half_whose_private_one_is_not_there(site: Site) -> None:
+    before = MasterKey.load(site.directory / "master.key").fingerprint
+    copy = site.directory / "copy.db"
+    site.ok("db", "backup", str(copy))
+    site.ok("master-key", "rotate", "--yes")
+    site.ok("db", "restore", str(copy), "--yes", "--other-master-key")
+    private = site.directory / "master.key"
+    present = private.read_bytes()
+    private.unlink()
+    older = site.directory / f"master.key.{before}"
+    assert "No such file" in site.refused("master-key", "rotate", "--yes", "--from", str(older))[1]
+    private.write_bytes(older.read_bytes())
+    assert site.refused("master-key", "rotate", "--yes", "--from", str(older))[0] == 77
+    with site.store() as store:
+        assert store.master_key() == before
+    private.write_bytes(present)
+    site.ok("master-key", "rotate", "--yes", "--from", str(older))

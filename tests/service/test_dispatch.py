@@ -508,14 +508,17 @@ def test_failing_platforms_share_a_quarter_of_the_connections(start):
     assert len(at.begun()) == 26
 
 
-def test_healthy_platforms_go_first(start):
-    at = start(OPEN_MAX + 1, due=range(1, OPEN_MAX + 1))
-    failed(at, "p1", 0)
-    at.make_due(65, after_ms=1)
+def test_platform_that_fails_takes_its_turn_like_any_other(start):
+    at = start(OPEN_MAX + 1, due=range(1, OPEN_MAX + 2))
     at.reactor.advance(0.01)
+    failed(at, "p1", 0)
     at.look()
     assert at.begun()[-1] == "p65"
     assert "p1" not in at.begun()
+    at.end("p2")  # which has more to do
+    at.look()
+    assert at.begun()[-1] == "p1"
+    assert "p2" not in at.begun()
 
 
 # A store that fails

@@ -7,14 +7,16 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.storage import Store, StoreUnavailable, checkpoint, database, open_store
-from kmp_smsd.storage.maintenance import migrate
+from kmp_smsd.storage.connection import connect
+from kmp_smsd.storage.maintenance import migrate, schema
 from kmp_smsd.storage.subscribers import Registration
 from tests.mounting import require_root
 from tests.storage.stock import NOW
@@ -70,10 +72,8 @@ def test_what_a_failed_commit_left_of_the_log_is_cut_off(path: Path) -> None:
         assert registered(store) == 200
 
 
-def test_log_that_could_not_be_cut_is_cut_before_anything_is_written(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with open_store(path) as store:
+def test_log_that_could_not_be_cut_is_cut_before_anybody_writes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_store(path) as store, open_store(path) as other:
         add(store, 0)
         good = log_of(path).stat().st_size
 
@@ -84,11 +84,40 @@ def test_log_that_could_not_be_cut_is_cut_before_anything_is_written(
             patch.setattr(os, "truncate", failing)
             with no_file_grows_beyond(good + 2 * FRAME_OCTETS), pytest.raises(StoreUnavailable):
                 add(store, 100)
-            with pytest.raises(StoreUnavailable, match="Input/output error"):
+            for one in (store, other):
+                with pytest.raises(StoreUnavailable, match="Input/output error"):
+                    add(one, 100)
+            assert registered(other) == 100
+        cut: list[int] = []
+        truncate = os.truncate
+        monkeypatch.setattr(os, "truncate", lambda file, octets: cut.append(octets) or truncate(file, octets))
+        add(other, 100)
+        assert cut == [good]
+        add(store, 200)
+        assert (cut, registered(store)) == ([good], 300)
+
+
+def test_commit_of_somebody_who_does_not_know_of_our_lock_is_not_cut_off(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(path) as store, closing(connect(path)) as stranger:
+        add(store, 0)
+        look = database.in_log
+
+        def meanwhile(connection: sqlite3.Connection) -> tuple[int, int, int]:
+            found = look(connection)
+            stranger.execute("INSERT INTO subscribers (mdn, last_heard) VALUES ('8613999999999', 1)")
+            return found
+
+        good = log_of(path).stat().st_size
+        with monkeypatch.context() as patch:
+            patch.setattr(database, "in_log", meanwhile)
+            with no_file_grows_beyond(good + 4 * FRAME_OCTETS), pytest.raises(StoreUnavailable):
                 add(store, 100)
-            assert registered(store) == 100
         add(store, 100)
         assert registered(store) == 200
+        assert store._database.rows("SELECT count(*) FROM subscribers") == [(201,)]
+        assert store._database.rows("PRAGMA integrity_check") == [("ok",)]
 
 
 def test_database_that_could_not_take_the_log_is_as_long_as_before(path: Path) -> None:
@@ -112,6 +141,19 @@ def test_log_stays_where_the_last_one_to_close_cannot_move_it(path: Path, caplog
         store.close()
     assert path.stat().st_size == octets
     assert "its log cannot be moved into it" in caplog.text
+    with open_store(path) as store:
+        assert registered(store) == 3_000
+
+
+@pytest.mark.parametrize("ask", [schema, migrate], ids=["schema", "migrate"])
+def test_log_that_stayed_is_not_moved_by_halves_by_a_command(path: Path, ask: Callable[[Path], object]) -> None:
+    octets = path.stat().st_size
+    store = open_store(path)
+    add(store, 0, 3_000)
+    with no_file_grows_beyond(octets + 3 * 2048):
+        store.close()
+        ask(path)
+    assert path.stat().st_size == octets
     with open_store(path) as store:
         assert registered(store) == 3_000
 
