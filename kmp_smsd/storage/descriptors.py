@@ -11,32 +11,30 @@ import struct
 import threading
 from pathlib import Path
 
-_descriptors: dict[tuple[int, int], int] = {}
+_descriptors: dict[tuple[int, int, int], int] = {}  # by device, inode, and how it was opened
 _changing = threading.Lock()
 
 _FLOCK = "hhqqi0q"  # struct flock of fcntl(2): type, whence, start, length, process
-_SHARED_FIRST, _SHARED_OCTETS = (
-    0x4000_0002,
-    510,
-)  # what each connection has locked: https://sqlite.org/src/file/src/os.h
+# What each connection has locked: SHARED_FIRST and SHARED_SIZE of https://sqlite.org/src/file/src/os.h
+_SHARED_FIRST, _SHARED_OCTETS = 0x4000_0002, 510
 
 
-def kept_descriptor(path: Path) -> int:
-    """A descriptor to read and write the file `path`, which is never closed by anybody but this module."""
+def kept_descriptor(path: Path, how: int = os.O_RDWR) -> int:
+    """A descriptor of the file `path`, opened as `how` says, which is never closed by anybody but this module."""
     status = path.stat()
-    place = status.st_dev, status.st_ino
+    place = status.st_dev, status.st_ino, how
     with _changing:
         for other, known in list(_descriptors.items()):
             if os.fstat(known).st_nlink == 0:  # deleted, so that nobody's locks on it matter
                 del _descriptors[other]
                 os.close(known)
         if place not in _descriptors:
-            _descriptors[place] = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            _descriptors[place] = os.open(path, how | os.O_CLOEXEC)
         return _descriptors[place]
 
 
 def others_have_open(path: Path) -> bool:
     """Whether another process than this one has the database `path` open."""
     asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _SHARED_FIRST, _SHARED_OCTETS, 0)
-    kind, *_ = struct.unpack(_FLOCK, fcntl.fcntl(kept_descriptor(path), fcntl.F_GETLK, asked))
+    kind, *_ = struct.unpack(_FLOCK, fcntl.fcntl(kept_descriptor(path, os.O_RDONLY), fcntl.F_GETLK, asked))
     return bool(kind != fcntl.F_UNLCK)
