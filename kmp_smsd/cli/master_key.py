@@ -110,7 +110,7 @@ def _reseal(
     """Seal the keys of the database, which are sealed to `known`, to a new master key, or to the present one."""
     from kmp_smsd.storage.resealing import reseal
     from kmp_smsd.vault.master_key import MasterKey
-    from kmp_smsd.vault.replacing import check_coming, next_key
+    from kmp_smsd.vault.replacing import check_private, next_key
 
     database = settings.config.storage.path
     opening = MasterKey.load(from_path or private_path)
@@ -121,7 +121,7 @@ def _reseal(
         )
     renewed = known == present.fingerprint
     if not renewed:
-        check_coming(private_path, present.fingerprint)
+        check_private(private_path, present.fingerprint)
     what = "a new master key" if renewed else f"master key {present.fingerprint}"
     confirm(f"The keys in {database} will be sealed to {what}, and no more to {known}.", yes=yes)
     sealing = next_key(private_path, settings.config.secrets.public_key) if renewed else present

@@ -98,8 +98,9 @@ class Database:
                     with suppress(sqlite3.Error):  # SQLite itself rolls back where the disk is full or broken
                         self.connection.execute("ROLLBACK")
                     if _write_failed(error):
-                        with suppress(sqlite3.Error, OSError):  # then the next one does it first, whoever that is
+                        with suppress(OSError):  # it may be cut all the same
                             self._lock.mark()
+                        with suppress(sqlite3.Error, OSError, StoreUnavailable):  # then the next one does it first
                             self._cut_log()
                     raise
             self._checkpoint_when_large()

@@ -38,7 +38,14 @@ def check_coming(private_path: Path, fingerprint: str) -> None:
     Raises MasterKeyFileFault where it is not, and OSError.
     """
     coming = _next(private_path)
-    half = coming if coming.exists() else private_path
+    check_private(coming if coming.exists() else private_path, fingerprint)
+
+
+def check_private(half: Path, fingerprint: str) -> None:
+    """Make sure that the file `half` is the private half of master key `fingerprint`.
+
+    Raises MasterKeyFileFault where it is not, and OSError.
+    """
     found = MasterKey.load(half).fingerprint
     if found != fingerprint:
         raise MasterKeyFileFault(

@@ -200,4 +200,5 @@ def test_no_key_is_sealed_to_a_half_whose_private_one_is_not_there(site: Site) -
     with site.store() as store:
         assert store.master_key() == before
     private.write_bytes(present)
+    (site.directory / "master.key.next").write_bytes(b"half")  # of a rotation that was broken off at its beginning
     site.ok("master-key", "rotate", "--yes", "--from", str(older))

@@ -106,6 +106,20 @@ def test_log_that_could_not_be_cut_is_cut_before_anybody_writes(path: Path, monk
         assert (cut, registered(store)) == ([good], 300)
 
 
+def test_log_is_cut_although_the_mark_for_others_cannot_be_left(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with open_store(path) as store:
+        add(store, 0)
+        good = log_of(path).stat().st_size
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "ftruncate", failing)
+            with no_file_grows_beyond(good + 2 * FRAME_OCTETS), pytest.raises(StoreUnavailable, match="disk I/O error"):
+                add(store, 100)
+        assert log_of(path).stat().st_size == good
+
+
 def test_commit_of_somebody_who_does_not_know_of_our_lock_is_not_cut_off(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
