@@ -97,11 +97,7 @@ class Database:
                 except BaseException as error:  # an interrupt too: nothing may be left open
                     with suppress(sqlite3.Error):  # SQLite itself rolls back where the disk is full or broken
                         self.connection.execute("ROLLBACK")
-                    if _write_failed(error):
-                        with suppress(OSError):  # it may be cut all the same
-                            self._lock.mark()
-                        with suppress(sqlite3.Error, OSError, StoreUnavailable):  # then the next one does it first
-                            self._cut_log()
+                    self._take_back(error)
                     raise
             self._checkpoint_when_large()
 
@@ -160,7 +156,11 @@ class Database:
         """Do something beside SQLite while no writer that knows of our lock is writing."""
         with self._lock, self.faults():
             self._check_files()
-            yield
+            try:
+                yield
+            except BaseException as error:  # the scrubber commits by a connection of its own
+                self._take_back(error)
+                raise
 
     def empty_log(self) -> bool:
         """Move all of the write-ahead log into the database; False where somebody reads or writes."""
@@ -209,6 +209,14 @@ class Database:
                 move_log(self.connection, self.path, PASSIVE)
             elif self._checkpointer is not None:
                 self._checkpointer.wake()
+
+    def _take_back(self, error: BaseException) -> None:
+        """After an error under the write lock, outside of any transaction: leave nothing of a write that failed."""
+        if _write_failed(error):
+            with suppress(OSError):  # it may be cut all the same
+                self._lock.mark()
+            with suppress(sqlite3.Error, OSError, StoreUnavailable):  # then the next one does it first
+                self._cut_log()
 
     def _cut_log(self) -> None:
         """Cut off what is behind the last commit; the write lock is held. What is before it has been synced."""

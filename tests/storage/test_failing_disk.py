@@ -120,6 +120,23 @@ def test_log_is_cut_although_the_mark_for_others_cannot_be_left(path: Path, monk
         assert log_of(path).stat().st_size == good
 
 
+def test_what_another_connection_of_ours_left_under_our_lock_is_cut_off(path: Path) -> None:
+    """As the scrubber commits."""
+    with open_store(path) as store:
+        add(store, 0)
+        good = log_of(path).stat().st_size
+
+        def commit() -> None:
+            with store._database.alone(), closing(connect(path)) as another:
+                another.execute("UPDATE subscribers SET last_heard = 2")
+
+        with no_file_grows_beyond(good + FRAME_OCTETS), pytest.raises(StoreUnavailable):
+            commit()
+        assert log_of(path).stat().st_size == good
+        commit()
+        assert registered(store) == 100
+
+
 def test_commit_of_somebody_who_does_not_know_of_our_lock_is_not_cut_off(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
