@@ -52,6 +52,8 @@ def _lines(snapshot: Snapshot, now: int) -> Iterator[str]:
     if snapshot.get("outcomes"):
         outcomes = sorted(snapshot["outcomes"].items(), key=lambda one: -one[1])
         yield f"  outcomes       {', '.join(f'{name} {count:,}' for name, count in outcomes)}"
+    if snapshot.get("unsettled"):
+        yield f"  unsettled      {snapshot['unsettled']:,} messages, answered and in the inbox"
     if snapshot.get("links"):
         yield ""
         yield from _table([_link(row, now) for row in snapshot["links"]])

@@ -53,9 +53,7 @@ class Sync(Section):
     mdn_per_minute: float = Field(
         default=6.0, gt=0, le=60_000, description="Messages per minute taken from one MDN after such a burst."
     )
-    batch_max: int = Field(
-        default=2000, ge=1, le=2000, description="Messages that are settled in one transaction, at most."
-    )
+    batch_max: int = Field(default=2000, ge=1, le=2000, description="Messages that come to the disk together, at most.")
 
     reply_expire_s: int = Field(
         default=3600,

@@ -16,7 +16,8 @@ def facts(snapshot: Row, now: int) -> Iterable[Markup]:
     """Outcomes, configuration, store and process."""
     if snapshot.get("outcomes"):
         ordered = sorted(snapshot["outcomes"].items(), key=lambda one: -one[1])
-        yield _card("What became of messages", *((name, count(number)) for name, number in ordered if number))
+        told = [(name, count(number)) for name, number in ordered if number]
+        yield _card("What became of messages", *told, ("not decided yet", count(snapshot["unsettled"])))
     configuration = snapshot["configuration"]
     yield _card(
         "Configuration",

@@ -156,6 +156,7 @@ STORE = (
 )
 INTAKE = (
     Figure(_COUNTER, "key_sync_total", "Messages by what became of them (docs/rules.rst).", _outcomes, "outcome"),
+    Figure(_GAUGE, "unsettled_messages", "Messages that were answered and are not decided yet.", _field("unsettled")),
 )
 LINKS = (
     Figure(_GAUGE, "smpp_link_up", "1 where the link is bound.", _flag("bound")),

@@ -1,11 +1,11 @@
-"""Intake: messages become batches, batches become transactions, and only then are messages answered."""
+"""Intake: messages become batches, batches come into the inbox on the disk, and only then are messages answered."""
 
 from __future__ import annotations
 
-import logging
 import time
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,22 +23,24 @@ from kmp_smsd.domain.numbering import NumberingPlan
 from kmp_smsd.domain.outcome import NEVER_AGAIN, Outcome
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit
-from kmp_smsd.domain.shown import masked
 from kmp_smsd.service.busy import Busy
 from kmp_smsd.service.connection import Connection
 from kmp_smsd.service.housekeeping import FOR_EVER, Housekeeping
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.rate import Bucket, Buckets
 from kmp_smsd.service.reading import Reader
-from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.service.replying import Replier
+from kmp_smsd.service.settler import Settler
 from kmp_smsd.service.store_watch import StoreWatch
 from kmp_smsd.service.watching import watch
 from kmp_smsd.smpp.constants import CommandStatus
 from kmp_smsd.smpp.pdu import Message
 from kmp_smsd.storage import Store, StoreUnavailable
+from kmp_smsd.storage.inbox import Inbox
+from kmp_smsd.storage.received import Received
 
-WATCH_EVERY_S = 0.1  # deadlines of answers, and requests that commands marked
+WATCH_EVERY_S = 0.1  # deadlines of answers, what is to be settled, and requests that commands marked
+FORGET_EVERY_S = 1.0  # what is settled goes from the inbox
 
 
 @dataclass(slots=True, eq=False)
@@ -76,9 +78,10 @@ class Load:
 
 
 class Intake(Service):
-    """The only one who decides. Gives each message exactly one answer, and ROK only after the commit.
+    """Gives each message exactly one answer, and ROK only once it is on the disk; the only one who decides.
 
-    `store` is used in one thread of its own from `startService` on, so that a stalled disk never stops the reactor.
+    From `startService` on `store` and `inbox` are used in one thread each, so that a stalled disk never stops the
+    reactor, and that whoever holds the write lock of the database keeps no answer back.
     """
 
     log = Logger()
@@ -86,6 +89,7 @@ class Intake(Service):
     def __init__(
         self,
         store: Store,
+        inbox: Inbox,
         sync: Sync,
         plan: NumberingPlan,
         links: Mapping[str, Link],
@@ -97,18 +101,24 @@ class Intake(Service):
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        self._inbox = inbox
         self._sync = sync
         self._senders = Buckets(sync.mdn_burst, sync.mdn_per_minute / 60)
         self._reactor = reactor
         self._monotonic, self._wall = monotonic, wall
         self._terms = {name: self._new_terms(name, link, sync, plan) for name, link in links.items()}
-        self._outcomes: Counter[str] = Counter()
         self._thread = Busy(monotonic, store.lock_wait)
-        self.watch = StoreWatch(store, self.in_thread, self._thread, monotonic=monotonic, wall=wall)
+        self._inbox_thread = Busy(monotonic)
+        self.watch = StoreWatch(
+            store, self.in_thread, self._thread, inbox_thread=self._inbox_thread, monotonic=monotonic, wall=wall
+        )
+        self.settler = Settler(
+            store, self.in_thread, self.watch, has_room=self._next_batch, monotonic=monotonic, wall=wall
+        )
         self._pending: deque[Chunk] = deque()
         self._batch: list[Chunk] | None = None
-        self._batch_begun_at = 0.0  # monotonic seconds
         self._pool = ThreadPool(1, 1, name="store")
+        self._inbox_pool = ThreadPool(1, 1, name="inbox")
         self._replier = Replier(store, links, self.in_thread, monotonic=monotonic, wall=wall)
         self._watch = watch(self._look, reactor)
         self._housekeeping = Housekeeping(
@@ -120,8 +130,8 @@ class Intake(Service):
             storage=storage,
             wall=wall,
         )
-        self._looking = False
-        self._faults = Repeats()  # of looking
+        self._kept = bool(inbox.left)  # whether anything is in the inbox, settled or not
+        self._forget_at = float("-inf")  # monotonic seconds
         self._idle: list[Deferred[None]] = []
 
     def _new_terms(self, name: str, link: Link, sync: Sync, plan: NumberingPlan) -> _Terms:
@@ -157,7 +167,7 @@ class Intake(Service):
     @property
     def outcomes(self) -> Mapping[str, int]:
         """How many requests had each outcome since the start; one that is decided again counts again."""
-        return self._outcomes
+        return self.settler.outcomes
 
     def load(self, link_name: str) -> Load:
         """What a link asks of us."""
@@ -167,20 +177,40 @@ class Intake(Service):
     def startService(self) -> None:
         super().startService()
         self._pool.start()
+        self._inbox_pool.start()
+        left, self._inbox.left = self._inbox.left, []
+        for received in left:
+            self.settler.take(received)
+        if left:
+            self.log.info(
+                "{count} messages that were answered before the last end are settled now",
+                event="inbox_left",
+                count=self.settler.backlog,
+            )
         self._watch.start(WATCH_EVERY_S)
         self._housekeeping.start()
 
     async def finish(self) -> None:
-        """Settle what is in hand, then close the store. The links must have been drained."""
+        """Answer and settle what is in hand, then close the store. The links must have been drained."""
         self._housekeeping.stop()
         if self._batch is not None or self._pending:
             idle: Deferred[None] = Deferred()
             self._idle.append(idle)
             await idle
+        await self.settler.settle_all()
+        if self.settler.backlog:
+            self.log.warn(
+                "{count} messages that were answered are not settled; the next start does that",
+                event="inbox_unsettled",
+                count=self.settler.backlog,
+            )
+        self.settler.stop()
         if self._watch.running:
             self._watch.stop()
         await self._replier.finish()
+        await self._in_inbox_thread(self._close_inbox)
         await self.in_thread(self._store.close)
+        self._inbox_pool.stop()
         self._pool.stop()
 
     def messages(self, connection: Connection, messages: tuple[Message, ...]) -> None:
@@ -228,69 +258,63 @@ class Intake(Service):
             return Unfit(outcome=Outcome.ERROR, received_at=received_at, link=link)
 
     def _next_batch(self) -> None:
-        """All that arrived while the last batch was being committed is the next one: group commit with no timer."""
+        """All that arrived while the last batch was being written is the next one: group commit with no timer."""
         if self._batch is not None:
             return
+        if self.settler.failed and self._pending:
+            pending, self._pending = self._pending, deque()
+            self._release(pending)
+            self._leave(pending, "the store is unavailable")
         batch: list[Chunk] = []
         size = 0
         # A chunk may be larger than what a reload has allowed since.
-        while self._pending and (not batch or size + len(self._pending[0].requests) <= self._sync.batch_max):
+        while (
+            self._pending
+            and not self.settler.is_full
+            and (not batch or size + len(self._pending[0].requests) <= self._sync.batch_max)
+        ):
             chunk = self._pending.popleft()
             batch.append(chunk)
             size += len(chunk.requests)
-        if not batch:
+        if batch:
+            self._batch = batch
+            requests = [request for chunk in batch for request in chunk.requests]
+            received = self._in_inbox_thread(self._inbox.append, requests)
+            received.addCallbacks(self._received, self._not_received)
+        elif not self._pending:
             idle, self._idle = self._idle, []
             for waiter in idle:
                 waiter.callback(None)
-            return
-        self._batch, self._batch_begun_at = batch, self._monotonic()
-        requests = [request for chunk in batch for request in chunk.requests]
-        settled = self.in_thread(self._store.settle, requests, int(self._wall() * 1000))
-        settled.addCallbacks(self._settled, self._not_settled)
 
-    def _settled(self, outcomes: list[Outcome]) -> None:
+    def _received(self, received: Received) -> None:
         answers: defaultdict[Connection, list[tuple[Message, int]]] = defaultdict(list)
-        position = 0
-        self._outcomes.update(outcomes)
-        self.watch.wrote(self._monotonic() - self._batch_begun_at)
-        for chunk in self._take_batch():
-            end = position + len(chunk.requests)
-            self._release(chunk)
+        self.settler.take(received)  # before anything may go wrong: it has its number
+        self._kept = True
+        self.watch.received()
+        batch = self._take_batch()
+        self._release(batch)
+        for chunk in batch:
             if not chunk.answered:
                 chunk.terms.failures = 0
                 never = chunk.terms.options.never_status
                 answers[chunk.connection] += [
-                    (message, never if outcome in NEVER_AGAIN else CommandStatus.ESME_ROK)
-                    for message, outcome in zip(chunk.messages, outcomes[position:end], strict=True)
+                    (message, never if _is_never_to_come_again(request) else CommandStatus.ESME_ROK)
+                    for message, request in zip(chunk.messages, chunk.requests, strict=True)
                 ]
-            if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):  # else it would cost each message something
-                self._tell(chunk, outcomes[position:end])
-            position = end
         for connection, pairs in answers.items():
             connection.answer(pairs)
         self._next_batch()
 
-    def _tell(self, chunk: Chunk, outcomes: Iterable[Outcome]) -> None:
-        for request, outcome in zip(chunk.requests, outcomes, strict=True):
-            self.log.debug(
-                "link {link}: message of {mdn}: {outcome}",
-                event="message_settled",
-                link=chunk.connection.link_name,
-                mdn=masked(request.mdn or "") or "no legal number",
-                outcome=outcome.value,
-            )
-
-    def _not_settled(self, failure: Failure) -> None:
-        """Nothing of the batch is on disk: all of it stays with the SMSC."""
+    def _not_received(self, failure: Failure) -> None:
+        """None of the batch may be taken to be on the disk: all of it stays with the SMSC."""
         if failure.check(StoreUnavailable):
             self.log.error("store unavailable: {reason}", event="store_unavailable", reason=failure.getErrorMessage())
         else:
-            self.log.failure("a batch could not be settled", failure, event="batch_not_settled")
+            self.log.failure("a batch could not be received", failure, event="batch_not_received")
         batch = self._take_batch()
-        for chunk in batch:
-            self._release(chunk)
+        self._release(batch)
         self._leave(batch, "the store is unavailable")
-        self.watch.failed(failure.getErrorMessage())
+        self.watch.not_received(failure.getErrorMessage())
         self._next_batch()
 
     def in_thread(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
@@ -298,13 +322,18 @@ class Intake(Service):
         self._thread.begun()
         return deferToThreadPool(self._reactor, self._pool, call, *args).addBoth(self._thread.ended)
 
+    def _in_inbox_thread(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        self._inbox_thread.begun()
+        return deferToThreadPool(self._reactor, self._inbox_pool, call, *args).addBoth(self._inbox_thread.ended)
+
     def _take_batch(self) -> list[Chunk]:
         batch, self._batch = self._batch, None
         assert batch is not None
         return batch
 
-    def _release(self, chunk: Chunk) -> None:
-        chunk.terms.in_flight -= len(chunk.messages)
+    def _release(self, chunks: Iterable[Chunk]) -> None:
+        for chunk in chunks:
+            chunk.terms.in_flight -= len(chunk.messages)
 
     def _leave(self, chunks: Iterable[Chunk], reason: str) -> None:
         """Leave messages with the SMSC. Where it happens to a link several times in a row, leave it all of them."""
@@ -337,28 +366,29 @@ class Intake(Service):
         overdue = [chunk for chunk in self._pending if now >= chunk.deadline]
         if overdue:
             self._pending = deque(chunk for chunk in self._pending if now < chunk.deadline)
-        for chunk in overdue:
-            self._release(chunk)
+            self._release(overdue)
         self._leave(late + overdue, "the store is slow")
         if late or overdue:
             self.watch.failed("it is slow, and messages were left with their SMSC")
-        if not self._looking:
-            self._looking = True
-            looked = self.in_thread(self._store.settle_again, int(self._wall() * 1000))
-            looked.addCallbacks(self._settled_again, self._not_settled_again)
+        self.settler.look()
         self._replier.look()
+        if self._kept and now >= self._forget_at:
+            self._forget_at = float("inf")
+            self._in_inbox_thread(self._inbox.forget, self.settler.settled).addCallbacks(self._forgot, self._not_forgot)
 
-    def _settled_again(self, outcomes: list[Outcome]) -> None:
-        self._looking = False
-        self._outcomes.update(outcomes)
-        if (outcomes or self._store.waiting.recalling) and self._watch.running:
-            self._look()  # there may be more; what came meanwhile goes first
+    def _forgot(self, left: bool) -> None:
+        self._forget_at = self._monotonic() + FORGET_EVERY_S
+        self._kept = left
 
-    def _not_settled_again(self, failure: Failure) -> None:
-        self._looking = False
-        if not self._faults.worth_saying(failure.getErrorMessage(), self._monotonic()):
-            return
-        if failure.check(StoreUnavailable):
-            self.log.error("store unavailable: {reason}", event="store_unavailable", reason=failure.getErrorMessage())
-        else:
-            self.log.failure("marked requests could not be settled", failure, event="marked_not_settled")
+    def _not_forgot(self, failure: Failure) -> None:
+        self._forget_at = self._monotonic() + FORGET_EVERY_S
+        self.log.error("store unavailable: {reason}", event="store_unavailable", reason=failure.getErrorMessage())
+
+    def _close_inbox(self) -> None:
+        with suppress(StoreUnavailable):  # the next start knows by the numbers what is settled
+            self._inbox.forget(self.settler.settled)
+        self._inbox.close()
+
+
+def _is_never_to_come_again(request: SyncRequest | Unfit) -> bool:
+    return isinstance(request, Unfit) and request.outcome in NEVER_AGAIN

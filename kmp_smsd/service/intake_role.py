@@ -126,7 +126,8 @@ class IntakeRole(RoleService):
     def drain(self) -> Deferred[Any]:
         self._draining = True
         leaving = [link.drain() for link in self._leaving]
-        return gatherResults([link.halt() for link in self.links] + leaving)
+        halted = gatherResults([link.halt() for link in self.links] + leaving)
+        return halted.addCallback(lambda _: self.intake.settler.settle_all())
 
     def go_on(self) -> None:
         self._draining = False
@@ -167,6 +168,7 @@ class IntakeRole(RoleService):
                 self._status(link, name in self._paused) for name, links in self._links.items() for link in links
             ),
             outcomes=dict(self.intake.outcomes),
+            unsettled=self.intake.settler.backlog,
         )
 
     def _status(self, link: SmscLink, paused: bool) -> LinkStatus:

@@ -124,12 +124,13 @@ class Snapshot:
     log_levels: Mapping[str, str] = field(default_factory=dict)  # those that a person has set
     links: tuple[LinkStatus, ...] = ()
     outcomes: Mapping[str, int] = field(default_factory=dict)
+    unsettled: int = 0  # messages that were answered and are not decided yet
     platforms: tuple[PlatformStatus, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """For ``status --json``: intake has links, dispatch has platforms."""
         values = {"v": VERSION, **asdict(self)}
-        for name in ("platforms",) if self.role == "intake" else ("links", "outcomes"):
+        for name in ("platforms",) if self.role == "intake" else ("links", "outcomes", "unsettled"):
             del values[name]
         return values
 

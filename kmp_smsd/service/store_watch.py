@@ -27,8 +27,9 @@ class StoreWatch:
     """Knows the store without asking it: a store that is stuck keeps nobody waiting but its own thread.
 
     `in_thread` runs a call in the thread that measures. `thread` follows the one that does the role's work, which the
-    role is judged by; of intake that is the same. Where the role `writes`, a store that nobody wrote to lately is
-    written to a little, so that a full or broken disk is noticed before a message comes.
+    role is judged by; of intake that is the same, and `inbox_thread` the one that brings messages to the disk. Where
+    the role `writes`, a store that nobody wrote to lately is written to a little, so that a full or broken disk is
+    noticed before a message comes.
     """
 
     log = Logger()
@@ -39,6 +40,7 @@ class StoreWatch:
         in_thread: Callable[..., Deferred[Any]],
         thread: Busy,
         *,
+        inbox_thread: Busy | None = None,
         writes: bool = True,
         monotonic: Callable[[], float],
         wall: Callable[[], float],
@@ -46,6 +48,7 @@ class StoreWatch:
         self._store = store
         self._in_thread = in_thread
         self._thread = thread
+        self._inbox_thread = inbox_thread
         self._writes = writes
         self._monotonic, self._wall = monotonic, wall
         self._wrote_at = float("-inf")  # monotonic seconds
@@ -54,12 +57,18 @@ class StoreWatch:
         self.read_at: float | None = None  # Unix seconds
         self.last_write_at: float | None = None  # Unix seconds
         self.last_write_s = 0.0
-        self.error: str | None = None
+        self._error: str | None = None
+        self._inbox_error: str | None = None
+
+    @property
+    def error(self) -> str | None:
+        """Why messages are left with their SMSCs, or what is due with us; None where all is well."""
+        return self._error or self._inbox_error
 
     @property
     def stuck_s(self) -> float:
-        """For how long the store's thread has been at its present job."""
-        return self._thread.stuck_s
+        """For how long a thread of the store has been at its present job."""
+        return max(self._thread.stuck_s, self._inbox_thread.stuck_s if self._inbox_thread is not None else 0.0)
 
     @property
     def silent_s(self) -> float:
@@ -80,11 +89,19 @@ class StoreWatch:
         """Something was written and is on disk; that took so many seconds."""
         self._wrote_at = self._monotonic()
         self.last_write_at, self.last_write_s = self._wall(), took_s
-        self.error = None
+        self._error = None
 
     def failed(self, reason: str) -> None:
-        """Messages were left with their SMSCs for this reason; so it is until something is on disk again."""
-        self.error = reason
+        """Something could not be written for this reason; so it is until something is on disk again."""
+        self._error = reason
+
+    def received(self) -> None:
+        """Messages are on disk in the inbox."""
+        self._inbox_error = None
+
+    def not_received(self, reason: str) -> None:
+        """Messages were left with their SMSCs for this reason; so it is until others are in the inbox."""
+        self._inbox_error = reason
 
     def measure(self) -> Deferred[Any]:
         """Read the figures. Fires when that is done, or where the one before is still under way, with that."""
@@ -109,10 +126,10 @@ class StoreWatch:
         if measured.probe_s is not None:
             self.wrote(measured.probe_s)
         elif not self._writes:
-            self.error = None
+            self._error = None
 
     def _not_measured(self, failure: Failure) -> None:
         self._measuring = None
-        self.error = failure.getErrorMessage()
+        self._error = failure.getErrorMessage()
         if not failure.check(StoreUnavailable):
             self.log.failure("the store could not be measured", failure, event="store_not_measured")

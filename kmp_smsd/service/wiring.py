@@ -27,7 +27,8 @@ from kmp_smsd.service.intake_role import IntakeRole, NothingToDo
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.preparing import DataKeys, Preparer
 from kmp_smsd.service.role import Role, RoleService
-from kmp_smsd.storage import Store, StoreUnusable, open_store
+from kmp_smsd.storage import Store, StoreError, StoreUnusable, open_store
+from kmp_smsd.storage.inbox import Inbox
 from kmp_smsd.vault.master_key import MasterKey, PublicKey, WrongMasterKey
 
 
@@ -55,8 +56,14 @@ def _intake(config: Config, reactor: Any) -> IntakeRole:
     public_half = _public_half(config)
     store = open_store(config.storage.path, config.policy, checkpoint_aside=True)
     _check_public_half(store, config, public_half)
+    try:
+        inbox = Inbox(config.storage.path, store.settled)
+    except StoreError:
+        store.close()
+        raise
     intake = Intake(
         store,
+        inbox,
         config.sync,
         config.numbering,
         config.smsc,

@@ -135,3 +135,14 @@ class ImportLock(_HeldAtOnce):
             fcntl.LOCK_EX,
             "another import is running: try again when it has ended",
         )
+
+
+class InboxLock(_HeldAtOnce):
+    """Held by the intake whose messages lie in the inbox: two would settle each other's."""
+
+    def __init__(self, database: Path) -> None:
+        super().__init__(
+            database.with_name(database.name + ".inbox"),
+            fcntl.LOCK_EX,
+            f"another intake works on {database}: stop it first",
+        )

@@ -47,21 +47,28 @@ class Settling:
         self._policy = policy
         self._unknown_gateways.clear()
 
-    def settle(self, messages: Sequence[Message], now: int) -> list[Outcome]:
+    def settle(self, messages: Sequence[Message], now: int, last: int | None = None) -> list[Outcome]:
         """Decide and write `messages` in order, in one transaction; `now` in Unix milliseconds.
 
+        `last` is the number of the last of them in the inbox, where they have numbers: `settled` says how far it came.
         A message that cannot be settled for a reason of its own ends as ERROR and takes no neighbour with it.
-        Raises StoreUnavailable when everything should be sent again; what was written nevertheless is harmless.
+        Raises StoreUnavailable; some of them may be settled nevertheless.
         """
         try:
-            return self._settle(lambda: messages, now)
+            return self._settle(lambda: messages, now, last)
         except StoreUnavailable:
             raise
         except Exception:  # one message's own fault: halve until it stands alone
             if len(messages) == 1:
-                return self._settle_faulty(messages[0], now)
+                return self._settle_faulty(messages[0], now, last)
             half = len(messages) // 2
-            return self.settle(messages[:half], now) + self.settle(messages[half:], now)
+            middle = None if last is None else last - (len(messages) - half)
+            return self.settle(messages[:half], now, middle) + self.settle(messages[half:], now, last)
+
+    @property
+    def settled(self) -> int:
+        """The number of the last message of the inbox that is settled."""
+        return int(self._database.rows("SELECT inbox_settled FROM store")[0][0])
 
     def settle_again(self, now: int, limit: int = AGAIN_MAX) -> list[Outcome]:
         """Decide once more, in one transaction, up to `limit` requests that are marked; what became of each.
@@ -87,7 +94,9 @@ class Settling:
                 raise  # not even reading is possible
             if len(again) > 1:
                 return self.settle_again(now, len(again) // 2)
-            return self._settle_faulty(again[0], now, lambda: read_again(self._database, now, 1, gateways) == again)
+            return self._settle_faulty(
+                again[0], now, stands=lambda: read_again(self._database, now, 1, gateways) == again
+            )
 
     def _tell_of_unknown_gateway(self, gateways: Iterable[str]) -> None:
         """Once for each: by our own policy we might allow what its own, which we have not read, refuses."""
@@ -100,17 +109,20 @@ class Settling:
                 extra={"event": "gateway_unknown", "gateway": gateway},
             )
 
-    def _settle(self, messages_of: Callable[[], Sequence[Message]], now: int) -> list[Outcome]:
+    def _settle(self, messages_of: Callable[[], Sequence[Message]], now: int, last: int | None = None) -> list[Outcome]:
         with self._database.transaction() as connection:
             messages = messages_of()
             batch = gather(self._database, self._policy, messages, now)
             facts = batch.facts
             decisions = [facts.apply(decide(one, facts)) if isinstance(one, SyncRequest) else one for one in messages]
             self._write(connection, batch, decisions)
+            _remember(connection, last)
         self._journal.commit()
         return [decision.outcome for decision in decisions]
 
-    def _settle_faulty(self, message: Message, now: int, stands: Callable[[], bool] = lambda: True) -> list[Outcome]:
+    def _settle_faulty(
+        self, message: Message, now: int, last: int | None = None, *, stands: Callable[[], bool] = lambda: True
+    ) -> list[Outcome]:
         """End `message` as ERROR, unless it no longer `stands`: then it is not the one that could not be settled."""
         log.exception("message could not be settled", extra={"event": "message_error", "link": message.link})
         faulty = Unfit(outcome=Outcome.ERROR, mdn=message.mdn, received_at=message.received_at, link=message.link)
@@ -120,6 +132,7 @@ class Settling:
             self._write(connection, gather(self._database, self._policy, [faulty], now), [faulty])
             if isinstance(message, SyncRequest):
                 settle_faulty_again(connection, message, now)
+            _remember(connection, last)
         self._journal.commit()
         return [Outcome.ERROR]
 
@@ -142,6 +155,11 @@ class Settling:
         write_waiting(connection, facts, batch.waiters, decisions)
         answer_submissions(connection, decisions)
         write_replies(connection, facts, decisions)
+
+
+def _remember(connection: Any, last: int | None) -> None:
+    if last is not None:
+        connection.execute("UPDATE store SET inbox_settled = ?", (last,))
 
 
 def _row(made: Binding, now: int) -> tuple[Any, ...]:

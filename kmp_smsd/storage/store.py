@@ -87,9 +87,14 @@ class Store:
         self.imports.close()
         self._opened.close()
 
-    def settle(self, messages: Sequence[SyncRequest | Unfit], now: int) -> list[Outcome]:
+    def settle(self, messages: Sequence[SyncRequest | Unfit], now: int, last: int | None = None) -> list[Outcome]:
         """Decide and write a batch in one transaction; see Settling.settle. Raises StoreUnavailable."""
-        return self._settling.settle(messages, now)
+        return self._settling.settle(messages, now, last)
+
+    @property
+    def settled(self) -> int:
+        """The number of the last message of the inbox that is settled. Raises StoreUnavailable."""
+        return self._settling.settled
 
     def try_out(self, request: SyncRequest, now: int) -> Trial:
         """Say what `settle` would make of a request at `now`; writes nothing. Raises StoreUnavailable."""

@@ -17,6 +17,7 @@ import pytest
 from kmp_smsd.cli.log_lines import OneLine
 from kmp_smsd.simulator.openssh import new_identity
 from kmp_smsd.simulator.server import SmscServer
+from kmp_smsd.smpp.constants import CommandStatus
 from tests.cli.site import FIRST, HOST_KEY, PLATFORM, until
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d (debug|info|warning|error|critical) [\w.]+: .+")
@@ -111,13 +112,16 @@ def test_it_ends_in_time_though_somebody_keeps_the_write_lock(site, smsc, reload
         until(lambda: any("reloaded; applied" in line for line in daemon.said))
         until(lambda: smsc.bound == 1 and smsc.counts.binds == 2)
     with site.store() as store, store._database.transaction():
-        answer = smsc.send(FIRST, "K1:K1")
-        until(lambda: smsc.counts.sent == 1 and somebody_waits(site))
+        assert smsc.send(FIRST, "K1:K1").result(20) == CommandStatus.ESME_ROK
+        until(lambda: somebody_waits(site))
         daemon.process.send_signal(signal.SIGTERM)
         assert daemon.end() == 75
     assert "error kmp_smsd.cli.daemon: not stopped within 0.6 s, ending at once: intake and dispatch" in daemon.said[-1]
-    assert not answer.done() or answer.result() != 0
     assert site.rows("bindings", "list") == []
+    again = start(site, smsc, "run")
+    until(lambda: [row["key_id"] for row in site.rows("bindings", "list")] == ["K1"])
+    again.process.send_signal(signal.SIGTERM)
+    assert again.end() == 0
 
 
 CLOCK = """

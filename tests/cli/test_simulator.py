@@ -48,8 +48,7 @@ def test_messages_typed_at_the_simulated_smsc_reach_the_simulated_platform(site,
     assert smsc.wait(20) == 0
 
     def confirmed() -> bool:
-        (row,) = site.rows("bindings", "list")
-        return row["confirmed_version"] == row["wanted_version"]
+        return [row["confirmed_version"] == row["wanted_version"] for row in site.rows("bindings", "list")] == [True]
 
     until(confirmed)
     daemon.terminate()

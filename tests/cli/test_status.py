@@ -49,7 +49,7 @@ HEAD = {
     },
     "reactor_lag_s": 0.0, "log_levels": {}, "not_ready": [], "degraded": [],
 }  # fmt: skip
-INTAKE = {**HEAD, "role": "intake", "links": [LINK], "outcomes": {"bound": 3, "malformed": 2000}}
+INTAKE = {**HEAD, "role": "intake", "links": [LINK], "outcomes": {"bound": 3, "malformed": 2000}, "unsettled": 1200}
 DISPATCH = {**HEAD, "role": "dispatch", "platforms": [PLATFORM]}
 
 
@@ -61,6 +61,7 @@ def test_a_link_is_one_line():
     *head, empty, titles, row = lines(INTAKE)
     assert head[0] == "intake: running for 2 h (kmp-smsd 0.1.0, PID 7)"
     assert "  outcomes       malformed 2,000, bound 3" in head
+    assert "  unsettled      1,200 messages, answered and in the inbox" in head
     assert "    last write 3 s ago, took 4.2 ms" in head
     assert empty == ""
     assert titles.split()[:5] == ["link", "state", "peer", "in", "out"]

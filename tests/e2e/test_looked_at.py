@@ -84,8 +84,8 @@ def test_one_message_is_followed_from_the_smsc_to_the_platform(looked: Looked) -
     assert before == 0
     assert looked.figure("intake", "smpp_link_up", link="lab") == 1
     assert looked.figure("intake", "sms_received_total", link="lab") == 2
-    assert looked.figure("intake", "key_sync_total", outcome="bound") == 1
-    assert looked.figure("intake", "key_sync_total", outcome="malformed") == 1
+    looked.wait_for_figure(1, "intake", "key_sync_total", outcome="bound")
+    looked.wait_for_figure(1, "intake", "key_sync_total", outcome="malformed")
     assert looked.figure("intake", "smpp_answers_total", link="lab", status="ESME_ROK") == 1
     assert looked.figure("intake", "smpp_answers_total", link="lab", status="ESME_RX_R_APPN") == 1
     looked.wait_for_figure(1, "dispatch", "push_attempts_total", platform="metering", result="confirmed")

@@ -144,6 +144,7 @@ _INTAKE: dict[str, Any] = {
             last_error_at=NOW - MINUTE,
         ),
     ],
+    "unsettled": 37,
     "outcomes": {"bound": 731_022, "already_bound": 311_409, "not_registered": 4_117, "held": 12, "malformed": 196},
 }
 _DISPATCH: dict[str, Any] = {

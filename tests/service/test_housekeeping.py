@@ -11,6 +11,7 @@ from kmp_smsd.service.housekeeping import DAY_MS, PAUSE_S, STEP_EVERY_S, Kept
 from kmp_smsd.service.intake import Intake
 from kmp_smsd.storage import StoreUnavailable, open_store, retention
 from kmp_smsd.storage.database import STEP_ROWS
+from kmp_smsd.storage.inbox import Inbox
 from kmp_smsd.storage.maintenance import migrate
 from tests.service.by_hand import MDN, PLAN, PoolByHand, ReactorByHand, SmscByHand, alarms, finished, link, mo
 from tests.storage.stock import confirm_all, import_keys, register, settle, sync
@@ -23,13 +24,16 @@ class At:
     """An intake whose housekeeping is due. `store` is what others see of it."""
 
     def __init__(self, path, patch, **sync):
-        patch.setattr(intake_module, "ThreadPool", PoolByHand)
+        self.pool = PoolByHand(1, 1, "store and inbox")
+        patch.setattr(intake_module, "ThreadPool", lambda *_, **__: self.pool)
         migrate(path)
         self.reactor = ReactorByHand()
         self.later_s = 0.0
         self.store, self.mine = open_store(path), open_store(path)
+        self.inbox = Inbox(path, self.mine.settled)
         self.intake = Intake(
             self.mine,
+            self.inbox,
             Sync(**sync),
             PLAN,
             {"north": link()},
@@ -38,12 +42,13 @@ class At:
             monotonic=self.reactor.seconds,
             wall=lambda: NOW_S + self.later_s + self.reactor.seconds(),
         )
-        self.pool = self.intake._pool
         self.intake.startService()
         self.pool.run()
 
     def say(self, *messages):
         self.intake.messages(SmscByHand(), messages)
+        self.pool.run()
+        self.intake.settler.look()
         self.pool.run()
 
     def step(self, days=0):
@@ -56,6 +61,7 @@ class At:
 def at(tmp_path, monkeypatch):
     made = At(tmp_path / "kmp.db", monkeypatch, remember_days=7)
     yield made
+    made.inbox.close()
     made.store.close()
     made.mine.close()
 
@@ -125,6 +131,8 @@ def test_batches_pass_between_its_steps(at):
     assert [job.__name__ for job in at.pool.waiting()].count("_sweep") == 0
     at.pool.run_one()
     at.pool.run_one()
+    at.pool.run()
+    at.intake.settler.look()
     at.pool.run()
     assert at.store.journal.tallies()[0]["outcome"] == "not_registered"
 

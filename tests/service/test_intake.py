@@ -12,12 +12,14 @@ from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 from kmp_smsd.service import intake as intake_module
+from kmp_smsd.service import settler
 from kmp_smsd.service.intake import WATCH_EVERY_S, Intake, Load
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.simulator.deliver import deliver_sm_body, with_header
 from kmp_smsd.smpp.constants import RESPONSE, CommandId
 from kmp_smsd.storage import StoreUnavailable, open_store, settling, waiting
 from kmp_smsd.storage.again import read_again
+from kmp_smsd.storage.inbox import Inbox, directory, read_file
 from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.storage.requests import Renumber, Request
 from tests.service.by_hand import MDN, PLAN, PoolByHand, ReactorByHand, SmscByHand, alarms, finished, headers, link, mo
@@ -28,16 +30,25 @@ OTHER = "8613900000002"
 NOW_S = 1_732_380_000.0
 
 
+def in_inbox(at):
+    """Every message in the files of the inbox."""
+    files = sorted(directory(at.mine._database.path).iterdir())
+    return [message for file in files for received in read_file(file) for message in received.messages]
+
+
 class At:
     """An intake with a real store, whose thread and clock the test moves. `store` is what others see of it."""
 
     def __init__(self, path, patch, *, sync=None, **links):
-        patch.setattr(intake_module, "ThreadPool", PoolByHand)
+        self.pool = PoolByHand(1, 1, "store and inbox")
+        patch.setattr(intake_module, "ThreadPool", self._threads)
         self.reactor = ReactorByHand()
         self.store = open_store(path)
         self.mine = open_store(path)
+        self.inbox = Inbox(path, self.mine.settled)
         self.intake = Intake(
             self.mine,
+            self.inbox,
             Sync(**{"mdn_burst": 10_000, **(sync or {})}),
             PLAN,
             links or {"north": link()},
@@ -45,30 +56,48 @@ class At:
             monotonic=self.reactor.seconds,
             wall=lambda: NOW_S + self.reactor.seconds(),
         )
-        self.pool = self.intake._pool
-        self.batches = []
-        self.fails = []  # what the next batches raise
-        real = self.mine.settle
-
-        @functools.wraps(real)
-        def settle(requests, now):
-            self.batches.append(list(requests))
-            if self.fails:
-                raise self.fails.pop(0)
-            return real(requests, now)
-
-        self.mine.settle = settle
+        self.batches = []  # that came into the inbox
+        self.inbox_fails, self.store_fails = [], []  # what the next batches raise
+        self._settled = []
+        self.mine.settle = self._watched(self.mine.settle, self.store_fails, self._settled)
+        self.inbox.append = self._watched(self.inbox.append, self.inbox_fails, self.batches)
         self.intake.startService()
         self.pool.run()
 
-    def settle_one(self):
-        """Let the store's thread do one batch, and nothing else."""
-        self.pool.run_one(self.mine.settle)
+    def _threads(self, minthreads, maxthreads, **_):
+        """Both threads in one, so that a test says what happens when."""
+        assert (minthreads, maxthreads) == (1, 1)
+        return self.pool
+
+    def _watched(self, real, fails, batches):
+        @functools.wraps(real)
+        def call(messages, *more):
+            batches.append(list(messages))
+            if fails:
+                raise fails.pop(0)
+            return real(messages, *more)
+
+        return call
+
+    @property
+    def settled(self):
+        """How many messages each transaction settled."""
+        return [len(batch) for batch in self._settled]
+
+    def receive_one(self):
+        """Let the inbox's thread do one batch, and nothing else."""
+        self.pool.run_one(self.inbox.append)
+
+    def run(self):
+        """Let the threads do what they have to, and settle what came."""
+        self.pool.run()
+        self.intake.settler.look()
+        self.pool.run()
 
     def poll(self):
         """Let it see what people wish, and do it."""
         self.reactor.advance(WATCH_EVERY_S)
-        self.pool.run()
+        self.run()
 
     def hold(self):
         """The number of a new hold: the key of MDN reports from another SIM."""
@@ -77,7 +106,7 @@ class At:
         register(self.store, OTHER, "meter")
         smsc = SmscByHand()
         self.intake.messages(smsc, (mo(1), mo(2, source_addr=OTHER)))
-        self.pool.run()
+        self.run()
         (hold,) = open_holds(self.store)
         return hold["hold"]
 
@@ -94,6 +123,7 @@ def start(tmp_path, monkeypatch):
 
     yield started
     for at in opened:
+        at.inbox.close()
         at.store.close()
         at.mine.close()
 
@@ -106,17 +136,28 @@ def at(start):
 # Answers, and what they promise
 
 
-def test_nothing_is_answered_before_the_commit(at):
+def test_nothing_is_answered_before_it_is_on_the_disk(at):
     smsc = SmscByHand()
     import_keys(at.store, "KEY-1")
     register(at.store, MDN, "meter")
     at.intake.messages(smsc, (mo(),))
-    at.reactor.pass_time(1.9)
+    at.reactor.advance(0.05)
     assert smsc.writes == []
     seen = []
-    smsc.answer = lambda pairs: seen.append((bound(at.store), [status for _, status in pairs]))
-    at.pool.run()
-    assert seen == [({(MDN, "meter"): "KEY-1"}, [OK])]
+    smsc.answer = lambda pairs: seen.append(([one.mdn for one in in_inbox(at)], [status for _, status in pairs]))
+    at.run()
+    assert seen == [([MDN], [OK])]
+    assert bound(at.store) == {(MDN, "meter"): "KEY-1"}
+
+
+def test_messages_are_answered_though_somebody_else_writes_to_the_database(at):
+    smsc = SmscByHand()
+    with at.store._database.transaction():
+        at.intake.messages(smsc, (mo(1), mo(2, text="hello")))
+        at.receive_one()
+        assert smsc.statuses() == [(1, OK), (2, NEVER)]
+    at.run()
+    assert counted(at.store) == {"not_registered": 1, "malformed": 1}
 
 
 @pytest.mark.parametrize(
@@ -138,10 +179,10 @@ def test_status_fits_the_outcome(start, message, outcome, status):
     register(at.store, MDN, "meter")
     north, quiet = SmscByHand("north"), SmscByHand("quiet")
     at.intake.messages(north, (message,))
-    at.pool.run()
+    at.run()
     assert counted(at.store) == {outcome: 1}
     at.intake.messages(quiet, (message,))
-    at.pool.run()
+    at.run()
     assert (north.statuses(), quiet.statuses()) == ([(1, status)], [(1, OK)])
 
 
@@ -158,7 +199,7 @@ def test_message_whose_own_fault_it_is_never_comes_back(at, monkeypatch, events)
     monkeypatch.setattr(reader, "read", choke)
     smsc = SmscByHand()
     at.intake.messages(smsc, (mo(1), mo(2), mo(3)))
-    at.pool.run()
+    at.run()
     assert smsc.statuses() == [(1, OK), (2, NEVER), (3, OK)]
     assert counted(at.store) == {"not_registered": 2, "error": 1}
     assert len(alarms(events)) == 1
@@ -171,9 +212,9 @@ def test_answers_for_one_connection_leave_in_one_write(at):
     at.intake.messages(one, (mo(2), mo(3)))
     at.intake.messages(two, (mo(4),))
     at.intake.messages(one, (mo(5),))
-    at.settle_one()
+    at.receive_one()
     assert [len(write) for write in one.writes] == [1]
-    at.settle_one()
+    at.receive_one()
     assert [len(write) for write in one.writes] == [1, 3]
     assert one.statuses() == [(1, OK), (2, OK), (3, OK), (5, OK)]
     assert two.statuses() == [(4, OK)]
@@ -184,7 +225,7 @@ def test_messages_of_one_batch_get_each_its_own_answer(at):
     at.intake.messages(one, (mo(1),))
     for smsc, text in ((one, "hello"), (two, "K1:KEY-1"), (one, "K1:KEY-1"), (two, "hello")):
         at.intake.messages(smsc, (mo(2, text), mo(3)))
-    at.pool.run()
+    at.run()
     assert [len(batch) for batch in at.batches] == [1, 8]
     assert one.statuses() == [(1, OK), (2, NEVER), (3, OK), (2, OK), (3, OK)]
     assert two.statuses() == [(2, OK), (3, OK), (2, NEVER), (3, OK)]
@@ -195,10 +236,10 @@ def test_request_knows_when_and_by_which_link_it_came(start):
     at.reactor.advance(5)
     at.intake.messages(SmscByHand("south"), (mo(),))
     at.reactor.advance(1)
-    at.pool.run()
+    at.run()
     (request,) = at.batches[0]
     assert (request.link, request.received_at) == ("south", int(NOW_S * 1000) + 5000)
-    assert at.store.journal.listing(limit=1)[0]["at"] == int(NOW_S * 1000) + 5000  # when the batch began
+    assert at.store.journal.listing(limit=1)[0]["at"] == int(NOW_S * 1000) + 6000  # when it was settled
 
 
 # Group commit
@@ -208,9 +249,9 @@ def test_what_arrives_while_a_batch_is_committed_is_the_next_batch(at):
     smsc = SmscByHand()
     for number in range(1, 5):
         at.intake.messages(smsc, (mo(number),))
-    at.settle_one()
+    at.receive_one()
     at.intake.messages(smsc, (mo(5),))
-    at.pool.run()
+    at.run()
     assert [len(batch) for batch in at.batches] == [1, 3, 1]
     assert [number for number, _ in smsc.statuses()] == [1, 2, 3, 4, 5]
 
@@ -221,7 +262,7 @@ def test_batch_has_at_most_so_many_messages(start):
     at.intake.messages(smsc, tuple(mo(number) for number in range(8)))
     at.intake.messages(smsc, (mo(8),))
     at.intake.messages(smsc, (mo(9), mo(10)))
-    at.pool.run()
+    at.run()
     assert [len(batch) for batch in at.batches] == [3, 3, 3, 2]  # the third: two, and the one that fits
     assert sorted(smsc.statuses()) == [(number, OK) for number in range(11)]
 
@@ -229,8 +270,7 @@ def test_batch_has_at_most_so_many_messages(start):
 def test_one_batch_at_a_time(at):
     for number in range(3):
         at.intake.messages(SmscByHand(), (mo(number),))
-    assert at.pool.waiting().count(at.mine.settle) == 1
-    assert (at.pool.minthreads, at.pool.maxthreads) == (1, 1)
+    assert at.pool.waiting().count(at.inbox.append) == 1
 
 
 # A store that is slow
@@ -249,7 +289,7 @@ def test_messages_that_the_store_does_not_take_in_time_are_left_with_the_smsc_on
     at.reactor.pass_time(1)
     assert smsc.statuses() == [(1, TEMPORARY), (2, TEMPORARY)]
     at.reactor.pass_time(10)
-    at.pool.run()
+    at.run()
     assert smsc.statuses() == [(1, TEMPORARY), (2, TEMPORARY)]
     assert counted(at.store) == {"not_registered": 1}  # the late commit is harmless: 2 was never given to the store
 
@@ -260,9 +300,9 @@ def test_repeat_of_a_message_that_was_committed_late_is_answered(at):
     smsc = SmscByHand()
     at.intake.messages(smsc, (mo(1),))
     at.reactor.pass_time(3)
-    at.pool.run()
+    at.run()
     at.intake.messages(smsc, (mo(2),))
-    at.pool.run()
+    at.run()
     assert smsc.statuses() == [(1, TEMPORARY), (2, OK)]
     assert [outcome for _, outcome in journalled(at.store)] == ["bound", "already_bound"]
 
@@ -295,14 +335,14 @@ def test_link_backs_off_after_several_failures_in_a_row(start):
     smsc = SmscByHand()
 
     def fail(*numbers):
-        at.fails = [StoreUnavailable("disk full")]
+        at.inbox_fails[:] = [StoreUnavailable("disk full")]
         at.intake.messages(smsc, tuple(mo(number) for number in numbers))
-        at.pool.run()
+        at.run()
 
     fail(1, 2)  # one failure, however many messages it meets
     fail(3)
     at.intake.messages(smsc, (mo(4),))
-    at.pool.run()  # one success: it begins anew
+    at.run()  # one success: it begins anew
     fail(5, 6)
     fail(7)
     assert north.backed_off == 0
@@ -321,7 +361,7 @@ def test_late_commit_does_not_count_as_a_success(start):
     for _ in range(2):
         at.intake.messages(SmscByHand(), (mo(),))
         at.reactor.pass_time(1.1)
-        at.pool.run()
+        at.run()
     assert north.backed_off == 1
 
 
@@ -329,11 +369,11 @@ def test_late_commit_does_not_count_as_a_success(start):
 
 
 def test_whole_batch_is_left_with_the_smsc_while_the_store_is_unavailable(at, events):
-    at.fails = [StoreUnavailable("database or disk is full")]
+    at.inbox_fails[:] = [StoreUnavailable("database or disk is full")]
     smsc = SmscByHand()
     at.intake.messages(smsc, (mo(1), mo(2, text="hello")))
     at.intake.messages(smsc, (mo(3),))
-    at.pool.run()
+    at.run()
     assert smsc.statuses() == [(1, TEMPORARY), (2, TEMPORARY), (3, OK)]
     assert counted(at.store) == {"not_registered": 1}
     assert not alarms(events)
@@ -341,34 +381,182 @@ def test_whole_batch_is_left_with_the_smsc_while_the_store_is_unavailable(at, ev
 
 
 def test_store_that_leaves_messages_with_the_smsc_is_not_ready_until_it_writes_again(at):
-    at.fails = [StoreUnavailable("database or disk is full")]
+    at.inbox_fails[:] = [StoreUnavailable("database or disk is full")]
     at.intake.messages(SmscByHand(), (mo(1),))
-    at.pool.run()
+    at.run()
     assert at.intake.watch.error == "database or disk is full"
     at.intake.messages(SmscByHand(), (mo(2),))
     at.reactor.pass_time(3)
     assert at.intake.watch.error == "it is slow, and messages were left with their SMSC"
-    at.pool.run()
+    at.run()
     assert at.intake.watch.error is None
 
 
-def test_fault_of_ours_in_settling_is_an_alarm_and_the_next_batch_works(at, events):
-    at.fails = [RuntimeError("a fault of ours")]
+def test_fault_of_ours_in_receiving_is_an_alarm_and_the_next_batch_works(at, events):
+    at.inbox_fails[:] = [RuntimeError("a fault of ours")]
     smsc = SmscByHand()
     at.intake.messages(smsc, (mo(1),))
     at.intake.messages(smsc, (mo(2),))
-    at.pool.run()
+    at.run()
     assert smsc.statuses() == [(1, TEMPORARY), (2, OK)]
-    assert alarms(events) == ["a batch could not be settled"]
+    assert alarms(events) == ["a batch could not be received"]
 
 
 def test_batch_that_fails_after_it_was_answered_is_not_answered_again(at):
-    at.fails = [StoreUnavailable("stalled")]
+    at.inbox_fails[:] = [StoreUnavailable("stalled")]
     smsc = SmscByHand()
     at.intake.messages(smsc, (mo(1),))
     at.reactor.pass_time(3)
-    at.pool.run()
+    at.run()
     assert smsc.statuses() == [(1, TEMPORARY)]
+
+
+# Settling
+
+
+def test_messages_are_settled_at_the_next_look(at):
+    at.intake.messages(SmscByHand(), (mo(1),))
+    at.pool.run()
+    assert (counted(at.store), at.intake.settler.backlog) == ({}, 1)
+    at.reactor.advance(WATCH_EVERY_S)
+    at.pool.run()
+    assert (counted(at.store), at.intake.settler.backlog) == ({"not_registered": 1}, 0)
+
+
+def test_many_messages_are_settled_at_once(at, monkeypatch):
+    monkeypatch.setattr(settler, "SETTLE_MAX", 3)
+    at.intake.messages(SmscByHand(), tuple(mo(number) for number in range(7)))
+    at.pool.run()
+    assert counted(at.store) == {"not_registered": 6}  # the last one waits for others
+
+
+def test_messages_of_several_batches_share_a_transaction(at, monkeypatch):
+    monkeypatch.setattr(settler, "SETTLE_MAX", 5)
+    for number in range(4):
+        at.intake.messages(SmscByHand(), (mo(number), mo(number + 10)))
+        at.pool.run()
+    at.run()
+    assert at.settled == [4, 4]
+
+
+def test_nothing_is_settled_twice_or_left_out_though_settling_fails(at):
+    at.intake.messages(SmscByHand(), (mo(1), mo(2, text="hello"), mo(3, text="K1:KEY-2")))
+    at.store_fails[:] = [StoreUnavailable("disk full"), StoreUnavailable("disk full")]
+    at.run()
+    at.reactor.pass_time(5)
+    at.run()
+    assert at.settled == [3, 3]
+    at.reactor.pass_time(5)
+    at.run()
+    assert counted(at.store) == {"not_registered": 2, "malformed": 1}
+    assert at.intake.settler.backlog == 0
+
+
+def test_what_was_settled_before_an_error_is_not_settled_again(at):
+    """The commit stands, and the error comes after it; or one half of a batch stands, and not the other."""
+    at.intake.messages(SmscByHand(), (mo(1), mo(2, text="hello"), mo(3, text="K1:KEY-2")))
+    at.pool.run()
+    at.store.settle(in_inbox(at)[:2], NOW, 2)
+    at.store_fails[:] = [StoreUnavailable("the line to the disk is gone")]
+    at.run()
+    at.reactor.pass_time(2)
+    at.run()
+    assert at.settled == [3, 1]
+    assert counted(at.store) == {"not_registered": 2, "malformed": 1}
+
+
+def test_messages_are_left_with_the_smsc_while_settling_fails(at, events):
+    smsc = SmscByHand()
+    at.store_fails[:] = [StoreUnavailable("disk full")]
+    at.intake.messages(smsc, (mo(1),))
+    at.run()
+    at.intake.messages(smsc, (mo(2),))
+    assert smsc.statuses() == [(1, OK), (2, TEMPORARY)]
+    assert at.intake.watch.error == "disk full"
+    at.reactor.pass_time(1.1)
+    at.run()
+    at.intake.messages(smsc, (mo(3),))
+    at.run()
+    assert smsc.statuses()[2:] == [(3, OK)]
+    assert at.intake.watch.error is None
+    assert counted(at.store) == {"not_registered": 2}
+    assert not alarms(events)
+
+
+def test_what_waits_to_be_received_when_settling_fails_is_left_with_the_smsc(at):
+    smsc = SmscByHand()
+    at.intake.messages(smsc, (mo(1),))
+    at.pool.run()
+    at.intake.settler.look()
+    at.intake.messages(smsc, (mo(2),))
+    at.intake.messages(smsc, (mo(3),))  # waits behind the second
+    at.store_fails[:] = [StoreUnavailable("disk full")]
+    at.pool.run()
+    assert smsc.statuses() == [(1, OK), (2, OK), (3, TEMPORARY)]
+
+
+def test_fault_of_ours_in_settling_is_an_alarm_and_it_is_tried_again(at, events):
+    at.store_fails[:] = [RuntimeError("a fault of ours")]
+    at.intake.messages(SmscByHand(), (mo(1),))
+    at.run()
+    assert alarms(events) == ["a batch could not be settled"]
+    at.reactor.pass_time(1.1)
+    at.run()
+    assert counted(at.store) == {"not_registered": 1}
+
+
+def test_no_more_is_received_than_can_be_settled_soon(start, monkeypatch):
+    monkeypatch.setattr(settler, "BACKLOG_MAX", 3)
+    at = start(sync={"batch_max": 2}, north=link(answer_within_s=2.0))
+    smsc = SmscByHand()
+    with at.store._database.transaction():
+        for number in range(3):
+            at.intake.messages(smsc, (mo(number), mo(number + 10)))
+        at.receive_one()
+        at.receive_one()
+        assert smsc.statuses() == [(0, OK), (10, OK), (1, OK), (11, OK)]
+        assert at.inbox.append not in at.pool.waiting()
+    at.run()
+    assert smsc.statuses()[4:] == [(2, OK), (12, OK)]
+    at.run()
+    with at.store._database.transaction():
+        for number in range(3):
+            at.intake.messages(smsc, (mo(number), mo(number + 10)))
+        at.receive_one()
+        at.receive_one()
+        at.reactor.pass_time(2.1)
+    assert smsc.statuses()[-2:] == [(2, TEMPORARY), (12, TEMPORARY)]
+
+
+def test_what_was_answered_before_a_crash_is_settled_after_it(start, events):
+    first = start()
+    first.intake.messages(SmscByHand(), (mo(1), mo(2)))
+    first.pool.run()
+    assert counted(first.store) == {}
+    first.inbox.close()
+    second = At(first.mine._database.path, pytest.MonkeyPatch())
+    second.run()
+    assert counted(second.store) == {"not_registered": 2}
+    assert any("2 messages" in (event["log_format"].format(**event)) for event in events)
+    second.inbox.close()
+    third = At(first.mine._database.path, pytest.MonkeyPatch())
+    third.run()
+    assert third.settled == []
+    for at in (second, third):
+        at.inbox.close()
+        at.store.close()
+        at.mine.close()
+
+
+def test_what_is_settled_goes_from_the_inbox(at):
+    at.intake.messages(SmscByHand(), (mo(1),))
+    at.pool.run()
+    assert len(in_inbox(at)) == 1
+    at.reactor.pass_time(0.2)
+    at.pool.run()
+    at.reactor.pass_time(1.1)
+    at.pool.run()
+    assert in_inbox(at) == []
 
 
 # Limits
@@ -382,10 +570,10 @@ def test_more_than_may_be_in_work_is_left_with_the_smsc_at_once(start):
     assert north.statuses() == [(4, TEMPORARY)]
     at.intake.messages(south, (mo(1),))
     assert south.statuses() == []
-    at.pool.run()
+    at.run()
     assert north.statuses() == [(4, TEMPORARY), (1, OK), (2, OK), (3, OK)]
     at.intake.messages(north, (mo(5), mo(6), mo(7)))
-    at.pool.run()
+    at.run()
     assert north.statuses()[4:] == [(5, OK), (6, OK), (7, OK)]
 
 
@@ -394,15 +582,15 @@ def test_messages_are_no_longer_in_work_however_they_end(start, ends):
     at = start(north=link(in_flight_max=1, failures_before_unbind=100), south=link(answer_within_s=60))
     if ends == "overdue in the queue":
         at.intake.messages(SmscByHand("south"), (mo(1),))
-    at.fails = [StoreUnavailable("disk full")] if ends == "failed" else []
+    at.inbox_fails[:] = [StoreUnavailable("disk full")] if ends == "failed" else []
     at.intake.messages(SmscByHand(), (mo(2),))
     if ends.startswith("overdue"):
         at.reactor.pass_time(3)
     if ends != "overdue in the queue":
-        at.pool.run()
+        at.run()
     smsc = SmscByHand()
     at.intake.messages(smsc, (mo(3),))
-    at.pool.run()
+    at.run()
     assert smsc.statuses() == [(3, OK)]
 
 
@@ -421,12 +609,12 @@ def test_rate_of_a_link(start):
     north, south = SmscByHand("north"), SmscByHand("south")
     at.intake.messages(north, tuple(mo(number) for number in range(4)))
     at.intake.messages(south, tuple(mo(number) for number in range(4)))
-    at.pool.run()
+    at.run()
     assert sorted(north.statuses()) == [(0, OK), (1, OK), (2, TEMPORARY), (3, TEMPORARY)]
     assert south.statuses() == [(number, OK) for number in range(4)]
     at.reactor.advance(0.5)
     at.intake.messages(north, (mo(5), mo(6)))
-    at.pool.run()
+    at.run()
     assert sorted(north.statuses()[4:]) == [(5, OK), (6, TEMPORARY)]
 
 
@@ -435,14 +623,14 @@ def test_rate_of_a_sender_over_all_links(start):
     north, south = SmscByHand("north"), SmscByHand("south")
     at.intake.messages(north, (mo(1), mo(2, text="hello"), mo(3), mo(4, source_addr=OTHER)))
     at.intake.messages(south, (mo(5),))
-    at.pool.run()
+    at.run()
     assert sorted(north.statuses()) == [(1, OK), (2, NEVER), (3, TEMPORARY), (4, OK)]
     assert south.statuses() == [(5, TEMPORARY)]
     at.reactor.pass_time(9.5)
     at.intake.messages(south, (mo(6),))
     at.reactor.pass_time(0.6)
     at.intake.messages(south, (mo(7), mo(8)))
-    at.pool.run()
+    at.run()
     assert sorted(south.statuses()[1:]) == [(6, TEMPORARY), (7, OK), (8, TEMPORARY)]
 
 
@@ -466,15 +654,17 @@ def test_approved_hold_is_decided_within_one_poll(at):
     assert open_holds(at.store) == []
     batches = len(at.batches)
     at.reactor.pass_time(1)
-    at.pool.run()
+    at.run()
     assert len(at.batches) == batches
 
 
 def test_wish_written_while_nobody_looked_is_found_at_the_start(start):
     first = start()
     first.store.holds.approve(first.hold(), "somebody")
+    first.inbox.close()
     second = At(first.mine._database.path, pytest.MonkeyPatch())
     assert bound(second.store) == {(OTHER, "meter"): "KEY-1"}
+    second.inbox.close()
     second.store.close()
     second.mine.close()
 
@@ -530,7 +720,7 @@ def test_all_that_waited_for_a_registration_is_decided_within_one_poll(at, monke
     keys = [f"KEY-{number}" for number in range(7)]
     import_keys(at.store, *keys)
     at.intake.messages(SmscByHand(), tuple(mo(number, f"K1:{key}:app-{key}") for number, key in enumerate(keys)))
-    at.pool.run()
+    at.run()
     register(at.store, MDN, *(f"app-{key}" for key in keys))
     at.poll()
     assert bound(at.store) == {(MDN, f"app-{key}"): key for key in keys}
@@ -540,7 +730,7 @@ def test_all_that_waits_is_looked_through_within_one_poll(at, monkeypatch):
     monkeypatch.setattr(waiting, "STEP_ROWS", 1)
     register(at.store, MDN, "meter")
     at.intake.messages(SmscByHand(), tuple(mo(number, f"K1:KEY-{number}") for number in range(7)))
-    at.pool.run()
+    at.run()
     import_keys(at.store, "KEY-6")
     at.poll()
     assert bound(at.store) == {(MDN, "meter"): "KEY-6"}
@@ -550,7 +740,7 @@ def test_what_waited_at_a_number_that_became_another_is_decided_within_one_poll(
     import_keys(at.store, "KEY-1")
     register(at.store, OTHER, "meter")
     at.intake.messages(SmscByHand(), (mo(1, "K1:KEY-1"),))
-    at.pool.run()
+    at.run()
     at.store.requests.apply([Request("1", b"", Renumber(OTHER, MDN))], NOW)
     at.poll()
     assert bound(at.store) == {(MDN, "meter"): "KEY-1"}
@@ -586,6 +776,17 @@ def test_finishing_settles_what_is_in_hand_and_closes_the_store(at):
     assert not at.reactor.getDelayedCalls()
 
 
+def test_what_cannot_be_settled_at_the_end_stays_in_the_inbox(at, events):
+    at.store_fails[:] = [StoreUnavailable("disk full")] * 9
+    at.intake.messages(SmscByHand(), (mo(1), mo(2)))
+    at.pool.run()
+    ended = []
+    finished(at.intake.finish(), at.pool).addCallback(ended.append)
+    assert ended == [None]
+    assert len(in_inbox(at)) == 2
+    assert [event["count"] for event in events if event.get("event") == "inbox_unsettled"] == [2]
+
+
 def test_finishing_waits_for_the_batch_under_way(at):
     at.intake.messages(SmscByHand(), (mo(1),))
     ended = []
@@ -593,7 +794,7 @@ def test_finishing_waits_for_the_batch_under_way(at):
     at.reactor.pass_time(1)
     assert ended == []
     assert at.mine.journal.tallies() == []  # the store is still open
-    at.pool.run()
+    at.run()
     assert ended == [None]
 
 
@@ -649,7 +850,7 @@ def test_link_is_alive_while_the_store_hangs(at):
     at.reactor.pass_time(1)
     linked.say(CommandId.ENQUIRE_LINK, 6)
     assert linked.heard() == [(CommandId.ENQUIRE_LINK_RESP, 0, 6)]
-    at.pool.run()
+    at.run()
     assert linked.heard() == [(CommandId.DELIVER_SM_RESP, OK, 5)]
 
 
@@ -658,18 +859,18 @@ def test_connection_that_is_gone_gets_nothing(at):
     linked.say(CommandId.DELIVER_SM, 5, MO_BODY)
     linked.protocol.connectionLost(Failure(ConnectionDone()))
     at.reactor.pass_time(3)
-    at.pool.run()
+    at.run()
     assert linked.heard() == []
     smsc = SmscByHand()
     at.intake.messages(smsc, (mo(1),))
-    at.pool.run()
+    at.run()
     assert smsc.statuses() == [(1, OK)]
 
 
 def test_link_unbinds_when_the_store_keeps_failing(start):
     at = start(north=link(failures_before_unbind=1))
     linked = Linked(at)
-    at.fails = [StoreUnavailable("disk full")]
+    at.inbox_fails[:] = [StoreUnavailable("disk full")]
     for number in range(5, 10):
         linked.say(CommandId.DELIVER_SM, number, MO_BODY)
     at.reactor.pass_time(3)
@@ -691,7 +892,7 @@ def test_options_of_reading_count_for_the_next_message(at):
     at.intake.messages(smsc, (mo(1),))
     reconfigure(at, sync={"short_codes": ("1",)})
     at.intake.messages(smsc, (mo(2),))
-    at.pool.run()
+    at.run()
     assert smsc.statuses() == [(1, OK), (2, NEVER)]
 
 
@@ -703,7 +904,7 @@ def test_policy_counts_for_the_batch_that_begins_after_it(at):
     at.intake.messages(smsc, (mo(1),))
     reconfigure(at, policy=SyncPolicy(on_sim_change=OnConflict.MOVED))
     at.intake.messages(smsc, (mo(2, source_addr=OTHER),))
-    at.pool.run()
+    at.run()
     assert bound(at.store) == {(OTHER, "meter"): "KEY-1"}
 
 
@@ -713,7 +914,7 @@ def test_messages_in_hand_are_answered_under_the_terms_that_they_came_under(at):
     reconfigure(at, north=link(never_status=0, in_flight_max=1))
     at.intake.messages(new, (mo(2, text="hello"),))
     assert at.intake.load("north").in_flight == 1
-    at.pool.run()
+    at.run()
     assert (old.statuses(), new.statuses()) == ([(1, NEVER)], [(2, 0)])
     assert at.intake.load("north").in_flight == 0
 
@@ -722,8 +923,8 @@ def test_messages_in_hand_of_a_link_that_is_gone_are_answered(at):
     smsc = SmscByHand()
     at.intake.messages(smsc, (mo(1), mo(2)))
     reconfigure(at, south=link())
-    at.fails = [StoreUnavailable("disk full")]
-    at.pool.run()
+    at.inbox_fails[:] = [StoreUnavailable("disk full")]
+    at.run()
     assert smsc.statuses() == [(1, TEMPORARY), (2, TEMPORARY)]
     assert at.intake.load("north").in_flight_max == 0
 
@@ -734,7 +935,7 @@ def test_chunk_larger_than_the_new_batch_is_settled_all_the_same(at):
     at.intake.messages(smsc, tuple(mo(number) for number in range(1, 6)))
     reconfigure(at, sync={"batch_max": 2})
     at.intake.messages(smsc, tuple(mo(number) for number in range(6, 11)))
-    at.pool.run()
+    at.run()
     assert len(smsc.statuses()) == 11
     assert [len(batch) for batch in at.batches] == [1, 5, 2, 2, 1]
 
@@ -748,7 +949,7 @@ def test_senders_keep_their_buckets_unless_the_limit_changed(start):
     assert smsc.statuses() == [(2, TEMPORARY)]
     reconfigure(at, sync={"mdn_burst": 2, "mdn_per_minute": 0.001})
     at.intake.messages(smsc, (mo(3),))
-    at.pool.run()
+    at.run()
     assert [number for number, status in smsc.statuses() if status == TEMPORARY] == [2]
 
 
@@ -760,7 +961,7 @@ def test_outcomes_and_messages_over_a_limit_are_counted(start):
     at.intake.messages(SmscByHand(), (mo(1), mo(2, text="hello"), mo(3)))
     load = at.intake.load("north")
     assert (load.in_flight, load.in_flight_max, load.throttled) == (2, 2, 1)
-    at.pool.run()
+    at.run()
     assert at.intake.load("north").in_flight == 0
     assert sum(at.intake.outcomes.values()) == 2
     assert at.intake.outcomes["malformed"] == 1
@@ -769,6 +970,8 @@ def test_outcomes_and_messages_over_a_limit_are_counted(start):
 
 def test_store_is_known_to_have_been_written_to_after_a_batch(at):
     at.intake.messages(SmscByHand(), (mo(1),))
+    at.pool.run()
+    at.intake.settler.look()
     at.reactor.advance(0.05)
     at.pool.run()
     assert at.intake.watch.last_write_at == NOW_S + 0.05
@@ -779,5 +982,5 @@ def test_store_that_hangs_shows_while_the_reactor_goes_on(at):
     at.intake.messages(SmscByHand(), (mo(1),))
     at.reactor.pass_time(5)
     assert at.intake.watch.stuck_s == pytest.approx(5)
-    at.pool.run()
+    at.run()
     assert at.intake.watch.stuck_s == 0

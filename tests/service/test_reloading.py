@@ -13,7 +13,7 @@ from kmp_smsd.service.link_state import LinkWord
 from kmp_smsd.service.role import Role
 from kmp_smsd.service.wiring import make_service
 from tests.config.config_files import PLATFORM
-from tests.service.by_hand import PoolByHand, ReactorByHand
+from tests.service.by_hand import PoolByHand, ReactorByHand, SmscByHand, mo
 from tests.service.test_wiring import Site
 from tests.service.vendor import Vendor
 
@@ -44,7 +44,7 @@ class At:
         self.service.startService()
         self.pools = [self.service.reloader._pool]
         if Role.INTAKE in self.roles:
-            self.pools += [self.intake.intake._pool]
+            self.pools += [self.intake.intake._inbox_pool, self.intake.intake._pool]
         if Role.DISPATCH in self.roles:
             dispatcher = self.dispatch.dispatcher
             self.pools += [dispatcher._watcher, dispatcher.workers._pool, self.dispatch.eraser._pool]
@@ -91,8 +91,9 @@ class At:
 
     def close(self):
         for owner in (service for role in self.service for service in role):
-            if (store := getattr(owner, "_store", None)) is not None:
-                store.close()
+            for name in ("_inbox", "_store"):
+                if (opened := getattr(owner, name, None)) is not None:
+                    opened.close()
 
     def words(self):
         return {link.name: link.state.word for link in self.intake.links}
@@ -226,6 +227,18 @@ def test_a_drain_waits_for_links_that_a_reload_has_drain(at, gone):
     at.unconnected(0)
     assert len(drained) == 1
     assert set(at.words().values()) == {LinkWord.STOPPED}
+
+
+def test_a_drain_waits_until_all_that_was_answered_is_settled(at):
+    smsc = SmscByHand()
+    at.intake.intake.messages(smsc, (mo(),))
+    at.intake.intake._inbox_pool.run()
+    drained = []
+    at.intake.drain().addCallback(drained.append)
+    at.unconnected(0)
+    assert (smsc.statuses(), drained, at.service.snapshot(at.intake).unsettled) == ([(1, 0)], [], 1)
+    at.run()
+    assert (len(drained), at.service.snapshot(at.intake).unsettled) == (1, 0)
 
 
 def test_links_say_how_long_their_end_takes_as_they_are_now(at):

@@ -394,6 +394,7 @@ def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatc
     service = make_service(site.load(), list(Role), reactor)
     intake, dispatch = service
     pools = [
+        intake.intake._inbox_pool,
         intake.intake._pool,
         dispatch.dispatcher._watcher,
         dispatch.dispatcher.workers._pool,
@@ -421,7 +422,7 @@ def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatc
     assert ended == []
     finished(link_ends(), *pools)
     assert ended == [[True, True]]
-    assert [pool.stopped for pool in pools] == [True] * 6
+    assert [pool.stopped for pool in pools] == [True] * 7
 
 
 def test_service_manager_hears_when_all_has_started_and_before_anything_stops(site, made, monkeypatch):

@@ -16,10 +16,11 @@ from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.storage import Store, StoreUnavailable, checkpoint, database, open_store
 from kmp_smsd.storage.connection import connect
+from kmp_smsd.storage.inbox import Inbox
 from kmp_smsd.storage.maintenance import migrate, schema
 from kmp_smsd.storage.subscribers import Registration
 from tests.mounting import require_root
-from tests.storage.stock import NOW
+from tests.storage.stock import NOW, A, sync
 
 FRAME_OCTETS = 24 + 2048
 COUNT = """
@@ -258,6 +259,7 @@ class Disk:
 
     def fail(self) -> None:
         """From now on, what the file system has not written before cannot be written."""
+        os.sync()  # what was removed is free now
         subprocess.run(["fstrim", self.inner], check=True)
         with open(self.outer / "ballast", "wb", buffering=0) as ballast:
             for octets in (1 << 20, 4096):
@@ -270,14 +272,14 @@ class Disk:
     def mend(self) -> None:
         (self.outer / "ballast").unlink()
 
-    def after_a_power_cut(self) -> int:
-        """How many registrations there would be."""
+    def after_a_power_cut(self, count: str) -> int:
+        """What the program `count` would print."""
         cut = self.copy.with_name("cut.image")
         shutil.copy(self.image, cut)
         subprocess.run(["mount", "-o", "loop", cut, self.copy], check=True)
         try:  # in a process of its own, which leaves no file of the copy open
             counted = subprocess.run(
-                [sys.executable, "-c", COUNT, self.copy / "kmp.db"], capture_output=True, check=True
+                [sys.executable, "-c", count, self.copy / "kmp.db"], capture_output=True, check=True
             )
             return int(counted.stdout)
         finally:
@@ -311,5 +313,41 @@ def test_everything_confirmed_is_on_a_disk_that_failed_for_a_while(
                 if failing:
                     thin_disk.mend()
             assert registered(store) == confirmed
-            assert thin_disk.after_a_power_cut() == confirmed
-    assert thin_disk.after_a_power_cut() == confirmed
+            assert thin_disk.after_a_power_cut(COUNT) == confirmed
+    assert thin_disk.after_a_power_cut(COUNT) == confirmed
+
+
+LEFT = """
+import sys
+from pathlib import Path
+from kmp_smsd.storage.inbox import Inbox
+print(sum(int(message.key_id) for received in Inbox(Path(sys.argv[1]), 0).left for message in received.messages))
+"""
+
+
+@pytest.mark.parametrize("forgets", [False, True], ids=["its files stay", "its files go"])
+def test_everything_answered_is_in_an_inbox_whose_disk_failed_for_a_while(thin_disk: Disk, forgets: bool) -> None:
+    """Each batch of messages is one bit of the sum; one that was left with the SMSC may be there nevertheless."""
+    answered = bit = refused = 0
+    with closing(Inbox(thin_disk.inner / "kmp.db", 0)) as inbox:
+        for failing in (False, True, False, True, False):
+            if failing:
+                thin_disk.fail()
+            for _ in range(20):
+                bit += 1
+                try:
+                    received = inbox.append([sync(A, str(1 << bit))] + [sync(A, "0" * 60)] * 400)
+                except StoreUnavailable:
+                    assert failing
+                    refused += 1
+                else:
+                    answered |= 1 << bit
+                    last = received.last
+            if failing:
+                thin_disk.mend()
+            left = thin_disk.after_a_power_cut(LEFT)
+            assert answered & ~left == 0
+            if forgets:
+                inbox.forget(last)
+                answered = 0
+    assert refused

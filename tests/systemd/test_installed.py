@@ -63,7 +63,8 @@ def test_the_target_starts_both_roles_and_a_terminal_is_bound(installed: Site) -
 
 def test_whoever_makes_a_file_makes_it_for_the_group(site: Site) -> None:
     made = modes(site, "/var/lib/kmp-smsd/*", "/run/kmp-smsd/*.sock")
-    assert {line.split()[0] for line in made} == {"660"}
+    assert {line.split()[0] for line in made if not line.endswith("-inbox")} == {"660"}
+    assert [line.split()[0] for line in made if line.endswith("-inbox")] == ["2770"]
     assert {line.split()[2] for line in made} == {"kmp-smsd"}
     assert len([line for line in made if line.endswith((".db", ".db-wal", ".db-shm", ".sock"))]) == 5
 

@@ -1,0 +1,182 @@
+"""Settling: what was received is decided in its order, while new messages are already being answered."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.shown import masked
+from kmp_smsd.service.repeats import Repeats
+from kmp_smsd.service.store_watch import StoreWatch
+from kmp_smsd.storage import Store, StoreUnavailable
+from kmp_smsd.storage.received import Message, Received
+
+# Fewer wait for the next look, so that they share a transaction; more would cost each little less, and who writes
+# beside us would wait for longer.
+SETTLE_MAX = 2_000
+BACKLOG_MAX = 20_000  # more is not received until some of it is settled: a second or two of work
+RETRY_EVERY_S = 1.0
+
+
+class Settler:
+    """Settles what it is given, in the thread of `store`, and again what commands marked.
+
+    `settled` is the last number that the store has settled. `has_room` is called when some of the backlog is settled,
+    or settling goes on after it failed.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        store: Store,
+        in_thread: Callable[..., Deferred[Any]],
+        watch: StoreWatch,
+        *,
+        has_room: Callable[[], None],
+        monotonic: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._in_thread = in_thread
+        self._watch = watch
+        self._has_room = has_room
+        self._monotonic, self._wall = monotonic, wall
+        self._waiting: deque[Received] = deque()
+        self._batch: list[Received] = []
+        self._begun_at = 0.0  # monotonic seconds
+        self._retry_at = float("-inf")  # monotonic seconds
+        self._looking = False
+        self._stopped = False
+        self._faults = Repeats()
+        self._idle: list[Deferred[None]] = []
+        self.backlog = 0  # messages that are not settled
+        self.settled = 0  # the number of the last one that is
+        self.failed = False  # the last try; then nothing should be received
+        self.outcomes: Counter[str] = Counter()
+
+    @property
+    def is_full(self) -> bool:
+        return self.backlog >= BACKLOG_MAX
+
+    def take(self, received: Received) -> None:
+        """Settle these after all that was taken before."""
+        for start in range(0, len(received.messages), SETTLE_MAX):
+            part = received.messages[start : start + SETTLE_MAX]
+            self._waiting.append(Received(received.first + start, part))
+        self.backlog += len(received.messages)
+        if self.backlog >= SETTLE_MAX:
+            self._next_batch()
+
+    def look(self) -> None:
+        """Settle what waits, then what was marked. To be called now and then."""
+        self._next_batch()
+        if not (self._looking or self._stopped):
+            self._looking = True
+            looked = self._in_thread(self._store.settle_again, int(self._wall() * 1000))
+            looked.addCallbacks(self._settled_again, self._not_settled_again)
+
+    def settle_all(self) -> Deferred[None]:
+        """Settle the backlog now. Fires when nothing is left of it, or settling failed."""
+        settled: Deferred[None] = Deferred()
+        self._idle.append(settled)
+        self._retry_at = float("-inf")
+        self._go_on()
+        return settled
+
+    def stop(self) -> None:
+        """Look at nothing more that was marked."""
+        self._stopped = True
+
+    def _next_batch(self) -> None:
+        if self._batch or not self._waiting or (self.failed and self._monotonic() < self._retry_at):
+            return
+        batch = [self._waiting.popleft()]
+        size = len(batch[0].messages)
+        # The numbers of a batch have no gap: the store counts back from the last one.
+        while (
+            self._waiting
+            and size + len(self._waiting[0].messages) <= SETTLE_MAX
+            and self._waiting[0].first == batch[-1].last + 1
+        ):
+            batch.append(self._waiting.popleft())
+            size += len(batch[-1].messages)
+        self._batch, self._begun_at = batch, self._monotonic()
+        settled = self._in_thread(self._settle, batch, self.failed, int(self._wall() * 1000))
+        settled.addCallbacks(self._settled, self._not_settled)
+
+    def _settle(self, batch: Sequence[Received], again: bool, now: int) -> tuple[list[Message], list[Outcome]]:
+        """In the store's thread. What failed before may be settled in part, or wholly."""
+        known = self._store.settled if again else 0
+        messages = [message for received in batch for message in received.after(known)]
+        return messages, self._store.settle(messages, now, batch[-1].last) if messages else []
+
+    def _settled(self, result: tuple[list[Message], list[Outcome]]) -> None:
+        messages, outcomes = result
+        batch, self._batch = self._batch, []
+        self.failed = False
+        self.settled = batch[-1].last
+        self.backlog -= sum(len(received.messages) for received in batch)
+        self.outcomes.update(outcomes)
+        self._watch.wrote(self._monotonic() - self._begun_at)
+        if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):  # else it would cost each message something
+            self._tell(messages, outcomes)
+        self._has_room()
+        self._go_on()
+
+    def _tell(self, messages: Sequence[Message], outcomes: Sequence[Outcome]) -> None:
+        for message, outcome in zip(messages, outcomes, strict=True):
+            self.log.debug(
+                "link {link}: message of {mdn}: {outcome}",
+                event="message_settled",
+                link=message.link,
+                mdn=masked(message.mdn or "") or "no legal number",
+                outcome=outcome.value,
+            )
+
+    def _not_settled(self, failure: Failure) -> None:
+        """It stays in the inbox, and is tried again."""
+        batch, self._batch = self._batch, []
+        self._waiting.extendleft(reversed(batch))
+        self.failed, self._retry_at = True, self._monotonic() + RETRY_EVERY_S
+        self._watch.failed(failure.getErrorMessage())
+        if self._is_worth_saying(failure):
+            self.log.failure("a batch could not be settled", failure, event="batch_not_settled")
+        self._has_room()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if not self._batch and (not self._waiting or (self.failed and self._monotonic() < self._retry_at)):
+            idle, self._idle = self._idle, []
+            for waiter in idle:
+                waiter.callback(None)
+        elif self._idle or self.backlog >= SETTLE_MAX:
+            self._next_batch()
+
+    def _settled_again(self, outcomes: list[Outcome]) -> None:
+        self._looking = False
+        self.outcomes.update(outcomes)
+        if outcomes or self._store.waiting.recalling:
+            self.look()  # there may be more; what came meanwhile goes first
+
+    def _not_settled_again(self, failure: Failure) -> None:
+        self._looking = False
+        if self._is_worth_saying(failure):
+            self.log.failure("marked requests could not be settled", failure, event="marked_not_settled")
+
+    def _is_worth_saying(self, failure: Failure) -> bool:
+        """Whether this is a fault of ours that was not told of lately; of a store that is unavailable it tells."""
+        reason = failure.getErrorMessage()
+        if not self._faults.worth_saying(reason, self._monotonic()):
+            return False
+        if failure.check(StoreUnavailable):
+            self.log.error("store unavailable: {reason}", event="store_unavailable", reason=reason)
+            return False
+        return True

@@ -1,0 +1,77 @@
+"""Messages that were received together: a line of the inbox."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.payload import Proof
+from kmp_smsd.domain.reply import ReplyTo
+from kmp_smsd.domain.request import SyncRequest, Unfit
+from kmp_smsd.storage.waiting import said
+
+Message = SyncRequest | Unfit
+
+_SYNC, _UNFIT = "sync", "unfit"
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+class DamagedLine(ValueError):
+    """These octets are no whole line of an inbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Messages in the order in which they came, numbered from `first` on without a gap."""
+
+    first: int
+    messages: Sequence[Message]
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.messages) - 1
+
+    def after(self, number: int) -> Sequence[Message]:
+        """Those with a higher number."""
+        return self.messages[max(0, number + 1 - self.first) :]
+
+    def line(self) -> bytes:
+        """As it lies in a file: CRC-32 of what follows, the first number, the messages."""
+        body = _encode([self.first, [_fields(one) for one in self.messages]]).encode()
+        return b"%08x %s\n" % (zlib.crc32(body), body)
+
+    @classmethod
+    def parse(cls, line: bytes) -> Received:
+        """What `line` wrote, without its line feed. Raises DamagedLine for anything else."""
+        sum_, _, body = line.partition(b" ")
+        if sum_ != b"%08x" % zlib.crc32(body):
+            raise DamagedLine
+        first, messages = json.loads(body)
+        return cls(first, [_message(*fields) for fields in messages])
+
+
+def _fields(message: Message) -> tuple[Any, ...]:
+    """As JSON. A request that comes again never lies here: it lies where it waits."""
+    if isinstance(message, Unfit):
+        return (_UNFIT, message.outcome, message.mdn, message.sender, message.received_at, message.link, message.why)
+    return (_SYNC, message.mdn, message.reply_to and astuple(message.reply_to), *said(message))
+
+
+def _message(kind: str, *fields: Any) -> Message:
+    if kind == _UNFIT:
+        outcome, mdn, sender, received_at, link, why = fields
+        return Unfit(outcome=Outcome(outcome), mdn=mdn, sender=sender, received_at=received_at, link=link, why=why)
+    mdn, reply_to, key_id, app_id, counter, tag, link, received_at = fields
+    return SyncRequest(
+        mdn=mdn,
+        key_id=key_id,
+        app_id=app_id,
+        proof=None if tag is None else Proof(counter, tag),
+        received_at=received_at,
+        link=link,
+        reply_to=None if reply_to is None else ReplyTo(*reply_to),
+    )
