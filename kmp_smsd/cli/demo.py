@@ -167,6 +167,7 @@ def _send(lab: Lab, sms: Sms) -> tuple[str, str, str, str, str]:
     """Send one SMS and tell what the SMSC heard and what the daemon counted; both must be what the rules say."""
     before = _counted(lab)
     status = lab.smsc.send(sms.source_addr, sms.text, **{"destination_addr": SHORT_CODE, **sms.fields}).result(30)
+    lab.wait_for(lambda: _counted(lab) != before, "the message to be settled")
     outcomes = list((_counted(lab) - before).elements())
     if outcomes != [sms.outcome]:
         raise Disagreement(f"{sms.story}: the rules say {sms.outcome}, the daemon counted {outcomes}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +25,7 @@ from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.service.busy import Busy
 from kmp_smsd.service.connection import Connection
 from kmp_smsd.service.housekeeping import FOR_EVER, Housekeeping
+from kmp_smsd.service.inbox_thread import InboxThread
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.rate import Bucket, Buckets
 from kmp_smsd.service.reading import Reader
@@ -40,7 +40,6 @@ from kmp_smsd.storage.inbox import Inbox
 from kmp_smsd.storage.received import Received
 
 WATCH_EVERY_S = 0.1  # deadlines of answers, what is to be settled, and requests that commands marked
-FORGET_EVERY_S = 1.0  # what is settled goes from the inbox
 
 
 @dataclass(slots=True, eq=False)
@@ -101,24 +100,20 @@ class Intake(Service):
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
-        self._inbox = inbox
         self._sync = sync
         self._senders = Buckets(sync.mdn_burst, sync.mdn_per_minute / 60)
         self._reactor = reactor
         self._monotonic, self._wall = monotonic, wall
         self._terms = {name: self._new_terms(name, link, sync, plan) for name, link in links.items()}
         self._thread = Busy(monotonic, store.lock_wait)
-        self._inbox_thread = Busy(monotonic)
-        self.watch = StoreWatch(
-            store, self.in_thread, self._thread, inbox_thread=self._inbox_thread, monotonic=monotonic, wall=wall
-        )
+        self._inbox = InboxThread(inbox, reactor, monotonic=monotonic)
+        self.watch = StoreWatch(store, self.in_thread, self._thread, inbox=self._inbox, monotonic=monotonic, wall=wall)
         self.settler = Settler(
             store, self.in_thread, self.watch, has_room=self._next_batch, monotonic=monotonic, wall=wall
         )
         self._pending: deque[Chunk] = deque()
         self._batch: list[Chunk] | None = None
         self._pool = ThreadPool(1, 1, name="store")
-        self._inbox_pool = ThreadPool(1, 1, name="inbox")
         self._replier = Replier(store, links, self.in_thread, monotonic=monotonic, wall=wall)
         self._watch = watch(self._look, reactor)
         self._housekeeping = Housekeeping(
@@ -130,8 +125,6 @@ class Intake(Service):
             storage=storage,
             wall=wall,
         )
-        self._kept = bool(inbox.left)  # whether anything is in the inbox, settled or not
-        self._forget_at = float("-inf")  # monotonic seconds
         self._idle: list[Deferred[None]] = []
 
     def _new_terms(self, name: str, link: Link, sync: Sync, plan: NumberingPlan) -> _Terms:
@@ -177,8 +170,7 @@ class Intake(Service):
     def startService(self) -> None:
         super().startService()
         self._pool.start()
-        self._inbox_pool.start()
-        left, self._inbox.left = self._inbox.left, []
+        left = self._inbox.start()
         for received in left:
             self.settler.take(received)
         if left:
@@ -208,9 +200,8 @@ class Intake(Service):
         if self._watch.running:
             self._watch.stop()
         await self._replier.finish()
-        await self._in_inbox_thread(self._close_inbox)
+        await self._inbox.finish(self.settler.settled)
         await self.in_thread(self._store.close)
-        self._inbox_pool.stop()
         self._pool.stop()
 
     def messages(self, connection: Connection, messages: tuple[Message, ...]) -> None:
@@ -279,8 +270,7 @@ class Intake(Service):
         if batch:
             self._batch = batch
             requests = [request for chunk in batch for request in chunk.requests]
-            received = self._in_inbox_thread(self._inbox.append, requests)
-            received.addCallbacks(self._received, self._not_received)
+            self._inbox.append(requests).addCallbacks(self._received, self._not_received)
         elif not self._pending:
             idle, self._idle = self._idle, []
             for waiter in idle:
@@ -289,8 +279,6 @@ class Intake(Service):
     def _received(self, received: Received) -> None:
         answers: defaultdict[Connection, list[tuple[Message, int]]] = defaultdict(list)
         self.settler.take(received)  # before anything may go wrong: it has its number
-        self._kept = True
-        self.watch.received()
         batch = self._take_batch()
         self._release(batch)
         for chunk in batch:
@@ -314,17 +302,12 @@ class Intake(Service):
         batch = self._take_batch()
         self._release(batch)
         self._leave(batch, "the store is unavailable")
-        self.watch.not_received(failure.getErrorMessage())
         self._next_batch()
 
     def in_thread(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """Have the store's thread do something; nobody else may use the store."""
         self._thread.begun()
         return deferToThreadPool(self._reactor, self._pool, call, *args).addBoth(self._thread.ended)
-
-    def _in_inbox_thread(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        self._inbox_thread.begun()
-        return deferToThreadPool(self._reactor, self._inbox_pool, call, *args).addBoth(self._inbox_thread.ended)
 
     def _take_batch(self) -> list[Chunk]:
         batch, self._batch = self._batch, None
@@ -372,22 +355,7 @@ class Intake(Service):
             self.watch.failed("it is slow, and messages were left with their SMSC")
         self.settler.look()
         self._replier.look()
-        if self._kept and now >= self._forget_at:
-            self._forget_at = float("inf")
-            self._in_inbox_thread(self._inbox.forget, self.settler.settled).addCallbacks(self._forgot, self._not_forgot)
-
-    def _forgot(self, left: bool) -> None:
-        self._forget_at = self._monotonic() + FORGET_EVERY_S
-        self._kept = left
-
-    def _not_forgot(self, failure: Failure) -> None:
-        self._forget_at = self._monotonic() + FORGET_EVERY_S
-        self.log.error("store unavailable: {reason}", event="store_unavailable", reason=failure.getErrorMessage())
-
-    def _close_inbox(self) -> None:
-        with suppress(StoreUnavailable):  # the next start knows by the numbers what is settled
-            self._inbox.forget(self.settler.settled)
-        self._inbox.close()
+        self._inbox.look(self.settler.settled)
 
 
 def _is_never_to_come_again(request: SyncRequest | Unfit) -> bool:

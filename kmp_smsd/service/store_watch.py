@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kmp_smsd.service.busy import Busy
+from kmp_smsd.service.inbox_thread import InboxThread
 from kmp_smsd.storage import Store, StoreUnavailable
 from kmp_smsd.storage.figures import StoreFigures
 
@@ -27,8 +28,8 @@ class StoreWatch:
     """Knows the store without asking it: a store that is stuck keeps nobody waiting but its own thread.
 
     `in_thread` runs a call in the thread that measures. `thread` follows the one that does the role's work, which the
-    role is judged by; of intake that is the same, and `inbox_thread` the one that brings messages to the disk. Where
-    the role `writes`, a store that nobody wrote to lately is written to a little, so that a full or broken disk is
+    role is judged by; of intake that is the same, and `inbox` the one that brings messages to the disk. Where the role
+    `writes`, a store that nobody wrote to lately is written to a little, so that a full or broken disk is
     noticed before a message comes.
     """
 
@@ -40,7 +41,7 @@ class StoreWatch:
         in_thread: Callable[..., Deferred[Any]],
         thread: Busy,
         *,
-        inbox_thread: Busy | None = None,
+        inbox: InboxThread | None = None,
         writes: bool = True,
         monotonic: Callable[[], float],
         wall: Callable[[], float],
@@ -48,7 +49,7 @@ class StoreWatch:
         self._store = store
         self._in_thread = in_thread
         self._thread = thread
-        self._inbox_thread = inbox_thread
+        self._inbox = inbox
         self._writes = writes
         self._monotonic, self._wall = monotonic, wall
         self._wrote_at = float("-inf")  # monotonic seconds
@@ -58,17 +59,16 @@ class StoreWatch:
         self.last_write_at: float | None = None  # Unix seconds
         self.last_write_s = 0.0
         self._error: str | None = None
-        self._inbox_error: str | None = None
 
     @property
     def error(self) -> str | None:
         """Why messages are left with their SMSCs, or what is due with us; None where all is well."""
-        return self._error or self._inbox_error
+        return self._error or (self._inbox.error if self._inbox is not None else None)
 
     @property
     def stuck_s(self) -> float:
         """For how long a thread of the store has been at its present job."""
-        return max(self._thread.stuck_s, self._inbox_thread.stuck_s if self._inbox_thread is not None else 0.0)
+        return max(self._thread.stuck_s, self._inbox.busy.stuck_s if self._inbox is not None else 0.0)
 
     @property
     def silent_s(self) -> float:
@@ -94,14 +94,6 @@ class StoreWatch:
     def failed(self, reason: str) -> None:
         """Something could not be written for this reason; so it is until something is on disk again."""
         self._error = reason
-
-    def received(self) -> None:
-        """Messages are on disk in the inbox."""
-        self._inbox_error = None
-
-    def not_received(self, reason: str) -> None:
-        """Messages were left with their SMSCs for this reason; so it is until others are in the inbox."""
-        self._inbox_error = reason
 
     def measure(self) -> Deferred[Any]:
         """Read the figures. Fires when that is done, or where the one before is still under way, with that."""

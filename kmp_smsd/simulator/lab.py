@@ -271,7 +271,10 @@ class Lab:
             pause.wait(POLL_S)
 
     def nothing_due(self) -> bool:
-        """Whether every delivery that has a platform is confirmed or rejected."""
+        """Whether every message is decided, and every delivery that has a platform confirmed or rejected."""
+        said = self.command("status", "--json", check=False).stdout.splitlines()
+        if any(json.loads(line).get("unsettled") for line in said):
+            return False
         return all(row["due"] == 0 for row in self.listing("platforms", "list") if row["platform"])
 
     def words(self, *words: str) -> list[str]:

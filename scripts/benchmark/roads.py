@@ -39,6 +39,7 @@ def to_the_platform(
             before = [cpu_s(pid) for pid in pids]
             began = time.perf_counter()
             run = generator.closed_loop([message(number) for number in subjects], 100)
+            rounds.wait_until_settled()
             _all_confirmed(lab, store)
             took_s = time.perf_counter() - began
             used_s = [cpu_s(pid) - used for pid, used in zip(pids, before, strict=True)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from benchmark import kannel
@@ -11,6 +13,7 @@ from benchmark.generator import Generator
 from benchmark.process import cpu_s, limit, peak_octets, started
 from benchmark.sample import FLOOR, Sample
 from benchmark.stock import Fresh, message, mixed, stranger
+from kmp_smsd.control.client import ask
 from kmp_smsd.simulator.lab import Lab
 
 
@@ -37,20 +40,31 @@ class Rounds:
                 what, links, window, run, used_s, peak_octets(pid), limit(run.took_s, run.busy, [used_s])
             )  # fmt: skip
 
+        def decided(what: str, pid: int, load: Sequence[bytes]) -> Sample:
+            used_s, began = cpu_s(pid), time.perf_counter()
+            answered = sample(what, pid, load)
+            self.wait_until_settled()
+            return replace(answered, cpu_s=cpu_s(pid) - used_s, settled_s=time.perf_counter() - began)
+
         with self._floor(links) as pid:
             yield sample(FLOOR, pid, news)
         if peer == "kannel":
             with kannel.started(self._lab.directory / "kannel", generator, links) as pid:
                 yield sample("kannel acknowledges", pid, news)
         with self.intake(links) as pid:
-            yield sample("new bindings", pid, news)
+            yield decided("new bindings", pid, news)
             if "repeats" in workloads:
-                yield sample("repeats", pid, news)
+                yield decided("repeats", pid, news)
             if "refusals" in workloads:
-                yield sample("refusals", pid, [stranger(number) for number in subjects])
+                yield decided("refusals", pid, [stranger(number) for number in subjects])
             if "mix" in workloads:
-                yield sample("mix", pid, mixed(self._fresh.take(2 * messages // 5), subjects))
+                yield decided("mix", pid, mixed(self._fresh.take(2 * messages // 5), subjects))
         self.bound = subjects
+
+    def wait_until_settled(self) -> None:
+        """Until intake has decided what it answered."""
+        socket = self._lab.control / "intake.sock"
+        self._lab.wait_for(lambda: ask(socket, "status")["unsettled"] == 0, "messages to be settled", within_s=600)
 
     @contextmanager
     def intake(self, links: int) -> Iterator[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -13,7 +13,10 @@ FLOOR = "floor"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One run of one load. `cpu_s` and `peak_octets` are those of the role (or of the floor) that answered."""
+    """One run of one load. `cpu_s` and `peak_octets` are those of the role (or of the floor) that answered.
+
+    `settled_s`: how long it took until the last message was not only answered, but decided too; None where none is.
+    """
 
     what: str
     links: int
@@ -22,6 +25,7 @@ class Sample:
     cpu_s: float
     peak_octets: int
     limit: str
+    settled_s: float | None = None
 
 
 def summed_up(samples: Iterable[Sample]) -> list[dict[str, object]]:
@@ -43,6 +47,7 @@ def summed_up(samples: Iterable[Sample]) -> list[dict[str, object]]:
                 "lowest": round(min(per_second)),
                 "highest": round(max(per_second)),
                 "ratio to floor": None if floor is None else round(median(per_second) / floor, 3),
+                "settled per second": _settled_per_second(rounds),
                 **{
                     f"p{part:g} ms": round(1000 * median(one.run.percentile(part / 100) for one in rounds), 2)
                     for part in (50, 99, 99.9)
@@ -53,6 +58,11 @@ def summed_up(samples: Iterable[Sample]) -> list[dict[str, object]]:
             }
         )
     return rows
+
+
+def _settled_per_second(rounds: Sequence[Sample]) -> int | None:
+    rates = [one.run.messages / one.settled_s for one in rounds if one.settled_s is not None]
+    return round(median(rates)) if rates else None
 
 
 def road(what: str, count: int, took_s: float, **more: object) -> dict[str, object]:

@@ -5,7 +5,7 @@ import pytest
 from kmp_smsd.config.models import Storage
 from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.policy import SyncPolicy
-from kmp_smsd.service import housekeeping
+from kmp_smsd.service import housekeeping, inbox_thread
 from kmp_smsd.service import intake as intake_module
 from kmp_smsd.service.housekeeping import DAY_MS, PAUSE_S, STEP_EVERY_S, Kept
 from kmp_smsd.service.intake import Intake
@@ -25,7 +25,8 @@ class At:
 
     def __init__(self, path, patch, **sync):
         self.pool = PoolByHand(1, 1, "store and inbox")
-        patch.setattr(intake_module, "ThreadPool", lambda *_, **__: self.pool)
+        for module in (intake_module, inbox_thread):
+            patch.setattr(module, "ThreadPool", lambda *_, **__: self.pool)
         migrate(path)
         self.reactor = ReactorByHand()
         self.later_s = 0.0

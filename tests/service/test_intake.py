@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import os
 
 import pytest
 from twisted.internet.error import ConnectionDone
@@ -11,8 +12,8 @@ from twisted.python.failure import Failure
 from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
+from kmp_smsd.service import inbox_thread, settler
 from kmp_smsd.service import intake as intake_module
-from kmp_smsd.service import settler
 from kmp_smsd.service.intake import WATCH_EVERY_S, Intake, Load
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.simulator.deliver import deliver_sm_body, with_header
@@ -36,12 +37,30 @@ def in_inbox(at):
     return [message for file in files for received in read_file(file) for message in received.messages]
 
 
+class Threads(PoolByHand):
+    """The threads of store and inbox in one, so that the test says what happens when."""
+
+    def __init__(self):
+        super().__init__(1, 1, "store and inbox")
+        self.names = []
+
+    def one(self, minthreads, maxthreads, name):
+        assert (minthreads, maxthreads) == (1, 1)
+        self.names.append(name)
+        return self
+
+    def stop(self):
+        self.names.pop()
+        self.stopped = not self.names
+
+
 class At:
     """An intake with a real store, whose thread and clock the test moves. `store` is what others see of it."""
 
     def __init__(self, path, patch, *, sync=None, **links):
-        self.pool = PoolByHand(1, 1, "store and inbox")
-        patch.setattr(intake_module, "ThreadPool", self._threads)
+        self.pool = Threads()
+        for module in (intake_module, inbox_thread):
+            patch.setattr(module, "ThreadPool", self.pool.one)
         self.reactor = ReactorByHand()
         self.store = open_store(path)
         self.mine = open_store(path)
@@ -58,23 +77,22 @@ class At:
         )
         self.batches = []  # that came into the inbox
         self.inbox_fails, self.store_fails = [], []  # what the next batches raise
+        self.probes = 0
         self._settled = []
         self.mine.settle = self._watched(self.mine.settle, self.store_fails, self._settled)
         self.inbox.append = self._watched(self.inbox.append, self.inbox_fails, self.batches)
         self.intake.startService()
         self.pool.run()
 
-    def _threads(self, minthreads, maxthreads, **_):
-        """Both threads in one, so that a test says what happens when."""
-        assert (minthreads, maxthreads) == (1, 1)
-        return self.pool
-
     def _watched(self, real, fails, batches):
         @functools.wraps(real)
         def call(messages, *more):
-            batches.append(list(messages))
-            if fails:
-                raise fails.pop(0)
+            if messages:
+                batches.append(list(messages))
+                if fails:
+                    raise fails.pop(0)
+            else:
+                self.probes += 1
             return real(messages, *more)
 
         return call
@@ -557,6 +575,39 @@ def test_what_is_settled_goes_from_the_inbox(at):
     at.reactor.pass_time(1.1)
     at.pool.run()
     assert in_inbox(at) == []
+
+
+def test_disk_that_takes_no_messages_is_noticed_before_one_comes_and_when_it_is_mended(at, monkeypatch, events):
+    at.reactor.pass_time(1)
+    at.pool.run()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        at.reactor.pass_time(10.1)
+        at.pool.run()
+        assert "No space left on device: make room on its volume" in at.intake.watch.error
+        at.reactor.pass_time(30.1)
+        at.pool.run()
+        at.run()  # something else is settled meanwhile, or the database probed
+        assert "No space left on device" in at.intake.watch.error
+    assert len([event for event in events if event.get("event") == "store_unavailable"]) == 2
+    at.reactor.pass_time(10.1)
+    at.pool.run()
+    assert at.intake.watch.error is None
+    assert counted(at.store) == {}
+
+
+def test_inbox_is_not_probed_while_messages_come(at):
+    at.reactor.pass_time(1)
+    at.pool.run()
+    probes = at.probes
+    for number in range(30):
+        at.intake.messages(SmscByHand(), (mo(number),))
+        at.reactor.pass_time(1)
+        at.pool.run()
+    assert at.probes == probes
+    at.reactor.pass_time(10.1)
+    at.pool.run()
+    assert at.probes == probes + 1
 
 
 # Limits

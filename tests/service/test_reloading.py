@@ -8,7 +8,7 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.python.failure import Failure
 
 from kmp_smsd.control.protocol import Refused
-from kmp_smsd.service import counting, daemon, dispatch, dispatch_workers, erasing, intake, reloading
+from kmp_smsd.service import counting, daemon, dispatch, dispatch_workers, erasing, inbox_thread, intake, reloading
 from kmp_smsd.service.link_state import LinkWord
 from kmp_smsd.service.role import Role
 from kmp_smsd.service.wiring import make_service
@@ -35,7 +35,7 @@ class At:
     """Both roles in one process, whose threads and connections the test moves."""
 
     def __init__(self, site, patch, roles=tuple(Role)):
-        for module in (counting, dispatch, dispatch_workers, erasing, intake, reloading):
+        for module in (counting, dispatch, dispatch_workers, erasing, inbox_thread, intake, reloading):
             patch.setattr(module, "ThreadPool", PoolByHand)
         self.site = site
         self.reactor = ReactorByHand()
@@ -44,7 +44,7 @@ class At:
         self.service.startService()
         self.pools = [self.service.reloader._pool]
         if Role.INTAKE in self.roles:
-            self.pools += [self.intake.intake._inbox_pool, self.intake.intake._pool]
+            self.pools += [self.intake.intake._inbox._pool, self.intake.intake._pool]
         if Role.DISPATCH in self.roles:
             dispatcher = self.dispatch.dispatcher
             self.pools += [dispatcher._watcher, dispatcher.workers._pool, self.dispatch.eraser._pool]
@@ -91,9 +91,10 @@ class At:
 
     def close(self):
         for owner in (service for role in self.service for service in role):
-            for name in ("_inbox", "_store"):
-                if (opened := getattr(owner, name, None)) is not None:
-                    opened.close()
+            if (inbox := getattr(owner, "_inbox", None)) is not None:
+                inbox._inbox.close()
+            if (store := getattr(owner, "_store", None)) is not None:
+                store.close()
 
     def words(self):
         return {link.name: link.state.word for link in self.intake.links}
@@ -232,7 +233,7 @@ def test_a_drain_waits_for_links_that_a_reload_has_drain(at, gone):
 def test_a_drain_waits_until_all_that_was_answered_is_settled(at):
     smsc = SmscByHand()
     at.intake.intake.messages(smsc, (mo(),))
-    at.intake.intake._inbox_pool.run()
+    at.intake.intake._inbox._pool.run()
     drained = []
     at.intake.drain().addCallback(drained.append)
     at.unconnected(0)

@@ -19,8 +19,8 @@ from kmp_smsd.service import counting as counting_module
 from kmp_smsd.service import dispatch as dispatch_module
 from kmp_smsd.service import dispatch_workers as workers_module
 from kmp_smsd.service import erasing as erasing_module
+from kmp_smsd.service import inbox_thread, notify, wiring
 from kmp_smsd.service import intake as intake_module
-from kmp_smsd.service import notify, wiring
 from kmp_smsd.service import reloading as reloading_module
 from kmp_smsd.service.dispatch_role import DispatchRole
 from kmp_smsd.service.housekeeping import DAY_MS, Kept
@@ -382,6 +382,7 @@ def test_dispatch_ends_when_its_workers_have(site):
 
 def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatch):
     monkeypatch.setattr(intake_module, "ThreadPool", PoolByHand)
+    monkeypatch.setattr(inbox_thread, "ThreadPool", PoolByHand)
     monkeypatch.setattr(dispatch_module, "ThreadPool", PoolByHand)
     monkeypatch.setattr(workers_module, "ThreadPool", PoolByHand)
     monkeypatch.setattr(erasing_module, "ThreadPool", PoolByHand)
@@ -394,7 +395,7 @@ def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatc
     service = make_service(site.load(), list(Role), reactor)
     intake, dispatch = service
     pools = [
-        intake.intake._inbox_pool,
+        intake.intake._inbox._pool,
         intake.intake._pool,
         dispatch.dispatcher._watcher,
         dispatch.dispatcher.workers._pool,

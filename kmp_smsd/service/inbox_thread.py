@@ -1,0 +1,97 @@
+"""The inbox in a thread of its own: added to, tried now and then, and cleared of what is settled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from kmp_smsd.service.busy import Busy
+from kmp_smsd.service.repeats import Repeats
+from kmp_smsd.storage import StoreUnavailable
+from kmp_smsd.storage.inbox import Inbox
+from kmp_smsd.storage.received import Message, Received
+
+FORGET_EVERY_S = 1.0
+PROBE_AFTER_S = 10.0  # without a message
+
+
+class InboxThread:
+    """Has the thread do everything with `inbox`, so that a disk that is stuck never stops the reactor.
+
+    An inbox that nobody added to lately is written to a little, so that a full or broken disk is noticed before a
+    message comes; `error` is why it could not be written to the last time, None where it could.
+    """
+
+    log = Logger()
+
+    def __init__(self, inbox: Inbox, reactor: Any, *, monotonic: Callable[[], float]) -> None:
+        self._inbox = inbox
+        self._reactor = reactor
+        self._monotonic = monotonic
+        self._pool = ThreadPool(1, 1, name="inbox")
+        self._is_empty = False  # certainly
+        self._forget_at = self._probe_at = monotonic()
+        self._faults = Repeats()
+        self.busy = Busy(monotonic)
+        self.error: str | None = None
+
+    def start(self) -> list[Received]:
+        """Begin to work; what was left to be settled when the inbox was opened."""
+        self._pool.start()
+        left, self._inbox.left = self._inbox.left, []
+        return left
+
+    def append(self, messages: Sequence[Message]) -> Deferred[Received]:
+        """Bring messages to the disk; fires when they are there, or fails where they may not be."""
+        self._probe_at = self._monotonic() + PROBE_AFTER_S
+        return self._in_thread(self._inbox.append, messages).addCallbacks(self._written, self._not_written)
+
+    def look(self, settled: int) -> None:
+        """Remove what is settled up to that number, and try whether the disk takes something. To be called often."""
+        now = self._monotonic()
+        if now >= self._probe_at:
+            self.append(()).addCallbacks(lambda _: None, self._failed)
+        if not self._is_empty and now >= self._forget_at:
+            self._forget_at = now + FORGET_EVERY_S
+            self._in_thread(self._inbox.forget, settled).addCallbacks(self._forgot, self._failed)
+
+    async def finish(self, settled: int) -> None:
+        """Remove what is settled, and close the inbox."""
+        await self._in_thread(self._close, settled)
+        self._pool.stop()
+
+    def _in_thread(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        self.busy.begun()
+        return deferToThreadPool(self._reactor, self._pool, call, *args).addBoth(self.busy.ended)
+
+    def _close(self, settled: int) -> None:
+        with suppress(StoreUnavailable):  # the next start knows by the numbers what is settled
+            self._inbox.forget(settled)
+        self._inbox.close()
+
+    def _written(self, received: Received) -> Received:
+        self._is_empty, self.error = False, None
+        return received
+
+    def _not_written(self, failure: Failure) -> Failure:
+        self._is_empty, self.error = False, failure.getErrorMessage()
+        return failure
+
+    def _forgot(self, left: bool) -> None:
+        self._is_empty = not left
+
+    def _failed(self, failure: Failure) -> None:
+        reason = failure.getErrorMessage()
+        if not self._faults.worth_saying(reason, self._monotonic()):
+            return
+        if failure.check(StoreUnavailable):
+            self.log.error("store unavailable: {reason}", event="store_unavailable", reason=reason)
+        else:
+            self.log.failure("the inbox could not be tried or cleared", failure, event="inbox_failed")
