@@ -38,7 +38,7 @@ CHECKS = (
 )
 ROLES = ("both", "intake", "dispatch")
 PLATFORMS_AT_ONCE = 16
-BESIDE = ("-wal", "-shm", ".next", ".write", ".schema", ".import")  # the database: log, index and locks
+BESIDE = ("-wal", "-shm", ".next", ".write", ".schema", ".import", ".inbox")  # the database: log, index and locks
 
 
 @click.command()

@@ -14,7 +14,7 @@ STUCK_S = 10.0
 
 def facts(snapshot: Row, now: int) -> Iterable[Markup]:
     """Outcomes, configuration, store and process."""
-    if snapshot.get("outcomes"):
+    if snapshot.get("outcomes") or snapshot.get("unsettled"):
         ordered = sorted(snapshot["outcomes"].items(), key=lambda one: -one[1])
         told = [(name, count(number)) for name, number in ordered if number]
         yield _card("What became of messages", *told, ("not decided yet", count(snapshot["unsettled"])))

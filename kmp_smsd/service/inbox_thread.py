@@ -45,8 +45,7 @@ class InboxThread:
     def start(self) -> list[Received]:
         """Begin to work; what was left to be settled when the inbox was opened."""
         self._pool.start()
-        left, self._inbox.left = self._inbox.left, []
-        return left
+        return self._inbox.take_left()
 
     def append(self, messages: Sequence[Message]) -> Deferred[Received]:
         """Bring messages to the disk; fires when they are there, or fails where they may not be."""
@@ -61,6 +60,10 @@ class InboxThread:
         if not self._is_empty and now >= self._forget_at:
             self._forget_at = now + FORGET_EVERY_S
             self._in_thread(self._inbox.forget, settled).addCallbacks(self._forgot, self._failed)
+
+    def late(self) -> None:
+        """Messages were left with their SMSC, since they were not on the disk in time."""
+        self.error = "it is slow, and messages were left with their SMSC"
 
     async def finish(self, settled: int) -> None:
         """Remove what is settled, and close the inbox."""

@@ -252,10 +252,6 @@ class Intake(Service):
         """All that arrived while the last batch was being written is the next one: group commit with no timer."""
         if self._batch is not None:
             return
-        if self.settler.failed and self._pending:
-            pending, self._pending = self._pending, deque()
-            self._release(pending)
-            self._leave(pending, "the store is unavailable")
         batch: list[Chunk] = []
         size = 0
         # A chunk may be larger than what a reload has allowed since.
@@ -352,7 +348,7 @@ class Intake(Service):
             self._release(overdue)
         self._leave(late + overdue, "the store is slow")
         if late or overdue:
-            self.watch.failed("it is slow, and messages were left with their SMSC")
+            self._inbox.late()
         self.settler.look()
         self._replier.look()
         self._inbox.look(self.settler.settled)

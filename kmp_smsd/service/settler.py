@@ -16,20 +16,20 @@ from kmp_smsd.domain.shown import masked
 from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.service.store_watch import StoreWatch
 from kmp_smsd.storage import Store, StoreUnavailable
-from kmp_smsd.storage.received import Message, Received
+from kmp_smsd.storage.received import Message, Place, Received
 
 # Fewer wait for the next look, so that they share a transaction; more would cost each little less, and who writes
 # beside us would wait for longer.
 SETTLE_MAX = 2_000
 BACKLOG_MAX = 20_000  # more is not received until some of it is settled: a second or two of work
 RETRY_EVERY_S = 1.0
+NOTHING = Place("", 0)
 
 
 class Settler:
     """Settles what it is given, in the thread of `store`, and again what commands marked.
 
-    `settled` is the last number that the store has settled. `has_room` is called when some of the backlog is settled,
-    or settling goes on after it failed.
+    `has_room` is called when some of the backlog is settled.
     """
 
     log = Logger()
@@ -58,19 +58,22 @@ class Settler:
         self._faults = Repeats()
         self._idle: list[Deferred[None]] = []
         self.backlog = 0  # messages that are not settled
-        self.settled = 0  # the number of the last one that is
-        self.failed = False  # the last try; then nothing should be received
+        self.settled = 0  # the number of the last one that was settled since the start
+        self._failed = False  # the last try
         self.outcomes: Counter[str] = Counter()
 
     @property
     def is_full(self) -> bool:
         return self.backlog >= BACKLOG_MAX
 
+    @property
+    def _rests(self) -> bool:
+        """Whether the last try failed, and the next one is not yet due."""
+        return self._failed and self._monotonic() < self._retry_at
+
     def take(self, received: Received) -> None:
         """Settle these after all that was taken before."""
-        for start in range(0, len(received.messages), SETTLE_MAX):
-            part = received.messages[start : start + SETTLE_MAX]
-            self._waiting.append(Received(received.first + start, part))
+        self._waiting.append(received)
         self.backlog += len(received.messages)
         if self.backlog >= SETTLE_MAX:
             self._next_batch()
@@ -96,7 +99,7 @@ class Settler:
         self._stopped = True
 
     def _next_batch(self) -> None:
-        if self._batch or not self._waiting or (self.failed and self._monotonic() < self._retry_at):
+        if self._batch or not self._waiting or self._rests:
             return
         batch = [self._waiting.popleft()]
         size = len(batch[0].messages)
@@ -104,28 +107,28 @@ class Settler:
         while (
             self._waiting
             and size + len(self._waiting[0].messages) <= SETTLE_MAX
-            and self._waiting[0].first == batch[-1].last + 1
+            and self._waiting[0].first == batch[-1].last.number + 1
         ):
             batch.append(self._waiting.popleft())
             size += len(batch[-1].messages)
         self._batch, self._begun_at = batch, self._monotonic()
-        settled = self._in_thread(self._settle, batch, self.failed, int(self._wall() * 1000))
+        settled = self._in_thread(self._settle, batch, self._failed, int(self._wall() * 1000))
         settled.addCallbacks(self._settled, self._not_settled)
 
     def _settle(self, batch: Sequence[Received], again: bool, now: int) -> tuple[list[Message], list[Outcome]]:
         """In the store's thread. What failed before may be settled in part, or wholly."""
-        known = self._store.settled if again else 0
+        known = self._store.settled if again else NOTHING
         messages = [message for received in batch for message in received.after(known)]
         return messages, self._store.settle(messages, now, batch[-1].last) if messages else []
 
     def _settled(self, result: tuple[list[Message], list[Outcome]]) -> None:
         messages, outcomes = result
         batch, self._batch = self._batch, []
-        self.failed = False
-        self.settled = batch[-1].last
+        self._failed = False
+        self.settled = batch[-1].last.number
         self.backlog -= sum(len(received.messages) for received in batch)
         self.outcomes.update(outcomes)
-        self._watch.wrote(self._monotonic() - self._begun_at)
+        self._watch.settled(self._monotonic() - self._begun_at)
         if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):  # else it would cost each message something
             self._tell(messages, outcomes)
         self._has_room()
@@ -145,15 +148,14 @@ class Settler:
         """It stays in the inbox, and is tried again."""
         batch, self._batch = self._batch, []
         self._waiting.extendleft(reversed(batch))
-        self.failed, self._retry_at = True, self._monotonic() + RETRY_EVERY_S
-        self._watch.failed(failure.getErrorMessage())
+        self._failed, self._retry_at = True, self._monotonic() + RETRY_EVERY_S
+        self._watch.not_settled(failure.getErrorMessage())
         if self._is_worth_saying(failure):
             self.log.failure("a batch could not be settled", failure, event="batch_not_settled")
-        self._has_room()
         self._go_on()
 
     def _go_on(self) -> None:
-        if not self._batch and (not self._waiting or (self.failed and self._monotonic() < self._retry_at)):
+        if not self._batch and (not self._waiting or self._rests):
             idle, self._idle = self._idle, []
             for waiter in idle:
                 waiter.callback(None)

@@ -16,6 +16,7 @@ from kmp_smsd.storage import Store, StoreUnavailable
 from kmp_smsd.storage.figures import StoreFigures
 
 PROBE_AFTER_S = 10.0  # without a batch
+WAITS_FOR_NOBODY_S = 1.0  # a thread that is stuck for so long, and needs no lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,14 @@ class StoreWatch:
         self.read_at: float | None = None  # Unix seconds
         self.last_write_at: float | None = None  # Unix seconds
         self.last_write_s = 0.0
-        self._error: str | None = None
+        self._error: str | None = None  # of measuring, probes included
+        self._settling_error: str | None = None
 
     @property
     def error(self) -> str | None:
         """Why messages are left with their SMSCs, or what is due with us; None where all is well."""
-        return self._error or (self._inbox.error if self._inbox is not None else None)
+        inbox_error = self._inbox.error if self._inbox is not None else None
+        return self._settling_error or inbox_error or self._error
 
     @property
     def stuck_s(self) -> float:
@@ -77,8 +80,9 @@ class StoreWatch:
 
     @property
     def waits_for_others(self) -> bool:
-        """Whether the store's thread waits for the write lock, which another process holds."""
-        return self._thread.waits_for_others
+        """Whether the store's thread waits for the write lock of another process, and nothing else is stuck."""
+        inbox_stuck_s = self._inbox.busy.stuck_s if self._inbox is not None else 0.0
+        return self._thread.waits_for_others and inbox_stuck_s < WAITS_FOR_NOBODY_S
 
     @property
     def lock_holder(self) -> str | None:
@@ -91,9 +95,14 @@ class StoreWatch:
         self.last_write_at, self.last_write_s = self._wall(), took_s
         self._error = None
 
-    def failed(self, reason: str) -> None:
-        """Something could not be written for this reason; so it is until something is on disk again."""
-        self._error = reason
+    def settled(self, took_s: float) -> None:
+        """A batch is settled; that took so many seconds."""
+        self.wrote(took_s)
+        self._settling_error = None
+
+    def not_settled(self, reason: str) -> None:
+        """A batch could not be settled for this reason; so it is until one is."""
+        self._settling_error = reason
 
     def measure(self) -> Deferred[Any]:
         """Read the figures. Fires when that is done, or where the one before is still under way, with that."""

@@ -27,7 +27,7 @@ from kmp_smsd.service.intake_role import IntakeRole, NothingToDo
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.preparing import DataKeys, Preparer
 from kmp_smsd.service.role import Role, RoleService
-from kmp_smsd.storage import Store, StoreError, StoreUnusable, open_store
+from kmp_smsd.storage import Store, StoreUnusable, open_store
 from kmp_smsd.storage.inbox import Inbox
 from kmp_smsd.vault.master_key import MasterKey, PublicKey, WrongMasterKey
 
@@ -57,8 +57,8 @@ def _intake(config: Config, reactor: Any) -> IntakeRole:
     store = open_store(config.storage.path, config.policy, checkpoint_aside=True)
     _check_public_half(store, config, public_half)
     try:
-        inbox = Inbox(config.storage.path, store.settled)
-    except StoreError:
+        inbox = Inbox(config.storage.path, lambda: store.settled)
+    except BaseException:
         store.close()
         raise
     intake = Intake(

@@ -270,10 +270,14 @@ class Lab:
                 raise TimeoutError(f"waited {within_s:g} s for {what}")
             pause.wait(POLL_S)
 
-    def nothing_due(self) -> bool:
-        """Whether every message is decided, and every delivery that has a platform confirmed or rejected."""
+    def all_settled(self) -> bool:
+        """Whether the roles that run have decided every message that they answered."""
         said = self.command("status", "--json", check=False).stdout.splitlines()
-        if any(json.loads(line).get("unsettled") for line in said):
+        return not any(json.loads(line).get("unsettled") for line in said)
+
+    def nothing_due(self) -> bool:
+        """Whether every message is decided, and every delivery that has a platform is confirmed or rejected."""
+        if not self.all_settled():
             return False
         return all(row["due"] == 0 for row in self.listing("platforms", "list") if row["platform"])
 

@@ -2,7 +2,7 @@
 
 A message may be answered as soon as it is on the disk here, which costs one write and one sync, whoever holds the
 write lock of the database meanwhile. Settling follows in its own time, in large transactions; each of them remembers
-the last number that it settled (`store.inbox_settled`), so that nothing is left out and nothing is settled twice.
+how far it came (`store.inbox_run`, `inbox_settled`), so that nothing is left out and nothing is settled twice.
 
 A file is only ever added to, by the process that made it, and never again after a write or a sync of it failed: what
 the kernel then still has of it, and what is on the disk, nobody knows. It goes when all of it is settled.
@@ -12,53 +12,62 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import secrets
 import stat
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from kmp_smsd.storage.durable import sync
-from kmp_smsd.storage.errors import StoreUnavailable
+from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.locks import SHARED_MODE, InboxLock
-from kmp_smsd.storage.received import DamagedLine, Message, Received
+from kmp_smsd.storage.received import DamagedLine, ForeignLine, Message, Place, Received
 
 log = logging.getLogger(__name__)
 
 FILE_OCTETS = 1024 * 1024  # from there on the next one is begun: some ten thousand messages
+FILE_S = 1.0  # and from there on: numbers of subscribers are not to stay behind in it while others come
+LINE_OCTETS_MAX = 8 * 1024 * 1024  # several times the largest batch
 DIRECTORY_MODE = 0o770  # its files are the group's, as the database is
-SUFFIX = ".messages"
+DAMAGED = ".damaged"
+_NAME = re.compile(r"\d{12}\.messages", re.ASCII)
 
 
 @dataclass(slots=True)
 class _File:
     path: Path
-    last: int  # number of the last message in it that was answered
+    last: int = 0  # number of the last message in it that was answered
     octets: int = 0
+    begun_at: float = field(default_factory=time.monotonic)  # monotonic seconds
 
 
 class Inbox:
     """The inbox of the database at `path`. Used by one thread at a time, of one process.
 
-    `settled` is the last number that the database has settled. Raises StoreBusy where another process has it open,
-    StoreUnavailable where it cannot be read.
+    `settled` says how far the database came; it is asked once nobody else can settle.
+    Raises StoreBusy where another process has the inbox open, StoreUnavailable where it cannot be read, StoreUnusable
+    where another version wrote it.
     """
 
-    def __init__(self, path: Path, settled: int) -> None:
+    def __init__(self, path: Path, settled: Callable[[], Place]) -> None:
         self._directory = directory(path)
         self._descriptor: int | None = None  # of the last of `_files`, while it may be added to
         self._files: deque[_File] = deque()
         self._serial = 0
-        self._last = settled
-        self.left: list[Received] = []  # what was not settled when it was opened
+        self._last = 0
+        self._run = secrets.token_hex(8)
         with ExitStack() as opened:
             opened.enter_context(closing(InboxLock(path)))
             opened.callback(self._end_file)
             try:
                 self._make_directory()
-                self._read(settled)
-                self.forget(settled)
+                sync(self._directory)
+                self._left = self._read(settled())
             except OSError as error:
                 raise self._unavailable(error) from error
             self._opened = opened.pop_all()
@@ -66,10 +75,15 @@ class Inbox:
     def close(self) -> None:
         self._opened.close()
 
+    def take_left(self) -> list[Received]:
+        """What was not settled when it was opened, once."""
+        left, self._left = self._left, []
+        return left
+
     def append(self, messages: Sequence[Message]) -> Received:
         """Bring `messages` to the disk. Raises StoreUnavailable where that fails: then none of them may be answered."""
-        received = Received(self._last + 1, messages)
-        self._last = received.last  # even where it fails: who finds the line after a restart may take it for whole
+        received = Received(self._run, self._last + 1, messages)
+        self._last = received.last.number  # even where it fails: the line may be whole, and be found after a restart
         line = received.line()
         try:
             if self._descriptor is None:
@@ -79,10 +93,11 @@ class Inbox:
             self._write(line)
         except BaseException as error:
             self._end_file()
+            self._drop_unanswered()
             if isinstance(error, OSError):
                 raise self._unavailable(error) from error
             raise
-        file.last = received.last
+        file.last = received.last.number
         file.octets += len(line)
         if file.octets >= FILE_OCTETS:
             self._end_file()
@@ -93,6 +108,8 @@ class Inbox:
 
         It need not reach the disk: whoever finds one again knows by the numbers that it is settled.
         """
+        if self._files and time.monotonic() >= self._files[-1].begun_at + FILE_S:
+            self._end_file()
         try:
             while self._files and self._files[0].last <= settled:
                 if len(self._files) == 1:
@@ -106,20 +123,22 @@ class Inbox:
     def _make_directory(self) -> None:
         if self._directory.is_dir():
             return
-        self._directory.mkdir()
+        try:
+            self._directory.mkdir()
+        except FileExistsError as error:
+            raise StoreUnavailable(f"{self._directory} is in the place of the inbox: move it elsewhere") from error
         mode = stat.S_IMODE(self._directory.stat().st_mode)
-        if (
-            mode & DIRECTORY_MODE != DIRECTORY_MODE
-        ):  # for a narrow umask; a sandbox forbids to repeat an inherited setgid
-            self._directory.chmod(mode | DIRECTORY_MODE)
+        wanted = (mode | DIRECTORY_MODE) & ~0o007
+        if mode != wanted:  # the umask is another one than the unit's; a sandbox forbids to repeat the setgid bit
+            self._directory.chmod(wanted)
         sync(self._directory)
 
     def _begin_file(self) -> None:
         self._make_directory()
         self._serial += 1
-        path = self._directory / f"{self._serial:012}{SUFFIX}"
+        path = self._directory / f"{self._serial:012}.messages"
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, SHARED_MODE)
-        self._files.append(_File(path, last=0))
+        self._files.append(_File(path))
         os.fchmod(self._descriptor, SHARED_MODE)
         sync(path)  # its name, too
 
@@ -128,6 +147,13 @@ class Inbox:
         if descriptor is not None:
             with suppress(OSError):  # what counts has been synced
                 os.close(descriptor)
+
+    def _drop_unanswered(self) -> None:
+        """Remove the last file where nothing in it was answered: one is made for each try on a full disk."""
+        with suppress(OSError):
+            if self._files and not self._files[-1].last:
+                self._files[-1].path.unlink(missing_ok=True)
+                self._files.pop()
 
     def _check_place(self, file: _File) -> None:
         """Raise FileNotFoundError where somebody removed or moved the file: after a restart nobody would find it."""
@@ -142,21 +168,70 @@ class Inbox:
             rest = rest[os.write(self._descriptor, rest) :]
         os.fdatasync(self._descriptor)
 
-    def _read(self, settled: int) -> None:
-        for path in sorted(self._directory.glob(f"[0-9]*{SUFFIX}")):
-            self._serial = int(path.name.removesuffix(SUFFIX))
-            file = _File(path, last=0)
-            for received in read_file(path):
-                file.last = max(file.last, received.last)
-                if messages := received.after(settled):
-                    self.left.append(Received(received.last + 1 - len(messages), messages))
-            self._last = max(self._last, file.last)
-            self._files.append(file)
-        # A power cut may bring back a file from before the database was restored, when other numbers counted.
-        self.left.sort(key=lambda received: received.first)
+    def _read(self, settled: Place) -> list[Received]:
+        """What is not settled. Numbers go on where they are those that the database knows, and begin anew else."""
+        found: list[tuple[_File, list[Received]]] = []
+        for path in self._paths():
+            self._serial = int(path.name[:12])
+            content = read_file(path)
+            _tell_of_damage(path, content)
+            found.append((_File(path), content.received))
+        left = [
+            Received(one.run, one.last.number + 1 - len(messages), messages)
+            for _, read in found
+            for one in read
+            if (messages := one.after(settled))
+        ]
+        if left and all(one.run == settled.run for one in left):
+            self._run = settled.run
+            for file, read in found:
+                file.last = max((one.last.number for one in read if one.run == settled.run), default=0)
+                self._files.append(file)
+                self._last = max(self._last, settled.number, file.last)
+            self.forget(settled.number)
+            return left
+        # Numbered beside another database, or for none: under numbers of its own each is settled, whatever was before.
+        try:
+            again = [self.append(one.messages) for one in left]
+        except BaseException:  # the next start finds them once
+            self._end_file()
+            for file in self._files:
+                file.path.unlink(missing_ok=True)
+            raise
+        for file, _ in found:
+            file.path.unlink()
+        sync(self._directory)  # a power cut must not bring them back once numbers begin anew
+        return again
+
+    def _paths(self) -> Iterator[Path]:
+        """Its files, the oldest first; what else lies there is not ours."""
+        with os.scandir(self._directory) as entries:
+            files = [one.name for one in entries if one.is_file(follow_symlinks=False)]
+        return (self._directory / name for name in sorted(files) if _NAME.fullmatch(name))
 
     def _unavailable(self, error: OSError) -> StoreUnavailable:
         return StoreUnavailable(f"{error.filename or self._directory}: {error.strerror or error}")
+
+
+def _tell_of_damage(path: Path, content: Content) -> None:
+    if content.damaged:
+        with suppress(FileExistsError):
+            os.link(path, path.with_name(path.name + DAMAGED))
+        log.error(
+            "%s:%s damaged: messages that were answered are lost; see what the kernel's log (dmesg) tells of its disk;"
+            " the file stays as %s%s",
+            path,
+            ", ".join(map(str, content.damaged)),
+            path.name,
+            DAMAGED,
+            extra={"event": "inbox_damaged"},
+        )
+    if content.torn:
+        log.warning(
+            "%s ends in a torn line: nothing of it was answered, if the disk is well",
+            path,
+            extra={"event": "inbox_torn"},
+        )
 
 
 def directory(path: Path) -> Path:
@@ -164,23 +239,31 @@ def directory(path: Path) -> Path:
     return path.with_name(path.name + "-inbox")
 
 
-def read_file(path: Path) -> Iterator[Received]:
-    """What is in a file. After its last whole line a torn one may follow: of that, nothing was answered."""
+class Content(NamedTuple):
+    """What is in a file, and the numbers of its damaged lines. Where it is `torn`, the end of it was not answered."""
+
+    received: list[Received]
+    damaged: list[int]
+    torn: bool
+
+
+def read_file(path: Path) -> Content:
+    """Read a file of the inbox. Raises StoreUnusable where another version wrote it, and OSError."""
+    received: list[Received] = []
     damaged: list[int] = []
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        try:
-            received = Received.parse(line)
-        except DamagedLine:
-            damaged.append(number)
-            continue
-        for earlier in damaged:  # what follows it was written after it was synced
-            log.error(
-                "%s:%d is damaged: messages that were answered are lost; see what the kernel's log (dmesg) tells"
-                " of its disk",
-                path,
-                earlier,
-                extra={"event": "inbox_damaged"},
-            )
-        damaged.clear()
-        yield received
+    torn = False
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(LINE_OCTETS_MAX), b""), start=1):
+            try:
+                received.append(Received.parse(line.removesuffix(b"\n")))
+            except ForeignLine as error:
+                raise StoreUnusable(
+                    f"{path}:{number} was written by another version of kmp-smsd: install that one,"
+                    " or move the file elsewhere"
+                ) from error
+            except DamagedLine:
+                torn = not line.endswith(b"\n")
+                if torn:
+                    break
+                damaged.append(number)
+    return Content(received, damaged, torn)

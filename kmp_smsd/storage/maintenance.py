@@ -170,7 +170,6 @@ def restore(
             with closing(Database(copy)) as database:
                 wanted_again = Outbox(database).want_again(now, step_rows=RESTORE_STEP_ROWS)
                 Replies(database).abandon(now)
-                _settle_inbox_again(database)
                 database.scrubber.scrub()
             os.chmod(copy, SHARED_MODE)
             previous = _set_aside(path, now)
@@ -187,12 +186,6 @@ def restore(
         finally:
             _remove(copy)
     return Restored(wanted_again, previous, sealed_to)
-
-
-def _settle_inbox_again(database: Database) -> None:
-    """What is in the inbox was numbered for the replaced database. Settling a message once more is harmless."""
-    with database.transaction() as connection:
-        connection.execute("UPDATE store SET inbox_settled = 0")
 
 
 def _copy(connection: Any, target: Path) -> None:

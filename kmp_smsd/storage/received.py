@@ -6,7 +6,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.payload import Proof
@@ -16,6 +16,7 @@ from kmp_smsd.storage.waiting import said
 
 Message = SyncRequest | Unfit
 
+_VERSION = 1  # of what is in a line
 _SYNC, _UNFIT = "sync", "unfit"
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
@@ -24,34 +25,51 @@ class DamagedLine(ValueError):
     """These octets are no whole line of an inbox."""
 
 
+class ForeignLine(ValueError):
+    """A whole line that another version of this program wrote."""
+
+
+class Place(NamedTuple):
+    """A message in the inbox. Numbers count within a run, whose name is given once; nobody else has it."""
+
+    run: str
+    number: int
+
+
 @dataclass(frozen=True, slots=True)
 class Received:
     """Messages in the order in which they came, numbered from `first` on without a gap."""
 
+    run: str
     first: int
     messages: Sequence[Message]
 
     @property
-    def last(self) -> int:
-        return self.first + len(self.messages) - 1
+    def last(self) -> Place:
+        return Place(self.run, self.first + len(self.messages) - 1)
 
-    def after(self, number: int) -> Sequence[Message]:
-        """Those with a higher number."""
-        return self.messages[max(0, number + 1 - self.first) :]
+    def after(self, settled: Place) -> Sequence[Message]:
+        """Those that are not settled, where all of this run are up to that place."""
+        return self.messages[max(0, settled.number + 1 - self.first) :] if settled.run == self.run else self.messages
 
     def line(self) -> bytes:
-        """As it lies in a file: CRC-32 of what follows, the first number, the messages."""
-        body = _encode([self.first, [_fields(one) for one in self.messages]]).encode()
+        """As it lies in a file: CRC-32 of what follows, version, run, the first number, the messages."""
+        body = _encode([_VERSION, self.run, self.first, [_fields(one) for one in self.messages]]).encode()
         return b"%08x %s\n" % (zlib.crc32(body), body)
 
     @classmethod
     def parse(cls, line: bytes) -> Received:
-        """What `line` wrote, without its line feed. Raises DamagedLine for anything else."""
+        """What `line` wrote, without its line feed. Raises DamagedLine or ForeignLine for anything else."""
         sum_, _, body = line.partition(b" ")
-        if sum_ != b"%08x" % zlib.crc32(body):
+        if not body or sum_ != b"%08x" % zlib.crc32(body):
             raise DamagedLine
-        first, messages = json.loads(body)
-        return cls(first, [_message(*fields) for fields in messages])
+        try:
+            version, run, first, messages = json.loads(body)
+            if version != _VERSION:
+                raise ForeignLine
+            return cls(run, first, [_message(*fields) for fields in messages])
+        except (ValueError, TypeError) as error:
+            raise ForeignLine from error
 
 
 def _fields(message: Message) -> tuple[Any, ...]:

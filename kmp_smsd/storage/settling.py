@@ -17,6 +17,7 @@ from kmp_smsd.storage.errors import StoreUnavailable
 from kmp_smsd.storage.gathering import Batch, gather
 from kmp_smsd.storage.holding import write_holds
 from kmp_smsd.storage.journal import Journal
+from kmp_smsd.storage.received import Message, Place
 from kmp_smsd.storage.replying import write_replies
 from kmp_smsd.storage.rows import write_rows
 from kmp_smsd.storage.submissions import answer_submissions
@@ -24,8 +25,6 @@ from kmp_smsd.storage.waiting import write_waiting
 from kmp_smsd.storage.wanting import Want, want
 
 log = logging.getLogger(__name__)
-
-Message = SyncRequest | Unfit
 
 AGAIN_MAX = 500  # requests that come again in one transaction
 
@@ -47,10 +46,10 @@ class Settling:
         self._policy = policy
         self._unknown_gateways.clear()
 
-    def settle(self, messages: Sequence[Message], now: int, last: int | None = None) -> list[Outcome]:
+    def settle(self, messages: Sequence[Message], now: int, last: Place | None = None) -> list[Outcome]:
         """Decide and write `messages` in order, in one transaction; `now` in Unix milliseconds.
 
-        `last` is the number of the last of them in the inbox, where they have numbers: `settled` says how far it came.
+        `last` is the place of the last of them in the inbox, where they lie in it: `settled` says how far it came.
         A message that cannot be settled for a reason of its own ends as ERROR and takes no neighbour with it.
         Raises StoreUnavailable; some of them may be settled nevertheless.
         """
@@ -60,15 +59,15 @@ class Settling:
             raise
         except Exception:  # one message's own fault: halve until it stands alone
             if len(messages) == 1:
-                return self._settle_faulty(messages[0], now, last)
+                return self._settle_alone(messages[0], now, last)
             half = len(messages) // 2
-            middle = None if last is None else last - (len(messages) - half)
+            middle = None if last is None else Place(last.run, last.number - (len(messages) - half))
             return self.settle(messages[:half], now, middle) + self.settle(messages[half:], now, last)
 
     @property
-    def settled(self) -> int:
-        """The number of the last message of the inbox that is settled."""
-        return int(self._database.rows("SELECT inbox_settled FROM store")[0][0])
+    def settled(self) -> Place:
+        """How far the inbox is settled. Raises StoreUnavailable."""
+        return Place(*self._database.rows("SELECT inbox_run, inbox_settled FROM store")[0])
 
     def settle_again(self, now: int, limit: int = AGAIN_MAX) -> list[Outcome]:
         """Decide once more, in one transaction, up to `limit` requests that are marked; what became of each.
@@ -109,7 +108,9 @@ class Settling:
                 extra={"event": "gateway_unknown", "gateway": gateway},
             )
 
-    def _settle(self, messages_of: Callable[[], Sequence[Message]], now: int, last: int | None = None) -> list[Outcome]:
+    def _settle(
+        self, messages_of: Callable[[], Sequence[Message]], now: int, last: Place | None = None
+    ) -> list[Outcome]:
         with self._database.transaction() as connection:
             messages = messages_of()
             batch = gather(self._database, self._policy, messages, now)
@@ -120,8 +121,24 @@ class Settling:
         self._journal.commit()
         return [decision.outcome for decision in decisions]
 
+    def _settle_alone(self, message: Message, now: int, last: Place | None) -> list[Outcome]:
+        """End `message` as ERROR; where not even that can be written, pass over it: others wait behind it."""
+        try:
+            return self._settle_faulty(message, now, last)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            if last is None:
+                raise
+            log.exception(
+                "message could not be written as a fault", extra={"event": "message_passed_over", "link": message.link}
+            )
+            with self._database.transaction() as connection:
+                _remember(connection, last)
+            return [Outcome.ERROR]
+
     def _settle_faulty(
-        self, message: Message, now: int, last: int | None = None, *, stands: Callable[[], bool] = lambda: True
+        self, message: Message, now: int, last: Place | None = None, *, stands: Callable[[], bool] = lambda: True
     ) -> list[Outcome]:
         """End `message` as ERROR, unless it no longer `stands`: then it is not the one that could not be settled."""
         log.exception("message could not be settled", extra={"event": "message_error", "link": message.link})
@@ -157,9 +174,9 @@ class Settling:
         write_replies(connection, facts, decisions)
 
 
-def _remember(connection: Any, last: int | None) -> None:
+def _remember(connection: Any, last: Place | None) -> None:
     if last is not None:
-        connection.execute("UPDATE store SET inbox_settled = ?", (last,))
+        connection.execute("UPDATE store SET inbox_run = ?, inbox_settled = ?", last)
 
 
 def _row(made: Binding, now: int) -> tuple[Any, ...]:

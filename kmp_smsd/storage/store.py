@@ -10,7 +10,7 @@ from types import TracebackType
 
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import SyncPolicy
-from kmp_smsd.domain.request import SyncRequest, Unfit
+from kmp_smsd.domain.request import SyncRequest
 from kmp_smsd.storage.bindings import Bindings
 from kmp_smsd.storage.checking import Checking
 from kmp_smsd.storage.database import open_database
@@ -26,6 +26,7 @@ from kmp_smsd.storage.locks import SchemaLock
 from kmp_smsd.storage.maintenance import check_place, check_schema
 from kmp_smsd.storage.outbox import Outbox
 from kmp_smsd.storage.platforms import Platforms
+from kmp_smsd.storage.received import Message, Place
 from kmp_smsd.storage.renumbering import Renumbering
 from kmp_smsd.storage.replies import Replies
 from kmp_smsd.storage.requests import Requests
@@ -87,13 +88,13 @@ class Store:
         self.imports.close()
         self._opened.close()
 
-    def settle(self, messages: Sequence[SyncRequest | Unfit], now: int, last: int | None = None) -> list[Outcome]:
+    def settle(self, messages: Sequence[Message], now: int, last: Place | None = None) -> list[Outcome]:
         """Decide and write a batch in one transaction; see Settling.settle. Raises StoreUnavailable."""
         return self._settling.settle(messages, now, last)
 
     @property
-    def settled(self) -> int:
-        """The number of the last message of the inbox that is settled. Raises StoreUnavailable."""
+    def settled(self) -> Place:
+        """How far the inbox is settled. Raises StoreUnavailable."""
         return self._settling.settled
 
     def try_out(self, request: SyncRequest, now: int) -> Trial:

@@ -10,6 +10,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from kmp_smsd.control.client import ask
+from kmp_smsd.control.protocol import Refused
 from kmp_smsd.simulator.lab import Lab, receiver_path
 from kmp_smsd.simulator.openssh import OpensshServer
 
@@ -45,8 +47,17 @@ class Carrier(Lab):
         file.unlink()
 
     def say(self, mdn: str, text: str, **fields: Any) -> int:
-        """Send one SMS; the command_status that was the last word on it."""
-        return self.smsc.send(mdn, text, **fields).result(30)
+        """Send one SMS and wait until it is settled; the command_status that was the last word on it."""
+        status = self.smsc.send(mdn, text, **fields).result(30)
+        self.wait_for(self.all_settled, "the message to be settled")
+        return status
+
+    def all_settled(self) -> bool:
+        """As the lab's, in a hundredth of the time."""
+        try:
+            return not ask(self.control / "intake.sock", "status")["unsettled"]
+        except Refused:  # it does not run
+            return True
 
     def bindings(self) -> dict[tuple[str, str], str]:
         """What the daemon has bound: key ID by MDN and app."""

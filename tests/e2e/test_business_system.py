@@ -185,7 +185,7 @@ def test_thousands_of_requests_while_terminals_report_leave_no_message_with_the_
     said = 0
     while asking.is_alive() and said < len(terminals):
         mdn, key = terminals[said]
-        assert carrier.say(mdn, f"K1:{key}") == ROK
+        assert carrier.smsc.send(mdn, f"K1:{key}").result(30) == ROK
         said += 1
     asking.join()
     ((took_s, answered),) = done

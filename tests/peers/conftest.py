@@ -59,11 +59,13 @@ class ForeignLab(Lab):
 
     def bindings(self, terminals: Iterable[tuple[str, str]]) -> dict[str, str]:
         """What is bound on disk for these terminals: the key ID by MDN."""
+        self.wait_for(self.all_settled, "every message to be settled")
         with open_store(self.database) as store:
             return {row["mdn"]: row["key_id"] for mdn, _ in terminals for row in store.bindings.of(mdn)}
 
     def counted(self) -> dict[str, int]:
         """How many messages had which outcome, on disk, since the SMSC was attached."""
+        self.wait_for(self.all_settled, "every message to be settled")
         return dict(self._counted() - self._counted_before)
 
     def _counted(self) -> Counter[str]:

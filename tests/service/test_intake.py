@@ -22,6 +22,7 @@ from kmp_smsd.storage import StoreUnavailable, open_store, settling, waiting
 from kmp_smsd.storage.again import read_again
 from kmp_smsd.storage.inbox import Inbox, directory, read_file
 from kmp_smsd.storage.maintenance import migrate
+from kmp_smsd.storage.received import Place
 from kmp_smsd.storage.requests import Renumber, Request
 from tests.service.by_hand import MDN, PLAN, PoolByHand, ReactorByHand, SmscByHand, alarms, finished, headers, link, mo
 from tests.storage.stock import NOW, bound, counted, import_keys, journalled, open_holds, register
@@ -31,10 +32,15 @@ OTHER = "8613900000002"
 NOW_S = 1_732_380_000.0
 
 
+def lines_of(at):
+    """What is in the files of the inbox."""
+    files = sorted(directory(at.mine._database.path).iterdir())
+    return [received for file in files for received in read_file(file).received]
+
+
 def in_inbox(at):
     """Every message in the files of the inbox."""
-    files = sorted(directory(at.mine._database.path).iterdir())
-    return [message for file in files for received in read_file(file) for message in received.messages]
+    return [message for received in lines_of(at) for message in received.messages]
 
 
 class Threads(PoolByHand):
@@ -64,7 +70,7 @@ class At:
         self.reactor = ReactorByHand()
         self.store = open_store(path)
         self.mine = open_store(path)
-        self.inbox = Inbox(path, self.mine.settled)
+        self.inbox = Inbox(path, lambda: self.mine.settled)
         self.intake = Intake(
             self.mine,
             self.inbox,
@@ -443,9 +449,11 @@ def test_messages_are_settled_at_the_next_look(at):
 
 def test_many_messages_are_settled_at_once(at, monkeypatch):
     monkeypatch.setattr(settler, "SETTLE_MAX", 3)
-    at.intake.messages(SmscByHand(), tuple(mo(number) for number in range(7)))
+    at.intake.messages(SmscByHand(), (mo(1), mo(2), mo(3)))
     at.pool.run()
-    assert counted(at.store) == {"not_registered": 6}  # the last one waits for others
+    at.intake.messages(SmscByHand(), (mo(4), mo(5)))
+    at.pool.run()
+    assert (at.settled, at.intake.settler.backlog) == ([3], 2)  # these wait for others
 
 
 def test_messages_of_several_batches_share_a_transaction(at, monkeypatch):
@@ -455,6 +463,23 @@ def test_messages_of_several_batches_share_a_transaction(at, monkeypatch):
         at.pool.run()
     at.run()
     assert at.settled == [4, 4]
+
+
+def test_numbers_with_a_gap_between_them_share_no_transaction(at, monkeypatch):
+    """The store counts back from the last one where it settles by halves."""
+    smsc = SmscByHand()
+    at.intake.messages(smsc, (mo(1), mo(2)))
+    at.pool.run()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        at.intake.messages(smsc, (mo(3),))
+        at.pool.run()
+    at.intake.messages(smsc, (mo(4),))
+    at.pool.run()
+    at.run()
+    at.run()
+    assert at.settled == [2, 1]
+    assert smsc.statuses() == [(1, OK), (2, OK), (3, TEMPORARY), (4, OK)]
 
 
 def test_nothing_is_settled_twice_or_left_out_though_settling_fails(at):
@@ -474,7 +499,8 @@ def test_what_was_settled_before_an_error_is_not_settled_again(at):
     """The commit stands, and the error comes after it; or one half of a batch stands, and not the other."""
     at.intake.messages(SmscByHand(), (mo(1), mo(2, text="hello"), mo(3, text="K1:KEY-2")))
     at.pool.run()
-    at.store.settle(in_inbox(at)[:2], NOW, 2)
+    (run,) = {received.run for received in lines_of(at)}
+    at.store.settle(in_inbox(at)[:2], NOW, Place(run, 2))
     at.store_fails[:] = [StoreUnavailable("the line to the disk is gone")]
     at.run()
     at.reactor.pass_time(2)
@@ -483,34 +509,31 @@ def test_what_was_settled_before_an_error_is_not_settled_again(at):
     assert counted(at.store) == {"not_registered": 2, "malformed": 1}
 
 
-def test_messages_are_left_with_the_smsc_while_settling_fails(at, events):
+def test_messages_are_received_while_settling_fails_and_the_role_is_not_ready(start, monkeypatch, events):
+    monkeypatch.setattr(settler, "BACKLOG_MAX", 3)
+    at = start(north=link(answer_within_s=2.0, failures_before_unbind=1))
+    at.intake.attach(north := LinkByHand("north"))
     smsc = SmscByHand()
-    at.store_fails[:] = [StoreUnavailable("disk full")]
-    at.intake.messages(smsc, (mo(1),))
+    at.store_fails[:] = [StoreUnavailable("disk full")] * 4
+    for number in range(1, 5):
+        at.intake.messages(smsc, (mo(number),))
+        at.run()
+    assert smsc.statuses() == [(1, OK), (2, OK), (3, OK)]
+    assert (at.intake.watch.error, north.backed_off) == ("disk full", 0)
+    at.intake.watch.measure()  # the database can be written to for all that
+    at.reactor.pass_time(2.1)
+    at.pool.run()
+    assert smsc.statuses() == [(1, OK), (2, OK), (3, OK), (4, TEMPORARY)]
+    assert (at.intake.watch.error, north.backed_off) == ("disk full", 1)
+    for _ in range(5):
+        at.reactor.pass_time(1.1)
+        at.run()
+    at.intake.messages(smsc, (mo(5),))
     at.run()
-    at.intake.messages(smsc, (mo(2),))
-    assert smsc.statuses() == [(1, OK), (2, TEMPORARY)]
-    assert at.intake.watch.error == "disk full"
-    at.reactor.pass_time(1.1)
-    at.run()
-    at.intake.messages(smsc, (mo(3),))
-    at.run()
-    assert smsc.statuses()[2:] == [(3, OK)]
+    assert smsc.statuses()[4:] == [(5, OK)]
     assert at.intake.watch.error is None
-    assert counted(at.store) == {"not_registered": 2}
+    assert counted(at.store) == {"not_registered": 4}
     assert not alarms(events)
-
-
-def test_what_waits_to_be_received_when_settling_fails_is_left_with_the_smsc(at):
-    smsc = SmscByHand()
-    at.intake.messages(smsc, (mo(1),))
-    at.pool.run()
-    at.intake.settler.look()
-    at.intake.messages(smsc, (mo(2),))
-    at.intake.messages(smsc, (mo(3),))  # waits behind the second
-    at.store_fails[:] = [StoreUnavailable("disk full")]
-    at.pool.run()
-    assert smsc.statuses() == [(1, OK), (2, OK), (3, TEMPORARY)]
 
 
 def test_fault_of_ours_in_settling_is_an_alarm_and_it_is_tried_again(at, events):
@@ -824,6 +847,8 @@ def test_finishing_settles_what_is_in_hand_and_closes_the_store(at):
     assert counted(at.store) == {"not_registered": 2}
     with pytest.raises(Exception, match="closed"):
         at.mine.journal.tallies()
+    assert in_inbox(at) == []
+    Inbox(at.store._database.path, lambda: at.store.settled).close()  # nobody has it open
     assert not at.reactor.getDelayedCalls()
 
 

@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -16,13 +17,17 @@ from hypothesis import strategies as st
 
 from kmp_smsd.domain.outcome import NEVER_AGAIN, Outcome
 from kmp_smsd.domain.payload import Proof
+from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.reply import ReplyTo
 from kmp_smsd.domain.request import SyncRequest, Unfit
-from kmp_smsd.storage import StoreBusy, StoreUnavailable, inbox, open_store, settling
+from kmp_smsd.storage import StoreBusy, StoreUnavailable, StoreUnusable, inbox, open_store, settling
+from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.inbox import Inbox, directory, read_file
 from kmp_smsd.storage.maintenance import migrate
-from kmp_smsd.storage.received import DamagedLine, Message, Received
+from kmp_smsd.storage.received import DamagedLine, ForeignLine, Message, Place, Received
 from tests.storage.stock import NOW, A, B, counted, sync
+
+NOWHERE = Place("", 0)
 
 
 @pytest.fixture
@@ -30,14 +35,14 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "kmp.db"
 
 
-def opened(path: Path, settled: int = 0) -> closing[Inbox]:
-    return closing(Inbox(path, settled))
+def opened(path: Path, settled: Place = NOWHERE) -> closing[Inbox]:
+    return closing(Inbox(path, lambda: settled))
 
 
-def left(path: Path, settled: int = 0) -> list[Message]:
+def left(path: Path, settled: Place = NOWHERE) -> list[Message]:
     """What the next intake finds."""
     with opened(path, settled) as one:
-        return [message for received in one.left for message in received.messages]
+        return [message for received in one.take_left() for message in received.messages]
 
 
 def files(path: Path) -> list[Path]:
@@ -81,15 +86,15 @@ _messages = st.builds(
 
 @given(st.integers(1, 2**62), st.lists(_messages, max_size=5))
 def test_line_is_read_as_it_was_written(first: int, messages: list[Message]) -> None:
-    line = Received(first, messages).line()
+    line = Received("run", first, messages).line()
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
-    assert Received.parse(line[:-1]) == Received(first, messages)
+    assert Received.parse(line[:-1]) == Received("run", first, messages)
 
 
 @given(st.data())
 def test_line_that_is_not_whole_is_not_read(data: st.DataObject) -> None:
-    line = Received(7, requests("K1", "K2")).line()[:-1]
+    line = Received("run", 7, requests("K1", "K2")).line()[:-1]
     octet = data.draw(st.integers(0, len(line) - 1))
     changed = line[:octet] + bytes([line[octet] ^ data.draw(st.integers(1, 255))]) + line[octet + 1 :]
     for wrong in (line[:octet], changed, b"\0" * len(line)):
@@ -98,9 +103,11 @@ def test_line_that_is_not_whole_is_not_read(data: st.DataObject) -> None:
 
 
 def test_messages_that_are_numbered_above_another() -> None:
-    received = Received(11, messages := requests("K1", "K2", "K3"))
-    assert received.last == 13
-    assert [received.after(number) for number in (0, 10, 11, 13, 99)] == [messages, messages, messages[1:], [], []]
+    received = Received("run", 11, messages := requests("K1", "K2", "K3"))
+    assert received.last == Place("run", 13)
+    after = [received.after(Place("run", number)) for number in (0, 10, 11, 13, 99)]
+    assert after == [messages, messages, messages[1:], [], []]
+    assert received.after(Place("another", 99)) == messages
 
 
 # What is left
@@ -108,32 +115,77 @@ def test_messages_that_are_numbered_above_another() -> None:
 
 def test_what_was_not_settled_is_left_in_order_and_nothing_else(path: Path) -> None:
     with opened(path) as one:
-        assert [one.append(requests("K1", "K2")), one.append(requests("K3"))] == [
-            Received(1, requests("K1", "K2")),
-            Received(3, requests("K3")),
-        ]
-    assert [left(path, settled) for settled in range(4)] == [
-        requests("K1", "K2", "K3"),
-        requests("K2", "K3"),
-        requests("K3"),
-        [],
-    ]
+        first, second = one.append(requests("K1", "K2")), one.append(requests("K3"))
+    assert (first.last.number, second.last) == (2, Place(first.run, 3))
+    assert left(path, Place(first.run, 0)) == requests("K1", "K2", "K3")
+    assert left(path, Place(first.run, 1)) == requests("K2", "K3")
+    assert left(path, Place(first.run, 2)) == requests("K3")
+    assert left(path, Place(first.run, 3)) == []
+    assert files(path) == []
 
 
-@pytest.mark.parametrize("settled", [0, 2, 9])
-def test_numbers_go_on_behind_what_is_there_and_what_is_settled(path: Path, settled: int) -> None:
-    """Where the inbox was lost, or the database is another one, no number means two messages."""
+def test_numbers_go_on_behind_what_is_left(path: Path) -> None:
     with opened(path) as one:
-        one.append(requests("K1", "K2", "K3"))
-    with opened(path, settled) as one:
-        assert one.append(requests("K4")).first == max(settled, 3) + 1
+        received = one.append(requests("K1", "K2", "K3"))
+    with opened(path, Place(received.run, 2)) as one:
+        (old,) = one.take_left()
+        assert (old, one.take_left()) == (Received(received.run, 3, requests("K3")), [])
+        assert one.append(requests("K4")) == Received(received.run, 4, requests("K4"))
+
+
+@pytest.mark.parametrize("number", [0, 2, 3, 99])
+def test_beside_a_database_that_does_not_know_them_all_messages_are_left_once(path: Path, number: int) -> None:
+    """A restored or another one, whatever its number: they are numbered anew, and what was before is gone."""
+    with opened(path) as one:
+        received = one.append(requests("K1", "K2"))
+        one.append(requests("K3"))
+    with opened(path, Place("another", number)) as one:
+        again = one.take_left()
+        assert [message for one in again for message in one.messages] == requests("K1", "K2", "K3")
+        assert {one.run for one in again} != {received.run}
+        assert again[-1].last.number == 3
+    assert left(path, again[0].last) == requests("K3")
+
+
+def test_numbers_begin_anew_where_nothing_is_left(path: Path) -> None:
+    """So that no database that comes back takes them for its own."""
+    runs = set()
+    for _ in range(3):
+        with opened(path) as one:
+            received = one.append(requests("K1"))
+        runs.add(received.run)
+        assert left(path, received.last) == []
+    assert len(runs) == 3
+
+
+def test_messages_that_cannot_be_numbered_anew_are_found_once_by_the_next_start(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(path) as one:
+        one.append(requests("K1"))
+        one.append(requests("K2"))
+    with monkeypatch.context() as patch:
+        calls: list[int] = []
+        real = os.fdatasync
+
+        def fail(descriptor: int) -> None:
+            calls.append(descriptor)
+            if len(calls) == 2:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            real(descriptor)
+
+        patch.setattr(os, "fdatasync", fail)
+        with pytest.raises(StoreUnavailable, match="make room"):
+            left(path)
+    assert left(path) == requests("K1", "K2")
 
 
 def test_nobody_adds_to_a_file_of_an_earlier_run(path: Path) -> None:
-    for key_id in ("K1", "K2"):
-        with opened(path) as one:
-            one.append(requests(key_id))
-    assert [[received.first for received in read_file(file)] for file in files(path)] == [[1], [2]]
+    with opened(path) as one:
+        received = one.append(requests("K1"))
+    with opened(path, Place(received.run, 0)) as one:
+        one.append(requests("K2"))
+    assert [[one.first for one in read_file(file).received] for file in files(path)] == [[1], [2]]
 
 
 def test_file_goes_when_all_of_it_is_settled(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,8 +198,8 @@ def test_file_goes_when_all_of_it_is_settled(path: Path, monkeypatch: pytest.Mon
         assert len(files(path)) == 1
         assert not one.forget(3)
         assert files(path) == []
-        assert one.append(requests("K4")).first == 4
-    assert left(path, 3) == requests("K4")
+        last = one.append(requests("K4"))
+    assert left(path, Place(last.run, 3)) == requests("K4")
 
 
 def test_file_that_is_still_written_to_goes_as_well(path: Path) -> None:
@@ -155,16 +207,20 @@ def test_file_that_is_still_written_to_goes_as_well(path: Path) -> None:
         one.append(requests("K1"))
         assert one.forget(0)
         assert not one.forget(1)
-        one.append(requests("K2"))
-    assert left(path, 1) == requests("K2")
+        last = one.append(requests("K2"))
+    assert left(path, Place(last.run, 1)) == requests("K2")
 
 
-def test_file_of_an_earlier_run_goes_when_it_is_settled(path: Path) -> None:
+def test_file_goes_though_messages_come_all_the_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number of a subscriber is not to stay until there is a pause."""
+    monkeypatch.setattr(inbox, "FILE_S", 0.0)
     with opened(path) as one:
-        one.append(requests("K1"))
-    with opened(path) as one:
-        assert not one.forget(1)
-    assert files(path) == []
+        for key_id in ("K1", "K2", "K3"):
+            settled = one.append(requests(key_id)).last.number
+            one.append(requests("not yet"))
+            one.forget(settled)
+            assert len(files(path)) == 1
+            one.forget(settled + 1)
 
 
 # A disk that fails
@@ -174,23 +230,84 @@ def test_file_of_an_earlier_run_goes_when_it_is_settled(path: Path) -> None:
 def test_torn_last_line_was_never_answered(path: Path, torn: bytes, caplog: pytest.LogCaptureFixture) -> None:
     with opened(path) as one:
         one.append(requests("K1"))
-    with files(path)[0].open("ab") as file:
-        file.write(torn)
-    assert left(path) == requests("K1")
-    assert caplog.records == []
-
-
-def test_damage_before_a_whole_line_is_told_of(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with opened(path) as one:
-        for key_id in ("K1", "K2", "K3"):
-            one.append(requests(key_id))
     file = files(path)[0]
-    file.write_bytes(file.read_bytes().replace(b"K2", b"K9"))
-    assert left(path) == requests("K1", "K3")
+    with file.open("ab") as added:
+        added.write(torn)
+    assert left(path) == requests("K1")
+    said = [f"{file} ends in a torn line: nothing of it was answered, if the disk is well"] if torn else []
+    assert [record.getMessage() for record in caplog.records] == said
+    assert len(files(path)) == 1
+
+
+def test_huge_file_without_a_line_is_not_read_whole(path: Path) -> None:
+    with opened(path) as one:
+        one.append(requests("K1"))
+    os.truncate(files(path)[0], 300 << 30)
+    assert left(path) == requests("K1")
+
+
+@pytest.mark.parametrize("body", [b"[]", b'[2,"run",1,[]]', b'[1,"run",1,[["sync"]]]', b'[1,"run",1,[["odd"]]]', b"no"])
+def test_file_of_another_version_is_refused_by_name(path: Path, body: bytes) -> None:
+    with opened(path) as one:
+        one.append(requests("K1"))
+    (file,) = files(path)
+    with file.open("ab") as added:
+        added.write(b"%08x %s\n" % (zlib.crc32(body), body))
+    with pytest.raises(StoreUnusable, match=f"{file}:2 was written by another version of kmp-smsd"):
+        left(path)
+    with pytest.raises(ForeignLine):
+        Received.parse(b"%08x %s" % (zlib.crc32(body), body))
+
+
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+@pytest.mark.parametrize("name", ["1\u00b2x.messages", "12.messages", "000000000001.copy.messages", "notes"])
+def test_what_else_lies_there_is_left_alone(path: Path, name: str, make: Callable[[Path], None]) -> None:
+    with opened(path) as one:
+        one.append(requests("K1"))
+    make(directory(path) / name)
+    assert left(path) == requests("K1")
+    assert (directory(path) / name).is_symlink() or (directory(path) / name).exists()
+
+
+def test_fifo_of_one_of_its_names_is_left_alone(path: Path) -> None:
+    with opened(path) as one:
+        os.mkfifo(directory(path) / "000000000009.messages")
+        one.append(requests("K1"))
+    assert left(path) == requests("K1")
+
+
+def test_directory_that_cannot_be_listed_is_no_empty_inbox(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(path) as one:
+        one.append(requests("K1"))
+
+    def refused(_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(directory(path)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refused)
+        with pytest.raises(StoreUnavailable, match=f"{directory(path)}: Permission denied"):
+            left(path)
+    assert left(path) == requests("K1")
+
+
+@pytest.mark.parametrize(("key_id", "number"), [("K2", 2), ("K3", 3)])
+def test_damage_is_told_of_and_the_file_kept_for_people(
+    path: Path, caplog: pytest.LogCaptureFixture, key_id: str, number: int
+) -> None:
+    with opened(path) as one:
+        for each in ("K1", "K2", "K3"):
+            one.append(requests(each))
+    file = files(path)[0]
+    file.write_bytes(damaged := file.read_bytes().replace(key_id.encode(), b"K9"))
+    assert left(path) == [one for one in requests("K1", "K2", "K3") if one.key_id != key_id]
     assert [record.getMessage() for record in caplog.records] == [
-        f"{file}:2 is damaged: messages that were answered are lost;"
-        " see what the kernel's log (dmesg) tells of its disk"
+        f"{file}:{number} damaged: messages that were answered are lost; see what the kernel's log (dmesg) tells of its"
+        f" disk; the file stays as {file.name}.damaged"
     ]
+    assert file.with_name(file.name + ".damaged").read_bytes() == damaged
+    caplog.clear()
+    assert len(left(path)) == 2
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("call", ["write", "fdatasync"])
@@ -211,6 +328,19 @@ def test_file_that_failed_is_never_written_to_again(path: Path, monkeypatch: pyt
         assert len(files(path)) == 2
         assert not one.forget(3)
     assert files(path) == []
+
+
+def test_tries_on_a_full_disk_leave_nothing_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with opened(path) as one:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", fail)
+            for _ in range(20):
+                with pytest.raises(StoreUnavailable, match="No space left on device: make room on its volume"):
+                    one.append(requests("K1"))
+        assert files(path) == []
 
 
 def test_write_that_the_kernel_takes_in_parts_is_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,8 +374,8 @@ def test_nothing_is_answered_that_lies_in_a_file_nobody_will_find(path: Path, re
 
 def test_inbox_that_cannot_be_made_is_unavailable(path: Path) -> None:
     directory(path).write_text("no directory")
-    with pytest.raises(StoreUnavailable, match=f"{directory(path)}"):
-        Inbox(path, 0)
+    with pytest.raises(StoreUnavailable, match=f"{directory(path)} is in the place of the inbox: move it elsewhere"):
+        Inbox(path, lambda: NOWHERE)
 
 
 # Who else
@@ -253,13 +383,14 @@ def test_inbox_that_cannot_be_made_is_unavailable(path: Path) -> None:
 
 def test_two_intakes_cannot_have_it_open(path: Path) -> None:
     with opened(path), pytest.raises(StoreBusy, match="another intake works on"):
-        Inbox(path, 0)
+        Inbox(path, lambda: pytest.fail("the other may still settle"))
     with opened(path):
         pass
 
 
-def test_files_are_of_the_group_whatever_the_umask(path: Path) -> None:
-    before = os.umask(0o077)
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+def test_files_are_of_the_group_whatever_the_umask(path: Path, umask: int) -> None:
+    before = os.umask(umask)
     try:
         with opened(path) as one:
             one.append(requests("K1"))
@@ -280,11 +411,11 @@ def database(path: Path) -> Path:
 
 def test_store_remembers_how_far_it_settled(database: Path) -> None:
     with open_store(database) as store:
-        assert store.settled == 0
-        store.settle([sync(A, "K1"), sync(B, "K2")], NOW, 7)
-        assert store.settled == 7
+        assert store.settled == NOWHERE
+        store.settle([sync(A, "K1"), sync(B, "K2")], NOW, Place("run", 7))
+        assert store.settled == Place("run", 7)
         store.settle([sync(A, "K3")], NOW)
-        assert store.settled == 7
+        assert store.settled == Place("run", 7)
 
 
 def test_store_remembers_how_far_it_came_when_one_message_is_at_fault(
@@ -308,17 +439,38 @@ def test_store_remembers_how_far_it_came_when_one_message_is_at_fault(
             store._settling, "_settle_faulty", lambda *more, **named: (seen.append(1), real_faulty(*more, **named))[1]
         )
         with pytest.raises(StoreUnavailable):
-            store.settle(requests("K1", "K2", "K3", "K4"), NOW, 14)
-        assert store.settled == 12
+            store.settle(requests("K1", "K2", "K3", "K4"), NOW, Place("run", 14))
+        assert store.settled == Place("run", 12)
         assert counted(store) == {"not_registered": 1, "error": 1}
+
+
+def test_message_that_cannot_even_be_written_as_a_fault_keeps_nobody_waiting(
+    database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = settling.gather
+
+    def choke(store: Database, policy: SyncPolicy, messages: list[Message], now: int) -> settling.Batch:
+        if any(one.mdn == B for one in messages):
+            raise ValueError("a fault of ours")
+        return real(store, policy, messages, now)
+
+    monkeypatch.setattr(settling, "gather", choke)
+    with open_store(database) as store:
+        outcomes = store.settle([sync(A, "K1"), sync(B, "K2"), sync(A, "K3")], NOW, Place("run", 3))
+        assert outcomes == [Outcome.NOT_REGISTERED, Outcome.ERROR, Outcome.NOT_REGISTERED]
+        assert store.settled == Place("run", 3)
+        assert counted(store) == {"not_registered": 2}
+    assert [record.event for record in caplog.records] == ["message_error", "message_passed_over"]
 
 
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from kmp_smsd.domain.request import SyncRequest
+from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.inbox import Inbox
-inbox = Inbox(Path(sys.argv[1]), 0)
+from kmp_smsd.storage.received import Place
+inbox = Inbox(Path(sys.argv[1]), lambda: Place("", 0))
 for number in range(3):
     inbox.append([SyncRequest(mdn="8613900000001", key_id=f"K{number}", received_at=1, link="north")])
     print(number, flush=True)
