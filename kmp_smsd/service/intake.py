@@ -346,9 +346,13 @@ class Intake(Service):
         if overdue:
             self._pending = deque(chunk for chunk in self._pending if now < chunk.deadline)
             self._release(overdue)
+            self._next_batch()  # whoever waits for the end of it
         self._leave(late + overdue, "the store is slow")
         if late or overdue:
-            self._inbox.late()
+            if self.settler.is_full:
+                self.settler.late()
+            else:
+                self._inbox.late()
         self.settler.look()
         self._replier.look()
         self._inbox.look(self.settler.settled)

@@ -58,7 +58,7 @@ class Settler:
         self._faults = Repeats()
         self._idle: list[Deferred[None]] = []
         self.backlog = 0  # messages that are not settled
-        self.settled = 0  # the number of the last one that was settled since the start
+        self.settled = NOTHING  # the last one that was settled since the start
         self._failed = False  # the last try
         self.outcomes: Counter[str] = Counter()
 
@@ -86,6 +86,13 @@ class Settler:
             looked = self._in_thread(self._store.settle_again, int(self._wall() * 1000))
             looked.addCallbacks(self._settled_again, self._not_settled_again)
 
+    def late(self) -> None:
+        """Messages were left with their SMSC, since so many wait to be settled."""
+        if not self._failed:
+            self._watch.not_settled(
+                f"{self.backlog:,} messages wait to be settled, and others were left with their SMSC"
+            )
+
     def settle_all(self) -> Deferred[None]:
         """Settle the backlog now. Fires when nothing is left of it, or settling failed."""
         settled: Deferred[None] = Deferred()
@@ -107,7 +114,7 @@ class Settler:
         while (
             self._waiting
             and size + len(self._waiting[0].messages) <= SETTLE_MAX
-            and self._waiting[0].first == batch[-1].last.number + 1
+            and (self._waiting[0].run, self._waiting[0].first - 1) == batch[-1].last
         ):
             batch.append(self._waiting.popleft())
             size += len(batch[-1].messages)
@@ -125,7 +132,7 @@ class Settler:
         messages, outcomes = result
         batch, self._batch = self._batch, []
         self._failed = False
-        self.settled = batch[-1].last.number
+        self.settled = batch[-1].last
         self.backlog -= sum(len(received.messages) for received in batch)
         self.outcomes.update(outcomes)
         self._watch.settled(self._monotonic() - self._begun_at)

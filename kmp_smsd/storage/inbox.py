@@ -17,7 +17,7 @@ import secrets
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,7 @@ _NAME = re.compile(r"\d{12}\.messages", re.ASCII)
 @dataclass(slots=True)
 class _File:
     path: Path
+    run: str
     last: int = 0  # number of the last message in it that was answered
     octets: int = 0
     begun_at: float = field(default_factory=time.monotonic)  # monotonic seconds
@@ -97,21 +98,22 @@ class Inbox:
             if isinstance(error, OSError):
                 raise self._unavailable(error) from error
             raise
-        file.last = received.last.number
+        if messages:
+            file.last = received.last.number
         file.octets += len(line)
         if file.octets >= FILE_OCTETS:
             self._end_file()
         return received
 
-    def forget(self, settled: int) -> bool:
-        """Remove the files of which all is settled, up to that number; whether any is left. Raises StoreUnavailable.
+    def forget(self, settled: Place) -> bool:
+        """Remove the files of which all is settled, up to that place; whether any is left. Raises StoreUnavailable.
 
         It need not reach the disk: whoever finds one again knows by the numbers that it is settled.
         """
         if self._files and time.monotonic() >= self._files[-1].begun_at + FILE_S:
             self._end_file()
         try:
-            while self._files and self._files[0].last <= settled:
+            while self._files and self._is_settled(self._files[0], settled):
                 if len(self._files) == 1:
                     self._end_file()
                 self._files[0].path.unlink(missing_ok=True)
@@ -119,6 +121,12 @@ class Inbox:
         except OSError as error:
             raise self._unavailable(error) from error
         return bool(self._files)
+
+    def _is_settled(self, file: _File, settled: Place) -> bool:
+        if file.run == settled.run:
+            return file.last <= settled.number
+        # Files are settled in their order; so those of another run are, where one behind them is.
+        return not file.last or any(later.run == settled.run for later in self._files)
 
     def _make_directory(self) -> None:
         if self._directory.is_dir():
@@ -138,7 +146,7 @@ class Inbox:
         self._serial += 1
         path = self._directory / f"{self._serial:012}.messages"
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, SHARED_MODE)
-        self._files.append(_File(path))
+        self._files.append(_File(path, self._run))
         os.fchmod(self._descriptor, SHARED_MODE)
         sync(path)  # its name, too
 
@@ -170,44 +178,27 @@ class Inbox:
 
     def _read(self, settled: Place) -> list[Received]:
         """What is not settled. Numbers go on where they are those that the database knows, and begin anew else."""
-        found: list[tuple[_File, list[Received]]] = []
+        left: list[Received] = []
         for path in self._paths():
-            self._serial = int(path.name[:12])
             content = read_file(path)
             _tell_of_damage(path, content)
-            found.append((_File(path), content.received))
-        left = [
-            Received(one.run, one.last.number + 1 - len(messages), messages)
-            for _, read in found
-            for one in read
-            if (messages := one.after(settled))
-        ]
-        if left and all(one.run == settled.run for one in left):
-            self._run = settled.run
-            for file, read in found:
-                file.last = max((one.last.number for one in read if one.run == settled.run), default=0)
-                self._files.append(file)
-                self._last = max(self._last, settled.number, file.last)
-            self.forget(settled.number)
-            return left
-        # Numbered beside another database, or for none: under numbers of its own each is settled, whatever was before.
-        try:
-            again = [self.append(one.messages) for one in left]
-        except BaseException:  # the next start finds them once
-            self._end_file()
-            for file in self._files:
-                file.path.unlink(missing_ok=True)
-            raise
-        for file, _ in found:
-            file.path.unlink()
-        sync(self._directory)  # a power cut must not bring them back once numbers begin anew
-        return again
+            rest = [one.rest(settled) for one in content.received if one.after(settled)]
+            if rest:
+                self._files.append(_File(path, rest[-1].run, rest[-1].last.number))
+                left += rest
+            else:
+                path.unlink()
+        sync(self._directory)  # a power cut must not bring back what was numbered under another name
+        if left:
+            self._run, self._last = left[-1].last
+        return left
 
-    def _paths(self) -> Iterator[Path]:
+    def _paths(self) -> list[Path]:
         """Its files, the oldest first; what else lies there is not ours."""
         with os.scandir(self._directory) as entries:
-            files = [one.name for one in entries if one.is_file(follow_symlinks=False)]
-        return (self._directory / name for name in sorted(files) if _NAME.fullmatch(name))
+            names = sorted(one.name for one in entries if _NAME.match(one.name) and one.is_file(follow_symlinks=False))
+        self._serial = max((int(name[:12]) for name in names), default=0)  # of those kept for people, too
+        return [self._directory / name for name in names if _NAME.fullmatch(name)]
 
     def _unavailable(self, error: OSError) -> StoreUnavailable:
         return StoreUnavailable(f"{error.filename or self._directory}: {error.strerror or error}")

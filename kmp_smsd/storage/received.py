@@ -52,6 +52,11 @@ class Received:
         """Those that are not settled, where all of this run are up to that place."""
         return self.messages[max(0, settled.number + 1 - self.first) :] if settled.run == self.run else self.messages
 
+    def rest(self, settled: Place) -> Received:
+        """The same without those that are settled."""
+        messages = self.after(settled)
+        return Received(self.run, self.last.number + 1 - len(messages), messages)
+
     def line(self) -> bytes:
         """As it lies in a file: CRC-32 of what follows, version, run, the first number, the messages."""
         body = _encode([_VERSION, self.run, self.first, [_fields(one) for one in self.messages]]).encode()

@@ -44,7 +44,9 @@ class Rounds:
             used_s, began = cpu_s(pid), time.perf_counter()
             answered = sample(what, pid, load)
             self.wait_until_settled()
-            return replace(answered, cpu_s=cpu_s(pid) - used_s, settled_s=time.perf_counter() - began)
+            settled_s, used_s, run = time.perf_counter() - began, cpu_s(pid) - used_s, answered.run
+            held_back = limit(settled_s, run.busy * run.took_s / settled_s, [used_s])
+            return replace(answered, cpu_s=used_s, settled_s=settled_s, limit=held_back)
 
         with self._floor(links) as pid:
             yield sample(FLOOR, pid, news)

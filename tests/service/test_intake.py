@@ -108,6 +108,12 @@ class At:
         """How many messages each transaction settled."""
         return [len(batch) for batch in self._settled]
 
+    def seconds(self, count):
+        """Let so much time pass, and the threads work meanwhile."""
+        for _ in range(count):
+            self.reactor.pass_time(1)
+            self.pool.run()
+
     def receive_one(self):
         """Let the inbox's thread do one batch, and nothing else."""
         self.pool.run_one(self.inbox.append)
@@ -589,6 +595,26 @@ def test_what_was_answered_before_a_crash_is_settled_after_it(start, events):
         at.mine.close()
 
 
+def test_database_that_is_busy_for_too_long_is_told_of(start, monkeypatch):
+    monkeypatch.setattr(settler, "BACKLOG_MAX", 1)
+    at = start(north=link(answer_within_s=2.0))
+    at.intake.messages(SmscByHand(), (mo(1),))
+    at.intake.messages(SmscByHand(), (mo(2),))
+    at.receive_one()
+    at.reactor.pass_time(2.1)  # its thread does not come back
+    assert at.intake.watch.error == "1 messages wait to be settled, and others were left with their SMSC"
+    at.pool.run()
+    assert at.intake.watch.error is None
+
+
+def test_disk_that_is_stuck_is_given_no_more_to_do(at):
+    at.seconds(1)
+    at.intake.messages(SmscByHand(), (mo(1),))
+    at.reactor.pass_time(100)
+    assert at.pool.waiting().count(at.inbox.append) == 1
+    assert len(at.pool.jobs) < 10
+
+
 def test_what_is_settled_goes_from_the_inbox(at):
     at.intake.messages(SmscByHand(), (mo(1),))
     at.pool.run()
@@ -601,35 +627,28 @@ def test_what_is_settled_goes_from_the_inbox(at):
 
 
 def test_disk_that_takes_no_messages_is_noticed_before_one_comes_and_when_it_is_mended(at, monkeypatch, events):
-    at.reactor.pass_time(1)
-    at.pool.run()
+    at.seconds(1)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        at.reactor.pass_time(10.1)
-        at.pool.run()
+        at.seconds(11)
         assert "No space left on device: make room on its volume" in at.intake.watch.error
-        at.reactor.pass_time(30.1)
-        at.pool.run()
+        at.seconds(30)
         at.run()  # something else is settled meanwhile, or the database probed
         assert "No space left on device" in at.intake.watch.error
-    assert len([event for event in events if event.get("event") == "store_unavailable"]) == 2
-    at.reactor.pass_time(10.1)
-    at.pool.run()
+    assert len([event for event in events if event.get("event") == "store_unavailable"]) == 4
+    at.seconds(11)
     assert at.intake.watch.error is None
     assert counted(at.store) == {}
 
 
 def test_inbox_is_not_probed_while_messages_come(at):
-    at.reactor.pass_time(1)
-    at.pool.run()
+    at.seconds(1)
     probes = at.probes
     for number in range(30):
         at.intake.messages(SmscByHand(), (mo(number),))
-        at.reactor.pass_time(1)
-        at.pool.run()
+        at.seconds(1)
     assert at.probes == probes
-    at.reactor.pass_time(10.1)
-    at.pool.run()
+    at.seconds(11)
     assert at.probes == probes + 1
 
 
@@ -850,6 +869,21 @@ def test_finishing_settles_what_is_in_hand_and_closes_the_store(at):
     assert in_inbox(at) == []
     Inbox(at.store._database.path, lambda: at.store.settled).close()  # nobody has it open
     assert not at.reactor.getDelayedCalls()
+
+
+def test_finishing_does_not_wait_for_messages_that_found_no_room(start, monkeypatch):
+    monkeypatch.setattr(settler, "BACKLOG_MAX", 1)
+    at = start(north=link(answer_within_s=2.0))
+    at.store_fails[:] = [StoreUnavailable("disk full")] * 99
+    smsc = SmscByHand()
+    at.intake.messages(smsc, (mo(1),))
+    at.intake.messages(smsc, (mo(2),))
+    at.pool.run()
+    ended = []
+    finished(at.intake.finish(), at.pool).addCallback(ended.append)
+    assert ended == []
+    at.seconds(4)
+    assert (smsc.statuses(), ended) == ([(1, OK), (2, TEMPORARY)], [None])
 
 
 def test_what_cannot_be_settled_at_the_end_stays_in_the_inbox(at, events):

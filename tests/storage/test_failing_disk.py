@@ -345,7 +345,7 @@ def test_everything_answered_is_in_an_inbox_whose_disk_failed_for_a_while(thin_d
                     refused += 1
                 else:
                     answered |= 1 << bit
-                    last = received.last.number
+                    last = received.last
             if failing:
                 thin_disk.mend()
             left = thin_disk.after_a_power_cut(LEFT)

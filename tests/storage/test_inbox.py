@@ -134,17 +134,34 @@ def test_numbers_go_on_behind_what_is_left(path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 2, 3, 99])
-def test_beside_a_database_that_does_not_know_them_all_messages_are_left_once(path: Path, number: int) -> None:
-    """A restored or another one, whatever its number: they are numbered anew, and what was before is gone."""
+def test_beside_a_database_that_does_not_know_them_all_messages_are_left(path: Path, number: int) -> None:
+    """A restored or another one, whatever its number; or none was settled before a crash."""
     with opened(path) as one:
         received = one.append(requests("K1", "K2"))
         one.append(requests("K3"))
+    for _ in range(3):  # killed before any of it is settled
+        assert left(path, Place("another", number)) == requests("K1", "K2", "K3")
     with opened(path, Place("another", number)) as one:
-        again = one.take_left()
-        assert [message for one in again for message in one.messages] == requests("K1", "K2", "K3")
-        assert {one.run for one in again} != {received.run}
-        assert again[-1].last.number == 3
-    assert left(path, again[0].last) == requests("K3")
+        assert one.append(requests("K4")) == Received(received.run, 4, requests("K4"))
+    assert left(path, Place(received.run, 2)) == requests("K3", "K4")
+
+
+def test_messages_of_several_runs_are_left_in_order_and_their_files_go_in_order(path: Path) -> None:
+    """Files that somebody put back."""
+    runs = []
+    for key_id in ("K1", "K2"):
+        with opened(path) as one:
+            runs.append(one.append(requests(key_id)).last)
+        for file in files(path):
+            file.rename(path.with_name(f"kept-{len(runs)}"))
+    for number in (1, 2):
+        path.with_name(f"kept-{number}").rename(directory(path) / f"{number:012}.messages")
+    with opened(path, runs[1]) as one:
+        assert [received.run for received in one.take_left()] == [runs[0].run]
+        assert not one.forget(runs[0])
+    assert files(path) == []
+    with opened(path) as one:
+        assert one.take_left() == []
 
 
 def test_numbers_begin_anew_where_nothing_is_left(path: Path) -> None:
@@ -156,28 +173,6 @@ def test_numbers_begin_anew_where_nothing_is_left(path: Path) -> None:
         runs.add(received.run)
         assert left(path, received.last) == []
     assert len(runs) == 3
-
-
-def test_messages_that_cannot_be_numbered_anew_are_found_once_by_the_next_start(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with opened(path) as one:
-        one.append(requests("K1"))
-        one.append(requests("K2"))
-    with monkeypatch.context() as patch:
-        calls: list[int] = []
-        real = os.fdatasync
-
-        def fail(descriptor: int) -> None:
-            calls.append(descriptor)
-            if len(calls) == 2:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            real(descriptor)
-
-        patch.setattr(os, "fdatasync", fail)
-        with pytest.raises(StoreUnavailable, match="make room"):
-            left(path)
-    assert left(path) == requests("K1", "K2")
 
 
 def test_nobody_adds_to_a_file_of_an_earlier_run(path: Path) -> None:
@@ -192,11 +187,11 @@ def test_file_goes_when_all_of_it_is_settled(path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(inbox, "FILE_OCTETS", 1)
     with opened(path) as one:
         for key_id in ("K1", "K2", "K3"):
-            one.append(requests(key_id))
+            last = one.append(requests(key_id)).last
         assert len(files(path)) == 3
-        assert one.forget(2)
+        assert one.forget(Place(last.run, 2))
         assert len(files(path)) == 1
-        assert not one.forget(3)
+        assert not one.forget(last)
         assert files(path) == []
         last = one.append(requests("K4"))
     assert left(path, Place(last.run, 3)) == requests("K4")
@@ -204,9 +199,9 @@ def test_file_goes_when_all_of_it_is_settled(path: Path, monkeypatch: pytest.Mon
 
 def test_file_that_is_still_written_to_goes_as_well(path: Path) -> None:
     with opened(path) as one:
-        one.append(requests("K1"))
-        assert one.forget(0)
-        assert not one.forget(1)
+        first = one.append(requests("K1"))
+        assert one.forget(Place(first.run, 0))
+        assert not one.forget(first.last)
         last = one.append(requests("K2"))
     assert left(path, Place(last.run, 1)) == requests("K2")
 
@@ -216,11 +211,11 @@ def test_file_goes_though_messages_come_all_the_time(path: Path, monkeypatch: py
     monkeypatch.setattr(inbox, "FILE_S", 0.0)
     with opened(path) as one:
         for key_id in ("K1", "K2", "K3"):
-            settled = one.append(requests(key_id)).last.number
-            one.append(requests("not yet"))
+            settled = one.append(requests(key_id)).last
+            last = one.append(requests("not yet")).last
             one.forget(settled)
             assert len(files(path)) == 1
-            one.forget(settled + 1)
+            assert not one.forget(last)
 
 
 # A disk that fails
@@ -304,10 +299,12 @@ def test_damage_is_told_of_and_the_file_kept_for_people(
         f"{file}:{number} damaged: messages that were answered are lost; see what the kernel's log (dmesg) tells of its"
         f" disk; the file stays as {file.name}.damaged"
     ]
-    assert file.with_name(file.name + ".damaged").read_bytes() == damaged
-    caplog.clear()
-    assert len(left(path)) == 2
-    assert caplog.records == []
+    kept = file.with_name(file.name + ".damaged")
+    assert kept.read_bytes() == damaged
+    file.unlink()
+    with opened(path) as one:
+        one.append(requests("K4"))
+    assert [one.name for one in files(path)] == [kept.name, "000000000002.messages"]  # the next damage has its own name
 
 
 @pytest.mark.parametrize("call", ["write", "fdatasync"])
@@ -326,8 +323,22 @@ def test_file_that_failed_is_never_written_to_again(path: Path, monkeypatch: pyt
         assert received.first == 3, "who finds the second after a restart must not take it for this one"
         assert files(path)[0].read_bytes() == before
         assert len(files(path)) == 2
-        assert not one.forget(3)
+        assert not one.forget(received.last)
     assert files(path) == []
+
+
+def test_probes_leave_nothing_behind_after_one_that_failed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox, "FILE_S", 0.0)
+    with opened(path) as one:
+        settled = one.append(requests("K1")).last
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "")))
+            with pytest.raises(StoreUnavailable):
+                one.append(requests("K2"))
+        for _ in range(3):
+            one.append(())
+            assert not one.forget(settled)
+        assert files(path) == []
 
 
 def test_tries_on_a_full_disk_leave_nothing_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
