@@ -141,6 +141,7 @@ def test_platform_file_renamed_under_load(carrier):
         assert carrier.command("platforms", "forget", "vehicles", "--yes", check=False).returncode == 1  # has a file
         assert carrier.command("platforms", "forget", "fleet", "--yes").stdout == "fleet is forgotten\n"
         carrier.settled()
+        carrier.wait_for(lambda: watcher.snapshots > 20, "the watcher to have seen enough")
     finally:
         watcher.end()
     assert watcher.wrong == []
