@@ -58,7 +58,7 @@ def _intake(config: Config, reactor: Any) -> IntakeRole:
     _check_public_half(store, config, public_half)
     try:
         inbox = Inbox(config.storage.path, lambda: store.settled)
-    except BaseException:
+    except BaseException:  # an interrupt too: the store is open
         store.close()
         raise
     intake = Intake(

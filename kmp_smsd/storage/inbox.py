@@ -50,9 +50,8 @@ class _File:
 class Inbox:
     """The inbox of the database at `path`. Used by one thread at a time, of one process.
 
-    `settled` says how far the database came; it is asked once nobody else can settle.
-    Raises StoreBusy where another process has the inbox open, StoreUnavailable where it cannot be read, StoreUnusable
-    where another version wrote it.
+    `settled` says how far the database came; it is asked once nobody else can settle. Raises StoreBusy where another
+    process has the inbox open, StoreUnavailable where it cannot be read, StoreUnusable where another version wrote it.
     """
 
     def __init__(self, path: Path, settled: Callable[[], Place]) -> None:
@@ -92,7 +91,7 @@ class Inbox:
             file = self._files[-1]
             self._check_place(file)
             self._write(line)
-        except BaseException as error:
+        except BaseException as error:  # an interrupt too: what is in the file now, nobody knows
             self._end_file()
             self._drop_unanswered()
             if isinstance(error, OSError):
@@ -177,12 +176,12 @@ class Inbox:
         os.fdatasync(self._descriptor)
 
     def _read(self, settled: Place) -> list[Received]:
-        """What is not settled. Numbers go on where they are those that the database knows, and begin anew else."""
+        """What is not settled. Numbers go on behind it; where there is none, they begin anew under another name."""
         left: list[Received] = []
         for path in self._paths():
             content = read_file(path)
             _tell_of_damage(path, content)
-            rest = [one.rest(settled) for one in content.received if one.after(settled)]
+            rest = [rest for one in content.received if (rest := one.rest(settled)).messages]
             if rest:
                 self._files.append(_File(path, rest[-1].run, rest[-1].last.number))
                 left += rest
