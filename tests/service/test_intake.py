@@ -886,6 +886,16 @@ def test_finishing_does_not_wait_for_messages_that_found_no_room(start, monkeypa
     assert (smsc.statuses(), ended) == ([(1, OK), (2, TEMPORARY)], [None])
 
 
+def test_finishing_tries_once_more_what_could_not_be_settled(at):
+    at.store_fails[:] = [StoreUnavailable("disk full")]
+    at.intake.messages(SmscByHand(), (mo(1),))
+    at.run()
+    ended = []
+    finished(at.intake.finish(), at.pool).addCallback(ended.append)
+    assert ended == [None]
+    assert counted(at.store) == {"not_registered": 1}
+
+
 def test_what_cannot_be_settled_at_the_end_stays_in_the_inbox(at, events):
     at.store_fails[:] = [StoreUnavailable("disk full")] * 9
     at.intake.messages(SmscByHand(), (mo(1), mo(2)))
@@ -1094,3 +1104,11 @@ def test_store_that_hangs_shows_while_the_reactor_goes_on(at):
     assert at.intake.watch.stuck_s == pytest.approx(5)
     at.run()
     assert at.intake.watch.stuck_s == 0
+
+
+def test_inbox_that_is_stuck_shows_though_the_database_waits_for_others(at, monkeypatch):
+    monkeypatch.setattr(type(at.intake._thread), "waits_for_others", True)
+    assert at.intake.watch.waits_for_others
+    at.intake.messages(SmscByHand(), (mo(1),))
+    at.reactor.pass_time(1.1)
+    assert not at.intake.watch.waits_for_others
