@@ -126,7 +126,7 @@ class SshOptions(BaseModel):
         description="The command to run on the host; a forced command in its authorized_keys wins over it.",
     )
     window: int = Field(
-        default=500,
+        default=1_000,
         ge=1,
         le=10_000,
         description="Deliveries sent and not yet answered, at most; the receiver may ask for less.",

@@ -23,7 +23,7 @@ from kmp_smsd.storage.database import STEP_ROWS
 from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, Settlement
 from kmp_smsd.storage.platforms import PlatformState
 
-BATCH_ROWS = 2_000  # that are looked up at once; their keys are unwrapped one by one, when there is room on the road
+BATCH_ROWS = 4_000  # that are looked up at once; their keys are unwrapped one by one, when there is room on the road
 FRESH_S = 1.0  # so long what was looked up counts as wanted still; a slow platform's rows are looked up again
 SETTLE_EVERY_S = 0.2  # a slow platform's confirmations do not wait for its last answer
 UNSENDABLE_RETRY_MS = 3_600_000

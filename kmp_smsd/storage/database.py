@@ -19,8 +19,8 @@ from kmp_smsd.storage.lock_waits import LockWait
 from kmp_smsd.storage.locks import SHARED_MODE, WriteLock
 from kmp_smsd.storage.scrubbing import Scrubber
 
-#: Who writes many rows writes so many in a transaction at most: each may be on pages of its own, and intake waits.
-STEP_ROWS = 200
+#: Who writes many rows writes so many in a transaction at most: each may be on pages of its own, and others wait.
+STEP_ROWS = 1_000
 READ_ROWS = 1_000  # of one statement that only reads: until its end the log cannot begin anew
 # From so much of log on it is moved into the database: in 64 MiB many pages were written more than once, and are moved
 # once; intake spends half as long on that as with 16 MiB.

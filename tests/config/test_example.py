@@ -68,7 +68,7 @@ def test_examples_load_with_every_comment_removed(conf):
     platform.write_text(uncommented(platform.read_text()).replace("enabled = false", "enabled = true"))
     config = load(main)
     assert config.smsc["north"].destination_port == 5000
-    assert config.platforms["example"].channel.window == 500
+    assert config.platforms["example"].channel.window == 1_000
 
 
 @pytest.mark.parametrize("section", MODELS)

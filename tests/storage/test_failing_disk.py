@@ -215,7 +215,8 @@ def test_log_that_grows_because_it_cannot_be_moved_is_told_of_once(
             raise OSError(5, "Input/output error")
 
         patch.setattr(checkpoint, "move_log", failing)
-        add(store, 0, 1_000)
+        for first in range(0, 1_000, 200):
+            add(store, first, 200)
         checkpointer.close()
     assert caplog.text.count("its log cannot be moved into it") == 1
     store.close()
