@@ -47,7 +47,8 @@ def drain(settings: Settings, role: str | None) -> None:
     """Take and deliver nothing new, until `kmp-smsd resume` or a restart.
 
     Messages get the temporary status while what is in flight ends; then links unbind, and connections to platforms are
-    closed. The process goes on. Returns when all is at rest, which takes some seconds.
+    closed. The process goes on. Returns when all is at rest, which takes some seconds; the exit code is 75 where
+    messages are left that cannot be settled now.
     """
     for name, result in _each(settings, role, "drain", within_s=SETTLED_WITHIN_S):
         click.echo(f"{name}: {result['state']}")

@@ -20,7 +20,7 @@ from kmp_smsd.service.log_levels import LEVELS, SUBSYSTEMS
 from kmp_smsd.service.monitor import Monitor
 from kmp_smsd.service.notify import ManagerNotified
 from kmp_smsd.service.reloading import Reloader
-from kmp_smsd.service.role import RoleService, UnknownName
+from kmp_smsd.service.role import NotAtRest, RoleService, UnknownName
 from kmp_smsd.service.status import Snapshot, State
 from kmp_smsd.service.summary import summary
 from kmp_smsd.service.tracing import is_heard
@@ -121,7 +121,10 @@ class Daemon(MultiService):
 
         async def drain(_arguments: Mapping[str, Any], say: Callable[[str], None]) -> Mapping[str, Any]:
             say("waiting for what is in flight")
-            await role.drain()
+            try:
+                await role.drain()
+            except NotAtRest as error:
+                raise Refused(f"{role.role.value}: {error}", TEMPORARY) from None
             return {"state": role.state.value}
 
         async def pause(arguments: Mapping[str, Any], _say: Callable[[str], None]) -> Mapping[str, Any]:

@@ -26,7 +26,7 @@ class InboxThread:
     """Has the thread do everything with `inbox`, so that a disk that is stuck never stops the reactor.
 
     An inbox that nobody added to lately is written to a little, so that a full or broken disk is noticed before a
-    message comes; `error` is why it could not be written to the last time, None where it could.
+    message comes.
     """
 
     log = Logger()
@@ -36,11 +36,16 @@ class InboxThread:
         self._reactor = reactor
         self._monotonic = monotonic
         self._pool = ThreadPool(1, 1, name="inbox")
-        self._is_empty = False  # certainly
         self._forget_at = self._probe_at = monotonic()
         self._faults = Repeats()
         self.busy = Busy(monotonic)
-        self.error: str | None = None
+        self._write_error: str | None = None
+        self._forget_error: str | None = None
+
+    @property
+    def error(self) -> str | None:
+        """What was wrong with the last write, or the last removal of what is settled; None where all is well."""
+        return self._write_error or self._forget_error
 
     def start(self) -> list[Received]:
         """Begin to work; what was left to be settled when the inbox was opened."""
@@ -59,13 +64,13 @@ class InboxThread:
             return  # else more and more of this would wait, in front of messages
         if now >= self._probe_at:
             self.append(()).addCallbacks(lambda _: None, self._failed)
-        if not self._is_empty and now >= self._forget_at:
+        if now >= self._forget_at:
             self._forget_at = now + FORGET_EVERY_S
-            self._in_thread(self._inbox.forget, settled).addCallbacks(self._forgot, self._failed)
+            self._in_thread(self._inbox.forget, settled).addCallbacks(self._forgot, self._not_forgotten)
 
     def late(self) -> None:
         """Messages were left with their SMSC, since they were not on the disk in time."""
-        self.error = "it is slow, and messages were left with their SMSC"
+        self._write_error = "it is slow, and messages were left with their SMSC"
 
     async def finish(self, settled: Place) -> None:
         """Remove what is settled, and close the inbox."""
@@ -82,15 +87,19 @@ class InboxThread:
         self._inbox.close()
 
     def _written(self, received: Received) -> Received:
-        self._is_empty, self.error = False, None
+        self._write_error = None
         return received
 
     def _not_written(self, failure: Failure) -> Failure:
-        self._is_empty, self.error = False, failure.getErrorMessage()
+        self._write_error = failure.getErrorMessage()
         return failure
 
-    def _forgot(self, left: bool) -> None:
-        self._is_empty = not left
+    def _forgot(self, _: None) -> None:
+        self._forget_error = None
+
+    def _not_forgotten(self, failure: Failure) -> None:
+        self._forget_error = failure.getErrorMessage()
+        self._failed(failure)
 
     def _failed(self, failure: Failure) -> None:
         reason = failure.getErrorMessage()

@@ -13,7 +13,7 @@ from kmp_smsd.service.intake import Intake
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.log_levels import LogLevels
 from kmp_smsd.service.rates import Rates
-from kmp_smsd.service.role import Prepared, Role, RoleService, UnknownName
+from kmp_smsd.service.role import NotAtRest, Prepared, Role, RoleService, UnknownName
 from kmp_smsd.service.status import ConfigurationStatus, LinkStatus, Snapshot, ms
 
 MEASURE_EVERY_S = 5.0
@@ -127,7 +127,11 @@ class IntakeRole(RoleService):
         self._draining = True
         leaving = [link.drain() for link in self._leaving]
         halted = gatherResults([link.halt() for link in self.links] + leaving)
-        return halted.addCallback(lambda _: self.intake.settler.settle_all())
+        return halted.addCallback(lambda _: self.intake.settler.settle_all()).addCallback(self._check_rest)
+
+    def _check_rest(self, _: None) -> None:
+        if backlog := self.intake.settler.backlog:
+            raise NotAtRest(f"answered messages that cannot be settled now: {backlog:,} ({self.intake.watch.error})")
 
     def go_on(self) -> None:
         self._draining = False

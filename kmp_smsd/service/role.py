@@ -37,6 +37,10 @@ class UnknownName(Exception):
         super().__init__(f"no {what} '{name}' runs" + (f" (did you mean '{close[0]}'?)" if close else ""))
 
 
+class NotAtRest(Exception):
+    """The role takes nothing new, but something is not ended; the text says what."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A configuration that can be put in force.
@@ -92,7 +96,10 @@ class RoleService(MultiService, ABC):
 
     @abstractmethod
     def drain(self) -> Deferred[Any]:
-        """Take nothing new until `go_on`; fires when what was in flight has ended, which takes seconds."""
+        """Take nothing new until `go_on`; fires when what was in flight has ended, which takes seconds.
+
+        It fails with NotAtRest where something cannot be ended now.
+        """
 
     @abstractmethod
     def go_on(self) -> None:

@@ -171,12 +171,14 @@ class Settler:
 
     def _settled_again(self, outcomes: list[Outcome]) -> None:
         self._looking = False
+        self._watch.settled_again()
         self.outcomes.update(outcomes)
-        if outcomes or self._store.waiting.recalling:
+        if (outcomes or self._store.waiting.recalling) and not self._stopped:
             self.look()  # there may be more; what came meanwhile goes first
 
     def _not_settled_again(self, failure: Failure) -> None:
         self._looking = False
+        self._watch.not_settled_again(failure.getErrorMessage())
         if self._is_worth_saying(failure):
             self.log.failure("marked requests could not be settled", failure, event="marked_not_settled")
 

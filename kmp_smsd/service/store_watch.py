@@ -11,12 +11,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kmp_smsd.service.busy import Busy
+from kmp_smsd.service.health import STUCK_MAX_S
 from kmp_smsd.service.inbox_thread import InboxThread
 from kmp_smsd.storage import Store, StoreUnavailable
 from kmp_smsd.storage.figures import StoreFigures
 
 PROBE_AFTER_S = 10.0  # without a batch
-WAITS_FOR_NOBODY_S = 1.0  # a thread that is stuck for so long, and needs no lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +61,13 @@ class StoreWatch:
         self.last_write_s = 0.0
         self._error: str | None = None  # of measuring, probes included
         self._settling_error: str | None = None
+        self._again_error: str | None = None
 
     @property
     def error(self) -> str | None:
-        """Why messages are left with their SMSCs, or what is due with us; None where all is well."""
+        """What is wrong with the store, of all that is tried with it; None where all is well."""
         inbox_error = self._inbox.error if self._inbox is not None else None
-        return self._settling_error or inbox_error or self._error
+        return self._settling_error or inbox_error or self._again_error or self._error
 
     @property
     def stuck_s(self) -> float:
@@ -82,7 +83,7 @@ class StoreWatch:
     def waits_for_others(self) -> bool:
         """Whether the store's thread waits for the write lock of another process, and nothing else is stuck."""
         inbox_stuck_s = self._inbox.busy.stuck_s if self._inbox is not None else 0.0
-        return self._thread.waits_for_others and inbox_stuck_s < WAITS_FOR_NOBODY_S
+        return self._thread.waits_for_others and inbox_stuck_s <= STUCK_MAX_S
 
     @property
     def lock_holder(self) -> str | None:
@@ -103,6 +104,14 @@ class StoreWatch:
     def not_settled(self, reason: str) -> None:
         """A batch could not be settled for this reason; so it is until one is."""
         self._settling_error = reason
+
+    def settled_again(self) -> None:
+        """What was marked is decided again."""
+        self._again_error = None
+
+    def not_settled_again(self, reason: str) -> None:
+        """What was marked could not be decided again for this reason; so it is until it is."""
+        self._again_error = reason
 
     def measure(self) -> Deferred[Any]:
         """Read the figures. Fires when that is done, or where the one before is still under way, with that."""

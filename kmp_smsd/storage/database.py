@@ -178,8 +178,8 @@ class Database:
             yield
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError):
             raise
-        except (sqlite3.Error, OSError) as error:
-            raise StoreUnavailable(f"{self.path}: {error}") from error
+        except (sqlite3.Error, OSError, MemoryError) as error:
+            raise StoreUnavailable(f"{self.path}: {str(error) or 'not enough memory'}") from error
 
     def _check_files(self) -> None:
         """Raise StoreUnavailable where somebody removed or replaced our files: SQLite would write on into nothing."""

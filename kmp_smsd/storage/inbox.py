@@ -104,13 +104,14 @@ class Inbox:
             self._end_file()
         return received
 
-    def forget(self, settled: Place) -> bool:
-        """Remove the files of which all is settled, up to that place; whether any is left. Raises StoreUnavailable.
+    def forget(self, settled: Place) -> None:
+        """Remove the files of which all is settled, up to that place. Raises StoreUnavailable.
 
         It need not reach the disk: whoever finds one again knows by the numbers that it is settled.
         """
         if self._files and time.monotonic() >= self._files[-1].begun_at + FILE_S:
             self._end_file()
+            self._drop_unanswered()
         try:
             while self._files and self._is_settled(self._files[0], settled):
                 if len(self._files) == 1:
@@ -119,7 +120,6 @@ class Inbox:
                 self._files.popleft()
         except OSError as error:
             raise self._unavailable(error) from error
-        return bool(self._files)
 
     def _is_settled(self, file: _File, settled: Place) -> bool:
         if file.run == settled.run:
@@ -134,11 +134,15 @@ class Inbox:
             self._directory.mkdir()
         except FileExistsError as error:
             raise StoreUnavailable(f"{self._directory} is in the place of the inbox: move it elsewhere") from error
-        mode = stat.S_IMODE(self._directory.stat().st_mode)
-        wanted = (mode | DIRECTORY_MODE) & ~0o007
-        if mode != wanted:  # the umask is another one than the unit's; a sandbox forbids to repeat the setgid bit
-            self._directory.chmod(wanted)
-        sync(self._directory)
+        try:
+            mode = stat.S_IMODE(self._directory.stat().st_mode)
+            wanted = (mode | DIRECTORY_MODE) & ~0o007
+            if mode != wanted:  # the umask is another one than the unit's; a sandbox forbids to repeat the setgid bit
+                self._directory.chmod(wanted)
+            sync(self._directory)
+        except OSError:
+            self._directory.rmdir()  # else the next message would be answered in it as it is
+            raise
 
     def _begin_file(self) -> None:
         self._make_directory()
@@ -156,7 +160,7 @@ class Inbox:
                 os.close(descriptor)
 
     def _drop_unanswered(self) -> None:
-        """Remove the last file where nothing in it was answered: one is made for each try on a full disk."""
+        """Remove the last file where nothing in it was answered: each try, or message on a full disk, makes one."""
         with suppress(OSError):
             if self._files and not self._files[-1].last:
                 self._files[-1].path.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.storage.again import any_again, read_again, settle_faulty_again, unknown_gateway
 from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.durable import sync
 from kmp_smsd.storage.errors import StoreUnavailable
 from kmp_smsd.storage.gathering import Batch, gather
 from kmp_smsd.storage.holding import write_holds
@@ -66,8 +67,11 @@ class Settling:
 
     @property
     def settled(self) -> Place:
-        """How far the inbox is settled. Raises StoreUnavailable."""
-        return Place(*self._database.rows("SELECT inbox_run, inbox_settled FROM store")[0])
+        """How far the inbox is settled, for certain. Raises StoreUnavailable."""
+        place = Place(*self._database.rows("SELECT inbox_run, inbox_settled FROM store")[0])
+        with self._database.faults():
+            sync(self._database.log_path)  # the commit may be one that was killed before its sync
+        return place
 
     def settle_again(self, now: int, limit: int = AGAIN_MAX) -> list[Outcome]:
         """Decide once more, in one transaction, up to `limit` requests that are marked; what became of each.
@@ -122,20 +126,16 @@ class Settling:
         return [decision.outcome for decision in decisions]
 
     def _settle_alone(self, message: Message, now: int, last: Place | None) -> list[Outcome]:
-        """End `message` as ERROR; where not even that can be written, pass over it: others wait behind it."""
+        """End `message` as ERROR, and where not even that can be written, as one that names nobody.
+
+        Others wait behind it. Where that cannot be written either, it is not this message: nothing is passed over.
+        """
         try:
             return self._settle_faulty(message, now, last)
         except StoreUnavailable:
             raise
         except Exception:
-            if last is None:
-                raise
-            log.exception(
-                "message could not be written as a fault", extra={"event": "message_passed_over", "link": message.link}
-            )
-            with self._database.transaction() as connection:
-                _remember(connection, last)
-            return [Outcome.ERROR]
+            return self._settle_faulty(Unfit(outcome=Outcome.ERROR, received_at=now, link=message.link), now, last)
 
     def _settle_faulty(
         self, message: Message, now: int, last: Place | None = None, *, stands: Callable[[], bool] = lambda: True

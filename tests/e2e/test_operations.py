@@ -253,6 +253,25 @@ def test_a_drained_daemon_takes_nothing_and_goes_on_when_it_is_told(carrier: Car
     carrier.settled()
 
 
+def test_a_drain_tells_of_messages_that_cannot_be_settled(carrier: Carrier) -> None:
+    mdn, key = carrier.terminal("meter")
+    elsewhere = carrier.database.rename(carrier.database.with_suffix(".elsewhere"))
+    try:
+        assert carrier.smsc.send(mdn, f"K1:{key}").result(30) == ROK
+        done = carrier.command("drain", "--role", "intake", check=False)
+    finally:
+        elsewhere.rename(carrier.database)
+    assert done.returncode == 75
+    assert (
+        f"intake: answered messages that cannot be settled now: 1 ({carrier.database} was removed or replaced under us"
+        in done.stderr
+    )
+    assert carrier.command("drain", "--role", "intake").stdout == "intake: draining\n"
+    assert carrier.bindings()[mdn, "meter"] == key
+    carrier.command("resume")
+    carrier.settled()
+
+
 def test_a_second_process_does_not_take_the_socket_of_the_first(carrier: Carrier) -> None:
     second = carrier.start_role_unbound("intake")
     assert second.process.wait(WITHIN_S) == 75

@@ -1110,5 +1110,51 @@ def test_inbox_that_is_stuck_shows_though_the_database_waits_for_others(at, monk
     monkeypatch.setattr(type(at.intake._thread), "waits_for_others", True)
     assert at.intake.watch.waits_for_others
     at.intake.messages(SmscByHand(), (mo(1),))
-    at.reactor.pass_time(1.1)
+    at.reactor.pass_time(59)
+    assert at.intake.watch.waits_for_others  # a slow sync is not yet a reason to end this process
+    at.reactor.pass_time(2)
     assert not at.intake.watch.waits_for_others
+
+
+def test_marked_requests_that_cannot_be_decided_show_until_they_can(at, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(at.mine, "settle_again", lambda _: 1 / 0)
+        at.poll()
+        assert at.intake.watch.error == "division by zero"
+        at.intake.messages(SmscByHand(), (mo(1),))
+        at.run()
+        assert at.intake.watch.error == "division by zero"
+    at.poll()
+    assert at.intake.watch.error is None
+
+
+def test_settled_messages_that_cannot_be_removed_show_until_they_can(at, monkeypatch):
+    with monkeypatch.context() as patch:
+        error = StoreUnavailable("Operation not permitted")
+        patch.setattr(at.inbox, "forget", lambda _: (_ for _ in ()).throw(error))
+        at.intake.messages(SmscByHand(), (mo(1),))
+        at.run()
+        at.seconds(2)
+        at.intake.messages(SmscByHand(), (mo(2),))
+        at.run()
+        assert at.intake.watch.error == "Operation not permitted"
+    at.seconds(2)
+    assert at.intake.watch.error is None
+    assert not in_inbox(at)
+
+
+def test_nothing_is_settled_after_the_inbox_was_closed(at):
+    import_keys(at.store, "KEY-1")
+    at.intake.messages(SmscByHand(), (mo(1),))
+    at.run()
+    register(at.store, MDN, "meter")  # marks it
+    at.store_fails.append(StoreUnavailable("the disk is full"))
+    at.intake.messages(SmscByHand(), (mo(2, source_addr=OTHER),))
+    at.receive_one()
+    at.intake.settler.look()
+    finished(at.intake.finish())
+    at.pool.run_one()  # the batch fails, and the stop goes on
+    at.reactor.pass_time(settler.RETRY_EVERY_S + 0.1)  # so long the marked one takes
+    at.pool.run()
+    assert counted(at.store) == {"bound": 1, "not_registered": 1}
+    assert at.settled == [1, 1]

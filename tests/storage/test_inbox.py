@@ -158,7 +158,8 @@ def test_messages_of_several_runs_are_left_in_order_and_their_files_go_in_order(
         path.with_name(f"kept-{number}").rename(directory(path) / f"{number:012}.messages")
     with opened(path, runs[1]) as one:
         assert [received.run for received in one.take_left()] == [runs[0].run]
-        assert not one.forget(runs[0])
+        one.forget(runs[0])
+        assert not files(path)
     assert files(path) == []
     with opened(path) as one:
         assert one.take_left() == []
@@ -189,9 +190,11 @@ def test_file_goes_when_all_of_it_is_settled(path: Path, monkeypatch: pytest.Mon
         for key_id in ("K1", "K2", "K3"):
             last = one.append(requests(key_id)).last
         assert len(files(path)) == 3
-        assert one.forget(Place(last.run, 2))
+        one.forget(Place(last.run, 2))
+        assert files(path)
         assert len(files(path)) == 1
-        assert not one.forget(last)
+        one.forget(last)
+        assert not files(path)
         assert files(path) == []
         last = one.append(requests("K4"))
     assert left(path, Place(last.run, 3)) == requests("K4")
@@ -200,8 +203,10 @@ def test_file_goes_when_all_of_it_is_settled(path: Path, monkeypatch: pytest.Mon
 def test_file_that_is_still_written_to_goes_as_well(path: Path) -> None:
     with opened(path) as one:
         first = one.append(requests("K1"))
-        assert one.forget(Place(first.run, 0))
-        assert not one.forget(first.last)
+        one.forget(Place(first.run, 0))
+        assert files(path)
+        one.forget(first.last)
+        assert not files(path)
         last = one.append(requests("K2"))
     assert left(path, Place(last.run, 1)) == requests("K2")
 
@@ -215,7 +220,8 @@ def test_file_goes_though_messages_come_all_the_time(path: Path, monkeypatch: py
             last = one.append(requests("not yet")).last
             one.forget(settled)
             assert len(files(path)) == 1
-            assert not one.forget(last)
+            one.forget(last)
+            assert not files(path)
 
 
 # A disk that fails
@@ -323,7 +329,8 @@ def test_file_that_failed_is_never_written_to_again(path: Path, monkeypatch: pyt
         assert received.first == 3, "who finds the second after a restart must not take it for this one"
         assert files(path)[0].read_bytes() == before
         assert len(files(path)) == 2
-        assert not one.forget(received.last)
+        one.forget(received.last)
+        assert not files(path)
     assert files(path) == []
 
 
@@ -337,8 +344,20 @@ def test_probes_leave_nothing_behind_after_one_that_failed(path: Path, monkeypat
                 one.append(requests("K2"))
         for _ in range(3):
             one.append(())
-            assert not one.forget(settled)
+            one.forget(settled)
+            assert not files(path)
         assert files(path) == []
+
+
+def test_probes_leave_nothing_behind_a_message_that_is_not_settled(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox, "FILE_S", 0.0)
+    with opened(path) as one:
+        one.append(requests("K1"))
+        for _ in range(3):
+            one.append(())
+            one.forget(NOWHERE)
+            assert len(files(path)) == 1
+    assert left(path) == requests("K1")
 
 
 def test_tries_on_a_full_disk_leave_nothing_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,6 +400,19 @@ def test_nothing_is_answered_that_lies_in_a_file_nobody_will_find(path: Path, re
             one.append(requests("K2"))
         one.append(requests("K3"))
     assert left(path) == requests("K3")
+
+
+def test_nothing_is_answered_in_a_directory_that_may_not_survive(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(path) as one:
+        shutil.rmtree(directory(path))
+        with monkeypatch.context() as patch:
+            patch.setattr(inbox, "sync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "")))
+            for _ in range(2):
+                with pytest.raises(StoreUnavailable):
+                    one.append(requests("K1"))
+        assert not directory(path).exists()
+        one.append(requests("K2"))
+    assert left(path) == requests("K2")
 
 
 def test_inbox_that_cannot_be_made_is_unavailable(path: Path) -> None:
@@ -458,20 +490,75 @@ def test_store_remembers_how_far_it_came_when_one_message_is_at_fault(
 def test_message_that_cannot_even_be_written_as_a_fault_keeps_nobody_waiting(
     database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = settling.gather
-
-    def choke(store: Database, policy: SyncPolicy, messages: list[Message], now: int) -> settling.Batch:
-        if any(one.mdn == B for one in messages):
-            raise ValueError("a fault of ours")
-        return real(store, policy, messages, now)
-
-    monkeypatch.setattr(settling, "gather", choke)
+    monkeypatch.setattr(settling, "gather", _choking_on(B))
     with open_store(database) as store:
         outcomes = store.settle([sync(A, "K1"), sync(B, "K2"), sync(A, "K3")], NOW, Place("run", 3))
         assert outcomes == [Outcome.NOT_REGISTERED, Outcome.ERROR, Outcome.NOT_REGISTERED]
         assert store.settled == Place("run", 3)
+        assert counted(store) == {"not_registered": 2, "error": 1}
+    assert [record.event for record in caplog.records] == ["message_error", "message_error"]
+
+
+def test_nothing_is_passed_over_where_no_fault_at_all_can_be_written(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(database) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(settling, "gather", _choking_on(A, B, None))
+            with pytest.raises(ValueError, match="a fault of ours"):
+                store.settle([sync(A, "K1"), sync(B, "K2")], NOW, Place("run", 2))
+        assert store.settled == NOWHERE
+        store.settle([sync(A, "K1"), sync(B, "K2")], NOW, Place("run", 2))
         assert counted(store) == {"not_registered": 2}
-    assert [record.event for record in caplog.records] == ["message_error", "message_passed_over"]
+
+
+def _choking_on(*mdns: str | None) -> Callable[..., settling.Batch]:
+    real = settling.gather
+
+    def choke(store: Database, policy: SyncPolicy, messages: list[Message], now: int) -> settling.Batch:
+        if any(one.mdn in mdns for one in messages):
+            raise ValueError("a fault of ours")
+        return real(store, policy, messages, now)
+
+    return choke
+
+
+_WITHOUT_MEMORY = """
+import sys
+from pathlib import Path
+from kmp_smsd.storage import StoreUnavailable, open_store
+from kmp_smsd.storage.received import Place
+from tests.storage.stock import NOW, A, sync
+with open_store(Path(sys.argv[1])) as store:
+    store._database.connection.execute("PRAGMA hard_heap_limit = 1")  # for this process, and for good
+    try:
+        store.settle([sync(A, "K1")], NOW, Place("run", 1))
+    except StoreUnavailable as error:
+        print(error)
+"""
+
+
+def test_lack_of_memory_is_a_fault_of_no_message(database: Path) -> None:
+    """https://sqlite.org/pragma.html#pragma_hard_heap_limit"""
+    done = subprocess.run([sys.executable, "-c", _WITHOUT_MEMORY, database], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{database}: not enough memory\n"
+    with open_store(database) as store:
+        assert (store.settled, counted(store)) == (NOWHERE, {})
+
+
+def test_what_is_settled_is_on_the_disk_before_its_message_is_removed(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A settling that was killed in its commit may stand in the kernel's memory alone."""
+    synced: list[str] = []
+    monkeypatch.setattr(settling, "sync", lambda path: synced.append(path.name))
+    monkeypatch.setattr(inbox, "sync", lambda path: synced.append(path.name))
+    with open_store(database) as store, closing(Inbox(database, lambda: store.settled)) as one:
+        store.settle(requests("K1"), NOW, one.append(requests("K1")).last)
+    synced.clear()
+    with open_store(database) as store, closing(Inbox(database, lambda: store.settled)) as one:
+        assert not one.take_left()
+    assert synced[-2:] == [store._database.log_path.name, directory(database).name]
 
 
 _KILLED = """
