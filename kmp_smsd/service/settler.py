@@ -16,7 +16,7 @@ from kmp_smsd.domain.shown import masked
 from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.service.store_watch import StoreWatch
 from kmp_smsd.storage import Store, StoreUnavailable
-from kmp_smsd.storage.received import Message, Place, Received
+from kmp_smsd.storage.received import NOTHING_SETTLED, Message, Place, Received
 
 # Fewer wait for the next look, so that they share a transaction; more would cost each little less, and who writes
 # beside us would wait for longer.
@@ -124,9 +124,12 @@ class Settler:
 
     def _settle(self, batch: Sequence[Received], again: bool, now: int) -> tuple[list[Message], list[Outcome]]:
         """In the store's thread. What failed before may be settled in part, or wholly."""
-        known = self._store.settled if again else NOTHING
-        messages = [message for received in batch for message in received.after(known)]
-        return messages, self._store.settle(messages, now, batch[-1].last) if messages else []
+        known = self._store.settled if again else NOTHING_SETTLED
+        messages = [message for received in batch for message in received.rest(known).messages]
+        if not messages:
+            return messages, []
+        now = max(now, messages[-1].received_at)  # nothing is decided before it came: the clock may have been set back
+        return messages, self._store.settle(messages, now, batch[-1].last)
 
     def _settled(self, result: tuple[list[Message], list[Outcome]]) -> None:
         messages, outcomes = result

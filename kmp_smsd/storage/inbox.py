@@ -2,7 +2,7 @@
 
 A message may be answered as soon as it is on the disk here, which costs one write and one sync, whoever holds the
 write lock of the database meanwhile. Settling follows in its own time, in large transactions; each of them remembers
-how far it came (`store.inbox_run`, `inbox_settled`), so that nothing is left out and nothing is settled twice.
+what it settled (`inbox_settled`), so that nothing is left out and nothing is settled twice, whichever file is there.
 
 A file is only ever added to, by the process that made it, and never again after a write or a sync of it failed: what
 the kernel then still has of it, and what is on the disk, nobody knows. It goes when all of it is settled.
@@ -26,7 +26,7 @@ from typing import NamedTuple
 from kmp_smsd.storage.durable import sync
 from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.locks import SHARED_MODE, InboxLock
-from kmp_smsd.storage.received import DamagedLine, ForeignLine, Message, Place, Received
+from kmp_smsd.storage.received import DamagedLine, ForeignLine, Message, Place, Received, Settled
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ _NAME = re.compile(r"\d{12}\.messages", re.ASCII)
 class _File:
     path: Path
     run: str
-    last: int = 0  # number of the last message in it that was answered
+    last: int = 0  # number of the last message in it that was answered and is to be settled
     octets: int = 0
     begun_at: float = field(default_factory=time.monotonic)  # monotonic seconds
 
@@ -50,11 +50,12 @@ class _File:
 class Inbox:
     """The inbox of the database at `path`. Used by one thread at a time, of one process.
 
-    `settled` says how far the database came; it is asked once nobody else can settle. Raises StoreBusy where another
-    process has the inbox open, StoreUnavailable where it cannot be read, StoreUnusable where another version wrote it.
+    `settled` says what the database has settled; it is asked once nobody else can settle. Raises StoreBusy where
+    another process has the inbox open, StoreUnavailable where it cannot be read, StoreUnusable where another version
+    wrote it.
     """
 
-    def __init__(self, path: Path, settled: Callable[[], Place]) -> None:
+    def __init__(self, path: Path, settled: Callable[[], Settled]) -> None:
         self._directory = directory(path)
         self._descriptor: int | None = None  # of the last of `_files`, while it may be added to
         self._files: deque[_File] = deque()
@@ -66,6 +67,8 @@ class Inbox:
             opened.callback(self._end_file)
             try:
                 self._make_directory()
+                with suppress(PermissionError):  # whose it is, doctor tells
+                    self._share_directory()
                 sync(self._directory)
                 self._left = self._read(settled())
             except OSError as error:
@@ -105,21 +108,25 @@ class Inbox:
         return received
 
     def forget(self, settled: Place) -> None:
-        """Remove the files of which all is settled, up to that place. Raises StoreUnavailable.
+        """Remove the files of which all is settled, up to that place. Raises StoreUnavailable where one has to stay.
 
         It need not reach the disk: whoever finds one again knows by the numbers that it is settled.
         """
         if self._files and time.monotonic() >= self._files[-1].begun_at + FILE_S:
             self._end_file()
             self._drop_unanswered()
-        try:
-            while self._files and self._is_settled(self._files[0], settled):
-                if len(self._files) == 1:
-                    self._end_file()
-                self._files[0].path.unlink(missing_ok=True)
-                self._files.popleft()
-        except OSError as error:
-            raise self._unavailable(error) from error
+        stay: list[tuple[_File, OSError]] = []
+        while self._files and self._is_settled(self._files[0], settled):
+            if len(self._files) == 1:
+                self._end_file()
+            file = self._files.popleft()
+            try:
+                file.path.unlink(missing_ok=True)
+            except OSError as error:
+                stay.append((file, error))
+        self._files.extendleft(file for file, _ in reversed(stay))
+        if stay:
+            raise self._unavailable(stay[0][1]) from stay[0][1]
 
     def _is_settled(self, file: _File, settled: Place) -> bool:
         if file.run == settled.run:
@@ -135,14 +142,18 @@ class Inbox:
         except FileExistsError as error:
             raise StoreUnavailable(f"{self._directory} is in the place of the inbox: move it elsewhere") from error
         try:
-            mode = stat.S_IMODE(self._directory.stat().st_mode)
-            wanted = (mode | DIRECTORY_MODE) & ~0o007
-            if mode != wanted:  # the umask is another one than the unit's; a sandbox forbids to repeat the setgid bit
-                self._directory.chmod(wanted)
+            self._share_directory()
             sync(self._directory)
         except OSError:
             self._directory.rmdir()  # else the next message would be answered in it as it is
             raise
+
+    def _share_directory(self) -> None:
+        """Whatever the umask was, or a person did: its files are the group's, and nobody else's."""
+        mode = stat.S_IMODE(self._directory.stat().st_mode)
+        wanted = (mode | DIRECTORY_MODE) & ~0o007
+        if mode != wanted:  # a sandbox forbids to repeat the setgid bit
+            self._directory.chmod(wanted)
 
     def _begin_file(self) -> None:
         self._make_directory()
@@ -169,7 +180,8 @@ class Inbox:
     def _check_place(self, file: _File) -> None:
         """Raise FileNotFoundError where somebody removed or moved the file: after a restart nobody would find it."""
         assert self._descriptor is not None
-        if os.stat(file.path).st_ino != os.fstat(self._descriptor).st_ino:
+        there, ours = os.lstat(file.path), os.fstat(self._descriptor)
+        if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
             raise FileNotFoundError(0, "was replaced", str(file.path))
 
     def _write(self, line: bytes) -> None:
@@ -179,27 +191,29 @@ class Inbox:
             rest = rest[os.write(self._descriptor, rest) :]
         os.fdatasync(self._descriptor)
 
-    def _read(self, settled: Place) -> list[Received]:
-        """What is not settled. Numbers go on behind it; where there is none, they begin anew under another name."""
+    def _read(self, settled: Settled) -> list[Received]:
+        """What is not settled. Files of which all is settled are the first that `forget` removes."""
         left: list[Received] = []
         for path in self._paths():
             content = read_file(path)
             _tell_of_damage(path, content)
             rest = [rest for one in content.received if (rest := one.rest(settled)).messages]
-            if rest:
-                self._files.append(_File(path, rest[-1].run, rest[-1].last.number))
-                left += rest
-            else:
-                path.unlink()
-        sync(self._directory)  # a power cut must not bring back what was numbered under another name
-        if left:
-            self._run, self._last = left[-1].last
+            self._files.append(_File(path, rest[-1].run, rest[-1].last.number) if rest else _File(path, self._run))
+            left += rest
         return left
 
     def _paths(self) -> list[Path]:
         """Its files, the oldest first; what else lies there is not ours."""
+        names: list[str] = []
         with os.scandir(self._directory) as entries:
-            names = sorted(one.name for one in entries if _NAME.match(one.name) and one.is_file(follow_symlinks=False))
+            for one in entries:
+                if not _NAME.match(one.name):
+                    continue
+                if one.is_file(follow_symlinks=False):
+                    names.append(one.name)
+                else:
+                    log.warning("%s is no file of ours, and not read", one.path, extra={"event": "inbox_foreign"})
+        names.sort()
         self._serial = max((int(name[:12]) for name in names), default=0)  # of those kept for people, too
         return [self._directory / name for name in names if _NAME.fullmatch(name)]
 
@@ -246,18 +260,22 @@ def read_file(path: Path) -> Content:
     received: list[Received] = []
     damaged: list[int] = []
     torn = False
-    with path.open("rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(LINE_OCTETS_MAX), b""), start=1):
-            try:
-                received.append(Received.parse(line.removesuffix(b"\n")))
-            except ForeignLine as error:
-                raise StoreUnusable(
-                    f"{path}:{number} was written by another version of kmp-smsd: install that one,"
-                    " or move the file elsewhere"
-                ) from error
-            except DamagedLine:
-                torn = not line.endswith(b"\n")
-                if torn:
-                    break
-                damaged.append(number)
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(LINE_OCTETS_MAX), b""), start=1):
+                try:
+                    received.append(Received.parse(line.removesuffix(b"\n")))
+                except ForeignLine as error:
+                    raise StoreUnusable(
+                        f"{path}:{number} was written by another version of kmp-smsd: install that one,"
+                        " or move the file elsewhere and bring it back later"
+                    ) from error
+                except DamagedLine:
+                    torn = not line.endswith(b"\n")
+                    if torn:
+                        break
+                    damaged.append(number)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # reading names none
+        raise
     return Content(received, damaged, torn)

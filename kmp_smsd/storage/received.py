@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
@@ -37,6 +38,31 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """Which messages of the inbox are settled: first and last number of those that follow each other, by run."""
+
+    ranges: Mapping[str, Sequence[tuple[int, int]]]
+
+    @classmethod
+    def of(cls, ranges: Iterable[tuple[str, int, int]]) -> Settled:
+        """From runs, first and last numbers, in any order."""
+        by_run: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+        for run, first, last in sorted(ranges):
+            by_run[run].append((first, last))
+        return cls(by_run)
+
+    def first_left(self, run: str, number: int) -> int:
+        """The first number of this run, from `number` on, that is not settled."""
+        for first, last in self.ranges.get(run, ()):
+            if first <= number <= last:
+                number = last + 1
+        return number
+
+
+NOTHING_SETTLED = Settled({})
+
+
+@dataclass(frozen=True, slots=True)
 class Received:
     """Messages in the order in which they came, numbered from `first` on without a gap."""
 
@@ -48,14 +74,10 @@ class Received:
     def last(self) -> Place:
         return Place(self.run, self.first + len(self.messages) - 1)
 
-    def after(self, settled: Place) -> Sequence[Message]:
-        """Those that are not settled, where all of this run are up to that place."""
-        return self.messages[max(0, settled.number + 1 - self.first) :] if settled.run == self.run else self.messages
-
-    def rest(self, settled: Place) -> Received:
-        """The same without those that are settled."""
-        messages = self.after(settled)
-        return Received(self.run, self.last.number + 1 - len(messages), messages)
+    def rest(self, settled: Settled) -> Received:
+        """The same without those that are settled: they are settled in order, so none behind one that is not."""
+        first = settled.first_left(self.run, self.first)
+        return Received(self.run, first, self.messages[first - self.first :])
 
     def line(self) -> bytes:
         """As it lies in a file: CRC-32 of what follows, version, run, the first number, the messages."""

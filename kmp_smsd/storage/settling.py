@@ -18,7 +18,7 @@ from kmp_smsd.storage.errors import StoreUnavailable
 from kmp_smsd.storage.gathering import Batch, gather
 from kmp_smsd.storage.holding import write_holds
 from kmp_smsd.storage.journal import Journal
-from kmp_smsd.storage.received import Message, Place
+from kmp_smsd.storage.received import Message, Place, Settled
 from kmp_smsd.storage.replying import write_replies
 from kmp_smsd.storage.rows import write_rows
 from kmp_smsd.storage.submissions import answer_submissions
@@ -28,6 +28,7 @@ from kmp_smsd.storage.wanting import Want, want
 log = logging.getLogger(__name__)
 
 AGAIN_MAX = 500  # requests that come again in one transaction
+RANGES_MAX = 1_000  # of settled messages that are remembered: a start begins one, and so does a failed write
 
 _BIND = """
 INSERT INTO bindings (id, key, subscriber, app, state, received_at, bound_at, ended_at, why) VALUES {rows}"""
@@ -50,7 +51,7 @@ class Settling:
     def settle(self, messages: Sequence[Message], now: int, last: Place | None = None) -> list[Outcome]:
         """Decide and write `messages` in order, in one transaction; `now` in Unix milliseconds.
 
-        `last` is the place of the last of them in the inbox, where they lie in it: `settled` says how far it came.
+        `last` is the place of the last of them in the inbox, where they lie in it: `settled` has them from then on.
         A message that cannot be settled for a reason of its own ends as ERROR and takes no neighbour with it.
         Raises StoreUnavailable; some of them may be settled nevertheless.
         """
@@ -66,12 +67,12 @@ class Settling:
             return self.settle(messages[:half], now, middle) + self.settle(messages[half:], now, last)
 
     @property
-    def settled(self) -> Place:
-        """How far the inbox is settled, for certain. Raises StoreUnavailable."""
-        place = Place(*self._database.rows("SELECT inbox_run, inbox_settled FROM store")[0])
+    def settled(self) -> Settled:
+        """What of the inbox is settled, for certain. Raises StoreUnavailable."""
+        settled = Settled.of(self._database.rows("SELECT run, first, last FROM inbox_settled"))
         with self._database.faults():
             sync(self._database.log_path)  # the commit may be one that was killed before its sync
-        return place
+        return settled
 
     def settle_again(self, now: int, limit: int = AGAIN_MAX) -> list[Outcome]:
         """Decide once more, in one transaction, up to `limit` requests that are marked; what became of each.
@@ -121,7 +122,7 @@ class Settling:
             facts = batch.facts
             decisions = [facts.apply(decide(one, facts)) if isinstance(one, SyncRequest) else one for one in messages]
             self._write(connection, batch, decisions)
-            _remember(connection, last)
+            _remember(connection, len(messages), last)
         self._journal.commit()
         return [decision.outcome for decision in decisions]
 
@@ -149,7 +150,7 @@ class Settling:
             self._write(connection, gather(self._database, self._policy, [faulty], now), [faulty])
             if isinstance(message, SyncRequest):
                 settle_faulty_again(connection, message, now)
-            _remember(connection, last)
+            _remember(connection, 1, last)
         self._journal.commit()
         return [Outcome.ERROR]
 
@@ -174,9 +175,19 @@ class Settling:
         write_replies(connection, facts, decisions)
 
 
-def _remember(connection: Any, last: Place | None) -> None:
-    if last is not None:
-        connection.execute("UPDATE store SET inbox_run = ?, inbox_settled = ?", last)
+def _remember(connection: Any, count: int, last: Place | None) -> None:
+    """That so many messages of the inbox are settled, up to `last`."""
+    if last is None:
+        return
+    run, number = last
+    follows = connection.execute(
+        "UPDATE inbox_settled SET last = ? WHERE run = ? AND last = ?", (number, run, number - count)
+    )
+    if follows.rowcount == 0:
+        begun = connection.execute(
+            "INSERT INTO inbox_settled (run, first, last) VALUES (?, ?, ?)", (run, number - count + 1, number)
+        )
+        connection.execute("DELETE FROM inbox_settled WHERE id <= ?", (begun.lastrowid - RANGES_MAX,))
 
 
 def _row(made: Binding, now: int) -> tuple[Any, ...]:

@@ -26,7 +26,7 @@ from kmp_smsd.storage.locks import SchemaLock
 from kmp_smsd.storage.maintenance import check_place, check_schema
 from kmp_smsd.storage.outbox import Outbox
 from kmp_smsd.storage.platforms import Platforms
-from kmp_smsd.storage.received import Message, Place
+from kmp_smsd.storage.received import Message, Place, Settled
 from kmp_smsd.storage.renumbering import Renumbering
 from kmp_smsd.storage.replies import Replies
 from kmp_smsd.storage.requests import Requests
@@ -93,8 +93,8 @@ class Store:
         return self._settling.settle(messages, now, last)
 
     @property
-    def settled(self) -> Place:
-        """How far the inbox is settled. Raises StoreUnavailable."""
+    def settled(self) -> Settled:
+        """What of the inbox is settled, for certain. Raises StoreUnavailable."""
         return self._settling.settled
 
     def try_out(self, request: SyncRequest, now: int) -> Trial:

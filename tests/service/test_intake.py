@@ -1143,6 +1143,18 @@ def test_settled_messages_that_cannot_be_removed_show_until_they_can(at, monkeyp
     assert not in_inbox(at)
 
 
+def test_no_message_is_settled_before_it_came(at):
+    """The clock was set back between its answer and its settling, as on a machine that lost power."""
+    register(at.store, MDN, "meter")
+    import_keys(at.store, "KEY-1")
+    at.intake.messages(SmscByHand(), (mo(1),))
+    at.receive_one()
+    at.intake.settler._wall = lambda: NOW_S - 30 * 86_400
+    at.run()
+    (entry,) = at.store.journal.listing(limit=2)
+    assert entry["at"] == int(NOW_S * 1000)
+
+
 def test_nothing_is_settled_after_the_inbox_was_closed(at):
     import_keys(at.store, "KEY-1")
     at.intake.messages(SmscByHand(), (mo(1),))

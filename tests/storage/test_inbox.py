@@ -20,11 +20,11 @@ from kmp_smsd.domain.payload import Proof
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.reply import ReplyTo
 from kmp_smsd.domain.request import SyncRequest, Unfit
-from kmp_smsd.storage import StoreBusy, StoreUnavailable, StoreUnusable, inbox, open_store, settling
+from kmp_smsd.storage import Store, StoreBusy, StoreUnavailable, StoreUnusable, inbox, open_store, settling
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.inbox import Inbox, directory, read_file
 from kmp_smsd.storage.maintenance import migrate
-from kmp_smsd.storage.received import DamagedLine, ForeignLine, Message, Place, Received
+from kmp_smsd.storage.received import DamagedLine, ForeignLine, Message, Place, Received, Settled
 from tests.storage.stock import NOW, A, B, counted, sync
 
 NOWHERE = Place("", 0)
@@ -36,7 +36,12 @@ def path(tmp_path: Path) -> Path:
 
 
 def opened(path: Path, settled: Place = NOWHERE) -> closing[Inbox]:
-    return closing(Inbox(path, lambda: settled))
+    """Beside a database that settled all of that run up to that place."""
+    return closing(Inbox(path, lambda: up_to(settled)))
+
+
+def up_to(settled: Place) -> Settled:
+    return Settled.of([(settled.run, 1, settled.number)])
 
 
 def left(path: Path, settled: Place = NOWHERE) -> list[Message]:
@@ -102,12 +107,17 @@ def test_line_that_is_not_whole_is_not_read(data: st.DataObject) -> None:
             Received.parse(wrong)
 
 
-def test_messages_that_are_numbered_above_another() -> None:
+def test_messages_that_are_not_settled() -> None:
     received = Received("run", 11, messages := requests("K1", "K2", "K3"))
     assert received.last == Place("run", 13)
-    after = [received.after(Place("run", number)) for number in (0, 10, 11, 13, 99)]
-    assert after == [messages, messages, messages[1:], [], []]
-    assert received.after(Place("another", 99)) == messages
+    rests = [received.rest(up_to(Place("run", number))).messages for number in (0, 10, 11, 13, 99)]
+    assert rests == [messages, messages, messages[1:], [], []]
+    assert received.rest(up_to(Place("another", 99))) == received
+
+
+def test_messages_between_settled_ones_are_not_settled() -> None:
+    settled = Settled.of([("run", 20, 29), ("run", 1, 10), ("another", 11, 19), ("run", 30, 30)])
+    assert [settled.first_left("run", number) for number in (1, 10, 11, 19, 20, 30, 31)] == [11, 11, 11, 19, 31, 31, 31]
 
 
 # What is left
@@ -121,16 +131,16 @@ def test_what_was_not_settled_is_left_in_order_and_nothing_else(path: Path) -> N
     assert left(path, Place(first.run, 1)) == requests("K2", "K3")
     assert left(path, Place(first.run, 2)) == requests("K3")
     assert left(path, Place(first.run, 3)) == []
-    assert files(path) == []
 
 
-def test_numbers_go_on_behind_what_is_left(path: Path) -> None:
+def test_each_run_has_numbers_of_its_own(path: Path) -> None:
     with opened(path) as one:
         received = one.append(requests("K1", "K2", "K3"))
     with opened(path, Place(received.run, 2)) as one:
         (old,) = one.take_left()
         assert (old, one.take_left()) == (Received(received.run, 3, requests("K3")), [])
-        assert one.append(requests("K4")) == Received(received.run, 4, requests("K4"))
+        new = one.append(requests("K4"))
+    assert (new.first, new.run != received.run) == (1, True)
 
 
 @pytest.mark.parametrize("number", [0, 2, 3, 99])
@@ -142,8 +152,36 @@ def test_beside_a_database_that_does_not_know_them_all_messages_are_left(path: P
     for _ in range(3):  # killed before any of it is settled
         assert left(path, Place("another", number)) == requests("K1", "K2", "K3")
     with opened(path, Place("another", number)) as one:
-        assert one.append(requests("K4")) == Received(received.run, 4, requests("K4"))
+        one.append(requests("K4"))
     assert left(path, Place(received.run, 2)) == requests("K3", "K4")
+
+
+def test_file_that_comes_back_is_settled_whatever_was_settled_meanwhile(database: Path) -> None:
+    """It was moved away, as the error for a file of another version says, and its numbers were passed meanwhile."""
+    with opened(database) as one:
+        one.append(requests("K1"))
+        one._end_file()
+        one.append(requests("K2"))
+        one._end_file()
+        one.append(requests("K3"))
+    away = files(database)[1]
+    away.rename(database.with_name("away"))
+    with open_store(database) as store:
+        assert settle_all(store, database) == ["K1", "K3"]
+        with closing(Inbox(database, lambda: store.settled)) as one:
+            store.settle(requests("K4"), NOW, one.append(requests("K4")).last)
+        database.with_name("away").rename(away)
+        assert settle_all(store, database) == ["K2"]
+        assert settle_all(store, database) == []
+
+
+def settle_all(store: Store, path: Path) -> list[str]:
+    """Key IDs of what is left, which is settled then; its files stay, as after a kill."""
+    with closing(Inbox(path, lambda: store.settled)) as one:
+        left = one.take_left()
+    for received in left:
+        store.settle(received.messages, NOW, received.last)
+    return [one.key_id for received in left for one in received.messages if isinstance(one, SyncRequest)]
 
 
 def test_messages_of_several_runs_are_left_in_order_and_their_files_go_in_order(path: Path) -> None:
@@ -160,20 +198,8 @@ def test_messages_of_several_runs_are_left_in_order_and_their_files_go_in_order(
         assert [received.run for received in one.take_left()] == [runs[0].run]
         one.forget(runs[0])
         assert not files(path)
-    assert files(path) == []
     with opened(path) as one:
         assert one.take_left() == []
-
-
-def test_numbers_begin_anew_where_nothing_is_left(path: Path) -> None:
-    """So that no database that comes back takes them for its own."""
-    runs = set()
-    for _ in range(3):
-        with opened(path) as one:
-            received = one.append(requests("K1"))
-        runs.add(received.run)
-        assert left(path, received.last) == []
-    assert len(runs) == 3
 
 
 def test_nobody_adds_to_a_file_of_an_earlier_run(path: Path) -> None:
@@ -181,7 +207,7 @@ def test_nobody_adds_to_a_file_of_an_earlier_run(path: Path) -> None:
         received = one.append(requests("K1"))
     with opened(path, Place(received.run, 0)) as one:
         one.append(requests("K2"))
-    assert [[one.first for one in read_file(file).received] for file in files(path)] == [[1], [2]]
+    assert [len(read_file(file).received) for file in files(path)] == [1, 1]
 
 
 def test_file_goes_when_all_of_it_is_settled(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,11 +217,9 @@ def test_file_goes_when_all_of_it_is_settled(path: Path, monkeypatch: pytest.Mon
             last = one.append(requests(key_id)).last
         assert len(files(path)) == 3
         one.forget(Place(last.run, 2))
-        assert files(path)
         assert len(files(path)) == 1
         one.forget(last)
         assert not files(path)
-        assert files(path) == []
         last = one.append(requests("K4"))
     assert left(path, Place(last.run, 3)) == requests("K4")
 
@@ -222,6 +246,29 @@ def test_file_goes_though_messages_come_all_the_time(path: Path, monkeypatch: py
             assert len(files(path)) == 1
             one.forget(last)
             assert not files(path)
+
+
+def test_file_that_cannot_be_removed_keeps_no_other(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox, "FILE_OCTETS", 1)
+    real = Path.unlink
+
+    def unlink(one: Path, missing_ok: bool = False) -> None:
+        if one.name == "000000000001.messages":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(one))
+        real(one, missing_ok=missing_ok)
+
+    with opened(path) as one:
+        for key_id in ("K1", "K2", "K3"):
+            last = one.append(requests(key_id)).last
+    with opened(path, last) as one:  # which is no reason not to begin
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", unlink)
+            for _ in range(2):
+                with pytest.raises(StoreUnavailable, match=r"1\.messages: Operation not permitted"):
+                    one.forget(last)
+                assert [file.name for file in files(path)] == ["000000000001.messages"]
+        one.forget(last)
+        assert not files(path)
 
 
 # A disk that fails
@@ -270,11 +317,26 @@ def test_what_else_lies_there_is_left_alone(path: Path, name: str, make: Callabl
     assert (directory(path) / name).is_symlink() or (directory(path) / name).exists()
 
 
-def test_fifo_of_one_of_its_names_is_left_alone(path: Path) -> None:
+def test_fifo_of_one_of_its_names_is_left_alone_and_told_of(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fifo = directory(path) / "000000000009.messages"
     with opened(path) as one:
-        os.mkfifo(directory(path) / "000000000009.messages")
+        os.mkfifo(fifo)
         one.append(requests("K1"))
     assert left(path) == requests("K1")
+    assert [record.getMessage() for record in caplog.records] == [f"{fifo} is no file of ours, and not read"]
+
+
+def test_file_that_cannot_be_read_is_named() -> None:
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        read_file(Path("/proc/self/mem"))  # its beginning is mapped to nothing
+    assert caught.value.filename == "/proc/self/mem"
+
+
+def test_nobody_but_the_group_sees_into_a_directory_that_was_there(path: Path) -> None:
+    directory(path).mkdir()
+    directory(path).chmod(0o2777)
+    with opened(path):
+        assert stat.S_IMODE(directory(path).stat().st_mode) == 0o2770
 
 
 def test_directory_that_cannot_be_listed_is_no_empty_inbox(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,7 +408,6 @@ def test_probes_leave_nothing_behind_after_one_that_failed(path: Path, monkeypat
             one.append(())
             one.forget(settled)
             assert not files(path)
-        assert files(path) == []
 
 
 def test_probes_leave_nothing_behind_a_message_that_is_not_settled(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,7 +452,13 @@ def _replace(path: Path) -> None:
     file.touch()
 
 
-@pytest.mark.parametrize("remove", [lambda path: shutil.rmtree(directory(path)), _move, _replace])
+def _link(path: Path) -> None:
+    (file,) = files(path)
+    file.rename(elsewhere := path.with_name("elsewhere"))
+    file.symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize("remove", [lambda path: shutil.rmtree(directory(path)), _move, _replace, _link])
 def test_nothing_is_answered_that_lies_in_a_file_nobody_will_find(path: Path, remove: Callable[[Path], None]) -> None:
     with opened(path) as one:
         one.append(requests("K1"))
@@ -418,7 +485,7 @@ def test_nothing_is_answered_in_a_directory_that_may_not_survive(path: Path, mon
 def test_inbox_that_cannot_be_made_is_unavailable(path: Path) -> None:
     directory(path).write_text("no directory")
     with pytest.raises(StoreUnavailable, match=f"{directory(path)} is in the place of the inbox: move it elsewhere"):
-        Inbox(path, lambda: NOWHERE)
+        Inbox(path, lambda: Settled({}))
 
 
 # Who else
@@ -454,11 +521,24 @@ def database(path: Path) -> Path:
 
 def test_store_remembers_how_far_it_settled(database: Path) -> None:
     with open_store(database) as store:
-        assert store.settled == NOWHERE
+        assert store.settled == Settled({})
         store.settle([sync(A, "K1"), sync(B, "K2")], NOW, Place("run", 7))
-        assert store.settled == Place("run", 7)
+        assert store.settled == Settled({"run": [(6, 7)]})
         store.settle([sync(A, "K3")], NOW)
-        assert store.settled == Place("run", 7)
+        assert store.settled == Settled({"run": [(6, 7)]})
+        store.settle([sync(A, "K4")], NOW, Place("run", 8))
+        store.settle([sync(A, "K5")], NOW, Place("run", 10))
+        store.settle([sync(A, "K6")], NOW, Place("run", 4))
+        assert store.settled == Settled({"run": [(4, 4), (6, 8), (10, 10)]})
+
+
+def test_store_forgets_what_no_file_can_be_of(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settling, "RANGES_MAX", 3)
+    with open_store(database) as store:
+        for run in "abcde":
+            store.settle([sync(A, "K1")], NOW, Place(run, 1))
+        store.settle([sync(A, "K1")], NOW, Place("c", 2))
+        assert store.settled == Settled({"c": [(1, 2)], "d": [(1, 1)], "e": [(1, 1)]})
 
 
 def test_store_remembers_how_far_it_came_when_one_message_is_at_fault(
@@ -483,7 +563,7 @@ def test_store_remembers_how_far_it_came_when_one_message_is_at_fault(
         )
         with pytest.raises(StoreUnavailable):
             store.settle(requests("K1", "K2", "K3", "K4"), NOW, Place("run", 14))
-        assert store.settled == Place("run", 12)
+        assert store.settled == Settled({"run": [(11, 12)]})
         assert counted(store) == {"not_registered": 1, "error": 1}
 
 
@@ -494,7 +574,7 @@ def test_message_that_cannot_even_be_written_as_a_fault_keeps_nobody_waiting(
     with open_store(database) as store:
         outcomes = store.settle([sync(A, "K1"), sync(B, "K2"), sync(A, "K3")], NOW, Place("run", 3))
         assert outcomes == [Outcome.NOT_REGISTERED, Outcome.ERROR, Outcome.NOT_REGISTERED]
-        assert store.settled == Place("run", 3)
+        assert store.settled == up_to(Place("run", 3))
         assert counted(store) == {"not_registered": 2, "error": 1}
     assert [record.event for record in caplog.records] == ["message_error", "message_error"]
 
@@ -507,7 +587,7 @@ def test_nothing_is_passed_over_where_no_fault_at_all_can_be_written(
             patch.setattr(settling, "gather", _choking_on(A, B, None))
             with pytest.raises(ValueError, match="a fault of ours"):
                 store.settle([sync(A, "K1"), sync(B, "K2")], NOW, Place("run", 2))
-        assert store.settled == NOWHERE
+        assert store.settled == Settled({})
         store.settle([sync(A, "K1"), sync(B, "K2")], NOW, Place("run", 2))
         assert counted(store) == {"not_registered": 2}
 
@@ -543,7 +623,7 @@ def test_lack_of_memory_is_a_fault_of_no_message(database: Path) -> None:
     done = subprocess.run([sys.executable, "-c", _WITHOUT_MEMORY, database], capture_output=True, text=True, check=True)
     assert done.stdout == f"{database}: not enough memory\n"
     with open_store(database) as store:
-        assert (store.settled, counted(store)) == (NOWHERE, {})
+        assert (store.settled, counted(store)) == (Settled({}), {})
 
 
 def test_what_is_settled_is_on_the_disk_before_its_message_is_removed(
@@ -558,7 +638,8 @@ def test_what_is_settled_is_on_the_disk_before_its_message_is_removed(
     synced.clear()
     with open_store(database) as store, closing(Inbox(database, lambda: store.settled)) as one:
         assert not one.take_left()
-    assert synced[-2:] == [store._database.log_path.name, directory(database).name]
+        assert len(files(database)) == 1
+        assert store._database.log_path.name in synced
 
 
 _KILLED = """
@@ -567,8 +648,8 @@ from pathlib import Path
 from kmp_smsd.domain.request import SyncRequest
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.inbox import Inbox
-from kmp_smsd.storage.received import Place
-inbox = Inbox(Path(sys.argv[1]), lambda: Place("", 0))
+from kmp_smsd.storage.received import NOTHING_SETTLED
+inbox = Inbox(Path(sys.argv[1]), lambda: NOTHING_SETTLED)
 for number in range(3):
     inbox.append([SyncRequest(mdn="8613900000001", key_id=f"K{number}", received_at=1, link="north")])
     print(number, flush=True)
