@@ -49,12 +49,17 @@ def schema(settings: Settings, known: bool) -> None:
 def backup(settings: Settings, file: Path) -> None:
     """Write a copy of the database to FILE, which must not exist, while everything goes on."""
     from kmp_smsd.storage.backup import backup as write_backup
+    from kmp_smsd.storage.inbox import directory
 
     path = settings.config.storage.path
     with settings.store() as store:
         octets = write_backup(path, file)
         fingerprint = store.master_key()
+        waiting = len(store.waiting_in_inbox())
     click.echo(f"{file}: {count(octets, 'octet')}")
+    if waiting:
+        left = f"{count(waiting, 'message')} in {directory(path)}, answered and not decided yet"
+        click.echo(f"kmp-smsd: not in it: {left}", err=True)
     if fingerprint is not None:
         click.echo(
             f"kmp-smsd: its keys are encrypted; who restores it needs the private half of master key {fingerprint}",

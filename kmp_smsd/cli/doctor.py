@@ -142,6 +142,7 @@ def _permissions(config: Config) -> Report:
     from kmp_smsd.config.load import PLATFORMS
     from kmp_smsd.diagnosis.files import judge_database_file, judge_shared_directory, judge_trusted
     from kmp_smsd.diagnosis.finding import Report
+    from kmp_smsd.storage.inbox import directory
 
     trusted = {0, os.geteuid()}
     files = [
@@ -157,6 +158,8 @@ def _permissions(config: Config) -> Report:
     found.append(judge_shared_directory(state, "state directory", group))
     sockets = look_at(config.control.directory)
     found.append(judge_shared_directory(sockets, "directory of the control sockets", group))
+    if (inbox := directory(database)).exists():
+        found.append(judge_shared_directory(look_at(inbox), "inbox", group))
     beside = [database.with_name(database.name + suffix) for suffix in BESIDE]
     found += [judge_database_file(look_at(path), state) for path in (database, *filter(os.path.exists, beside))]
     return Report("permissions", tuple(found), NO_PERMISSION)
@@ -187,7 +190,7 @@ def _database(settings: Settings, config: Config, wanted: frozenset[str], *, dis
                 if name == "master-key":
                     yield _master_key(config, store, dispatch=dispatch)
                 elif name == "database":
-                    yield _room(config)
+                    yield _room(config, store)
                 elif name == "integrity":
                     yield check_integrity(store)
                 elif name == "clock":
@@ -212,12 +215,17 @@ def _master_key(config: Config, store: Store, *, dispatch: bool) -> Report:
     return Report("master-key", tuple(judge_master_key(facts)), NO_PERMISSION)
 
 
-def _room(config: Config) -> Report:
+def _room(config: Config, store: Store) -> Report:
     from kmp_smsd.cli.gathering.machine import room_beside
     from kmp_smsd.diagnosis.finding import Report
+    from kmp_smsd.diagnosis.inbox import judge_inbox
     from kmp_smsd.diagnosis.room import judge_room
+    from kmp_smsd.storage.inbox import directory
 
-    return Report("database", tuple(judge_room(room_beside(config.storage.path))), TEMPORARY)
+    path = config.storage.path
+    received_at = [message.received_at for message in store.waiting_in_inbox()]
+    found = (*judge_room(room_beside(path)), judge_inbox(str(directory(path)), received_at, now_ms()))
+    return Report("database", found, TEMPORARY)
 
 
 def _clock(store: Store) -> Report:

@@ -8,7 +8,7 @@ import click
 
 from kmp_smsd.cli.arguments import MDN, dry_run_option, json_option, yes_option
 from kmp_smsd.cli.carefully import confirm
-from kmp_smsd.cli.failures import Failed
+from kmp_smsd.cli.failures import TEMPORARY, Failed
 from kmp_smsd.cli.output import count, delivery, platform, record
 from kmp_smsd.cli.settings import Settings, now_ms
 
@@ -54,6 +54,8 @@ def erase(settings: Settings, mdn: str, at_once: bool, dry_run: bool, yes: bool)
     'subscribers show MDN' exits with 1.
     """
     with settings.store() as store:
+        if waiting := sum(message.mdn == mdn for message in store.waiting_in_inbox()):
+            raise Failed(f"{count(waiting, 'message')} of {mdn} will be decided in a moment: erase it then", TEMPORARY)
         known = store.erasing.show(mdn)
         if known is None:
             click.echo(f"nothing is known of {mdn}: it was erased, or never heard of")

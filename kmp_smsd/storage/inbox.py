@@ -247,6 +247,19 @@ def directory(path: Path) -> Path:
     return path.with_name(path.name + "-inbox")
 
 
+def waiting_in(path: Path, settled: Callable[[], Settled]) -> list[Message]:
+    """What lies in the inbox of the database at `path` and is not settled, for who only looks; intake may be at work.
+
+    Raises OSError, StoreUnusable, and what `settled` raises.
+    """
+    received: list[Received] = []
+    for file in sorted(directory(path).glob("*.messages")):
+        with suppress(FileNotFoundError):  # settled meanwhile
+            received += read_file(file).received
+    known = settled()  # asked last: what is settled while we look does not wait
+    return [message for one in received for message in one.rest(known).messages]
+
+
 class Content(NamedTuple):
     """What is in a file, and the numbers of its damaged lines. Where it is `torn`, the end of it was not answered."""
 

@@ -19,6 +19,7 @@ from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.figures import Figures
 from kmp_smsd.storage.holds import Holds
 from kmp_smsd.storage.imports import Imports
+from kmp_smsd.storage.inbox import waiting_in
 from kmp_smsd.storage.journal import Journal
 from kmp_smsd.storage.keys import Keys
 from kmp_smsd.storage.lock_waits import LockWait
@@ -96,6 +97,10 @@ class Store:
     def settled(self) -> Settled:
         """What of the inbox is settled, for certain. Raises StoreUnavailable."""
         return self._settling.settled
+
+    def waiting_in_inbox(self) -> list[Message]:
+        """Messages that were answered and are not settled. Raises StoreUnavailable, StoreUnusable and OSError."""
+        return waiting_in(self._database.path, lambda: self.settled)
 
     def try_out(self, request: SyncRequest, now: int) -> Trial:
         """Say what `settle` would make of a request at `now`; writes nothing. Raises StoreUnavailable."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from contextlib import closing
 
 import pytest
 
+from kmp_smsd.storage.inbox import Inbox
 from kmp_smsd.storage.outbox import Reject
 from kmp_smsd.vault.master_key import PublicKey, create
 from tests.cli.site import FIRST, SECOND, THIRD, Site, until
+from tests.storage.stock import sync
 
 
 @pytest.fixture
@@ -300,6 +303,14 @@ def test_an_approval_that_binds_nothing_says_why_and_leaves_the_hold_open(site, 
     done = site.run("holds", "approve", "1")
     assert (done.exit_code, done.stdout) == (1, "hold 1: key_not_usable: nothing was bound, the hold stays open\n")
     assert "open, last key_not_usable" in site.ok("holds", "list")
+
+
+def test_a_backup_tells_of_messages_that_are_not_in_it(site):
+    site.ready("K1")
+    with site.store() as store, closing(Inbox(site.database, lambda: store.settled)) as inbox:
+        inbox.append([sync(FIRST, "K1"), sync(FIRST, "K2")])
+        told = site.ok("db", "backup", str(site.directory / "copy.db"))
+    assert f"not in it: 2 messages in {site.database}-inbox, answered and not decided yet\n" in told
 
 
 def test_a_backup_is_restored_and_everything_delivered_again(site):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 
+from kmp_smsd.storage.inbox import Inbox
 from tests.cli.site import FIRST, SECOND, until
+from tests.storage.stock import NOW, sync
 
 
 def test_number_is_shown_erased_and_shown_no_more(site):
@@ -41,6 +44,17 @@ def test_number_is_shown_erased_and_shown_no_more(site):
     assert {row["mdn"] for row in site.rows("journal", "list")} == {None}
     assert "-" in site.ok("journal", "list")
     assert [row["mdn"] for row in site.rows("holds", "list", "--all")] == [None]
+
+
+def test_number_is_not_erased_in_front_of_its_messages(site):
+    """What was answered and is not decided yet would bring it back."""
+    site.ready("K1", mdns=(FIRST, SECOND))
+    with site.store() as store, closing(Inbox(site.database, lambda: store.settled)) as inbox:
+        received = inbox.append([sync(SECOND, "K1"), sync(FIRST, "K1"), sync(FIRST, "K2")])
+        told = f"2 messages of {FIRST} will be decided in a moment: erase it then"
+        assert site.refused("subscribers", "erase", FIRST, "--yes") == (75, told)
+        store.settle(received.messages, NOW, received.last)
+    site.ok("subscribers", "erase", FIRST, "--now", "--yes")
 
 
 def test_hold_whose_evidence_was_erased_says_so(site):

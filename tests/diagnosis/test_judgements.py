@@ -17,6 +17,7 @@ from kmp_smsd.diagnosis.files import (
     judge_trusted,
 )
 from kmp_smsd.diagnosis.finding import Finding, Level, Report, count_of, exit_code, failure, ok, warning
+from kmp_smsd.diagnosis.inbox import WAIT_GOOD_MS, judge_inbox
 from kmp_smsd.diagnosis.integrity import judge, judge_all
 from kmp_smsd.diagnosis.peers import (
     BindFacts,
@@ -214,6 +215,19 @@ def test_private_half_that_was_not_looked_at_is_not_called_good() -> None:
 def test_disk_has_room_for_what_comes_and_for_a_copy(octets: int, free: int, level: Level) -> None:
     found = judge_room(RoomFacts(path="/d", octets=octets, log_octets=0, free_octets=free))
     assert levels(found) == [level, OK]
+
+
+@pytest.mark.parametrize(
+    ("received_at", "level", "sentence"),
+    [
+        ([], OK, "no message waits in /d"),
+        ([NOW + 1, NOW - WAIT_GOOD_MS], OK, "answered messages wait in /d to be decided: 2, the oldest for 60 s"),
+        ([NOW, NOW - WAIT_GOOD_MS - 1], WARNING, "the oldest for 60 s; no SMSC has them any more"),
+    ],
+)
+def test_answered_messages_do_not_wait_for_long(received_at: list[int], level: Level, sentence: str) -> None:
+    found = judge_inbox("/d", received_at, NOW)
+    assert (found.level, sentence in found.sentence) == (level, True)
 
 
 def test_log_that_cannot_begin_anew_is_told() -> None:

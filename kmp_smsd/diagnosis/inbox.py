@@ -1,0 +1,25 @@
+"""Whether answered messages wait to be decided for longer than they should."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kmp_smsd.diagnosis.finding import Finding, ok, warning
+
+WAIT_GOOD_MS = 60_000
+
+
+def judge_inbox(path: str, received_at: Sequence[int], now: int) -> Finding:
+    """`received_at`: when each message in the inbox at `path` came that is not decided; all in Unix milliseconds."""
+    if not received_at:
+        return ok(f"no message waits in {path}")
+    wait_ms = now - min(received_at)
+    waiting = (
+        f"answered messages wait in {path} to be decided: {len(received_at):,}, the oldest for {wait_ms // 1000:,} s"
+    )
+    if wait_ms <= WAIT_GOOD_MS:
+        return ok(waiting)
+    return warning(
+        f"{waiting}; no SMSC has them any more",
+        "start intake where it does not run; else 'kmp-smsd status' says what keeps it, do not remove the directory",
+    )
