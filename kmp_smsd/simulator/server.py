@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
 
-from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.pollreactor import PollReactor
 
 from kmp_smsd.simulator.smsc import Counts, Smsc, SmscSettings
 from kmp_smsd.simulator.submit import SubmitAnswer
@@ -35,7 +35,7 @@ class SmscServer:
 
     def start(self) -> SmscServer:
         """Listen; afterwards `port` is the port's number. After `stop` it may be started again on the same port."""
-        self._reactor = EPollReactor()
+        self._reactor = PollReactor()  # type: ignore[no-untyped-call]
         self._smsc = Smsc(self._settings, self._reactor)
         self._thread = threading.Thread(target=self._run, name="simulated SMSC", daemon=True)
         self._thread.start()

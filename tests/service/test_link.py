@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
+from twisted.internet.pollreactor import PollReactor
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import LogLevel
@@ -586,7 +586,7 @@ class Loopback:
     """A simulated SMSC and a link in one reactor, which runs until the test has seen what it waits for."""
 
     def __init__(self, smsc_settings=None):
-        self.reactor = EPollReactor()
+        self.reactor = PollReactor()
         self.receiver = Receiver()
         self.smsc = Smsc(smsc_settings or SmscSettings(retry_after_s=0.05), self.reactor)
         options = link(hosts=(f"127.0.0.1:{self.smsc.listen()}",), system_id="esme", reconnect_min_s=0.1)
