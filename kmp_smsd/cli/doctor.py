@@ -158,9 +158,7 @@ def _permissions(config: Config) -> Report:
     found.append(judge_shared_directory(state, "state directory", group))
     sockets = look_at(config.control.directory)
     found.append(judge_shared_directory(sockets, "directory of the control sockets", group))
-    if (inbox := directory(database)).exists():
-        found.append(judge_shared_directory(look_at(inbox), "inbox", group))
-    beside = [database.with_name(database.name + suffix) for suffix in BESIDE]
+    beside = [directory(database), *(database.with_name(database.name + suffix) for suffix in BESIDE)]
     found += [judge_database_file(look_at(path), state) for path in (database, *filter(os.path.exists, beside))]
     return Report("permissions", tuple(found), NO_PERMISSION)
 

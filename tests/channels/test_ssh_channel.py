@@ -470,9 +470,9 @@ def test_receiver_killed_at_any_moment_has_confirmed_only_what_is_held(platform:
     chance = random.Random(11)
     confirmed: dict[str, Bind] = {}
     for number in range(20):
-        binds = make_binds(3000, VERSION + number)  # more than a window of them is left at the kill
-        channel = platform.open()
         before_the_kill = chance.randrange(1, 1400)
+        binds = make_binds(before_the_kill + 1100, VERSION + number)  # more than a window of them is left at the kill
+        channel = platform.open()
         for bind in confirmed_until_down(channel, binds, before_the_kill, platform.server.kill_receivers):
             confirmed[bind.mdn] = bind
         assert_held(platform, list(confirmed.values()), at_least=True)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
@@ -26,6 +28,7 @@ def test_benchmark_measures_every_road(tmp_path: Path) -> None:
     assert {"new bindings beside a backup, 200/s", "import of keys", "new bindings, 600 keys stored"} <= rows.keys()
     assert all(row["per second"] > 0 for row in rows.values())
     assert rows["new bindings"]["p99 ms"] >= rows["new bindings"]["p50 ms"] > 0
-    assert 0 < rows["new bindings"]["ratio to floor"] < 1
+    ratio = rows["new bindings"]["per second"] / rows["floor"]["per second"]
+    assert rows["new bindings"]["ratio to floor"] == pytest.approx(ratio, rel=0.05, abs=0.001)
     (kept,) = map(json.loads, history.read_text().splitlines())
     assert {row["what"] for row in kept["rows"]} == rows.keys()

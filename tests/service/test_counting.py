@@ -7,9 +7,9 @@ from kmp_smsd.service.busy import Busy
 from kmp_smsd.service.counting import COUNT_EVERY_S, REST, Counting
 from kmp_smsd.storage import StoreUnavailable, open_store
 from kmp_smsd.storage.figures import DueFigures
-from kmp_smsd.storage.maintenance import migrate
 from tests.service.by_hand import PoolByHand, ReactorByHand, finished
 from tests.service.vendor import make_due
+from tests.storage.fresh import new_database
 from tests.storage.stock import import_keys
 
 WALL_S = 1_732_380_000.0
@@ -17,7 +17,7 @@ WALL_S = 1_732_380_000.0
 
 class At:
     def __init__(self, path):
-        migrate(path)
+        new_database(path)
         self.reactor = ReactorByHand()
         self.store, self.mine = open_store(path), open_store(path)
         self.names = ["metering"]

@@ -14,9 +14,9 @@ from kmp_smsd.service import delivering
 from kmp_smsd.service.delivering import Deliverer, Ended, Patience
 from kmp_smsd.service.preparing import Preparer
 from kmp_smsd.storage import StoreUnavailable, open_store
-from kmp_smsd.storage.maintenance import migrate
 from tests.service.by_hand import alarms
 from tests.service.vendor import Vendor, clear, make_due, mdn
+from tests.storage.fresh import new_database
 from tests.storage.stock import NOW, row_at
 
 HOUR_MS, TEN_MINUTES_MS = 3_600_000, 600_000
@@ -127,7 +127,7 @@ def vendor():
 @pytest.fixture
 def at(tmp_path, vendor):
     path = tmp_path / "kmp.db"
-    migrate(path)
+    new_database(path)
     one = At(path, vendor)
     yield one
     one.deliverer.close()

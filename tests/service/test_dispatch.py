@@ -15,11 +15,11 @@ from kmp_smsd.service.dispatch_worker import STOP_WITHIN_S
 from kmp_smsd.service.dispatch_workers import FAILING_MAX, IDLE_CLOSE_S, OPEN_MAX
 from kmp_smsd.service.preparing import Preparer
 from kmp_smsd.storage import StoreUnavailable, open_store
-from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.storage.outbox import Postpone
 from kmp_smsd.storage.platforms import PlatformState
 from tests.service.by_hand import PoolByHand, ReactorByHand, alarms, finished
 from tests.service.vendor import Vendor, make_due, mdn
+from tests.storage.fresh import new_database
 from tests.storage.stock import import_keys, row_at
 
 START_S = 1_732_380_000
@@ -70,7 +70,7 @@ class At:
     def __init__(self, path, patch, deliverers, routes=None):
         for module in (dispatch_module, workers_module):
             patch.setattr(module, "ThreadPool", PoolByHand)
-        migrate(path)
+        new_database(path)
         self.reactor = ReactorByHand()
         self.clock_set_by_s = 0
         self.store = open_store(path)

@@ -11,9 +11,9 @@ from kmp_smsd.service.delivering import Deliverer, Patience
 from kmp_smsd.service.dispatch import WATCH_EVERY_S, Dispatcher
 from kmp_smsd.service.preparing import Preparer
 from kmp_smsd.storage import open_store
-from kmp_smsd.storage.maintenance import migrate
 from tests.service.by_hand import PoolByHand, ReactorByHand
 from tests.service.vendor import Vendor, make_due
+from tests.storage.fresh import new_database
 
 BEGAN_S = 1_732_380_000
 
@@ -38,7 +38,7 @@ def test_platform_that_asks_for_patience_gets_it_from_the_start_on(tmp_path, mon
     for module in (dispatch_module, workers_module):
         monkeypatch.setattr(module, "ThreadPool", PoolByHand)
     path = tmp_path / "kmp.db"
-    migrate(path)
+    new_database(path)
     reactor, vendor, asked_at = ReactorByHand(), Vendor(), []
 
     def wall():

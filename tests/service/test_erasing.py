@@ -7,8 +7,8 @@ from twisted.logger import LogLevel
 from kmp_smsd.service import erasing as erasing_module
 from kmp_smsd.service.erasing import LOOK_EVERY_S, Eraser
 from kmp_smsd.storage import StoreUnavailable, open_store, scrubbing
-from kmp_smsd.storage.maintenance import migrate
 from tests.service.by_hand import PoolByHand, ReactorByHand, finished
+from tests.storage.fresh import new_database
 from tests.storage.stock import NOW, A, B, confirm_all, import_keys, register, settle, sync
 
 
@@ -17,7 +17,7 @@ class At:
 
     def __init__(self, path, patch):
         patch.setattr(erasing_module, "ThreadPool", PoolByHand)
-        migrate(path)
+        new_database(path)
         self.reactor = ReactorByHand()
         self.store, self.mine = open_store(path), open_store(path)
         self.eraser = Eraser(self.mine, self.reactor, monotonic=self.reactor.seconds)

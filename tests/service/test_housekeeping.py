@@ -12,8 +12,8 @@ from kmp_smsd.service.intake import Intake
 from kmp_smsd.storage import StoreUnavailable, open_store, retention
 from kmp_smsd.storage.database import STEP_ROWS
 from kmp_smsd.storage.inbox import Inbox
-from kmp_smsd.storage.maintenance import migrate
 from tests.service.by_hand import MDN, PLAN, PoolByHand, ReactorByHand, SmscByHand, alarms, finished, link, mo
+from tests.storage.fresh import new_database
 from tests.storage.stock import confirm_all, import_keys, register, settle, sync
 
 NOW_S = 1_732_380_000.0
@@ -27,7 +27,7 @@ class At:
         self.pool = PoolByHand(1, 1, "store and inbox")
         for module in (intake_module, inbox_thread):
             patch.setattr(module, "ThreadPool", lambda *_, **__: self.pool)
-        migrate(path)
+        new_database(path)
         self.reactor = ReactorByHand()
         self.later_s = 0.0
         self.store, self.mine = open_store(path), open_store(path)

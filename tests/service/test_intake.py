@@ -21,10 +21,10 @@ from kmp_smsd.smpp.constants import RESPONSE, CommandId
 from kmp_smsd.storage import StoreUnavailable, open_store, settling, waiting
 from kmp_smsd.storage.again import read_again
 from kmp_smsd.storage.inbox import Inbox, directory, read_file
-from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.storage.received import Place
 from kmp_smsd.storage.requests import Renumber, Request
 from tests.service.by_hand import MDN, PLAN, PoolByHand, ReactorByHand, SmscByHand, alarms, finished, headers, link, mo
+from tests.storage.fresh import new_database
 from tests.storage.stock import NOW, bound, counted, import_keys, journalled, open_holds, register
 
 OK, TEMPORARY, NEVER = 0, 0x64, 0x66
@@ -147,7 +147,7 @@ def start(tmp_path, monkeypatch):
 
     def started(**options):
         path = tmp_path / "kmp.db"
-        migrate(path)
+        new_database(path)
         opened.append(At(path, monkeypatch, **options))
         return opened[-1]
 

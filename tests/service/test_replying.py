@@ -14,8 +14,8 @@ from kmp_smsd.service.replying import Replier, make_submit_sm
 from kmp_smsd.smpp.constants import CommandStatus
 from kmp_smsd.smpp.events import SubmitAnswered
 from kmp_smsd.storage import StoreUnavailable, open_store
-from kmp_smsd.storage.maintenance import migrate
 from tests.service.by_hand import link
+from tests.storage.fresh import new_database
 from tests.storage.stock import NOW, confirm_all, import_keys, register, settle, sync
 
 OK, THROTTLED, QUEUE_FULL, FAILED = 0, 0x58, 0x14, 0x45
@@ -104,7 +104,7 @@ def start(tmp_path):
 
     def started(**options):
         path = tmp_path / "kmp.db"
-        migrate(path)
+        new_database(path)
         opened.append(At(path, **options))
         return opened[-1]
 

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from kmp_smsd.service.busy import Busy
 from kmp_smsd.service.store_watch import PROBE_AFTER_S, StoreWatch
 from kmp_smsd.storage import StoreUnavailable, open_store
-from kmp_smsd.storage.maintenance import migrate
+from tests.storage.fresh import new_database
 
 WALL_S = 1_732_380_000.0
 
@@ -18,7 +18,7 @@ class At:
     """A watch on a real store, whose thread does its jobs when the test says so."""
 
     def __init__(self, path, **options):
-        migrate(path)
+        new_database(path)
         self.store = open_store(path)
         self.now = 0.0
         self.jobs = []

@@ -29,12 +29,12 @@ from kmp_smsd.service.role import Role
 from kmp_smsd.service.wiring import make_service
 from kmp_smsd.storage import StoreUnusable, open_store
 from kmp_smsd.storage.locks import SchemaLock
-from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.vault import master_key
 from kmp_smsd.vault.master_key import MasterKeyFileFault, WrongMasterKey
 from tests.config.config_files import PLATFORM, Files
 from tests.service.by_hand import PoolByHand, ReactorByHand, SmscByHand, finished, mo
 from tests.service.vendor import Vendor, mdn
+from tests.storage.fresh import new_database
 from tests.storage.stock import register, sync
 
 SECRETS = """\
@@ -59,7 +59,7 @@ class Site:
         self.files = Files(directory)
         self.directory = directory
         self.database = directory / "kmp.db"
-        migrate(self.database)
+        new_database(self.database)
         (directory / "control").mkdir()
         self.secrets = {"master_key": "master-key", "ssh_identity": "ssh-identity"}
         self.storage = self.main = ""

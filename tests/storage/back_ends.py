@@ -25,6 +25,7 @@ from kmp_smsd.storage import (
     waiting,
 )
 from kmp_smsd.storage.backup import backup
+from tests.storage.fresh import new_database
 
 
 class Sqlite:
@@ -37,7 +38,7 @@ class Sqlite:
         """Open a store on a database, which is created when it is first named."""
         path = self.directory / f"{name}.db"
         if not path.exists():
-            maintenance.migrate(path)
+            new_database(path)
         return open_store(path, policy)
 
     def back_up(self, copy: str, *, name: str = "kmp") -> None:

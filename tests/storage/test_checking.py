@@ -10,7 +10,7 @@ from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.storage import Store, checking, open_store
 from kmp_smsd.storage.checking import INVARIANTS, Checked
-from kmp_smsd.storage.maintenance import migrate
+from tests.storage.fresh import new_database
 from tests.storage.stock import (
     LATER,
     MOVING,
@@ -32,7 +32,7 @@ from tests.storage.stock import (
 def path(tmp_path: Path) -> Path:
     """A database in which keys were bound, moved, withdrawn and erased, and an app changed its platform."""
     path = tmp_path / "kmp.db"
-    migrate(path)
+    new_database(path)
     with open_store(path, MOVING) as store:
         store.routes.set({"meter": "metering", "tracker": "fleet"})
         import_keys(store, "k1", "k2", "k3", "k4")

@@ -15,8 +15,8 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.request import Unfit
 from kmp_smsd.storage import Store, leftovers, open_store, scrubbing
 from kmp_smsd.storage.connection import PAGE_OCTETS, connect
-from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.storage.outbox import Postpone, Reject
+from tests.storage.fresh import new_database
 from tests.storage.stock import HOUR, NOW, B, C, confirm_all, due, import_keys, open_holds, register, settle, sync
 
 NUMBER = "8613912345678"
@@ -24,7 +24,7 @@ NUMBER = "8613912345678"
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    migrate(tmp_path / "kmp.db")
+    new_database(tmp_path / "kmp.db")
     return tmp_path / "kmp.db"
 
 

@@ -4,13 +4,13 @@ import pytest
 
 from kmp_smsd.storage import StoreUnavailable, figures, open_store
 from kmp_smsd.storage.figures import DueFigures
-from kmp_smsd.storage.maintenance import migrate
+from tests.storage.fresh import new_database
 from tests.storage.stock import NOW
 
 
 @pytest.fixture
 def store(tmp_path):
-    migrate(tmp_path / "kmp.db")
+    new_database(tmp_path / "kmp.db")
     with open_store(tmp_path / "kmp.db") as opened:
         yield opened
 

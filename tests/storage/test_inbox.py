@@ -23,8 +23,8 @@ from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.storage import Store, StoreBusy, StoreUnavailable, StoreUnusable, inbox, open_store, settling
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.inbox import Inbox, directory, read_file
-from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.storage.received import DamagedLine, ForeignLine, Message, Place, Received, Settled
+from tests.storage.fresh import new_database
 from tests.storage.stock import NOW, A, B, counted, sync
 
 NOWHERE = Place("", 0)
@@ -515,7 +515,7 @@ def test_files_are_of_the_group_whatever_the_umask(path: Path, umask: int) -> No
 
 @pytest.fixture
 def database(path: Path) -> Path:
-    migrate(path)
+    new_database(path)
     return path
 
 

@@ -15,11 +15,11 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.reply import ReplyResult, ReplyState, ReplyTo
 from kmp_smsd.domain.request import Unfit
 from kmp_smsd.storage import Store, open_store
-from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.storage.outbox import Confirm, Outbid, Postpone, Reject
 from kmp_smsd.storage.platforms import PlatformState
 from kmp_smsd.storage.requests import Add, Remove, Renumber, Request
 from kmp_smsd.storage.subscribers import Registration
+from tests.storage.fresh import new_database
 from tests.storage.stock import (
     NOW,
     A,
@@ -158,7 +158,7 @@ def retention(store: Store) -> None:
 @pytest.mark.parametrize("work", [replying, intake, dispatch, status, endings, business, importing, erasing, retention])
 def test_no_statement_walks_a_large_table(tmp_path: Path, work: Callable[[Store], None]) -> None:
     path = tmp_path / "kmp.db"
-    migrate(path)
+    new_database(path)
     statements: list[str] = []
     with open_store(path) as store, closing(sqlite3.connect(path)) as asking:
         store.routes.set({"meter": "metering"})
