@@ -54,17 +54,15 @@ def backup(settings: Settings, file: Path) -> None:
     path = settings.config.storage.path
     with settings.store() as store:
         octets = write_backup(path, file)
-        fingerprint = store.master_key()
-        waiting = len(store.waiting_in_inbox())
-    click.echo(f"{file}: {count(octets, 'octet')}")
-    if waiting:
-        left = f"{count(waiting, 'message')} in {directory(path)}, answered and not decided yet"
-        click.echo(f"kmp-smsd: not in it: {left}", err=True)
-    if fingerprint is not None:
-        click.echo(
-            f"kmp-smsd: its keys are encrypted; who restores it needs the private half of master key {fingerprint}",
-            err=True,
-        )
+        click.echo(f"{file}: {count(octets, 'octet')}")
+        if (fingerprint := store.master_key()) is not None:
+            click.echo(
+                f"kmp-smsd: its keys are encrypted; who restores it needs the private half of master key {fingerprint}",
+                err=True,
+            )
+        if waiting := len(store.waiting_in_inbox()):
+            left = f"{count(waiting, 'message')} in {directory(path)}, answered and not decided yet"
+            click.echo(f"kmp-smsd: not in it: {left}", err=True)
 
 
 @db.command()

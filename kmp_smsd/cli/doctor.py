@@ -215,15 +215,23 @@ def _master_key(config: Config, store: Store, *, dispatch: bool) -> Report:
 
 def _room(config: Config, store: Store) -> Report:
     from kmp_smsd.cli.gathering.machine import room_beside
-    from kmp_smsd.diagnosis.finding import Report
+    from kmp_smsd.diagnosis.finding import Report, failure
     from kmp_smsd.diagnosis.inbox import judge_inbox
     from kmp_smsd.diagnosis.room import judge_room
+    from kmp_smsd.storage import StoreError
     from kmp_smsd.storage.inbox import directory
 
     path = config.storage.path
-    received_at = [message.received_at for message in store.waiting_in_inbox()]
-    found = (*judge_room(room_beside(path)), judge_inbox(str(directory(path)), received_at, now_ms()))
-    return Report("database", found, TEMPORARY)
+    found = judge_room(room_beside(path))
+    try:
+        received_at = [message.received_at for message in store.waiting_in_inbox()]
+    except StoreError as error:
+        found.append(
+            failure(f"the inbox cannot be read: {error}", "mend what the sentence names; intake needs it, too")
+        )
+    else:
+        found.append(judge_inbox(str(directory(path)), received_at, now_ms()))
+    return Report("database", tuple(found), TEMPORARY)
 
 
 def _clock(store: Store) -> Report:

@@ -13,6 +13,7 @@ from kmp_smsd.cli.output import count, delivery, platform, record
 from kmp_smsd.cli.settings import Settings, now_ms
 
 if TYPE_CHECKING:
+    from kmp_smsd.storage import Store
     from kmp_smsd.storage.erasing import Unconfirmed
 
 
@@ -54,8 +55,7 @@ def erase(settings: Settings, mdn: str, at_once: bool, dry_run: bool, yes: bool)
     'subscribers show MDN' exits with 1.
     """
     with settings.store() as store:
-        if waiting := sum(message.mdn == mdn for message in store.waiting_in_inbox()):
-            raise Failed(f"{count(waiting, 'message')} of {mdn} will be decided in a moment: erase it then", TEMPORARY)
+        _check_decided(store, mdn)
         known = store.erasing.show(mdn)
         if known is None:
             click.echo(f"nothing is known of {mdn}: it was erased, or never heard of")
@@ -66,6 +66,7 @@ def erase(settings: Settings, mdn: str, at_once: bool, dry_run: bool, yes: bool)
             return
         if known["erasing_at"] is None or at_once:
             confirm(question, yes=yes)
+            _check_decided(store, mdn)  # the person took time
         erased = store.erasing.erase(mdn, now_ms(), at_once=at_once)
     if erased.blanked or not erased.known:
         click.echo(f"{mdn} is erased")
@@ -87,6 +88,13 @@ def erase(settings: Settings, mdn: str, at_once: bool, dry_run: bool, yes: bool)
     click.echo(
         "kmp-smsd: dispatch erases the number once nothing is left of this; --now does not wait for it", err=True
     )
+
+
+def _check_decided(store: Store, mdn: str) -> None:
+    """Refuse where messages of the number are answered and not decided: they would bring it back."""
+    if waiting := sum(message.mdn == mdn for message in store.waiting_in_inbox()):
+        undecided = f"{mdn} has {count(waiting, 'message')} that intake has not decided yet"
+        raise Failed(f"{undecided}: see that it runs, and erase the number then", TEMPORARY)
 
 
 def _question(known: dict[str, Any], *, at_once: bool) -> str:

@@ -248,7 +248,8 @@ class Deliverer:
                 count=len(unsendable),
                 reason=unsendable[0].reason,
             )
-            store.outbox.settle(self.platform, unsendable, self._now())
+            for start in range(0, len(unsendable), STEP_ROWS):
+                store.outbox.settle(self.platform, unsendable[start : start + STEP_ROWS], self._now())
 
     def _deliver(self, store: Store, channel: Channel, deliveries: Iterable[Delivery]) -> None:
         settlements: list[Settlement] = []

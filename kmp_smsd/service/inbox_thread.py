@@ -16,7 +16,7 @@ from kmp_smsd.service.busy import Busy
 from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.storage import StoreUnavailable
 from kmp_smsd.storage.inbox import Inbox
-from kmp_smsd.storage.received import Message, Place, Received
+from kmp_smsd.storage.received import Message, Received
 
 FORGET_EVERY_S = 1.0
 PROBE_AFTER_S = 10.0  # without a message
@@ -57,8 +57,11 @@ class InboxThread:
         self._probe_at = self._monotonic() + PROBE_AFTER_S
         return self._in_thread(self._inbox.append, messages).addCallbacks(self._written, self._not_written)
 
-    def look(self, settled: Place) -> None:
-        """Remove what is settled up to that place, and try whether the disk takes something. To be called often."""
+    def look(self, settled: int) -> None:
+        """Remove what is settled, so many messages since the start; try whether the disk takes something.
+
+        To be called often.
+        """
         now = self._monotonic()
         if self.busy.stuck_s > FORGET_EVERY_S:
             return  # else more and more of this would wait, in front of messages
@@ -72,7 +75,7 @@ class InboxThread:
         """Messages were left with their SMSC, since they were not on the disk in time."""
         self._write_error = "it is slow, and messages were left with their SMSC"
 
-    async def finish(self, settled: Place) -> None:
+    async def finish(self, settled: int) -> None:
         """Remove what is settled, and close the inbox."""
         await self._in_thread(self._close, settled)
         self._pool.stop()
@@ -81,7 +84,7 @@ class InboxThread:
         self.busy.begun()
         return deferToThreadPool(self._reactor, self._pool, call, *args).addBoth(self.busy.ended)
 
-    def _close(self, settled: Place) -> None:
+    def _close(self, settled: int) -> None:
         with suppress(StoreUnavailable):  # the next start knows by the numbers what is settled
             self._inbox.forget(settled)
         self._inbox.close()

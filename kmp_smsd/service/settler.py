@@ -16,14 +16,13 @@ from kmp_smsd.domain.shown import masked
 from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.service.store_watch import StoreWatch
 from kmp_smsd.storage import Store, StoreUnavailable
-from kmp_smsd.storage.received import NOTHING_SETTLED, Message, Place, Received
+from kmp_smsd.storage.received import NOTHING_SETTLED, Message, Received
 
 # Fewer wait for the next look, so that they share a transaction; more would cost each little less, and who writes
 # beside us would wait for longer.
 SETTLE_MAX = 2_000
 BACKLOG_MAX = 20_000  # more is not received until some of it is settled: a second or two of work
 RETRY_EVERY_S = 1.0
-NOTHING = Place("", 0)
 
 
 class Settler:
@@ -58,7 +57,7 @@ class Settler:
         self._faults = Repeats()
         self._idle: list[Deferred[None]] = []
         self.backlog = 0  # messages that are not settled
-        self.settled = NOTHING  # the last one that was settled since the start
+        self.settled = 0  # messages since the start, in the order in which they were taken
         self._failed = False  # the last try
         self.outcomes: Counter[str] = Counter()
 
@@ -110,7 +109,8 @@ class Settler:
             return
         batch = [self._waiting.popleft()]
         size = len(batch[0].messages)
-        # The numbers of a batch have no gap: the store counts back from the last one.
+        # The numbers of a batch have no gap: the store counts back from the last one. One that is tried again has at
+        # least what it had: what was settled of that is asked for once.
         while (
             self._waiting
             and size + len(self._waiting[0].messages) <= SETTLE_MAX
@@ -128,15 +128,16 @@ class Settler:
         messages = [message for received in batch for message in received.rest(known).messages]
         if not messages:
             return messages, []
-        now = max(now, messages[-1].received_at)  # nothing is decided before it came: the clock may have been set back
+        now = max([now, *(message.received_at for message in messages)])  # the clock may have been set back since
         return messages, self._store.settle(messages, now, batch[-1].last)
 
     def _settled(self, result: tuple[list[Message], list[Outcome]]) -> None:
         messages, outcomes = result
         batch, self._batch = self._batch, []
         self._failed = False
-        self.settled = batch[-1].last
-        self.backlog -= sum(len(received.messages) for received in batch)
+        count = sum(len(received.messages) for received in batch)
+        self.settled += count
+        self.backlog -= count
         self.outcomes.update(outcomes)
         self._watch.settled(self._monotonic() - self._begun_at)
         if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):  # else it would cost each message something

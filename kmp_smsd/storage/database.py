@@ -173,7 +173,7 @@ class Database:
 
     @contextmanager
     def faults(self) -> Iterator[None]:
-        """Faults of SQLite and the file system become StoreUnavailable, unless they are the data's own."""
+        """Faults of SQLite, the file system and the memory become StoreUnavailable, unless they are the data's own."""
         try:
             yield
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError):
@@ -199,7 +199,7 @@ class Database:
         if now < self._log_looked_at + LOOK_AT_LOG_EVERY_S:
             return
         self._log_looked_at = now
-        with suppress(OSError, sqlite3.Error):  # the commit stands; the next writer finds the log as large
+        with suppress(OSError, sqlite3.Error, MemoryError):  # the commit stands; the next writer finds the log as large
             if self.log_path.stat().st_size < CHECKPOINT_PAGES * PAGE_OCTETS:  # the file says how far it ever grew
                 return
             _, pages, moved = in_log(self.connection)

@@ -26,7 +26,7 @@ from typing import NamedTuple
 from kmp_smsd.storage.durable import sync
 from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.locks import SHARED_MODE, InboxLock
-from kmp_smsd.storage.received import DamagedLine, ForeignLine, Message, Place, Received, Settled
+from kmp_smsd.storage.received import DamagedLine, ForeignLine, Message, Received, Settled
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +35,15 @@ FILE_S = 1.0  # and from there on: numbers of subscribers are not to stay behind
 LINE_OCTETS_MAX = 8 * 1024 * 1024  # several times the largest batch
 DIRECTORY_MODE = 0o770  # its files are the group's, as the database is
 DAMAGED = ".damaged"
-_NAME = re.compile(r"\d{12}\.messages", re.ASCII)
+# Number and run: a file that comes back takes no other's place. Without a run: as the version before named them.
+_NAME = re.compile(r"\d{12}(-[0-9a-f]{16})?\.messages", re.ASCII)
 
 
 @dataclass(slots=True)
 class _File:
     path: Path
-    run: str
-    last: int = 0  # number of the last message in it that was answered and is to be settled
+    begun: int  # so many messages were given to be settled before it
+    through: int  # and up to its end
     octets: int = 0
     begun_at: float = field(default_factory=time.monotonic)  # monotonic seconds
 
@@ -61,6 +62,7 @@ class Inbox:
         self._files: deque[_File] = deque()
         self._serial = 0
         self._last = 0
+        self._given = 0  # messages to be settled, since it was opened, in their order
         self._run = secrets.token_hex(8)
         with ExitStack() as opened:
             opened.enter_context(closing(InboxLock(path)))
@@ -79,7 +81,7 @@ class Inbox:
         self._opened.close()
 
     def take_left(self) -> list[Received]:
-        """What was not settled when it was opened, once."""
+        """What was not settled when it was opened, once; to be settled in this order, before all that is appended."""
         left, self._left = self._left, []
         return left
 
@@ -100,23 +102,24 @@ class Inbox:
             if isinstance(error, OSError):
                 raise self._unavailable(error) from error
             raise
-        if messages:
-            file.last = received.last.number
+        self._given += len(messages)
+        file.through = self._given
         file.octets += len(line)
         if file.octets >= FILE_OCTETS:
             self._end_file()
         return received
 
-    def forget(self, settled: Place) -> None:
-        """Remove the files of which all is settled, up to that place. Raises StoreUnavailable where one has to stay.
+    def forget(self, settled: int) -> None:
+        """Remove the files of which all is settled: so many of the messages that were given, in their order.
 
-        It need not reach the disk: whoever finds one again knows by the numbers that it is settled.
+        Raises StoreUnavailable where one has to stay. It need not reach the disk: whoever finds one again knows by the
+        numbers that it is settled.
         """
         if self._files and time.monotonic() >= self._files[-1].begun_at + FILE_S:
             self._end_file()
             self._drop_unanswered()
         stay: list[tuple[_File, OSError]] = []
-        while self._files and self._is_settled(self._files[0], settled):
+        while self._files and self._files[0].through <= settled:
             if len(self._files) == 1:
                 self._end_file()
             file = self._files.popleft()
@@ -127,12 +130,6 @@ class Inbox:
         self._files.extendleft(file for file, _ in reversed(stay))
         if stay:
             raise self._unavailable(stay[0][1]) from stay[0][1]
-
-    def _is_settled(self, file: _File, settled: Place) -> bool:
-        if file.run == settled.run:
-            return file.last <= settled.number
-        # Files are settled in their order; so those of another run are, where one behind them is.
-        return not file.last or any(later.run == settled.run for later in self._files)
 
     def _make_directory(self) -> None:
         if self._directory.is_dir():
@@ -158,9 +155,9 @@ class Inbox:
     def _begin_file(self) -> None:
         self._make_directory()
         self._serial += 1
-        path = self._directory / f"{self._serial:012}.messages"
+        path = self._directory / f"{self._serial:012}-{self._run}.messages"
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, SHARED_MODE)
-        self._files.append(_File(path, self._run))
+        self._files.append(_File(path, self._given, self._given))
         os.fchmod(self._descriptor, SHARED_MODE)
         sync(path)  # its name, too
 
@@ -173,7 +170,7 @@ class Inbox:
     def _drop_unanswered(self) -> None:
         """Remove the last file where nothing in it was answered: each try, or message on a full disk, makes one."""
         with suppress(OSError):
-            if self._files and not self._files[-1].last:
+            if self._files and self._files[-1].begun == self._files[-1].through:
                 self._files[-1].path.unlink(missing_ok=True)
                 self._files.pop()
 
@@ -193,29 +190,23 @@ class Inbox:
 
     def _read(self, settled: Settled) -> list[Received]:
         """What is not settled. Files of which all is settled are the first that `forget` removes."""
+        files, foreign = _listed(self._directory)
+        for path in foreign:
+            log.warning("%s is no file of ours, and not read", path, extra={"event": "inbox_foreign"})
+        self._serial = max((int(path.name[:12]) for path in (*files, *foreign)), default=0)
         left: list[Received] = []
-        for path in self._paths():
+        seen: set[tuple[str, int]] = set()  # a person may have copied a file
+        for path in files:
+            if not _NAME.fullmatch(path.name):  # kept for people
+                continue
             content = read_file(path)
             _tell_of_damage(path, content)
             rest = [rest for one in content.received if (rest := one.rest(settled)).messages]
-            self._files.append(_File(path, rest[-1].run, rest[-1].last.number) if rest else _File(path, self._run))
-            left += rest
+            left += [one for one in rest if (one.run, one.first) not in seen]
+            seen.update((one.run, one.first) for one in rest)
+            begun, self._given = self._given, sum(len(one.messages) for one in left)
+            self._files.append(_File(path, begun, self._given))
         return left
-
-    def _paths(self) -> list[Path]:
-        """Its files, the oldest first; what else lies there is not ours."""
-        names: list[str] = []
-        with os.scandir(self._directory) as entries:
-            for one in entries:
-                if not _NAME.match(one.name):
-                    continue
-                if one.is_file(follow_symlinks=False):
-                    names.append(one.name)
-                else:
-                    log.warning("%s is no file of ours, and not read", one.path, extra={"event": "inbox_foreign"})
-        names.sort()
-        self._serial = max((int(name[:12]) for name in names), default=0)  # of those kept for people, too
-        return [self._directory / name for name in names if _NAME.fullmatch(name)]
 
     def _unavailable(self, error: OSError) -> StoreUnavailable:
         return StoreUnavailable(f"{error.filename or self._directory}: {error.strerror or error}")
@@ -250,14 +241,29 @@ def directory(path: Path) -> Path:
 def waiting_in(path: Path, settled: Callable[[], Settled]) -> list[Message]:
     """What lies in the inbox of the database at `path` and is not settled, for who only looks; intake may be at work.
 
-    Raises OSError, StoreUnusable, and what `settled` raises.
+    Raises StoreUnavailable, StoreUnusable, and what `settled` raises.
     """
     received: list[Received] = []
-    for file in sorted(directory(path).glob("*.messages")):
-        with suppress(FileNotFoundError):  # settled meanwhile
-            received += read_file(file).received
+    try:
+        files, _ = _listed(directory(path)) if directory(path).exists() else ([], [])
+        for file in files:
+            with suppress(FileNotFoundError):  # settled meanwhile
+                received += read_file(file).received if _NAME.fullmatch(file.name) else ()
+    except OSError as error:
+        raise StoreUnavailable(f"{error.filename}: {error.strerror}") from error
     known = settled()  # asked last: what is settled while we look does not wait
     return [message for one in received for message in one.rest(known).messages]
+
+
+def _listed(directory: Path) -> tuple[list[Path], list[Path]]:
+    """What has a name of ours there, those kept for people included: files, the oldest first; and what is no file."""
+    files: list[Path] = []
+    foreign: list[Path] = []
+    with os.scandir(directory) as entries:
+        for one in entries:
+            if _NAME.match(one.name):
+                (files if one.is_file(follow_symlinks=False) else foreign).append(Path(one.path))
+    return sorted(files), foreign
 
 
 class Content(NamedTuple):

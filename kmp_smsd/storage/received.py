@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import zlib
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 from kmp_smsd.domain.outcome import Outcome
@@ -53,9 +56,11 @@ class Settled:
 
     def first_left(self, run: str, number: int) -> int:
         """The first number of this run, from `number` on, that is not settled."""
-        for first, last in self.ranges.get(run, ()):
-            if first <= number <= last:
-                number = last + 1
+        ranges = self.ranges.get(run, ())
+        for first, last in islice(ranges, max(0, bisect_right(ranges, (number, sys.maxsize)) - 1), None):
+            if not first <= number <= last:
+                break
+            number = last + 1
         return number
 
 

@@ -28,7 +28,7 @@ from kmp_smsd.storage.wanting import Want, want
 log = logging.getLogger(__name__)
 
 AGAIN_MAX = 500  # requests that come again in one transaction
-RANGES_MAX = 1_000  # of settled messages that are remembered: a start begins one, and so does a failed write
+RANGES_MAX = 100_000  # of settled messages that are remembered: a start begins one, and so does a failed write
 
 _BIND = """
 INSERT INTO bindings (id, key, subscriber, app, state, received_at, bound_at, ended_at, why) VALUES {rows}"""
@@ -57,7 +57,7 @@ class Settling:
         """
         try:
             return self._settle(lambda: messages, now, last)
-        except StoreUnavailable:
+        except (StoreUnavailable, MemoryError):  # which may come when all is committed
             raise
         except Exception:  # one message's own fault: halve until it stands alone
             if len(messages) == 1:
@@ -69,10 +69,14 @@ class Settling:
     @property
     def settled(self) -> Settled:
         """What of the inbox is settled, for certain. Raises StoreUnavailable."""
-        settled = Settled.of(self._database.rows("SELECT run, first, last FROM inbox_settled"))
+        settled = self.settled_as_seen()
         with self._database.faults():
             sync(self._database.log_path)  # the commit may be one that was killed before its sync
         return settled
+
+    def settled_as_seen(self) -> Settled:
+        """The same for who only looks: a power cut may take back the last of it. Raises StoreUnavailable."""
+        return Settled.of(self._database.rows("SELECT run, first, last FROM inbox_settled"))
 
     def settle_again(self, now: int, limit: int = AGAIN_MAX) -> list[Outcome]:
         """Decide once more, in one transaction, up to `limit` requests that are marked; what became of each.

@@ -99,8 +99,8 @@ class Store:
         return self._settling.settled
 
     def waiting_in_inbox(self) -> list[Message]:
-        """Messages that were answered and are not settled. Raises StoreUnavailable, StoreUnusable and OSError."""
-        return waiting_in(self._database.path, lambda: self.settled)
+        """Messages that were answered and are not settled. Raises StoreUnavailable and StoreUnusable."""
+        return waiting_in(self._database.path, self._settling.settled_as_seen)
 
     def try_out(self, request: SyncRequest, now: int) -> Trial:
         """Say what `settle` would make of a request at `now`; writes nothing. Raises StoreUnavailable."""

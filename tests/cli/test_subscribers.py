@@ -51,10 +51,18 @@ def test_number_is_not_erased_in_front_of_its_messages(site):
     site.ready("K1", mdns=(FIRST, SECOND))
     with site.store() as store, closing(Inbox(site.database, lambda: store.settled)) as inbox:
         received = inbox.append([sync(SECOND, "K1"), sync(FIRST, "K1"), sync(FIRST, "K2")])
-        told = f"2 messages of {FIRST} will be decided in a moment: erase it then"
+        told = f"{FIRST} has 2 messages that intake has not decided yet: see that it runs, and erase the number then"
         assert site.refused("subscribers", "erase", FIRST, "--yes") == (75, told)
         store.settle(received.messages, NOW, received.last)
     site.ok("subscribers", "erase", FIRST, "--now", "--yes")
+
+
+def test_number_is_not_erased_where_a_message_comes_while_the_person_thinks(site, monkeypatch):
+    site.ready("K1")
+    with site.store() as store, closing(Inbox(site.database, lambda: store.settled)) as inbox:
+        monkeypatch.setattr("kmp_smsd.cli.subscribers.confirm", lambda *_, **__: inbox.append([sync(FIRST, "K1")]))
+        assert site.refused("subscribers", "erase", FIRST)[0] == 75
+    assert site.rows("subscribers", "show", FIRST)[0]["erasing_at"] is None
 
 
 def test_hold_whose_evidence_was_erased_says_so(site):

@@ -196,7 +196,7 @@ def test_messages_of_several_runs_are_left_in_order_and_their_files_go_in_order(
         path.with_name(f"kept-{number}").rename(directory(path) / f"{number:012}.messages")
     with opened(path, runs[1]) as one:
         assert [received.run for received in one.take_left()] == [runs[0].run]
-        one.forget(runs[0])
+        one.forget(1)
         assert not files(path)
     with opened(path) as one:
         assert one.take_left() == []
@@ -216,9 +216,9 @@ def test_file_goes_when_all_of_it_is_settled(path: Path, monkeypatch: pytest.Mon
         for key_id in ("K1", "K2", "K3"):
             last = one.append(requests(key_id)).last
         assert len(files(path)) == 3
-        one.forget(Place(last.run, 2))
+        one.forget(2)
         assert len(files(path)) == 1
-        one.forget(last)
+        one.forget(3)
         assert not files(path)
         last = one.append(requests("K4"))
     assert left(path, Place(last.run, 3)) == requests("K4")
@@ -226,10 +226,10 @@ def test_file_goes_when_all_of_it_is_settled(path: Path, monkeypatch: pytest.Mon
 
 def test_file_that_is_still_written_to_goes_as_well(path: Path) -> None:
     with opened(path) as one:
-        first = one.append(requests("K1"))
-        one.forget(Place(first.run, 0))
+        one.append(requests("K1"))
+        one.forget(0)
         assert files(path)
-        one.forget(first.last)
+        one.forget(1)
         assert not files(path)
         last = one.append(requests("K2"))
     assert left(path, Place(last.run, 1)) == requests("K2")
@@ -239,12 +239,12 @@ def test_file_goes_though_messages_come_all_the_time(path: Path, monkeypatch: py
     """Its number of a subscriber is not to stay until there is a pause."""
     monkeypatch.setattr(inbox, "FILE_S", 0.0)
     with opened(path) as one:
-        for key_id in ("K1", "K2", "K3"):
-            settled = one.append(requests(key_id)).last
-            last = one.append(requests("not yet")).last
-            one.forget(settled)
+        for given in (2, 4, 6):
+            one.append(requests("K1"))
+            one.append(requests("not yet"))
+            one.forget(given - 1)
             assert len(files(path)) == 1
-            one.forget(last)
+            one.forget(given)
             assert not files(path)
 
 
@@ -253,7 +253,7 @@ def test_file_that_cannot_be_removed_keeps_no_other(path: Path, monkeypatch: pyt
     real = Path.unlink
 
     def unlink(one: Path, missing_ok: bool = False) -> None:
-        if one.name == "000000000001.messages":
+        if one.name.startswith("000000000001"):
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(one))
         real(one, missing_ok=missing_ok)
 
@@ -264,11 +264,118 @@ def test_file_that_cannot_be_removed_keeps_no_other(path: Path, monkeypatch: pyt
         with monkeypatch.context() as patch:
             patch.setattr(Path, "unlink", unlink)
             for _ in range(2):
-                with pytest.raises(StoreUnavailable, match=r"1\.messages: Operation not permitted"):
-                    one.forget(last)
-                assert [file.name for file in files(path)] == ["000000000001.messages"]
-        one.forget(last)
+                with pytest.raises(StoreUnavailable, match=r"000000000001-.*: Operation not permitted"):
+                    one.forget(0)
+                assert [file.name[:12] for file in files(path)] == ["000000000001"]
+        one.forget(0)
         assert not files(path)
+
+
+def test_file_stays_until_all_of_its_lines_are_settled(path: Path) -> None:
+    with opened(path) as one:
+        one.append(requests("K1"))
+        one.append(requests("K2", "K3"))
+    with opened(path) as one:
+        for settled in range(3):
+            one.forget(settled)
+            assert len(files(path)) == 1
+        one.forget(3)
+        assert not files(path)
+
+
+def test_file_stays_whatever_order_its_run_is_in(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that came back under names that were free: numbers of one run fall, and runs take turns."""
+    monkeypatch.setattr(inbox, "FILE_OCTETS", 1)
+    with opened(path) as one:
+        for key_id in ("K1", "K2", "K3"):
+            one.append(requests(key_id))
+    first, second, third = files(path)
+    with opened(path) as one:
+        one.append(requests("other"))
+    other = files(path)[-1]
+    for number, file in enumerate((third, other, first, second), start=11):
+        file.rename(directory(path) / f"{number:012}.messages")
+    with opened(path) as one:
+        assert [m.key_id for r in one.take_left() for m in r.messages if isinstance(m, SyncRequest)] == [
+            *("K3", "other", "K1", "K2")
+        ]
+        for settled in range(5):
+            one.forget(settled)
+            assert len(files(path)) == 4 - settled
+
+
+def test_file_that_comes_back_under_the_number_of_another_is_no_concern_of_it(path: Path) -> None:
+    with opened(path) as one:
+        one.append(requests("K1"))
+    (old,) = files(path)
+    old.rename(path.with_name("aside"))
+    with opened(path) as one:
+        one.append(())  # a probe
+        assert files(path)[0].name[:12] == old.name[:12]
+        path.with_name("aside").rename(old)
+        one.append(requests("K2"))
+        one.forget(1)
+        assert files(path) == [old]
+    assert left(path) == requests("K1")
+
+
+def test_copy_of_a_file_is_not_settled_again(path: Path) -> None:
+    with opened(path) as one:
+        one.append(requests("K1", "K2"))
+    (file,) = files(path)
+    shutil.copy(file, directory(path) / "000000000009.messages")
+    assert left(path) == requests("K1", "K2")
+
+
+# Whoever only looks
+
+
+def waiting(path: Path, settled: Place = NOWHERE) -> list[Message]:
+    return inbox.waiting_in(path, lambda: up_to(settled))
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_waits_is_read_beside_intake_and_only_from_files(path: Path, make: Callable[[Path], None]) -> None:
+    assert waiting(path) == []
+    with opened(path) as one:
+        make(directory(path) / "000000000001.messages")
+        last = one.append(requests("K1", "K2")).last
+        assert waiting(path) == requests("K1", "K2")
+        assert waiting(path, Place(last.run, 1)) == requests("K2")
+
+
+def test_what_is_settled_meanwhile_does_not_wait(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(path) as one:
+        last = one.append(requests("K1")).last
+        real = inbox.read_file
+        known = [Settled({})]
+
+        def settled_behind_it(file: Path) -> inbox.Content:
+            content = real(file)
+            known[0] = up_to(last)
+            file.unlink()
+            return content
+
+        monkeypatch.setattr(inbox, "read_file", settled_behind_it)
+        assert inbox.waiting_in(path, lambda: known[0]) == []
+
+
+def test_file_that_goes_meanwhile_is_settled(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(path) as one:
+        one.append(requests("K1"))
+        real = inbox.read_file
+        monkeypatch.setattr(inbox, "read_file", lambda file: (file.unlink(), real(file))[1])
+        assert waiting(path) == []
+
+
+def test_inbox_that_nobody_may_list_is_not_taken_for_empty(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(directory(path)))
+
+    with opened(path):
+        monkeypatch.setattr(os, "scandir", refused)
+        with pytest.raises(StoreUnavailable, match="Permission denied"):
+            waiting(path)
 
 
 # A disk that fails
@@ -372,7 +479,10 @@ def test_damage_is_told_of_and_the_file_kept_for_people(
     file.unlink()
     with opened(path) as one:
         one.append(requests("K4"))
-    assert [one.name for one in files(path)] == [kept.name, "000000000002.messages"]  # the next damage has its own name
+    assert [one.name[:12] for one in files(path)] == [
+        "000000000001",
+        "000000000002",
+    ]  # the next damage has its own name
 
 
 @pytest.mark.parametrize("call", ["write", "fdatasync"])
@@ -391,7 +501,7 @@ def test_file_that_failed_is_never_written_to_again(path: Path, monkeypatch: pyt
         assert received.first == 3, "who finds the second after a restart must not take it for this one"
         assert files(path)[0].read_bytes() == before
         assert len(files(path)) == 2
-        one.forget(received.last)
+        one.forget(2)
         assert not files(path)
     assert files(path) == []
 
@@ -399,14 +509,14 @@ def test_file_that_failed_is_never_written_to_again(path: Path, monkeypatch: pyt
 def test_probes_leave_nothing_behind_after_one_that_failed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox, "FILE_S", 0.0)
     with opened(path) as one:
-        settled = one.append(requests("K1")).last
+        one.append(requests("K1"))
         with monkeypatch.context() as patch:
             patch.setattr(os, "fdatasync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "")))
             with pytest.raises(StoreUnavailable):
                 one.append(requests("K2"))
         for _ in range(3):
             one.append(())
-            one.forget(settled)
+            one.forget(1)
             assert not files(path)
 
 
@@ -416,7 +526,7 @@ def test_probes_leave_nothing_behind_a_message_that_is_not_settled(path: Path, m
         one.append(requests("K1"))
         for _ in range(3):
             one.append(())
-            one.forget(NOWHERE)
+            one.forget(0)
             assert len(files(path)) == 1
     assert left(path) == requests("K1")
 
@@ -616,6 +726,19 @@ with open_store(Path(sys.argv[1])) as store:
     except StoreUnavailable as error:
         print(error)
 """
+
+
+def test_lack_of_memory_behind_a_commit_settles_nothing_again(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Database) -> None:
+        raise MemoryError
+
+    with open_store(database) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(Database, "_checkpoint_when_large", fail)
+            with pytest.raises(MemoryError):
+                store.settle([sync(A, "K1"), sync(B, "K2")], NOW, Place("run", 2))
+        assert counted(store) == {"not_registered": 2}
+        assert store.settled == Settled({"run": [(1, 2)]})
 
 
 def test_lack_of_memory_is_a_fault_of_no_message(database: Path) -> None:
