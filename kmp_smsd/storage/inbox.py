@@ -42,10 +42,24 @@ _NAME = re.compile(r"\d{12}(-[0-9a-f]{16})?\.messages", re.ASCII)
 @dataclass(slots=True)
 class _File:
     path: Path
+    identity: tuple[int, int]  # device and inode: people move files, and bring others back
     begun: int  # so many messages were given to be settled before it
     through: int  # and up to its end
     octets: int = 0
     begun_at: float = field(default_factory=time.monotonic)  # monotonic seconds
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its path still leads to it. Raises OSError."""
+        try:
+            return _identity(os.lstat(self.path)) == self.identity
+        except FileNotFoundError:
+            return False
+
+    def remove(self) -> None:
+        """Remove it, and nothing else that has its name by now. Raises OSError."""
+        if self.is_there:
+            self.path.unlink(missing_ok=True)
 
 
 class Inbox:
@@ -94,7 +108,8 @@ class Inbox:
             if self._descriptor is None:
                 self._begin_file()
             file = self._files[-1]
-            self._check_place(file)
+            if not file.is_there:  # after a restart nobody would find it
+                raise FileNotFoundError(0, "was removed or replaced", str(file.path))
             self._write(line)
         except BaseException as error:  # an interrupt too: what is in the file now, nobody knows
             self._end_file()
@@ -124,7 +139,7 @@ class Inbox:
                 self._end_file()
             file = self._files.popleft()
             try:
-                file.path.unlink(missing_ok=True)
+                file.remove()
             except OSError as error:
                 stay.append((file, error))
         self._files.extendleft(file for file, _ in reversed(stay))
@@ -157,7 +172,7 @@ class Inbox:
         self._serial += 1
         path = self._directory / f"{self._serial:012}-{self._run}.messages"
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, SHARED_MODE)
-        self._files.append(_File(path, self._given, self._given))
+        self._files.append(_File(path, _identity(os.fstat(self._descriptor)), self._given, self._given))
         os.fchmod(self._descriptor, SHARED_MODE)
         sync(path)  # its name, too
 
@@ -171,15 +186,8 @@ class Inbox:
         """Remove the last file where nothing in it was answered: each try, or message on a full disk, makes one."""
         with suppress(OSError):
             if self._files and self._files[-1].begun == self._files[-1].through:
-                self._files[-1].path.unlink(missing_ok=True)
+                self._files[-1].remove()
                 self._files.pop()
-
-    def _check_place(self, file: _File) -> None:
-        """Raise FileNotFoundError where somebody removed or moved the file: after a restart nobody would find it."""
-        assert self._descriptor is not None
-        there, ours = os.lstat(file.path), os.fstat(self._descriptor)
-        if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
-            raise FileNotFoundError(0, "was replaced", str(file.path))
 
     def _write(self, line: bytes) -> None:
         assert self._descriptor is not None
@@ -205,7 +213,7 @@ class Inbox:
             left += [one for one in rest if (one.run, one.first) not in seen]
             seen.update((one.run, one.first) for one in rest)
             begun, self._given = self._given, sum(len(one.messages) for one in left)
-            self._files.append(_File(path, begun, self._given))
+            self._files.append(_File(path, content.identity, begun, self._given))
         return left
 
     def _unavailable(self, error: OSError) -> StoreUnavailable:
@@ -267,8 +275,12 @@ def _listed(directory: Path) -> tuple[list[Path], list[Path]]:
 
 
 class Content(NamedTuple):
-    """What is in a file, and the numbers of its damaged lines. Where it is `torn`, the end of it was not answered."""
+    """What is in a file, and the numbers of its damaged lines. Where it is `torn`, the end of it was not answered.
 
+    `identity` is that of the file that was read.
+    """
+
+    identity: tuple[int, int]
     received: list[Received]
     damaged: list[int]
     torn: bool
@@ -281,6 +293,7 @@ def read_file(path: Path) -> Content:
     torn = False
     try:
         with path.open("rb") as file:
+            identity = _identity(os.fstat(file.fileno()))
             for number, line in enumerate(iter(lambda: file.readline(LINE_OCTETS_MAX), b""), start=1):
                 try:
                     received.append(Received.parse(line.removesuffix(b"\n")))
@@ -297,4 +310,8 @@ def read_file(path: Path) -> Content:
     except OSError as error:
         error.filename = error.filename or str(path)  # reading names none
         raise
-    return Content(received, damaged, torn)
+    return Content(identity, received, damaged, torn)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

@@ -319,6 +319,17 @@ def test_file_that_comes_back_under_the_number_of_another_is_no_concern_of_it(pa
     assert left(path) == requests("K1")
 
 
+def test_file_that_took_the_name_of_another_is_not_removed_for_it(path: Path) -> None:
+    with opened(path) as one:
+        one.append(requests("K1"))
+    (old,) = files(path)
+    with opened(path) as one:
+        old.rename(path.with_name("aside"))
+        shutil.copy(path.with_name("aside"), old)
+        one.forget(1)
+        assert files(path) == [old]
+
+
 def test_copy_of_a_file_is_not_settled_again(path: Path) -> None:
     with opened(path) as one:
         one.append(requests("K1", "K2"))
