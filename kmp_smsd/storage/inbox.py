@@ -203,15 +203,17 @@ class Inbox:
             log.warning("%s is no file of ours, and not read", path, extra={"event": "inbox_foreign"})
         self._serial = max((int(path.name[:12]) for path in (*files, *foreign)), default=0)
         left: list[Received] = []
-        seen: set[tuple[str, int]] = set()  # a person may have copied a file
+        seen: set[tuple[str, int]] = set()  # a person may have copied a file, or added one to another
         for path in files:
             if not _NAME.fullmatch(path.name):  # kept for people
                 continue
             content = read_file(path)
             _tell_of_damage(path, content)
-            rest = [rest for one in content.received if (rest := one.rest(settled)).messages]
-            left += [one for one in rest if (one.run, one.first) not in seen]
-            seen.update((one.run, one.first) for one in rest)
+            for received in content.received:
+                rest = received.rest(settled)
+                if rest.messages and (rest.run, rest.first) not in seen:
+                    seen.add((rest.run, rest.first))
+                    left.append(rest)
             begun, self._given = self._given, sum(len(one.messages) for one in left)
             self._files.append(_File(path, content.identity, begun, self._given))
         return left

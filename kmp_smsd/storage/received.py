@@ -9,7 +9,6 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from itertools import islice
 from typing import Any, NamedTuple
 
 from kmp_smsd.domain.outcome import Outcome
@@ -44,24 +43,25 @@ class Place(NamedTuple):
 class Settled:
     """Which messages of the inbox are settled: first and last number of those that follow each other, by run."""
 
-    ranges: Mapping[str, Sequence[tuple[int, int]]]
+    ranges: Mapping[str, Sequence[tuple[int, int]]]  # in order, with a gap between any two
 
     @classmethod
     def of(cls, ranges: Iterable[tuple[str, int, int]]) -> Settled:
         """From runs, first and last numbers, in any order."""
         by_run: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
         for run, first, last in sorted(ranges):
-            by_run[run].append((first, last))
+            known = by_run[run]
+            if known and first <= known[-1][1] + 1:
+                known[-1] = (known[-1][0], max(known[-1][1], last))
+            else:
+                known.append((first, last))
         return cls(by_run)
 
     def first_left(self, run: str, number: int) -> int:
         """The first number of this run, from `number` on, that is not settled."""
         ranges = self.ranges.get(run, ())
-        for first, last in islice(ranges, max(0, bisect_right(ranges, (number, sys.maxsize)) - 1), None):
-            if not first <= number <= last:
-                break
-            number = last + 1
-        return number
+        before = bisect_right(ranges, (number, sys.maxsize))  # so many begin at the number or before it
+        return max(number, ranges[before - 1][1] + 1) if before else number
 
 
 NOTHING_SETTLED = Settled({})

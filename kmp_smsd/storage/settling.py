@@ -137,7 +137,7 @@ class Settling:
         """
         try:
             return self._settle_faulty(message, now, last)
-        except StoreUnavailable:
+        except (StoreUnavailable, MemoryError):
             raise
         except Exception:
             return self._settle_faulty(Unfit(outcome=Outcome.ERROR, received_at=now, link=message.link), now, last)

@@ -120,6 +120,13 @@ def test_messages_between_settled_ones_are_not_settled() -> None:
     assert [settled.first_left("run", number) for number in (1, 10, 11, 19, 20, 30, 31)] == [11, 11, 11, 19, 31, 31, 31]
 
 
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 9))), st.integers(1, 50))
+def test_settled_ranges_may_overlap(lengths: list[tuple[int, int]], number: int) -> None:
+    settled = {n for first, more in lengths for n in range(first, first + more + 1)}
+    left = next(n for n in range(number, 100) if n not in settled)
+    assert Settled.of([("run", first, first + more) for first, more in lengths]).first_left("run", number) == left
+
+
 # What is left
 
 
@@ -335,6 +342,7 @@ def test_copy_of_a_file_is_not_settled_again(path: Path) -> None:
         one.append(requests("K1", "K2"))
     (file,) = files(path)
     shutil.copy(file, directory(path) / "000000000009.messages")
+    file.write_bytes(2 * file.read_bytes())
     assert left(path) == requests("K1", "K2")
 
 
