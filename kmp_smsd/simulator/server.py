@@ -35,7 +35,7 @@ class SmscServer:
 
     def start(self) -> SmscServer:
         """Listen; afterwards `port` is the port's number. After `stop` it may be started again on the same port."""
-        self._reactor = PollReactor()  # type: ignore[no-untyped-call]
+        self._reactor = PollReactor()  # type: ignore[no-untyped-call]  # Twisted has no types for it
         self._smsc = Smsc(self._settings, self._reactor)
         self._thread = threading.Thread(target=self._run, name="simulated SMSC", daemon=True)
         self._thread.start()

@@ -209,12 +209,13 @@ class Inbox:
                 continue
             content = read_file(path)
             _tell_of_damage(path, content)
+            begun = self._given
             for received in content.received:
                 rest = received.rest(settled)
                 if rest.messages and (rest.run, rest.first) not in seen:
                     seen.add((rest.run, rest.first))
                     left.append(rest)
-            begun, self._given = self._given, sum(len(one.messages) for one in left)
+                    self._given += len(rest.messages)
             self._files.append(_File(path, content.identity, begun, self._given))
         return left
 

@@ -139,7 +139,7 @@ class Settling:
             return self._settle_faulty(message, now, last)
         except (StoreUnavailable, MemoryError):
             raise
-        except Exception:
+        except Exception:  # what the message has may be at fault for that, too
             return self._settle_faulty(Unfit(outcome=Outcome.ERROR, received_at=now, link=message.link), now, last)
 
     def _settle_faulty(
