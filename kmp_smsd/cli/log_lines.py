@@ -54,9 +54,11 @@ def fields_of(record: logging.LogRecord) -> Mapping[str, Any]:
 
 def traceback_of(record: logging.LogRecord) -> list[str]:
     """The parts of a traceback, where there is one, each with its line end. A number that it quotes is masked."""
-    if not record.exc_info or record.exc_info[1] is None:
-        return []
-    return [masked_in(part) for part in traceback.format_exception(record.exc_info[1])]
+    if record.exc_info and record.exc_info[1] is not None:
+        parts = traceback.format_exception(record.exc_info[1])
+    else:  # another process has made a text of it
+        parts = (record.exc_text or "").splitlines(keepends=True)
+    return [masked_in(part) for part in parts]
 
 
 def _visible(char: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from kmp_smsd.storage.lock_waits import LockWait
+from kmp_smsd.storage.lock_waits import Waits
 
 Result = TypeVar("Result")
 
@@ -16,7 +16,7 @@ class Busy:
     After a long wait for the write lock (`lock_wait`) the thread counts as having just begun.
     """
 
-    def __init__(self, monotonic: Callable[[], float], lock_wait: LockWait | None = None) -> None:
+    def __init__(self, monotonic: Callable[[], float], lock_wait: Waits | None = None) -> None:
         self._monotonic = monotonic
         self._lock_wait = lock_wait
         self._jobs = 0

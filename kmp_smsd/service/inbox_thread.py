@@ -7,13 +7,12 @@ from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from kmp_smsd.service.busy import Busy
 from kmp_smsd.service.repeats import Repeats
+from kmp_smsd.service.thread import WorkThread
 from kmp_smsd.storage import StoreUnavailable
 from kmp_smsd.storage.inbox import Inbox
 from kmp_smsd.storage.received import Message, Received
@@ -33,14 +32,17 @@ class InboxThread:
 
     def __init__(self, inbox: Inbox, reactor: Any, *, monotonic: Callable[[], float]) -> None:
         self._inbox = inbox
-        self._reactor = reactor
         self._monotonic = monotonic
-        self._pool = ThreadPool(1, 1, name="inbox")
+        self._thread = WorkThread("inbox", reactor, monotonic=monotonic)
         self._forget_at = self._probe_at = monotonic()
         self._faults = Repeats()
-        self.busy = Busy(monotonic)
         self._write_error: str | None = None
         self._forget_error: str | None = None
+
+    @property
+    def busy(self) -> Busy:
+        """How the thread gets on."""
+        return self._thread.busy
 
     @property
     def error(self) -> str | None:
@@ -49,13 +51,13 @@ class InboxThread:
 
     def start(self) -> list[Received]:
         """Begin to work; what was left to be settled when the inbox was opened."""
-        self._pool.start()
+        self._thread.start()
         return self._inbox.take_left()
 
     def append(self, messages: Sequence[Message]) -> Deferred[Received]:
         """Bring messages to the disk; fires when they are there, or fails where they may not be."""
         self._probe_at = self._monotonic() + PROBE_AFTER_S
-        return self._in_thread(self._inbox.append, messages).addCallbacks(self._written, self._not_written)
+        return self._thread.run(self._inbox.append, messages).addCallbacks(self._written, self._not_written)
 
     def look(self, settled: int) -> None:
         """Remove what is settled, so many messages since the start; try whether the disk takes something.
@@ -69,7 +71,7 @@ class InboxThread:
             self.append(()).addCallbacks(lambda _: None, self._failed)
         if now >= self._forget_at:
             self._forget_at = now + FORGET_EVERY_S
-            self._in_thread(self._inbox.forget, settled).addCallbacks(self._forgot, self._not_forgotten)
+            self._thread.run(self._inbox.forget, settled).addCallbacks(self._forgot, self._not_forgotten)
 
     def late(self) -> None:
         """Messages were left with their SMSC, since they were not on the disk in time."""
@@ -77,12 +79,8 @@ class InboxThread:
 
     async def finish(self, settled: int) -> None:
         """Remove what is settled, and close the inbox."""
-        await self._in_thread(self._close, settled)
-        self._pool.stop()
-
-    def _in_thread(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        self.busy.begun()
-        return deferToThreadPool(self._reactor, self._pool, call, *args).addBoth(self.busy.ended)
+        await self._thread.run(self._close, settled)
+        self._thread.stop()
 
     def _close(self, settled: int) -> None:
         with suppress(StoreUnavailable):  # the next start knows by the numbers what is settled

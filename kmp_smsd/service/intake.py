@@ -10,10 +10,8 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.models import Storage
@@ -22,8 +20,8 @@ from kmp_smsd.domain.numbering import NumberingPlan
 from kmp_smsd.domain.outcome import NEVER_AGAIN, Outcome
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit
-from kmp_smsd.service.busy import Busy
 from kmp_smsd.service.connection import Connection
+from kmp_smsd.service.deciding import Deciding
 from kmp_smsd.service.housekeeping import FOR_EVER, Housekeeping
 from kmp_smsd.service.inbox_thread import InboxThread
 from kmp_smsd.service.link import SmscLink
@@ -32,6 +30,7 @@ from kmp_smsd.service.reading import Reader
 from kmp_smsd.service.replying import Replier
 from kmp_smsd.service.settler import Settler
 from kmp_smsd.service.store_watch import StoreWatch
+from kmp_smsd.service.thread import WorkThread
 from kmp_smsd.service.watching import watch
 from kmp_smsd.smpp.constants import CommandStatus
 from kmp_smsd.smpp.pdu import Message
@@ -79,8 +78,8 @@ class Load:
 class Intake(Service):
     """Gives each message exactly one answer, and ROK only once it is on the disk; the only one who decides.
 
-    From `startService` on `store` and `inbox` are used in one thread each, so that a stalled disk never stops the
-    reactor, and that whoever holds the write lock of the database keeps no answer back.
+    From `startService` on `store`, `inbox` and `deciding` are used in one thread each, so that a stalled disk never
+    stops the reactor, and that whoever holds the write lock of the database keeps no answer back.
     """
 
     log = Logger()
@@ -89,6 +88,7 @@ class Intake(Service):
         self,
         store: Store,
         inbox: Inbox,
+        deciding: Deciding,
         sync: Sync,
         plan: NumberingPlan,
         links: Mapping[str, Link],
@@ -102,23 +102,36 @@ class Intake(Service):
         self._store = store
         self._sync = sync
         self._senders = Buckets(sync.mdn_burst, sync.mdn_per_minute / 60)
-        self._reactor = reactor
         self._monotonic, self._wall = monotonic, wall
         self._terms = {name: self._new_terms(name, link, sync, plan) for name, link in links.items()}
-        self._thread = Busy(monotonic, store.lock_wait)
+        self._thread = WorkThread("store", reactor, monotonic=monotonic, lock_wait=store.lock_wait)
+        self._deciding = deciding
+        self._deciding_thread = WorkThread("deciding", reactor, monotonic=monotonic, lock_wait=deciding.lock_wait)
         self._inbox = InboxThread(inbox, reactor, monotonic=monotonic)
-        self.watch = StoreWatch(store, self.in_thread, self._thread, inbox=self._inbox, monotonic=monotonic, wall=wall)
+        self.watch = StoreWatch(
+            store,
+            self._thread.run,
+            self._thread.busy,
+            inbox=self._inbox,
+            deciding=self._deciding_thread.busy,
+            monotonic=monotonic,
+            wall=wall,
+        )
         self.settler = Settler(
-            store, self.in_thread, self.watch, has_room=self._next_batch, monotonic=monotonic, wall=wall
+            deciding,
+            self._deciding_thread,
+            self.watch,
+            has_room=self._next_batch,
+            monotonic=monotonic,
+            wall=wall,
         )
         self._pending: deque[Chunk] = deque()
         self._batch: list[Chunk] | None = None
-        self._pool = ThreadPool(1, 1, name="store")
-        self._replier = Replier(store, links, self.in_thread, monotonic=monotonic, wall=wall)
+        self._replier = Replier(store, links, self._thread.run, monotonic=monotonic, wall=wall)
         self._watch = watch(self._look, reactor)
         self._housekeeping = Housekeeping(
             store,
-            self._pool,
+            self._thread.pool,
             reactor,
             remember_days=sync.remember_days,
             late_ms=policy.longest_late_ms,
@@ -155,7 +168,7 @@ class Intake(Service):
         self._terms, self._sync = terms, sync
         self._replier.reconfigure(links)
         self._housekeeping.remember(sync.remember_days, policy.longest_late_ms)
-        self.in_thread(self._store.set_policy, policy)
+        self.settler.decide_by(policy)
 
     @property
     def outcomes(self) -> Mapping[str, int]:
@@ -169,7 +182,8 @@ class Intake(Service):
 
     def startService(self) -> None:
         super().startService()
-        self._pool.start()
+        self._thread.start()
+        self._deciding_thread.start()
         left = self._inbox.start()
         for received in left:
             self.settler.take(received)
@@ -201,8 +215,10 @@ class Intake(Service):
             self._watch.stop()
         await self._replier.finish()
         await self._inbox.finish(self.settler.settled)
-        await self.in_thread(self._store.close)
-        self._pool.stop()
+        await self._deciding_thread.run(self._deciding.close)
+        self._deciding_thread.stop()
+        await self._thread.run(self._store.close)
+        self._thread.stop()
 
     def messages(self, connection: Connection, messages: tuple[Message, ...]) -> None:
         """Take messages from a link. Those over a limit get the temporary status at once: the SMSC keeps them."""
@@ -299,11 +315,6 @@ class Intake(Service):
         self._release(batch)
         self._leave(batch, "the store is unavailable")
         self._next_batch()
-
-    def in_thread(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """Have the store's thread do something; nobody else may use the store."""
-        self._thread.begun()
-        return deferToThreadPool(self._reactor, self._pool, call, *args).addBoth(self._thread.ended)
 
     def _take_batch(self) -> list[Chunk]:
         batch, self._batch = self._batch, None

@@ -17,6 +17,7 @@ SUBSYSTEMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "kmp_smsd.service.intake_role",
             "kmp_smsd.service.inbox_thread",
             "kmp_smsd.service.settler",
+            "kmp_smsd.service.deciding_process",
             "kmp_smsd.service.replying",
             "kmp_smsd.service.housekeeping",
         ),

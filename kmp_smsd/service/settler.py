@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.shown import masked
+from kmp_smsd.service.deciding import Deciding
 from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.service.store_watch import StoreWatch
-from kmp_smsd.storage import Store, StoreUnavailable
-from kmp_smsd.storage.received import NOTHING_SETTLED, Message, Received
+from kmp_smsd.service.thread import WorkThread
+from kmp_smsd.storage import StoreUnavailable
+from kmp_smsd.storage.received import Message, Received
 
 # Fewer wait for the next look, so that they share a transaction; more would cost each little less, and who writes
 # beside us would wait for longer.
@@ -26,7 +28,7 @@ RETRY_EVERY_S = 1.0
 
 
 class Settler:
-    """Settles what it is given, in the thread of `store`, and again what commands marked.
+    """Has what it is given settled, and again what commands marked, by `deciding` in a thread of its own.
 
     `has_room` is called when some of the backlog is settled.
     """
@@ -35,16 +37,16 @@ class Settler:
 
     def __init__(
         self,
-        store: Store,
-        in_thread: Callable[..., Deferred[Any]],
+        deciding: Deciding,
+        thread: WorkThread,
         watch: StoreWatch,
         *,
         has_room: Callable[[], None],
         monotonic: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
-        self._store = store
-        self._in_thread = in_thread
+        self._deciding = deciding
+        self._thread = thread
         self._watch = watch
         self._has_room = has_room
         self._monotonic, self._wall = monotonic, wall
@@ -77,12 +79,16 @@ class Settler:
         if self.backlog >= SETTLE_MAX:
             self._next_batch()
 
+    def decide_by(self, policy: SyncPolicy) -> None:
+        """Decide by `policy` what is not under way yet."""
+        self._thread.run(self._deciding.set_policy, policy).addErrback(self._not_told)
+
     def look(self) -> None:
         """Settle what waits, then what was marked. To be called now and then."""
         self._next_batch()
         if not (self._looking or self._stopped):
             self._looking = True
-            looked = self._in_thread(self._store.settle_again, int(self._wall() * 1000))
+            looked = self._thread.run(self._deciding.settle_again, int(self._wall() * 1000))
             looked.addCallbacks(self._settled_again, self._not_settled_again)
 
     def late(self) -> None:
@@ -109,8 +115,7 @@ class Settler:
             return
         batch = [self._waiting.popleft()]
         size = len(batch[0].messages)
-        # The numbers of a batch have no gap: the store counts back from the last one. One that is tried again has at
-        # least what it had: what was settled of that is asked for once.
+        # The numbers of a batch have no gap: the store counts back from the last one.
         while (
             self._waiting
             and size + len(self._waiting[0].messages) <= SETTLE_MAX
@@ -119,41 +124,32 @@ class Settler:
             batch.append(self._waiting.popleft())
             size += len(batch[-1].messages)
         self._batch, self._begun_at = batch, self._monotonic()
-        settled = self._in_thread(self._settle, batch, self._failed, int(self._wall() * 1000))
+        settled = self._thread.run(self._deciding.settle, batch, int(self._wall() * 1000))
         settled.addCallbacks(self._settled, self._not_settled)
 
-    def _settle(self, batch: Sequence[Received], again: bool, now: int) -> tuple[list[Message], list[Outcome]]:
-        """In the store's thread. What failed before may be settled in part, or wholly."""
-        known = self._store.settled if again else NOTHING_SETTLED
-        messages = [message for received in batch for message in received.rest(known).messages]
-        if not messages:
-            return messages, []
-        now = max([now, *(message.received_at for message in messages)])  # the clock may have been set back since
-        return messages, self._store.settle(messages, now, batch[-1].last)
-
-    def _settled(self, result: tuple[list[Message], list[Outcome]]) -> None:
-        messages, outcomes = result
+    def _settled(self, outcomes: list[Outcome | None]) -> None:
         batch, self._batch = self._batch, []
         self._failed = False
         count = sum(len(received.messages) for received in batch)
         self.settled += count
         self.backlog -= count
-        self.outcomes.update(outcomes)
+        self.outcomes.update(filter(None, outcomes))  # not those that a try before this one had settled
         self._watch.settled(self._monotonic() - self._begun_at)
         if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):  # else it would cost each message something
-            self._tell(messages, outcomes)
+            self._tell([message for received in batch for message in received.messages], outcomes)
         self._has_room()
         self._go_on()
 
-    def _tell(self, messages: Sequence[Message], outcomes: Sequence[Outcome]) -> None:
+    def _tell(self, messages: Sequence[Message], outcomes: Sequence[Outcome | None]) -> None:
         for message, outcome in zip(messages, outcomes, strict=True):
-            self.log.debug(
-                "link {link}: message of {mdn}: {outcome}",
-                event="message_settled",
-                link=message.link,
-                mdn=masked(message.mdn or "") or "no legal number",
-                outcome=outcome.value,
-            )
+            if outcome is not None:
+                self.log.debug(
+                    "link {link}: message of {mdn}: {outcome}",
+                    event="message_settled",
+                    link=message.link,
+                    mdn=masked(message.mdn or "") or "no legal number",
+                    outcome=outcome.value,
+                )
 
     def _not_settled(self, failure: Failure) -> None:
         """It stays in the inbox, and is tried again."""
@@ -173,18 +169,24 @@ class Settler:
         elif self._idle or self.backlog >= SETTLE_MAX:
             self._next_batch()
 
-    def _settled_again(self, outcomes: list[Outcome]) -> None:
+    def _settled_again(self, result: tuple[list[Outcome], bool]) -> None:
+        outcomes, more = result
         self._looking = False
         self._watch.settled_again()
         self.outcomes.update(outcomes)
-        if (outcomes or self._store.waiting.recalling) and not self._stopped:
-            self.look()  # there may be more; what came meanwhile goes first
+        if more and not self._stopped:
+            self.look()  # what came meanwhile goes first
 
     def _not_settled_again(self, failure: Failure) -> None:
         self._looking = False
         self._watch.not_settled_again(failure.getErrorMessage())
         if self._is_worth_saying(failure):
             self.log.failure("marked requests could not be settled", failure, event="marked_not_settled")
+
+    def _not_told(self, failure: Failure) -> None:
+        """Who decides next knows the policy all the same."""
+        if self._is_worth_saying(failure):
+            self.log.failure("who decides could not be told the policy", failure, event="policy_not_told")
 
     def _is_worth_saying(self, failure: Failure) -> bool:
         """Whether this is a fault of ours that was not told of lately; of a store that is unavailable it tells."""

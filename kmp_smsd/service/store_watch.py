@@ -29,9 +29,9 @@ class StoreWatch:
     """Knows the store without asking it: a store that is stuck keeps nobody waiting but its own thread.
 
     `in_thread` runs a call in the thread that measures. `thread` follows the one that does the role's work, which the
-    role is judged by; of intake that is the same, and `inbox` the one that brings messages to the disk. Where the role
-    `writes`, a store that nobody wrote to lately is written to a little, so that a full or broken disk is
-    noticed before a message comes.
+    role is judged by; of intake that is the same, and beside it `inbox` brings messages to the disk and `deciding`
+    follows the thread that has them decided. Where the role `writes`, a store that nobody wrote to lately is written
+    to a little, so that a full or broken disk is noticed before a message comes.
     """
 
     log = Logger()
@@ -43,6 +43,7 @@ class StoreWatch:
         thread: Busy,
         *,
         inbox: InboxThread | None = None,
+        deciding: Busy | None = None,
         writes: bool = True,
         monotonic: Callable[[], float],
         wall: Callable[[], float],
@@ -51,6 +52,11 @@ class StoreWatch:
         self._in_thread = in_thread
         self._thread = thread
         self._inbox = inbox
+        self._threads = [thread]
+        if deciding is not None:
+            self._threads.append(deciding)
+        if inbox is not None:
+            self._threads.append(inbox.busy)
         self._writes = writes
         self._monotonic, self._wall = monotonic, wall
         self._wrote_at = float("-inf")  # monotonic seconds
@@ -72,7 +78,7 @@ class StoreWatch:
     @property
     def stuck_s(self) -> float:
         """For how long a thread of the store has been at its present job."""
-        return max(self._thread.stuck_s, self._inbox.busy.stuck_s if self._inbox is not None else 0.0)
+        return max(thread.stuck_s for thread in self._threads)
 
     @property
     def silent_s(self) -> float:
@@ -81,9 +87,10 @@ class StoreWatch:
 
     @property
     def waits_for_others(self) -> bool:
-        """Whether the store's thread waits for the write lock of another process, and nothing else is stuck."""
-        inbox_stuck_s = self._inbox.busy.stuck_s if self._inbox is not None else 0.0
-        return self._thread.waits_for_others and inbox_stuck_s <= STUCK_MAX_S
+        """Whether a thread of the store waits for the write lock of another process, and no other one is stuck."""
+        waiting = [thread for thread in self._threads if thread.waits_for_others]
+        others = [thread for thread in self._threads if thread not in waiting]
+        return bool(waiting) and all(thread.stuck_s <= STUCK_MAX_S for thread in others)
 
     @property
     def lock_holder(self) -> str | None:

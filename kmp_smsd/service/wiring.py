@@ -18,6 +18,7 @@ from kmp_smsd.config.secrets import SecretUnavailable, read_password, read_secre
 from kmp_smsd.service.control import claim
 from kmp_smsd.service.counting import Counting
 from kmp_smsd.service.daemon import Daemon
+from kmp_smsd.service.deciding_process import DecidingProcess
 from kmp_smsd.service.delivering import Deliverer, Patience
 from kmp_smsd.service.dispatch import Dispatcher
 from kmp_smsd.service.dispatch_role import DispatchRole, routes
@@ -64,6 +65,7 @@ def _intake(config: Config, reactor: Any) -> IntakeRole:
     intake = Intake(
         store,
         inbox,
+        DecidingProcess(config.storage.path, config.policy, store.lock_wait),
         config.sync,
         config.numbering,
         config.smsc,

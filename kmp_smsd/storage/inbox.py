@@ -101,7 +101,7 @@ class Inbox:
 
     def append(self, messages: Sequence[Message]) -> Received:
         """Bring `messages` to the disk. Raises StoreUnavailable where that fails: then none of them may be answered."""
-        received = Received(self._run, self._last + 1, messages)
+        received = Received(self._run, self._last + 1, messages).with_line()
         self._last = received.last.number  # even where it fails: the line may be whole, and be found after a restart
         line = received.line()
         try:
@@ -299,7 +299,7 @@ def read_file(path: Path) -> Content:
             identity = _identity(os.fstat(file.fileno()))
             for number, line in enumerate(iter(lambda: file.readline(LINE_OCTETS_MAX), b""), start=1):
                 try:
-                    received.append(Received.parse(line.removesuffix(b"\n")))
+                    received.append(Received.parse(line))
                 except ForeignLine as error:
                     raise StoreUnusable(
                         f"{path}:{number} was written by another version of kmp-smsd: install that one,"

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from mmap import mmap
 from pathlib import Path
+from typing import Protocol
 
 log = logging.getLogger(__name__)
 
@@ -22,22 +25,44 @@ LONG_S = 3.0  # a transaction takes milliseconds
 
 _waits: dict[int, float] = {}  # the lock file's descriptor -> since when, in monotonic seconds
 _held: set[int] = set()  # inodes of the lock files that a thread of this process holds
+_helpers: list[HelperWait] = []
 _teller: threading.Thread | None = None
 
 
+class Waits(Protocol):
+    """How the write lock is waited for. Any thread may ask."""
+
+    @property
+    def is_for_others(self) -> bool:
+        """Whether it is waited for now, and neither this process nor a helper of it has it."""
+
+    @property
+    def over_s(self) -> float:
+        """How long ago the last long wait ended, at which who waited can be said to have begun."""
+
+
 class LockWait:
-    """How one connection waits for its write lock. Any thread may ask."""
+    """How one connection waits for its write lock."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._inode = os.fstat(descriptor).st_ino
         self._ended_at = float("-inf")  # monotonic seconds; the last long one
+        self._shown: ShownWait | None = None
+
+    def show_in(self, shown: ShownWait) -> None:
+        """From now on let the process that we help see it; it is the one who tells."""
+        self._shown = shown
+
+    def of_helper(self, shown: ShownWait) -> HelperWait:
+        """How a helper of this process waits for the same lock."""
+        return HelperWait(shown, self._inode)
 
     @contextmanager
     def told(self) -> Iterator[None]:
         """Around the wait; see `told_while_waiting`."""
         since = time.monotonic()
-        with told_while_waiting(self._descriptor):
+        with told_while_waiting(self._descriptor) if self._shown is None else self._shown.waiting(since):
             yield
             now = time.monotonic()
             if now - since >= LONG_S:
@@ -46,41 +71,125 @@ class LockWait:
     def taken(self) -> None:
         """The lock is ours."""
         _held.add(self._inode)
+        if self._shown is not None:
+            self._shown.holds = True
 
     def released(self) -> None:
         """The lock is about to be given back."""
+        if self._shown is not None:
+            self._shown.holds = False
         _held.discard(self._inode)
 
     @property
     def is_for_others(self) -> bool:
-        """Whether this connection waits now, and for no thread of this process."""
-        return self._descriptor in _waits and self._inode not in _held
+        return self._descriptor in _waits and not _is_ours(self._inode)
 
     @property
     def over_s(self) -> float:
-        """How long ago the last long wait ended, at which the thread can be said to have begun."""
         return time.monotonic() - self._ended_at
 
     @property
     def holder(self) -> str | None:
-        """The other process for which any connection of this one has long waited; None where none does."""
-        if self._inode in _held or self._inode not in _long_waited(time.monotonic()):
+        """The other process for which any connection of ours has long waited; None where none does."""
+        if _is_ours(self._inode) or self._inode not in _long_waited(time.monotonic()):
             return None
         return holder(self._inode)
+
+
+class ShownWait:
+    """What a helper shows of its wait, in memory that it shares with the process that it helps: `memory`.
+
+    Each value is written at once; the clock of both is the same.
+    """
+
+    OCTETS = 24
+
+    def __init__(self, memory: mmap) -> None:
+        self._memory = memory
+
+    def clear(self) -> None:
+        """Show nothing: before a helper begins."""
+        self._memory[: self.OCTETS] = bytes(self.OCTETS)
+
+    @contextmanager
+    def waiting(self, since: float) -> Iterator[None]:
+        """Around a wait that began then, in monotonic seconds."""
+        self._set(0, since)
+        try:
+            yield
+        finally:
+            if time.monotonic() - since >= LONG_S:
+                self._set(8, time.monotonic())
+            self._set(0, 0.0)
+
+    @property
+    def since(self) -> float | None:
+        """Since when it has waited, in monotonic seconds; None where it does not."""
+        return self._get(0) or None
+
+    @property
+    def ended_at(self) -> float:
+        """When its last long wait ended, in monotonic seconds; 0 where there was none."""
+        return self._get(8)
+
+    @property
+    def holds(self) -> bool:
+        """Whether it holds the lock."""
+        return bool(self._get(16))
+
+    @holds.setter
+    def holds(self, holds: bool) -> None:
+        self._set(16, float(holds))
+
+    def _get(self, place: int) -> float:
+        (value,) = struct.unpack_from("d", self._memory, place)
+        return float(value)
+
+    def _set(self, place: int, value: float) -> None:
+        struct.pack_into("d", self._memory, place, value)
+
+
+class HelperWait:
+    """How a helper of this process waits for the write lock."""
+
+    def __init__(self, shown: ShownWait, inode: int) -> None:
+        self.shown, self.inode = shown, inode
+        _helpers.append(self)
+        _begin_to_tell()
+
+    def close(self) -> None:
+        _helpers.remove(self)
+
+    @property
+    def is_for_others(self) -> bool:
+        return self.shown.since is not None and not _is_ours(self.inode)
+
+    @property
+    def over_s(self) -> float:
+        return time.monotonic() - (self.shown.ended_at or float("-inf"))
+
+
+def _is_ours(inode: int) -> bool:
+    """Whether this process or a helper of it holds this lock."""
+    return inode in _held or any(helper.inode == inode and helper.shown.holds for helper in list(_helpers))
 
 
 @contextmanager
 def told_while_waiting(descriptor: int) -> Iterator[None]:
     """Around the wait for the flock on this file. Who waits for long is told of about every 10 seconds."""
-    global _teller
     _waits[descriptor] = time.monotonic()
-    if _teller is None:  # one for the whole process; a second one, begun at the same moment, would do no harm
-        _teller = threading.Thread(target=_tell_for_ever, name="lock waits", daemon=True)
-        _teller.start()
+    _begin_to_tell()
     try:
         yield
     finally:
         del _waits[descriptor]
+
+
+def _begin_to_tell() -> None:
+    global _teller
+    if _teller is None:  # one for the whole process; a second one, begun at the same moment, would do no harm
+        _teller = threading.Thread(target=_tell_for_ever, name="lock waits", daemon=True)
+        _teller.start()
 
 
 def _tell_for_ever() -> None:
@@ -103,6 +212,10 @@ def _long_waited(now: float) -> set[int]:
         if now - since >= LONG_S:
             with suppress(OSError):  # closed in this moment
                 inodes.add(os.fstat(descriptor).st_ino)
+    for helper in list(_helpers):
+        since_of_helper = helper.shown.since
+        if since_of_helper is not None and now - since_of_helper >= LONG_S:
+            inodes.add(helper.inode)
     return inodes
 
 

@@ -8,7 +8,7 @@ import zlib
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from kmp_smsd.domain.outcome import Outcome
@@ -74,6 +74,7 @@ class Received:
     run: str
     first: int
     messages: Sequence[Message]
+    _line: bytes = field(default=b"", repr=False, compare=False)  # where it was made or read already
 
     @property
     def last(self) -> Place:
@@ -82,24 +83,32 @@ class Received:
     def rest(self, settled: Settled) -> Received:
         """The same without those that are settled: they are settled in order, so none behind one that is not."""
         first = settled.first_left(self.run, self.first)
+        if first == self.first:
+            return self
         return Received(self.run, first, self.messages[first - self.first :])
 
     def line(self) -> bytes:
         """As it lies in a file: CRC-32 of what follows, version, run, the first number, the messages."""
+        if self._line:
+            return self._line
         body = _encode([_VERSION, self.run, self.first, [_fields(one) for one in self.messages]]).encode()
         return b"%08x %s\n" % (zlib.crc32(body), body)
 
+    def with_line(self) -> Received:
+        """The same, which need not make its line once more."""
+        return replace(self, _line=self.line())
+
     @classmethod
     def parse(cls, line: bytes) -> Received:
-        """What `line` wrote, without its line feed. Raises DamagedLine or ForeignLine for anything else."""
-        sum_, _, body = line.partition(b" ")
+        """What `line` wrote. Raises DamagedLine or ForeignLine for anything else."""
+        sum_, _, body = line.removesuffix(b"\n").partition(b" ")
         if not body or sum_ != b"%08x" % zlib.crc32(body):
             raise DamagedLine
         try:
             version, run, first, messages = json.loads(body)
             if version != _VERSION:
                 raise ForeignLine
-            return cls(run, first, [_message(*fields) for fields in messages])
+            return cls(run, first, [_message(*fields) for fields in messages], line)
         except (ValueError, TypeError) as error:
             raise ForeignLine from error
 

@@ -48,10 +48,11 @@ class Settling:
         self._policy = policy
         self._unknown_gateways.clear()
 
-    def settle(self, messages: Sequence[Message], now: int, last: Place | None = None) -> list[Outcome]:
+    def settle(self, messages: Sequence[Message], now: int, last: Place | None = None) -> list[Outcome | None]:
         """Decide and write `messages` in order, in one transaction; `now` in Unix milliseconds.
 
-        `last` is the place of the last of them in the inbox, where they lie in it: `settled` has them from then on.
+        `last` is the place of the last of them in the inbox, where they lie in it: `settled` has them from then on, and
+        those that it has already are left out (None). So nothing is settled twice, whoever tries it again.
         A message that cannot be settled for a reason of its own ends as ERROR and takes no neighbour with it.
         Raises StoreUnavailable; some of them may be settled nevertheless.
         """
@@ -70,13 +71,17 @@ class Settling:
     def settled(self) -> Settled:
         """What of the inbox is settled, for certain. Raises StoreUnavailable."""
         settled = self.settled_as_seen()
-        with self._database.faults():
-            sync(self._database.log_path)  # the commit may be one that was killed before its sync
+        self._sync()
         return settled
 
     def settled_as_seen(self) -> Settled:
         """The same for who only looks: a power cut may take back the last of it. Raises StoreUnavailable."""
         return Settled.of(self._database.rows("SELECT run, first, last FROM inbox_settled"))
+
+    def _sync(self) -> None:
+        """Have on the disk what was seen: its commit may be one that was killed before its sync."""
+        with self._database.faults():
+            sync(self._database.log_path)
 
     def settle_again(self, now: int, limit: int = AGAIN_MAX) -> list[Outcome]:
         """Decide once more, in one transaction, up to `limit` requests that are marked; what became of each.
@@ -94,7 +99,7 @@ class Settling:
             return again
 
         try:
-            return self._settle(read, now)
+            return _decided(self._settle(read, now))
         except StoreUnavailable:
             raise
         except Exception:  # one request's own fault: fewer at a time, until it stands alone
@@ -102,8 +107,8 @@ class Settling:
                 raise  # not even reading is possible
             if len(again) > 1:
                 return self.settle_again(now, len(again) // 2)
-            return self._settle_faulty(
-                again[0], now, stands=lambda: read_again(self._database, now, 1, gateways) == again
+            return _decided(
+                self._settle_faulty(again[0], now, stands=lambda: read_again(self._database, now, 1, gateways) == again)
             )
 
     def _tell_of_unknown_gateway(self, gateways: Iterable[str]) -> None:
@@ -119,42 +124,59 @@ class Settling:
 
     def _settle(
         self, messages_of: Callable[[], Sequence[Message]], now: int, last: Place | None = None
-    ) -> list[Outcome]:
+    ) -> list[Outcome | None]:
         with self._database.transaction() as connection:
             messages = messages_of()
-            batch = gather(self._database, self._policy, messages, now)
+            known = _settled_among(connection, len(messages), last)
+            left = (
+                [message for position, message in enumerate(messages) if position not in known] if known else messages
+            )
+            batch = gather(self._database, self._policy, left, now)
             facts = batch.facts
-            decisions = [facts.apply(decide(one, facts)) if isinstance(one, SyncRequest) else one for one in messages]
+            decisions = [facts.apply(decide(one, facts)) if isinstance(one, SyncRequest) else one for one in left]
             self._write(connection, batch, decisions)
             _remember(connection, len(messages), last)
         self._journal.commit()
-        return [decision.outcome for decision in decisions]
+        outcomes: list[Outcome | None] = [decision.outcome for decision in decisions]
+        if not known:
+            return outcomes
+        self._sync()
+        rest = iter(outcomes)
+        return [None if position in known else next(rest) for position in range(len(messages))]
 
-    def _settle_alone(self, message: Message, now: int, last: Place | None) -> list[Outcome]:
+    def _settle_alone(self, message: Message, now: int, last: Place | None) -> list[Outcome | None]:
         """End `message` as ERROR, and where not even that can be written, as one that names nobody.
 
         Others wait behind it. Where that cannot be written either, it is not this message: nothing is passed over.
         """
+
+        def stands() -> bool:
+            return not _settled_among(self._database.connection, 1, last)
+
         try:
-            return self._settle_faulty(message, now, last)
+            return self._settle_faulty(message, now, last, stands=stands)
         except (StoreUnavailable, MemoryError):
             raise
         except Exception:  # what the message has may be at fault for that, too
-            return self._settle_faulty(Unfit(outcome=Outcome.ERROR, received_at=now, link=message.link), now, last)
+            nameless = Unfit(outcome=Outcome.ERROR, received_at=now, link=message.link)
+            return self._settle_faulty(nameless, now, last, stands=stands)
 
     def _settle_faulty(
-        self, message: Message, now: int, last: Place | None = None, *, stands: Callable[[], bool] = lambda: True
-    ) -> list[Outcome]:
+        self, message: Message, now: int, last: Place | None = None, *, stands: Callable[[], bool]
+    ) -> list[Outcome | None]:
         """End `message` as ERROR, unless it no longer `stands`: then it is not the one that could not be settled."""
         log.exception("message could not be settled", extra={"event": "message_error", "link": message.link})
         faulty = Unfit(outcome=Outcome.ERROR, mdn=message.mdn, received_at=message.received_at, link=message.link)
         with self._database.transaction() as connection:
-            if not stands():
-                return []
-            self._write(connection, gather(self._database, self._policy, [faulty], now), [faulty])
-            if isinstance(message, SyncRequest):
-                settle_faulty_again(connection, message, now)
-            _remember(connection, 1, last)
+            stood = stands()
+            if stood:
+                self._write(connection, gather(self._database, self._policy, [faulty], now), [faulty])
+                if isinstance(message, SyncRequest):
+                    settle_faulty_again(connection, message, now)
+                _remember(connection, 1, last)
+        if not stood:
+            self._sync()
+            return [None]
         self._journal.commit()
         return [Outcome.ERROR]
 
@@ -179,6 +201,22 @@ class Settling:
         write_replies(connection, facts, decisions)
 
 
+def _decided(outcomes: Iterable[Outcome | None]) -> list[Outcome]:
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _settled_among(connection: Any, count: int, last: Place | None) -> set[int]:
+    """Which of so many messages of the inbox, up to `last`, are settled: their positions."""
+    if last is None:
+        return set()
+    first = last.number - count + 1
+    ranges = connection.execute(
+        "SELECT first, last FROM inbox_settled WHERE run = ? AND last >= ? AND first <= ?",
+        (last.run, first, last.number),
+    )
+    return {number - first for begin, end in ranges for number in range(max(begin, first), min(end, last.number) + 1)}
+
+
 def _remember(connection: Any, count: int, last: Place | None) -> None:
     """That so many messages of the inbox are settled, up to `last`."""
     if last is None:
@@ -188,10 +226,14 @@ def _remember(connection: Any, count: int, last: Place | None) -> None:
         "UPDATE inbox_settled SET last = ? WHERE run = ? AND last = ?", (number, run, number - count)
     )
     if follows.rowcount == 0:
-        begun = connection.execute(
-            "INSERT INTO inbox_settled (run, first, last) VALUES (?, ?, ?)", (run, number - count + 1, number)
+        connection.execute(
+            """INSERT INTO inbox_settled (run, first, last) VALUES (?, ?, ?)
+               ON CONFLICT DO UPDATE SET first = min(first, excluded.first)""",
+            (run, number - count + 1, number),
         )
-        connection.execute("DELETE FROM inbox_settled WHERE id <= ?", (begun.lastrowid - RANGES_MAX,))
+        connection.execute(
+            "DELETE FROM inbox_settled WHERE id <= (SELECT max(id) FROM inbox_settled) - ?", (RANGES_MAX,)
+        )
 
 
 def _row(made: Binding, now: int) -> tuple[Any, ...]:

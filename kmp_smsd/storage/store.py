@@ -89,7 +89,7 @@ class Store:
         self.imports.close()
         self._opened.close()
 
-    def settle(self, messages: Sequence[Message], now: int, last: Place | None = None) -> list[Outcome]:
+    def settle(self, messages: Sequence[Message], now: int, last: Place | None = None) -> list[Outcome | None]:
         """Decide and write a batch in one transaction; see Settling.settle. Raises StoreUnavailable."""
         return self._settling.settle(messages, now, last)
 

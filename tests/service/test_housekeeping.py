@@ -5,8 +5,8 @@ import pytest
 from kmp_smsd.config.models import Storage
 from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.policy import SyncPolicy
-from kmp_smsd.service import housekeeping, inbox_thread
-from kmp_smsd.service import intake as intake_module
+from kmp_smsd.service import housekeeping, thread
+from kmp_smsd.service.deciding import DecidingHere
 from kmp_smsd.service.housekeeping import DAY_MS, PAUSE_S, STEP_EVERY_S, Kept
 from kmp_smsd.service.intake import Intake
 from kmp_smsd.storage import StoreUnavailable, open_store, retention
@@ -25,8 +25,7 @@ class At:
 
     def __init__(self, path, patch, **sync):
         self.pool = PoolByHand(1, 1, "store and inbox")
-        for module in (intake_module, inbox_thread):
-            patch.setattr(module, "ThreadPool", lambda *_, **__: self.pool)
+        patch.setattr(thread, "ThreadPool", lambda *_, **__: self.pool)
         new_database(path)
         self.reactor = ReactorByHand()
         self.later_s = 0.0
@@ -35,6 +34,7 @@ class At:
         self.intake = Intake(
             self.mine,
             self.inbox,
+            DecidingHere(self.mine),
             Sync(**sync),
             PLAN,
             {"north": link()},

@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
-from kmp_smsd.service import inbox_thread, settler
-from kmp_smsd.service import intake as intake_module
+from kmp_smsd.service import settler, thread
+from kmp_smsd.service.deciding import DecidingHere
 from kmp_smsd.service.intake import WATCH_EVERY_S, Intake, Load
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.simulator.deliver import deliver_sm_body, with_header
@@ -65,8 +65,7 @@ class At:
 
     def __init__(self, path, patch, *, sync=None, **links):
         self.pool = Threads()
-        for module in (intake_module, inbox_thread):
-            patch.setattr(module, "ThreadPool", self.pool.one)
+        patch.setattr(thread, "ThreadPool", self.pool.one)
         self.reactor = ReactorByHand()
         self.store = open_store(path)
         self.mine = open_store(path)
@@ -74,6 +73,7 @@ class At:
         self.intake = Intake(
             self.mine,
             self.inbox,
+            DecidingHere(self.mine),
             Sync(**{"mdn_burst": 10_000, **(sync or {})}),
             PLAN,
             links or {"north": link()},
@@ -511,7 +511,7 @@ def test_what_was_settled_before_an_error_is_not_settled_again(at):
     at.run()
     at.reactor.pass_time(2)
     at.run()
-    assert at.settled == [3, 1]
+    assert at.settled == [3, 3]
     assert counted(at.store) == {"not_registered": 2, "malformed": 1}
 
 
@@ -1107,7 +1107,9 @@ def test_store_that_hangs_shows_while_the_reactor_goes_on(at):
 
 
 def test_inbox_that_is_stuck_shows_though_the_database_waits_for_others(at, monkeypatch):
-    monkeypatch.setattr(type(at.intake._thread), "waits_for_others", True)
+    monkeypatch.setattr(
+        type(at.intake._thread.busy), "waits_for_others", property(lambda busy: busy is at.intake._thread.busy)
+    )
     assert at.intake.watch.waits_for_others
     at.intake.messages(SmscByHand(), (mo(1),))
     at.reactor.pass_time(59)

@@ -8,10 +8,12 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.python.failure import Failure
 
 from kmp_smsd.control.protocol import Refused
-from kmp_smsd.service import counting, daemon, dispatch, dispatch_workers, erasing, inbox_thread, intake, reloading
+from kmp_smsd.service import counting, daemon, dispatch, dispatch_workers, erasing, reloading, thread, wiring
+from kmp_smsd.service.deciding import DecidingHere
 from kmp_smsd.service.link_state import LinkWord
 from kmp_smsd.service.role import Role
 from kmp_smsd.service.wiring import make_service
+from kmp_smsd.storage import open_store
 from tests.config.config_files import PLATFORM
 from tests.service.by_hand import PoolByHand, ReactorByHand, SmscByHand, mo
 from tests.service.test_wiring import Site
@@ -35,8 +37,9 @@ class At:
     """Both roles in one process, whose threads and connections the test moves."""
 
     def __init__(self, site, patch, roles=tuple(Role)):
-        for module in (counting, dispatch, dispatch_workers, erasing, inbox_thread, intake, reloading):
+        for module in (counting, dispatch, dispatch_workers, erasing, reloading, thread):
             patch.setattr(module, "ThreadPool", PoolByHand)
+        patch.setattr(wiring, "DecidingProcess", lambda path, policy, _: DecidingHere(open_store(path, policy)))
         self.site = site
         self.reactor = ReactorByHand()
         self.service = make_service(site.load(), roles, self.reactor)
@@ -44,7 +47,8 @@ class At:
         self.service.startService()
         self.pools = [self.service.reloader._pool]
         if Role.INTAKE in self.roles:
-            self.pools += [self.intake.intake._inbox._pool, self.intake.intake._pool]
+            intake = self.intake.intake
+            self.pools += [one.pool for one in (intake._inbox._thread, intake._thread, intake._deciding_thread)]
         if Role.DISPATCH in self.roles:
             dispatcher = self.dispatch.dispatcher
             self.pools += [dispatcher._watcher, dispatcher.workers._pool, self.dispatch.eraser._pool]
@@ -233,7 +237,7 @@ def test_a_drain_waits_for_links_that_a_reload_has_drain(at, gone):
 def test_a_drain_waits_until_all_that_was_answered_is_settled(at):
     smsc = SmscByHand()
     at.intake.intake.messages(smsc, (mo(),))
-    at.intake.intake._inbox._pool.run()
+    at.intake.intake._inbox._thread.pool.run()
     drained = []
     at.intake.drain().addCallback(drained.append)
     at.unconnected(0)

@@ -19,8 +19,7 @@ from kmp_smsd.service import counting as counting_module
 from kmp_smsd.service import dispatch as dispatch_module
 from kmp_smsd.service import dispatch_workers as workers_module
 from kmp_smsd.service import erasing as erasing_module
-from kmp_smsd.service import inbox_thread, notify, wiring
-from kmp_smsd.service import intake as intake_module
+from kmp_smsd.service import notify, thread, wiring
 from kmp_smsd.service import reloading as reloading_module
 from kmp_smsd.service.dispatch_role import DispatchRole
 from kmp_smsd.service.housekeeping import DAY_MS, Kept
@@ -381,8 +380,7 @@ def test_dispatch_ends_when_its_workers_have(site):
 
 
 def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatch):
-    monkeypatch.setattr(intake_module, "ThreadPool", PoolByHand)
-    monkeypatch.setattr(inbox_thread, "ThreadPool", PoolByHand)
+    monkeypatch.setattr(thread, "ThreadPool", PoolByHand)
     monkeypatch.setattr(dispatch_module, "ThreadPool", PoolByHand)
     monkeypatch.setattr(workers_module, "ThreadPool", PoolByHand)
     monkeypatch.setattr(erasing_module, "ThreadPool", PoolByHand)
@@ -395,8 +393,9 @@ def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatc
     service = make_service(site.load(), list(Role), reactor)
     intake, dispatch = service
     pools = [
-        intake.intake._inbox._pool,
-        intake.intake._pool,
+        intake.intake._inbox._thread.pool,
+        intake.intake._thread.pool,
+        intake.intake._deciding_thread.pool,
         dispatch.dispatcher._watcher,
         dispatch.dispatcher.workers._pool,
         dispatch.eraser._pool,
@@ -423,7 +422,7 @@ def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatc
     assert ended == []
     finished(link_ends(), *pools)
     assert ended == [[True, True]]
-    assert [pool.stopped for pool in pools] == [True] * 7
+    assert [pool.stopped for pool in pools] == [True] * len(pools)
 
 
 def test_service_manager_hears_when_all_has_started_and_before_anything_stops(site, made, monkeypatch):

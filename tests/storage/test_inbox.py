@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -659,6 +660,53 @@ def test_store_remembers_how_far_it_settled(database: Path) -> None:
         store.settle([sync(A, "K5")], NOW, Place("run", 10))
         store.settle([sync(A, "K6")], NOW, Place("run", 4))
         assert store.settled == Settled({"run": [(4, 4), (6, 8), (10, 10)]})
+
+
+def test_what_is_settled_is_left_out_whoever_tries_it_again(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An intake that was killed may have a helper that still settles what the next one finds in the inbox."""
+    synced: list[Path] = []
+    monkeypatch.setattr(settling, "sync", synced.append)
+    with open_store(database) as one, open_store(database) as other:
+        assert one.settle(requests("K1", "K2"), NOW, Place("run", 2)) == [Outcome.NOT_REGISTERED] * 2
+        assert synced == []
+        assert other.settle(requests("K1", "K2"), NOW, Place("run", 2)) == [None, None]
+        assert other.settle(requests("K1"), NOW, Place("another run", 1)) == [Outcome.NOT_REGISTERED]
+        assert other.settle(requests("K5"), NOW, Place("run", 5)) == [Outcome.NOT_REGISTERED]
+        assert synced == [one._database.log_path]  # its commit may be one that was killed before its sync
+        left = one.settle(requests("K2", "K3", "K4", "K5", "K6"), NOW, Place("run", 6))
+        assert [outcome is not None for outcome in left] == [False, True, True, False, True]
+        assert one.settled == Settled({"run": [(1, 6)], "another run": [(1, 1)]})
+        assert counted(one) == {"not_registered": 7}
+
+
+@given(st.lists(st.tuples(st.integers(1, 12), st.integers(1, 6)), max_size=12))
+def test_each_is_settled_once_in_whatever_pieces_they_come(pieces: list[tuple[int, int]]) -> None:
+    settled: set[int] = set()
+    with TemporaryDirectory() as directory:
+        new_database(Path(directory) / "kmp.db")
+        with open_store(Path(directory) / "kmp.db") as store:
+            for first, count in pieces:
+                numbers = range(first, first + count)
+                outcomes = store.settle(requests(*(f"K{one}" for one in numbers)), NOW, Place("run", numbers[-1]))
+                assert [outcome is None for outcome in outcomes] == [number in settled for number in numbers]
+                settled |= set(numbers)
+                assert store.settled == Settled.of([("run", one, one) for one in settled])
+            assert sum(counted(store).values()) == len(settled)
+
+
+def test_fault_of_a_message_that_another_has_settled_meanwhile_is_none(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(database) as one, open_store(database) as other:
+        monkeypatch.setattr(settling, "decide", lambda *_: 1 / 0)
+
+        def settle_meanwhile(*_: object, **__: object) -> None:
+            monkeypatch.undo()
+            assert other.settle(requests("K1"), NOW, Place("run", 1)) == [Outcome.NOT_REGISTERED]
+
+        monkeypatch.setattr(settling.log, "exception", settle_meanwhile)
+        assert one.settle(requests("K1"), NOW, Place("run", 1)) == [None]
+        assert counted(one) == {"not_registered": 1}
 
 
 def test_store_forgets_what_no_file_can_be_of(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
