@@ -49,7 +49,7 @@ def schema(settings: Settings, known: bool) -> None:
 def backup(settings: Settings, file: Path) -> None:
     """Write a copy of the database to FILE, which must not exist, while everything goes on."""
     from kmp_smsd.storage.backup import backup as write_backup
-    from kmp_smsd.storage.inbox import directory
+    from kmp_smsd.storage.inbox_files import directory
 
     path = settings.config.storage.path
     with settings.store() as store:

@@ -142,7 +142,7 @@ def _permissions(config: Config) -> Report:
     from kmp_smsd.config.load import PLATFORMS
     from kmp_smsd.diagnosis.files import judge_database_file, judge_shared_directory, judge_trusted
     from kmp_smsd.diagnosis.finding import Report
-    from kmp_smsd.storage.inbox import directory
+    from kmp_smsd.storage.inbox_files import directory
 
     trusted = {0, os.geteuid()}
     files = [
@@ -219,7 +219,7 @@ def _room(config: Config, store: Store) -> Report:
     from kmp_smsd.diagnosis.inbox import judge_inbox
     from kmp_smsd.diagnosis.room import judge_room
     from kmp_smsd.storage import StoreError
-    from kmp_smsd.storage.inbox import directory
+    from kmp_smsd.storage.inbox_files import directory
 
     path = config.storage.path
     found = judge_room(room_beside(path))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import secrets
 import stat
 import time
@@ -21,22 +20,19 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from kmp_smsd.storage.durable import sync
-from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
+from kmp_smsd.storage.errors import StoreUnavailable
+from kmp_smsd.storage.inbox_files import NAME, Content, directory, identity_of, listed, read_file
 from kmp_smsd.storage.locks import SHARED_MODE, InboxLock
-from kmp_smsd.storage.received import DamagedLine, ForeignLine, Message, Received, Settled
+from kmp_smsd.storage.received import Message, Received, Settled
 
 log = logging.getLogger(__name__)
 
 FILE_OCTETS = 1024 * 1024  # from there on the next one is begun: some ten thousand messages
 FILE_S = 1.0  # and from there on: numbers of subscribers are not to stay behind in it while others come
-LINE_OCTETS_MAX = 8 * 1024 * 1024  # several times the largest batch
 DIRECTORY_MODE = 0o770  # its files are the group's, as the database is
 DAMAGED = ".damaged"
-# Number and run: a file that comes back takes no other's place. Without a run: as the version before named them.
-_NAME = re.compile(r"\d{12}(-[0-9a-f]{16})?\.messages", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -52,7 +48,7 @@ class _File:
     def is_there(self) -> bool:
         """Whether its path still leads to it. Raises OSError."""
         try:
-            return _identity(os.lstat(self.path)) == self.identity
+            return identity_of(os.lstat(self.path)) == self.identity
         except FileNotFoundError:
             return False
 
@@ -172,7 +168,7 @@ class Inbox:
         self._serial += 1
         path = self._directory / f"{self._serial:012}-{self._run}.messages"
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, SHARED_MODE)
-        self._files.append(_File(path, _identity(os.fstat(self._descriptor)), self._given, self._given))
+        self._files.append(_File(path, identity_of(os.fstat(self._descriptor)), self._given, self._given))
         os.fchmod(self._descriptor, SHARED_MODE)
         sync(path)  # its name, too
 
@@ -198,14 +194,14 @@ class Inbox:
 
     def _read(self, settled: Settled) -> list[Received]:
         """What is not settled. Files of which all is settled are the first that `forget` removes."""
-        files, foreign = _listed(self._directory)
+        files, foreign = listed(self._directory)
         for path in foreign:
             log.warning("%s is no file of ours, and not read", path, extra={"event": "inbox_foreign"})
         self._serial = max((int(path.name[:12]) for path in (*files, *foreign)), default=0)
         left: list[Received] = []
         seen: set[tuple[str, int]] = set()  # a person may have copied a file, or added one to another
         for path in files:
-            if not _NAME.fullmatch(path.name):  # kept for people
+            if not NAME.fullmatch(path.name):  # kept for people
                 continue
             content = read_file(path)
             _tell_of_damage(path, content)
@@ -242,79 +238,3 @@ def _tell_of_damage(path: Path, content: Content) -> None:
             path,
             extra={"event": "inbox_torn"},
         )
-
-
-def directory(path: Path) -> Path:
-    """Where the inbox of the database at `path` is."""
-    return path.with_name(path.name + "-inbox")
-
-
-def waiting_in(path: Path, settled: Callable[[], Settled]) -> list[Message]:
-    """What lies in the inbox of the database at `path` and is not settled, for who only looks; intake may be at work.
-
-    Raises StoreUnavailable, StoreUnusable, and what `settled` raises.
-    """
-    received: list[Received] = []
-    try:
-        files, _ = _listed(directory(path)) if directory(path).exists() else ([], [])
-        for file in files:
-            with suppress(FileNotFoundError):  # settled meanwhile
-                received += read_file(file).received if _NAME.fullmatch(file.name) else ()
-    except OSError as error:
-        raise StoreUnavailable(f"{error.filename}: {error.strerror}") from error
-    known = settled()  # asked last: what is settled while we look does not wait
-    return [message for one in received for message in one.rest(known).messages]
-
-
-def _listed(directory: Path) -> tuple[list[Path], list[Path]]:
-    """What has a name of ours there, those kept for people included: files, the oldest first; and what is no file."""
-    files: list[Path] = []
-    foreign: list[Path] = []
-    with os.scandir(directory) as entries:
-        for one in entries:
-            if _NAME.match(one.name):
-                (files if one.is_file(follow_symlinks=False) else foreign).append(Path(one.path))
-    return sorted(files), foreign
-
-
-class Content(NamedTuple):
-    """What is in a file, and the numbers of its damaged lines. Where it is `torn`, the end of it was not answered.
-
-    `identity` is that of the file that was read.
-    """
-
-    identity: tuple[int, int]
-    received: list[Received]
-    damaged: list[int]
-    torn: bool
-
-
-def read_file(path: Path) -> Content:
-    """Read a file of the inbox. Raises StoreUnusable where another version wrote it, and OSError."""
-    received: list[Received] = []
-    damaged: list[int] = []
-    torn = False
-    try:
-        with path.open("rb") as file:
-            identity = _identity(os.fstat(file.fileno()))
-            for number, line in enumerate(iter(lambda: file.readline(LINE_OCTETS_MAX), b""), start=1):
-                try:
-                    received.append(Received.parse(line))
-                except ForeignLine as error:
-                    raise StoreUnusable(
-                        f"{path}:{number} was written by another version of kmp-smsd: install that one,"
-                        " or move the file elsewhere and bring it back later"
-                    ) from error
-                except DamagedLine:
-                    torn = not line.endswith(b"\n")
-                    if torn:
-                        break
-                    damaged.append(number)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # reading names none
-        raise
-    return Content(identity, received, damaged, torn)
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino

@@ -135,7 +135,7 @@ class Settling:
             facts = batch.facts
             decisions = [facts.apply(decide(one, facts)) if isinstance(one, SyncRequest) else one for one in left]
             self._write(connection, batch, decisions)
-            _remember(connection, len(messages), last)
+            _remember(connection, len(messages), last, some_known=bool(known))
         self._journal.commit()
         outcomes: list[Outcome | None] = [decision.outcome for decision in decisions]
         if not known:
@@ -217,23 +217,26 @@ def _settled_among(connection: Any, count: int, last: Place | None) -> set[int]:
     return {number - first for begin, end in ranges for number in range(max(begin, first), min(end, last.number) + 1)}
 
 
-def _remember(connection: Any, count: int, last: Place | None) -> None:
-    """That so many messages of the inbox are settled, up to `last`."""
+def _remember(connection: Any, count: int, last: Place | None, *, some_known: bool = False) -> None:
+    """That so many messages of the inbox are settled, up to `last`; whether some of them were before."""
     if last is None:
         return
-    run, number = last
-    follows = connection.execute(
-        "UPDATE inbox_settled SET last = ? WHERE run = ? AND last = ?", (number, run, number - count)
-    )
-    if follows.rowcount == 0:
-        connection.execute(
-            """INSERT INTO inbox_settled (run, first, last) VALUES (?, ?, ?)
-               ON CONFLICT DO UPDATE SET first = min(first, excluded.first)""",
-            (run, number - count + 1, number),
+    run, end = last
+    begin = end - count + 1
+    if some_known:
+        ranges = connection.execute(
+            "DELETE FROM inbox_settled WHERE run = ? AND last >= ? AND first <= ? RETURNING first, last",
+            (run, begin - 1, end + 1),
+        ).fetchall()
+        begin, end = min(begin, *(first for first, _ in ranges)), max(end, *(last for _, last in ranges))
+    else:
+        follows = connection.execute(
+            "UPDATE inbox_settled SET last = ? WHERE run = ? AND last = ?", (end, run, begin - 1)
         )
-        connection.execute(
-            "DELETE FROM inbox_settled WHERE id <= (SELECT max(id) FROM inbox_settled) - ?", (RANGES_MAX,)
-        )
+        if follows.rowcount:
+            return
+    connection.execute("INSERT INTO inbox_settled (run, first, last) VALUES (?, ?, ?)", (run, begin, end))
+    connection.execute("DELETE FROM inbox_settled WHERE id <= (SELECT max(id) FROM inbox_settled) - ?", (RANGES_MAX,))
 
 
 def _row(made: Binding, now: int) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.figures import Figures
 from kmp_smsd.storage.holds import Holds
 from kmp_smsd.storage.imports import Imports
-from kmp_smsd.storage.inbox import waiting_in
+from kmp_smsd.storage.inbox_files import waiting_in
 from kmp_smsd.storage.journal import Journal
 from kmp_smsd.storage.keys import Keys
 from kmp_smsd.storage.lock_waits import LockWait

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmark.generator import Generator
-from benchmark.process import cpu_s, limit, peak_octets
+from benchmark.process import Meter, limit
 from benchmark.rounds import Rounds
 from benchmark.sample import Sample, summed_up
 from benchmark.stock import Fresh, fill, message
@@ -27,14 +27,14 @@ def measure(lab: Lab, generator: Generator, sizes: Sequence[int], messages: int)
         began = time.perf_counter()
         with rounds.intake(1) as pid:
             ready_s = time.perf_counter() - began
-            used_s, began = cpu_s(pid), time.perf_counter()
+            meter, began = Meter(pid), time.perf_counter()
             run = generator.closed_loop([message(number) for number in fresh.take(min(messages, size // 2))], 100)
             rounds.wait_until_settled()
             settled_s = time.perf_counter() - began
-            used_s = cpu_s(pid) - used_s
+            used_s = meter.used_s
             sample = Sample(
-                f"new bindings, {size:,} keys stored", 1, 100, run, used_s, peak_octets(pid),
-                limit(settled_s, run.busy * run.took_s / settled_s, [used_s]), settled_s,
+                f"new bindings, {size:,} keys stored", 1, 100, run, sum(used_s), meter.peak_octets,
+                limit(settled_s, run.busy * run.took_s / settled_s, used_s), settled_s,
             )  # fmt: skip
         (row,) = summed_up([sample])
         rate = run.messages / settled_s

@@ -13,7 +13,7 @@ from statistics import median
 from pysqlite3 import dbapi2 as sqlite3
 
 from benchmark.generator import Generator
-from benchmark.process import cpu_s, limit, peak_octets
+from benchmark.process import Meter, limit
 from benchmark.rounds import Rounds
 from benchmark.sample import Sample, road, summed_up
 from benchmark.stock import APP, Fresh, mdn, message
@@ -35,15 +35,14 @@ def to_the_platform(
         if earlier:
             yield road("dispatch alone over SSH", earlier, time.perf_counter() - began)
         with rounds.intake(1) as intake:
-            pids = (intake, dispatch.process.pid)
-            before = [cpu_s(pid) for pid in pids]
+            meters = [Meter(pid) for pid in (intake, dispatch.process.pid)]
             began = time.perf_counter()
             run = generator.closed_loop([message(number) for number in subjects], 100)
             rounds.wait_until_settled()
             _all_confirmed(lab, store)
             took_s = time.perf_counter() - began
-            used_s = [cpu_s(pid) - used for pid, used in zip(pids, before, strict=True)]
-            peaks = [round(peak_octets(pid) / 1e6) for pid in pids]
+            used_s = [used for meter in meters for used in meter.used_s]
+            peaks = [round(meter.peak_octets / 1e6) for meter in meters]
             yield road(
                 "message to receipt over SSH", len(subjects), took_s, links=1, window=100,
                 **{"CPU us": round(1e6 * sum(used_s) / len(subjects), 1), "peak MB": max(peaks)},
@@ -60,11 +59,11 @@ def at_a_rate(
     samples: list[Sample] = []
 
     def sample(what: str, pid: int) -> None:
-        used_s = cpu_s(pid)
+        meter = Meter(pid)
         run = generator.open_loop([message(number) for number in fresh.take(count)], rate)
-        used_s = cpu_s(pid) - used_s
+        used_s, peak = meter.used_s, meter.peak_octets
         samples.append(
-            Sample(f"{what}, {rate:,.0f}/s", 1, 0, run, used_s, peak_octets(pid), limit(run.took_s, run.busy, [used_s]))
+            Sample(f"{what}, {rate:,.0f}/s", 1, 0, run, sum(used_s), peak, limit(run.took_s, run.busy, used_s))
         )
 
     with rounds.intake(1) as pid:

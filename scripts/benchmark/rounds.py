@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmark import kannel
 from benchmark.generator import Generator
-from benchmark.process import cpu_s, limit, peak_octets, started
+from benchmark.process import Meter, limit, started
 from benchmark.sample import FLOOR, Sample
 from benchmark.stock import Fresh, message, mixed, stranger
 from kmp_smsd.control.client import ask
@@ -33,20 +33,20 @@ class Rounds:
         news = [message(number) for number in subjects]
 
         def sample(what: str, pid: int, load: Sequence[bytes]) -> Sample:
-            used_s = cpu_s(pid)
+            meter = Meter(pid)
             run = generator.closed_loop(load, window)
-            used_s = cpu_s(pid) - used_s
+            used_s = meter.used_s
             return Sample(
-                what, links, window, run, used_s, peak_octets(pid), limit(run.took_s, run.busy, [used_s])
+                what, links, window, run, sum(used_s), meter.peak_octets, limit(run.took_s, run.busy, used_s)
             )  # fmt: skip
 
         def decided(what: str, pid: int, load: Sequence[bytes]) -> Sample:
-            used_s, began = cpu_s(pid), time.perf_counter()
+            meter, began = Meter(pid), time.perf_counter()
             answered = sample(what, pid, load)
             self.wait_until_settled()
-            settled_s, used_s, run = time.perf_counter() - began, cpu_s(pid) - used_s, answered.run
-            held_back = limit(settled_s, run.busy * run.took_s / settled_s, [used_s])
-            return replace(answered, cpu_s=used_s, settled_s=settled_s, limit=held_back)
+            settled_s, used_s, run = time.perf_counter() - began, meter.used_s, answered.run
+            held_back = limit(settled_s, run.busy * run.took_s / settled_s, used_s)
+            return replace(answered, cpu_s=sum(used_s), settled_s=settled_s, limit=held_back)
 
         with self._floor(links) as pid:
             yield sample(FLOOR, pid, news)

@@ -20,7 +20,8 @@ from kmp_smsd.simulator.deliver import deliver_sm_body, with_header
 from kmp_smsd.smpp.constants import RESPONSE, CommandId
 from kmp_smsd.storage import StoreUnavailable, open_store, settling, waiting
 from kmp_smsd.storage.again import read_again
-from kmp_smsd.storage.inbox import Inbox, directory, read_file
+from kmp_smsd.storage.inbox import Inbox
+from kmp_smsd.storage.inbox_files import directory, read_file
 from kmp_smsd.storage.received import Place
 from kmp_smsd.storage.requests import Renumber, Request
 from tests.service.by_hand import MDN, PLAN, PoolByHand, ReactorByHand, SmscByHand, alarms, finished, headers, link, mo

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kmp_smsd.domain.outcome import NEVER_AGAIN, Outcome
@@ -21,9 +21,10 @@ from kmp_smsd.domain.payload import Proof
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.reply import ReplyTo
 from kmp_smsd.domain.request import SyncRequest, Unfit
-from kmp_smsd.storage import Store, StoreBusy, StoreUnavailable, StoreUnusable, inbox, open_store, settling
+from kmp_smsd.storage import Store, StoreBusy, StoreUnavailable, StoreUnusable, inbox, inbox_files, open_store, settling
 from kmp_smsd.storage.database import Database
-from kmp_smsd.storage.inbox import Inbox, directory, read_file
+from kmp_smsd.storage.inbox import Inbox
+from kmp_smsd.storage.inbox_files import directory, read_file
 from kmp_smsd.storage.received import DamagedLine, ForeignLine, Message, Place, Received, Settled
 from tests.storage.fresh import new_database
 from tests.storage.stock import NOW, A, B, counted, sync
@@ -351,7 +352,7 @@ def test_copy_of_a_file_is_not_settled_again(path: Path) -> None:
 
 
 def waiting(path: Path, settled: Place = NOWHERE) -> list[Message]:
-    return inbox.waiting_in(path, lambda: up_to(settled))
+    return inbox_files.waiting_in(path, lambda: up_to(settled))
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
@@ -367,24 +368,24 @@ def test_what_waits_is_read_beside_intake_and_only_from_files(path: Path, make: 
 def test_what_is_settled_meanwhile_does_not_wait(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(path) as one:
         last = one.append(requests("K1")).last
-        real = inbox.read_file
+        real = inbox_files.read_file
         known = [Settled({})]
 
-        def settled_behind_it(file: Path) -> inbox.Content:
+        def settled_behind_it(file: Path) -> inbox_files.Content:
             content = real(file)
             known[0] = up_to(last)
             file.unlink()
             return content
 
-        monkeypatch.setattr(inbox, "read_file", settled_behind_it)
-        assert inbox.waiting_in(path, lambda: known[0]) == []
+        monkeypatch.setattr(inbox_files, "read_file", settled_behind_it)
+        assert inbox_files.waiting_in(path, lambda: known[0]) == []
 
 
 def test_file_that_goes_meanwhile_is_settled(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(path) as one:
         one.append(requests("K1"))
-        real = inbox.read_file
-        monkeypatch.setattr(inbox, "read_file", lambda file: (file.unlink(), real(file))[1])
+        real = inbox_files.read_file
+        monkeypatch.setattr(inbox_files, "read_file", lambda file: (file.unlink(), real(file))[1])
         assert waiting(path) == []
 
 
@@ -679,6 +680,7 @@ def test_what_is_settled_is_left_out_whoever_tries_it_again(database: Path, monk
         assert counted(one) == {"not_registered": 7}
 
 
+@settings(deadline=None, max_examples=50)  # each writes to the disk
 @given(st.lists(st.tuples(st.integers(1, 12), st.integers(1, 6)), max_size=12))
 def test_each_is_settled_once_in_whatever_pieces_they_come(pieces: list[tuple[int, int]]) -> None:
     settled: set[int] = set()
