@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
+import select
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,12 +28,16 @@ from kmp_smsd.storage.received import Received
 from kmp_smsd.vault.undumpable import make_undumpable
 
 
+END_WITHIN_S = 5.0  # once nobody asks any more
+
+
 class _Pipe:
     """Answers, and what the log is told, by the same pipe. Threads of ours have something to say, too."""
 
     def __init__(self, descriptor: int) -> None:
         self._pipe: Connection[Any, Any] = Connection(descriptor)
         self._one_at_a_time = threading.Lock()
+        threading.Thread(target=self._end_with_it, name="end", daemon=True).start()
 
     def receive(self) -> Sequence[Any]:
         """The next request. Raises EOFError when there will be none, and OSError."""
@@ -40,6 +47,14 @@ class _Pipe:
     def send(self, *answer: Any) -> None:
         with self._one_at_a_time:
             self._pipe.send(answer)
+
+    def _end_with_it(self) -> None:
+        """Somebody may hold the write lock for hours: a transaction that cannot be ended is left to whoever comes."""
+        closed = select.poll()
+        closed.register(self._pipe.fileno(), select.POLLHUP)
+        closed.poll()
+        time.sleep(END_WITHIN_S)
+        os._exit(os.EX_TEMPFAIL)
 
 
 class _ToPipe(logging.Handler):

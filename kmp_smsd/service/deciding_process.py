@@ -1,7 +1,8 @@
 """A process that decides for intake, so that what answers messages has a processor for itself.
 
-It ends with the pipe to it: at a stop, and where intake was killed. What it is at then it finishes, which is harmless:
-it asks in its own transactions what is settled, as whoever comes after it does. Where it ends, another is begun.
+It ends with the pipe to it: at a stop, and where intake was killed. What it is at then it finishes, if it can do so in
+seconds, which is harmless: it asks in its own transactions what is settled, as whoever comes after it does. Where it
+ends, another is begun.
 """
 
 from __future__ import annotations

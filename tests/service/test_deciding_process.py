@@ -226,6 +226,20 @@ def test_what_it_is_at_is_finished_once_though_the_one_who_asked_was_killed(at):
     assert counted(at.store) == {"not_registered": 1}
 
 
+def test_it_ends_in_seconds_though_it_waits_where_the_one_who_asked_was_killed(at):
+    """Somebody may hold the lock for hours."""
+    batch = [at.received(sync(A, "K1"))]
+    with lock_held_by_another(at.path):
+        with subprocess.Popen(
+            [sys.executable, "-c", _ASKS, at.path, batch[0].line().hex()], stdout=subprocess.PIPE, text=True
+        ) as asker:
+            orphan = int(asker.stdout.readline())
+            until(lambda: waits_for_a_lock(orphan))
+            asker.kill()
+        until(lambda: has_ended(orphan))
+    assert counted(at.store) == {}
+
+
 def test_it_ends_with_the_pipe(at):
     pid = at.begun()
     at.deciding.close()
