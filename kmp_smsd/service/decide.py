@@ -27,7 +27,6 @@ from kmp_smsd.storage.lock_waits import ShownWait
 from kmp_smsd.storage.received import Received
 from kmp_smsd.vault.undumpable import make_undumpable
 
-
 END_WITHIN_S = 5.0  # once nobody asks any more
 
 
