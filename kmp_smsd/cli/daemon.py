@@ -19,7 +19,7 @@ from kmp_smsd.cli.failures import BUG, TEMPORARY
 from kmp_smsd.cli.logs import FORMATS, start_logging
 from kmp_smsd.cli.settings import Settings
 from kmp_smsd.service.log_levels import LEVELS
-from kmp_smsd.vault.undumpable import make_undumpable
+from kmp_smsd.vault.own_process import make_undumpable
 
 log = logging.getLogger(__name__)
 

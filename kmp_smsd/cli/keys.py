@@ -12,7 +12,7 @@ from kmp_smsd.cli.failures import Failed
 from kmp_smsd.cli.output import PAGE, count, listing, pages, record
 from kmp_smsd.cli.progress import progress
 from kmp_smsd.cli.settings import Settings, now_ms
-from kmp_smsd.vault.undumpable import make_undumpable
+from kmp_smsd.vault.own_process import make_undumpable
 
 COLUMNS = {
     "key": "key_id",

@@ -12,7 +12,7 @@ from kmp_smsd.cli.carefully import confirm
 from kmp_smsd.cli.failures import Failed
 from kmp_smsd.cli.output import count
 from kmp_smsd.cli.settings import Settings
-from kmp_smsd.vault.undumpable import make_undumpable
+from kmp_smsd.vault.own_process import make_undumpable
 
 if TYPE_CHECKING:
     from kmp_smsd.vault.master_key import PublicKey

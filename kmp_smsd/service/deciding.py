@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Protocol
 
+import kmp_smsd
+from kmp_smsd import __version__
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.storage import Store
 from kmp_smsd.storage.lock_waits import Waits
 from kmp_smsd.storage.received import Received
+
+
+def _loaded() -> str:
+    """What this process has loaded; it differs where other files have taken their place."""
+    status = os.stat(kmp_smsd.__file__)
+    return f"{__version__} {status.st_dev}:{status.st_ino}:{status.st_mtime_ns}"
+
+
+LOADED = _loaded()
 
 
 class Deciding(Protocol):

@@ -1,17 +1,19 @@
 """A process that decides for intake, so that what answers messages has a processor for itself.
 
-It ends with the pipe to it: at a stop, and where intake was killed. What it is at then it finishes, if it can do so in
-seconds, which is harmless: it asks in its own transactions what is settled, as whoever comes after it does. Where it
-ends, another is begun.
+It ends with the pipe to it, and is killed where intake ends without closing that: nobody is to find a lock of it after
+that, or a decision by an old policy. Where it ends first, another is begun. It asks in its own transactions what is
+settled, so that nothing is settled twice, whichever process ended when.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import site
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from mmap import mmap
@@ -19,16 +21,19 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
-from kmp_smsd import __version__
+import kmp_smsd
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import SyncPolicy
-from kmp_smsd.storage import StoreUnavailable
-from kmp_smsd.storage.lock_waits import LockWait, ShownWait, Waits
+from kmp_smsd.service.backoff import Backoff
+from kmp_smsd.service.deciding import LOADED
+from kmp_smsd.storage import Store, StoreUnavailable
+from kmp_smsd.storage.lock_waits import WaitMemory, Waits
 from kmp_smsd.storage.received import Received
 
 log = logging.getLogger(__name__)
 
-CHILD = "kmp_smsd.service.decide"
+BEGIN_MIN_S, BEGIN_MAX_S = 1.0, 30.0  # from one to the next
+_CHILD = "kmp_smsd.service.deciding_child"
 _NOT_ITS_OWN = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY")
 
 
@@ -37,30 +42,32 @@ class DecidingFailed(Exception):
 
 
 class DecidingProcess:
-    """Has the database at `path` decided on in a process of its own, begun when it is needed; see Deciding.
+    """Has the database that `store` has open, at `path`, decided on in a process of its own; see Deciding.
 
-    `lock_wait` is that of a connection of this process to the same database.
+    The process is begun when it is needed, in the thread that needs it, and does not outlive that thread.
     """
 
-    def __init__(self, path: Path, policy: SyncPolicy, lock_wait: LockWait) -> None:
+    def __init__(
+        self, path: Path, policy: SyncPolicy, store: Store, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._path = path
+        self._inode = store.inode
         self._policy = _to_be_sent(policy)
+        self._monotonic = monotonic
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection[Any, Any]
+        self._backoff = Backoff(BEGIN_MIN_S, BEGIN_MAX_S)
+        self._begin_at = float("-inf")  # monotonic seconds
+        self._why = ""  # there is no process
         with ExitStack() as opened:
             self._memory = os.memfd_create("kmp-smsd lock wait")
             opened.callback(os.close, self._memory)
-            os.ftruncate(self._memory, ShownWait.OCTETS)
-            self._shown = ShownWait(mmap(self._memory, ShownWait.OCTETS))  # how the role is may be asked after `close`
-            helper = lock_wait.of_helper(self._shown)
+            os.ftruncate(self._memory, WaitMemory.OCTETS)
+            self._shown = WaitMemory(mmap(self._memory, WaitMemory.OCTETS))  # may be asked for after `close`
+            helper = store.lock_wait.of_helper(self._shown)
             opened.callback(helper.close)
             self.lock_wait: Waits = helper
             self._opened = opened.pop_all()
-
-    @property
-    def pid(self) -> int | None:
-        """The process, where there is one."""
-        return self._process.pid if self._process is not None else None
 
     def settle(self, batch: Sequence[Received], now: int) -> list[Outcome | None]:
         outcomes = self._ask("settle", [received.line() for received in batch], now)
@@ -73,7 +80,7 @@ class DecidingProcess:
     def set_policy(self, policy: SyncPolicy) -> None:
         self._policy = _to_be_sent(policy)
         if self._process is not None:
-            self._ask("set_policy", self._policy)
+            self._tell_policy()
 
     def close(self) -> None:
         """Let the process end, and wait for that."""
@@ -87,12 +94,17 @@ class DecidingProcess:
         """What the process answers. Raises StoreUnavailable where it has none, or ends over it, and DecidingFailed."""
         if self._process is None:
             self._begin()
+        answer = self._exchange(request)
+        self._backoff.reset()
+        return answer
+
+    def _exchange(self, request: Any) -> Any:
         try:
             self._pipe.send(request)
             while (answer := self._pipe.recv())[0] == "log":
                 _log(answer[1])
         except (EOFError, OSError) as error:
-            raise StoreUnavailable(f"the process that decides {self._end()}; another is begun") from error
+            raise self._ended() from error
         except BaseException:  # an interrupt too: another answer may come, which nobody asked for any more
             self._end()
             raise
@@ -107,42 +119,72 @@ class DecidingProcess:
         return told[0]
 
     def _begin(self) -> None:
+        """Begin a process, unless the last one was begun a moment ago: then say again why there is none."""
+        now = self._monotonic()
+        if now < self._begin_at:
+            raise StoreUnavailable(self._why)
+        self._begin_at = now + self._backoff.next_s()
         try:
             self._pipe, its = Pipe()
             with its:
                 self._process = self._spawned(its)
         except OSError as error:
-            raise StoreUnavailable(f"the process that decides cannot be begun: {error.strerror or error}") from error
+            self._why = f"the process that decides cannot be begun: {error.strerror or error}"
+            raise StoreUnavailable(self._why) from error
+        pid = self._process.pid
+        self._tell_policy()
+        log.info("process %d decides", pid, extra={"event": "deciding_begins", "pid": pid})
+
+    def _tell_policy(self) -> None:
+        """Tell the process the policy, or end it: it must decide by no other."""
         try:
-            self._ask("set_policy", self._policy)
-        except BaseException:  # an interrupt too: it would decide by no policy
+            self._exchange(("set_policy", self._policy))
+        except BaseException as error:  # an interrupt too
+            self._why = str(error)
             if self._process is not None:
                 self._end()
             raise
-        told = {"event": "deciding_begins", "pid": self._process.pid}
-        log.info("process %d decides", self._process.pid, extra=told)
 
     def _spawned(self, its: Connection[Any, Any]) -> subprocess.Popen[bytes]:
         descriptors = (its.fileno(), self._memory)
+        numbers = (os.getpid(), self._inode, *descriptors)
         return subprocess.Popen(
-            # No directory that happens to be the current one is looked through for modules.
-            [sys.executable, "-P", "-m", CHILD, __version__, str(self._path), *map(str, descriptors)],
+            # No directory that happens to be the current one is looked through for modules (-P).
+            [sys.executable, "-P", "-m", _CHILD, LOADED, str(self._path), *map(str, numbers)],
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
             pass_fds=descriptors,
-            env={name: value for name, value in os.environ.items() if name not in _NOT_ITS_OWN},
+            env=_environment(),
             start_new_session=True,  # a ^C is for us
         )
 
-    def _end(self) -> str:
-        """End the process, if it has not; how it ended."""
+    def _ended(self) -> StoreUnavailable:
+        """That the process has ended, which is told of, and what to raise for it."""
+        assert self._process is not None
+        pid, status = self._process.pid, self._end()
+        how = f"was ended by signal {-status}" if status < 0 else f"ended with {status}"
+        log.error("process %d, which decides, %s", pid, how, extra={"event": "deciding_ended", "pid": pid, "how": how})
+        self._why = f"the process that decides {how}; another is begun"
+        return StoreUnavailable(self._why)
+
+    def _end(self) -> int:
+        """End the process, if it has not; its exit status, or less the number of the signal that ended it."""
         process, self._process = self._process, None
         assert process is not None
         self._pipe.close()
         process.kill()
         status = process.wait()
-        self._shown.clear()  # it holds nothing any more
-        how = f"was ended by signal {-status}" if status < 0 else f"ended with {status}"
-        return f"(PID {process.pid}) {how}"
+        self._shown.clear()
+        return status
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what is for us alone, so that the same package is found, wherever it lies."""
+    environment = {name: value for name, value in os.environ.items() if name not in _NOT_ITS_OWN}
+    root = str(Path(kmp_smsd.__file__).parents[1])
+    if root not in site.getsitepackages():
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
+    return environment
 
 
 def _to_be_sent(policy: SyncPolicy) -> SyncPolicy:

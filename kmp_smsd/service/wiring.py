@@ -55,9 +55,10 @@ def _intake(config: Config, reactor: Any) -> IntakeRole:
     for link in config.smsc.values():
         read_password(link)  # before anything is opened
     public_half = _public_half(config)
-    store = open_store(config.storage.path, config.policy, checkpoint_aside=True)
+    store = open_store(config.storage.path)
     _check_public_half(store, config, public_half)
     try:
+        deciding = DecidingProcess(config.storage.path, config.policy, store)
         inbox = Inbox(config.storage.path, lambda: store.settled)
     except BaseException:  # an interrupt too: the store is open
         store.close()
@@ -65,7 +66,7 @@ def _intake(config: Config, reactor: Any) -> IntakeRole:
     intake = Intake(
         store,
         inbox,
-        DecidingProcess(config.storage.path, config.policy, store.lock_wait),
+        deciding,
         config.sync,
         config.numbering,
         config.smsc,

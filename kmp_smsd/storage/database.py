@@ -145,6 +145,11 @@ class Database:
         """How this connection waits for the write lock."""
         return self._lock.wait
 
+    @property
+    def inode(self) -> int:
+        """That of the open database file, whatever lies at its path by now."""
+        return self._files[0][1]
+
     def data_version(self) -> int:
         """A number that changes whenever another connection commits; the connection must be idle otherwise."""
         with self.faults():

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 TELL_EVERY_S = 10.0
 LONG_S = 3.0  # a transaction takes milliseconds
+BEAT_WITHIN_S = 10.0  # a helper shows that it is alive every second
 
 _waits: dict[int, float] = {}  # the lock file's descriptor -> since when, in monotonic seconds
 _held: set[int] = set()  # inodes of the lock files that a thread of this process holds
@@ -48,21 +49,21 @@ class LockWait:
         self._descriptor = descriptor
         self._inode = os.fstat(descriptor).st_ino
         self._ended_at = float("-inf")  # monotonic seconds; the last long one
-        self._shown: ShownWait | None = None
+        self._memory: WaitMemory | None = None
 
-    def show_in(self, shown: ShownWait) -> None:
+    def show_in(self, memory: WaitMemory) -> None:
         """From now on let the process that we help see it; it is the one who tells."""
-        self._shown = shown
+        self._memory = memory
 
-    def of_helper(self, shown: ShownWait) -> HelperWait:
+    def of_helper(self, memory: WaitMemory) -> HelperWait:
         """How a helper of this process waits for the same lock."""
-        return HelperWait(shown, self._inode)
+        return HelperWait(memory, self._inode)
 
     @contextmanager
     def told(self) -> Iterator[None]:
         """Around the wait; see `told_while_waiting`."""
         since = time.monotonic()
-        with told_while_waiting(self._descriptor) if self._shown is None else self._shown.waiting(since):
+        with told_while_waiting(self._descriptor) if self._memory is None else self._memory.waiting(since):
             yield
             now = time.monotonic()
             if now - since >= LONG_S:
@@ -71,13 +72,13 @@ class LockWait:
     def taken(self) -> None:
         """The lock is ours."""
         _held.add(self._inode)
-        if self._shown is not None:
-            self._shown.holds = True
+        if self._memory is not None:
+            self._memory.taken()
 
     def released(self) -> None:
         """The lock is about to be given back."""
-        if self._shown is not None:
-            self._shown.holds = False
+        if self._memory is not None:
+            self._memory.released()
         _held.discard(self._inode)
 
     @property
@@ -96,50 +97,66 @@ class LockWait:
         return holder(self._inode)
 
 
-class ShownWait:
-    """What a helper shows of its wait, in memory that it shares with the process that it helps: `memory`.
+class WaitMemory:
+    """What a helper shows of its wait in memory that it shares with the process that it helps.
 
-    Each value is written at once; the clock of both is the same.
+    Each value is written at once. All are monotonic seconds, which are the same for both, and 0 for never.
     """
 
-    OCTETS = 24
+    OCTETS = 32
+    _SINCE, _ENDED_AT, _HELD_SINCE, _BEAT_AT = 0, 8, 16, 24
 
     def __init__(self, memory: mmap) -> None:
         self._memory = memory
 
     def clear(self) -> None:
-        """Show nothing: before a helper begins."""
-        self._memory[: self.OCTETS] = bytes(self.OCTETS)
+        """The helper has ended: it waits for nothing and holds nothing."""
+        if self._get(self._SINCE):
+            self._set(self._ENDED_AT, time.monotonic())
+        for place in (self._SINCE, self._HELD_SINCE, self._BEAT_AT):
+            self._set(place, 0.0)
 
     @contextmanager
     def waiting(self, since: float) -> Iterator[None]:
-        """Around a wait that began then, in monotonic seconds."""
-        self._set(0, since)
+        """Around a wait that began then."""
+        self.beat()
+        self._set(self._SINCE, since)
         try:
             yield
         finally:
-            if time.monotonic() - since >= LONG_S:
-                self._set(8, time.monotonic())
-            self._set(0, 0.0)
+            now = time.monotonic()
+            if now - since >= LONG_S:
+                self._set(self._ENDED_AT, now)
+            self._set(self._SINCE, 0.0)
+
+    def taken(self) -> None:
+        """The helper has the lock."""
+        self._set(self._HELD_SINCE, time.monotonic())
+
+    def released(self) -> None:
+        """The helper is about to give the lock back."""
+        self._set(self._HELD_SINCE, 0.0)
+
+    def beat(self) -> None:
+        """The helper is alive: to be called every second."""
+        self._set(self._BEAT_AT, time.monotonic())
 
     @property
     def since(self) -> float | None:
-        """Since when it has waited, in monotonic seconds; None where it does not."""
-        return self._get(0) or None
+        """Since when a helper that is alive has waited; None where it does not, or has not shown any life lately."""
+        if time.monotonic() - self._get(self._BEAT_AT) > BEAT_WITHIN_S:
+            return None  # it was stopped while it waited, and may have the lock by now
+        return self._get(self._SINCE) or None
 
     @property
     def ended_at(self) -> float:
-        """When its last long wait ended, in monotonic seconds; 0 where there was none."""
-        return self._get(8)
+        """When its last long wait ended."""
+        return self._get(self._ENDED_AT)
 
     @property
     def holds(self) -> bool:
         """Whether it holds the lock."""
-        return bool(self._get(16))
-
-    @holds.setter
-    def holds(self, holds: bool) -> None:
-        self._set(16, float(holds))
+        return bool(self._get(self._HELD_SINCE))
 
     def _get(self, place: int) -> float:
         (value,) = struct.unpack_from("d", self._memory, place)
@@ -150,10 +167,10 @@ class ShownWait:
 
 
 class HelperWait:
-    """How a helper of this process waits for the write lock."""
+    """How a helper of this process, a process of its own, waits for the write lock."""
 
-    def __init__(self, shown: ShownWait, inode: int) -> None:
-        self.shown, self.inode = shown, inode
+    def __init__(self, memory: WaitMemory, inode: int) -> None:
+        self.memory, self.inode = memory, inode
         _helpers.append(self)
         _begin_to_tell()
 
@@ -162,16 +179,16 @@ class HelperWait:
 
     @property
     def is_for_others(self) -> bool:
-        return self.shown.since is not None and not _is_ours(self.inode)
+        return self.memory.since is not None and not _is_ours(self.inode)
 
     @property
     def over_s(self) -> float:
-        return time.monotonic() - (self.shown.ended_at or float("-inf"))
+        return time.monotonic() - (self.memory.ended_at or float("-inf"))
 
 
 def _is_ours(inode: int) -> bool:
     """Whether this process or a helper of it holds this lock."""
-    return inode in _held or any(helper.inode == inode and helper.shown.holds for helper in list(_helpers))
+    return inode in _held or any(helper.inode == inode and helper.memory.holds for helper in list(_helpers))
 
 
 @contextmanager
@@ -213,7 +230,7 @@ def _long_waited(now: float) -> set[int]:
             with suppress(OSError):  # closed in this moment
                 inodes.add(os.fstat(descriptor).st_ino)
     for helper in list(_helpers):
-        since_of_helper = helper.shown.since
+        since_of_helper = helper.memory.since
         if since_of_helper is not None and now - since_of_helper >= LONG_S:
             inodes.add(helper.inode)
     return inodes

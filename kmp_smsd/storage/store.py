@@ -125,6 +125,11 @@ class Store:
         """How this store waits for the write lock; of all that is here, what other threads may ask."""
         return self._database.lock_wait
 
+    @property
+    def inode(self) -> int:
+        """That of the open database file, whatever lies at its path by now."""
+        return self._database.inode
+
     def data_version(self) -> int:
         """Changes whenever somebody else commits. Cheap: poll it."""
         return self._database.data_version()

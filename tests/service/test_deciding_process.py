@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -21,7 +22,8 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 from kmp_smsd.domain.request import Unfit
 from kmp_smsd.service import deciding_process
-from kmp_smsd.service.deciding_process import DecidingFailed, DecidingProcess
+from kmp_smsd.service.deciding import LOADED
+from kmp_smsd.service.deciding_process import BEGIN_MAX_S, DecidingFailed, DecidingProcess
 from kmp_smsd.storage import StoreUnavailable, lock_waits, open_store
 from kmp_smsd.storage.locks import WriteLock
 from kmp_smsd.storage.received import Received
@@ -35,12 +37,21 @@ class At:
     def __init__(self, path):
         self.path = path
         self.store = open_store(path)
-        self.deciding = DecidingProcess(path, SyncPolicy(), self.store.lock_wait)
+        self.now = 0.0
         self._last = 0
+        self.begin()
+
+    def begin(self):
+        self.deciding = DecidingProcess(self.path, SyncPolicy(), self.store, monotonic=lambda: self.now)
 
     def close(self):
         self.deciding.close()
         self.store.close()
+
+    @property
+    def pid(self):
+        """The process that decides."""
+        return self.deciding._process.pid
 
     def received(self, *messages):
         first, self._last = self._last + 1, self._last + len(messages)
@@ -52,7 +63,7 @@ class At:
     def begun(self):
         """The process, begun by what is harmless."""
         self.deciding.settle_again(NOW)
-        return self.deciding.pid
+        return self.pid
 
 
 @pytest.fixture
@@ -119,7 +130,7 @@ def test_it_decides_and_writes_in_a_process_of_its_own(at):
         Outcome.NOT_REGISTERED,
     ]
     assert bound(at.store) == {(A, "meter"): "K1"}
-    assert at.deciding.pid not in (None, os.getpid())
+    assert at.pid != os.getpid()
 
 
 def test_batch_of_several_lines_is_one(at):
@@ -151,23 +162,26 @@ def test_it_goes_by_the_policy_that_it_was_told_last(at):
         SyncPolicy(gateways=MappingProxyType({"data": MOVE_ALL}), on_terminal_change=OnConflict.MOVED)
     )
     assert at.settle(sync(A, "K2")) == [Outcome.MOVED]
-    os.kill(at.deciding.pid, signal.SIGKILL)
+    os.kill(at.pid, signal.SIGKILL)
     with pytest.raises(StoreUnavailable):
         at.settle(sync(A, "K3"))
+    at.now += BEGIN_MAX_S
     assert at.settle(sync(A, "K3")) == [Outcome.MOVED]  # the next one knows the policy, too
 
 
-def test_process_that_ends_is_told_of_and_another_is_begun(at):
+def test_process_that_ends_is_told_of_and_another_is_begun(at, caplog):
     pid = at.begun()
     os.kill(pid, signal.SIGKILL)
     message = sync(A, "K1")
     batch = [at.received(message)]
-    with pytest.raises(
-        StoreUnavailable, match=rf"the process that decides \(PID {pid}\) was ended by signal 9; another"
-    ):
+    with pytest.raises(StoreUnavailable, match="the process that decides was ended by signal 9; another"):
         at.deciding.settle(batch, NOW)
+    at.now += BEGIN_MAX_S
     assert at.deciding.settle(batch, NOW) == [Outcome.NOT_REGISTERED]
-    assert at.deciding.pid not in (None, pid)
+    assert at.pid != pid
+    assert [(one.pid, one.how) for one in caplog.records if one.event == "deciding_ended"] == [
+        (pid, "was ended by signal 9")
+    ]
     assert counted(at.store) == {"not_registered": 1}
 
 
@@ -175,9 +189,10 @@ def test_nothing_is_settled_twice_where_it_was_killed_after_the_commit(at):
     """The answer is lost, and who asked asks again."""
     batch = [at.received(sync(A, "K1"), sync(B, "K1")), at.received(sync(A, "K2"))]
     assert at.deciding.settle(batch[:1], NOW) == [Outcome.NOT_REGISTERED] * 2
-    os.kill(at.deciding.pid, signal.SIGKILL)
+    os.kill(at.pid, signal.SIGKILL)
     with pytest.raises(StoreUnavailable):
         at.deciding.settle(batch, NOW)
+    at.now += BEGIN_MAX_S
     assert at.deciding.settle(batch, NOW) == [None, None, Outcome.NOT_REGISTERED]
     assert counted(at.store) == {"not_registered": 3}
 
@@ -202,32 +217,15 @@ from kmp_smsd.service.deciding_process import DecidingProcess
 from kmp_smsd.storage import open_store
 from kmp_smsd.storage.received import Received
 path, line = Path(sys.argv[1]), bytes.fromhex(sys.argv[2])
-deciding = DecidingProcess(path, SyncPolicy(), open_store(path).lock_wait)
+deciding = DecidingProcess(path, SyncPolicy(), open_store(path))
 deciding.settle_again(0)
-print(deciding.pid, flush=True)
+print(deciding._process.pid, flush=True)
 deciding.settle([Received.parse(line)], 0)
 """
 
 
-def test_what_it_is_at_is_finished_once_though_the_one_who_asked_was_killed(at):
-    batch = [at.received(sync(A, "K1"))]
-    with lock_held_by_another(at.path) as holder:
-        with subprocess.Popen(
-            [sys.executable, "-c", _ASKS, at.path, batch[0].line().hex()], stdout=subprocess.PIPE, text=True
-        ) as asker:
-            orphan = int(asker.stdout.readline())
-            until(lambda: waits_for_a_lock(orphan))
-            asker.kill()
-        with beside(at.deciding.settle, batch, NOW) as outcomes:  # as the next start does
-            until(lambda: at.deciding.lock_wait.is_for_others)
-            holder.stdin.close()
-            until(lambda: has_ended(orphan))
-            assert outcomes.result(20) in ([None], [Outcome.NOT_REGISTERED])
-    assert counted(at.store) == {"not_registered": 1}
-
-
-def test_it_ends_in_seconds_though_it_waits_where_the_one_who_asked_was_killed(at):
-    """Somebody may hold the lock for hours."""
+def test_it_is_killed_with_the_one_who_asks(at):
+    """Whoever comes next finds neither a lock of it nor what it decided by a policy of before."""
     batch = [at.received(sync(A, "K1"))]
     with lock_held_by_another(at.path):
         with subprocess.Popen(
@@ -235,8 +233,20 @@ def test_it_ends_in_seconds_though_it_waits_where_the_one_who_asked_was_killed(a
         ) as asker:
             orphan = int(asker.stdout.readline())
             until(lambda: waits_for_a_lock(orphan))
+            os.kill(orphan, signal.SIGSTOP)
             asker.kill()
         until(lambda: has_ended(orphan))
+    assert at.deciding.settle(batch, NOW) == [Outcome.NOT_REGISTERED]
+    assert counted(at.store) == {"not_registered": 1}
+
+
+def test_stop_does_not_wait_for_a_lock_for_ever(at):
+    at.begun()
+    with lock_held_by_another(at.path):
+        at.deciding._pipe.send(("settle", [at.received(sync(A, "K1")).line()], NOW))
+        until(lambda: waits_for_a_lock(at.pid))
+        at.deciding.close()
+    at.begin()
     assert counted(at.store) == {}
 
 
@@ -244,7 +254,7 @@ def test_it_ends_with_the_pipe(at):
     pid = at.begun()
     at.deciding.close()
     assert not Path(f"/proc/{pid}").exists()
-    at.deciding = DecidingProcess(at.path, SyncPolicy(), at.store.lock_wait)  # to be closed
+    at.begin()  # to be closed
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
@@ -252,16 +262,34 @@ def test_signals_of_a_terminal_or_a_service_manager_do_not_end_it(at, number):
     pid = at.begun()
     os.kill(pid, number)
     assert at.settle(sync(A, "K1")) == [Outcome.NOT_REGISTERED]
-    assert at.deciding.pid == pid
+    assert at.pid == pid
 
 
 def test_another_version_says_what_to_do(at, monkeypatch):
-    monkeypatch.setattr(deciding_process, "__version__", "0.0.1")
+    monkeypatch.setattr(deciding_process, "LOADED", "0.0.1 of before")
     for _ in range(2):
-        with pytest.raises(StoreUnavailable, match=f"kmp-smsd is {__version__} now: restart what still runs 0.0.1"):
+        with pytest.raises(
+            StoreUnavailable, match=f"kmp-smsd {__version__} was installed meanwhile: restart this role"
+        ):
             at.settle(sync(A, "K1"))
+        at.now += BEGIN_MAX_S
     monkeypatch.undo()
     assert at.settle(sync(A, "K1")) == [Outcome.NOT_REGISTERED]
+
+
+def test_those_that_end_at_once_are_begun_ever_more_seldom(at, monkeypatch):
+    begun = []
+    monkeypatch.setattr(deciding_process, "LOADED", "0.0.1 of before")
+    real = at.deciding._spawned
+    monkeypatch.setattr(at.deciding, "_spawned", lambda its: (begun.append(at.now), real(its))[1])
+    for _ in range(1000):
+        with pytest.raises(StoreUnavailable, match="was installed meanwhile: restart this role"):
+            at.deciding.settle_again(NOW)
+        at.now += 0.1
+    waits = [after - before for before, after in itertools.pairwise(begun)]
+    assert 0.4 < waits[0] < 1.1
+    assert 14 < waits[-1] < 31
+    assert len(begun) < 15
 
 
 def test_process_that_cannot_be_begun_is_tried_again(at, monkeypatch):
@@ -271,6 +299,7 @@ def test_process_that_cannot_be_begun_is_tried_again(at, monkeypatch):
             StoreUnavailable, match="the process that decides cannot be begun: No such file or directory"
         ):
             at.settle(sync(A, "K1"))
+    at.now += BEGIN_MAX_S
     assert at.settle(sync(A, "K1")) == [Outcome.NOT_REGISTERED]
 
 
@@ -283,9 +312,56 @@ def test_database_that_is_unavailable_to_it_is_so_for_who_asks(at):
             at.settle(sync(A, "K1"))
     finally:
         moved.rename(at.path)
-    pid = at.deciding.pid
+    pid = at.pid
     assert at.settle(sync(A, "K1")) == [Outcome.NOT_REGISTERED]
-    assert at.deciding.pid == pid
+    assert at.pid == pid
+
+
+def test_another_database_in_the_place_of_ours_is_not_written_to(at):
+    """It has another master key, or is a copy: what lies in the inbox is for the one that intake has open."""
+    os.kill(at.begun(), signal.SIGKILL)
+    with pytest.raises(StoreUnavailable):
+        at.deciding.settle_again(NOW)
+    at.now += BEGIN_MAX_S
+    moved = [(one, one.with_name("moved-" + one.name)) for one in at.path.parent.glob("kmp.db*")]
+    for path, elsewhere in moved:
+        path.rename(elsewhere)
+    new_database(at.path)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match=f"{at.path} was removed or replaced under us"):
+            at.settle(sync(A, "K1"))
+    with open_store(at.path) as other:
+        assert counted(other) == {}
+    for path, elsewhere in moved:
+        elsewhere.rename(path)
+    assert at.settle(sync(A, "K1")) == [Outcome.NOT_REGISTERED]
+
+
+def test_policy_that_it_does_not_take_ends_it(at, monkeypatch):
+    pid = at.begun()
+    monkeypatch.setattr(deciding_process, "_to_be_sent", lambda _: lambda: None)
+    with pytest.raises(AttributeError, match="Can't pickle"):
+        at.deciding.set_policy(SyncPolicy())
+    assert has_ended(pid)
+
+
+def test_it_has_our_package_and_no_more_of_us_than_it_needs(at, monkeypatch):
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/kmp-smsd-intake.service")
+    before = set(os.listdir("/proc/self/fd"))
+    pid = at.begun()
+    environment = Path(f"/proc/{pid}/environ").read_bytes()
+    assert b"NOTIFY_SOCKET" not in environment
+    assert b"CREDENTIALS_DIRECTORY" not in environment
+    assert Path(f"/proc/{pid}/comm").read_text() == "kmp-smsd-decide\n"
+    assert len(os.listdir(f"/proc/{pid}/fd")) < 20
+    for _ in range(3):
+        os.kill(at.pid, signal.SIGKILL)
+        with pytest.raises(StoreUnavailable):
+            at.deciding.settle_again(NOW)
+        at.now += BEGIN_MAX_S
+        at.begun()
+    assert len(os.listdir("/proc/self/fd")) == len(before) + 1  # the pipe
 
 
 def test_fault_of_a_request_has_its_traceback_and_ends_nothing(at):
@@ -294,7 +370,7 @@ def test_fault_of_a_request_has_its_traceback_and_ends_nothing(at):
         at.deciding.settle([at.received(sync(A, "K1"))], "never")
     assert "in settle" in "".join(raised.value.__notes__)
     assert at.settle(sync(A, "K1")) == [Outcome.NOT_REGISTERED]
-    assert at.deciding.pid == pid
+    assert at.pid == pid
 
 
 def test_what_it_says_is_said_here_with_its_fields_and_traceback(at, caplog):
@@ -316,12 +392,34 @@ def test_what_it_says_is_said_here_with_its_fields_and_traceback(at, caplog):
 
 
 def test_what_nobody_wants_to_hear_is_not_said(at, caplog):
-    caplog.set_level(logging.CRITICAL, "kmp_smsd.storage")
     with at.store._database.transaction() as connection:
         connection.execute("CREATE TRIGGER spoilt BEFORE INSERT ON journal BEGIN SELECT RAISE(ABORT, 'spoilt'); END")
     register(at.store, A, "meter")
-    assert at.settle(sync(A, "K1")) == [Outcome.ERROR]
-    assert not [record for record in caplog.records if record.name.startswith("kmp_smsd.storage")]
+    said = []
+    for level in (logging.CRITICAL, logging.ERROR):
+        caplog.set_level(level, "kmp_smsd.storage")
+        assert at.settle(sync(A, "K1")) == [Outcome.ERROR]
+        said.append([record.event for record in caplog.records if record.name == "kmp_smsd.storage.settling"])
+    assert said == [[], ["message_error"] * 2]
+
+
+def test_what_it_cannot_say_here_is_masked(at):
+    """As where its own code cannot be loaded, or nobody asks any more."""
+    done = subprocess.run(
+        [
+            *(
+                sys.executable,
+                "-c",
+                "from kmp_smsd.service.deciding_child import main; main(*__import__('sys').argv[1:])",
+            ),
+            *(LOADED, at.path, str(os.getpid()), "8613912345678", "8613912345679", "0"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" in done.stderr
+    assert "8613912345678" not in done.stderr
 
 
 # The write lock
@@ -340,6 +438,34 @@ def test_wait_for_another_process_is_known_with_its_holder_and_when_it_was_over(
     assert (wait.is_for_others, at.store.lock_wait.holder) == (False, None)
 
 
+def test_wait_of_one_that_was_stopped_is_none_for_others(at, monkeypatch):
+    """It may have the lock by now, and does not go on: a restart helps."""
+    monkeypatch.setattr(lock_waits, "BEAT_WITHIN_S", 1.5)
+    pid = at.begun()
+    with ExitStack() as opened:
+        holder = opened.enter_context(lock_held_by_another(at.path))
+        outcomes = opened.enter_context(beside(at.settle, sync(A, "K1")))
+        until(lambda: at.deciding.lock_wait.is_for_others)
+        os.kill(pid, signal.SIGSTOP)
+        opened.callback(os.kill, pid, signal.SIGCONT)
+        until(lambda: not at.deciding.lock_wait.is_for_others)
+        os.kill(pid, signal.SIGCONT)
+        until(lambda: at.deciding.lock_wait.is_for_others)
+        holder.stdin.close()
+        assert outcomes.result(20) == [Outcome.NOT_REGISTERED]
+
+
+def test_wait_that_its_end_ended_has_just_been(at, monkeypatch):
+    monkeypatch.setattr(lock_waits, "LONG_S", 0.0)
+    pid = at.begun()
+    with lock_held_by_another(at.path), beside(at.settle, sync(A, "K1")) as outcomes:
+        until(lambda: at.deciding.lock_wait.is_for_others)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(StoreUnavailable):
+            outcomes.result(20)
+    assert at.deciding.lock_wait.over_s < 60
+
+
 def test_wait_for_who_asks_is_none_for_others(at):
     at.begun()
     with ExitStack() as opened:
@@ -347,7 +473,7 @@ def test_wait_for_who_asks_is_none_for_others(at):
         waiting = opened.enter_context(ExitStack())
         with mine:
             outcomes = waiting.enter_context(beside(at.settle, sync(A, "K1")))
-            until(lambda: waits_for_a_lock(at.deciding.pid))
+            until(lambda: waits_for_a_lock(at.pid))
             assert not at.deciding.lock_wait.is_for_others
         assert outcomes.result(20) == [Outcome.NOT_REGISTERED]
 
@@ -358,7 +484,7 @@ def test_who_asks_and_waits_for_it_waits_for_no_others(at):
     with at.store._database.transaction() as connection:
         connection.execute(
             """CREATE TRIGGER slow BEFORE INSERT ON journal BEGIN
-                 SELECT count(*) FROM (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 2000000)
+                 SELECT count(*) FROM (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 6000000)
                                        SELECT i FROM n);
                END"""
         )
@@ -366,7 +492,7 @@ def test_who_asks_and_waits_for_it_waits_for_no_others(at):
     with ExitStack() as opened:
         lock = opened.enter_context(closing(WriteLock(at.path)))
         outcomes = opened.enter_context(beside(at.settle, sync(A, "K1")))
-        until(lambda: at.deciding.lock_wait.shown.holds)
+        until(lambda: at.deciding.lock_wait.memory.holds)
         os.kill(pid, signal.SIGSTOP)
         opened.callback(os.kill, pid, signal.SIGCONT)
         entered = opened.enter_context(beside(lambda: lock.__enter__() or lock.__exit__(None, None, None)))

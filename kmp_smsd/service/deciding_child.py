@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import logging
 import os
@@ -20,14 +21,17 @@ from typing import Any
 
 from kmp_smsd import __version__
 from kmp_smsd.domain.policy import SyncPolicy
-from kmp_smsd.service.deciding import DecidingHere
+from kmp_smsd.domain.shown import masked_in
+from kmp_smsd.service.deciding import LOADED, DecidingHere
 from kmp_smsd.storage import open_store
-from kmp_smsd.storage.errors import StoreError
-from kmp_smsd.storage.lock_waits import ShownWait
+from kmp_smsd.storage.errors import StoreError, StoreUnavailable
+from kmp_smsd.storage.lock_waits import WaitMemory
 from kmp_smsd.storage.received import Received
-from kmp_smsd.vault.undumpable import make_undumpable
+from kmp_smsd.vault.own_process import end_with_parent, make_undumpable
 
+NAME = "kmp-smsd-decide"  # as ps and lslocks show it: 15 octets at most
 END_WITHIN_S = 5.0  # once nobody asks any more
+STUCK_S = 50.0  # before whoever asks is ended by its watchdog
 
 
 class _Pipe:
@@ -36,24 +40,27 @@ class _Pipe:
     def __init__(self, descriptor: int) -> None:
         self._pipe: Connection[Any, Any] = Connection(descriptor)
         self._one_at_a_time = threading.Lock()
-        threading.Thread(target=self._end_with_it, name="end", daemon=True).start()
+        self.asked_at: float | None = None  # monotonic seconds: what is not answered yet
 
     def receive(self) -> Sequence[Any]:
         """The next request. Raises EOFError when there will be none, and OSError."""
         request: Sequence[Any] = self._pipe.recv()
+        self.asked_at = time.monotonic()
         return request
 
-    def send(self, *answer: Any) -> None:
-        with self._one_at_a_time:
-            self._pipe.send(answer)
+    def answer(self, *answer: Any) -> None:
+        self.asked_at = None
+        self.send(*answer)
 
-    def _end_with_it(self) -> None:
-        """Somebody may hold the write lock for hours: a transaction that cannot be ended is left to whoever comes."""
+    def send(self, *said: Any) -> None:
+        with self._one_at_a_time:
+            self._pipe.send(said)
+
+    def wait_until_closed(self, timeout_s: float) -> bool:
+        """Whether nobody is there any more, at the latest after so many seconds."""
         closed = select.poll()
-        closed.register(self._pipe.fileno(), select.POLLHUP)
-        closed.poll()
-        time.sleep(END_WITHIN_S)
-        os._exit(os.EX_TEMPFAIL)
+        closed.register(self._pipe.fileno(), 0)  # POLLHUP comes unasked, and nothing else
+        return bool(closed.poll(timeout_s * 1000))
 
 
 class _ToPipe(logging.Handler):
@@ -67,17 +74,15 @@ class _ToPipe(logging.Handler):
         fields = {**vars(record), "msg": record.getMessage(), "args": None, "exc_info": None}
         if record.exc_info:
             fields["exc_text"] = "".join(traceback.format_exception(record.exc_info[1]))
-        try:
+        with suppress(OSError):  # nobody asks any more
             self._pipe.send("log", fields)
-        except OSError:
-            self.handleError(record)  # nobody asks any more
 
 
 class _Decider:
     """What may be asked. The store is opened for the first who needs it, and again where that failed."""
 
-    def __init__(self, path: Path, shown: ShownWait) -> None:
-        self._path, self._shown = path, shown
+    def __init__(self, path: Path, inode: int, memory: WaitMemory) -> None:
+        self._path, self._inode, self._memory = path, inode, memory
         self._policy: SyncPolicy | None = None
         self._deciding: DecidingHere | None = None
 
@@ -101,27 +106,38 @@ class _Decider:
     def _opened(self) -> DecidingHere:
         if self._deciding is None:
             store = open_store(self._path, self._policy, checkpoint_aside=True)
-            store.lock_wait.show_in(self._shown)
+            if store.inode != self._inode:  # what lies in the inbox is for the one that intake has open
+                store.close()
+                raise StoreUnavailable(
+                    f"{self._path} was removed or replaced under us: stop both roles, restore it, start them"
+                )
+            store.lock_wait.show_in(self._memory)
             self._deciding = DecidingHere(store)
             gc.collect()
             gc.freeze()  # as in the process that asks: what is there by now stays
         return self._deciding
 
 
-def main(version: str, path: str, pipe: str, memory: str) -> None:
+def main(loaded: str, path: str, asker: str, inode: str, pipe: str, memory: str) -> None:
     """Decide until the pipe is closed; signals are for the process at its other end."""
+    end_with_parent(int(asker))
+    Path("/proc/self/comm").write_text(NAME, encoding="ascii")
     make_undumpable()
+    sys.excepthook = lambda _kind, error, _trace: _tell(error)
+    threading.excepthook = lambda broken: _tell(broken.exc_value)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     asked = _Pipe(int(pipe))
-    if version != __version__:  # it was installed meanwhile, and what we are asked may mean something else
-        asked.send("unavailable", f"kmp-smsd is {__version__} now: restart what still runs {version}")
+    if loaded != LOADED:  # what we are asked may mean something else here
+        asked.answer("unavailable", f"kmp-smsd {__version__} was installed meanwhile: restart this role")
         return
     logging.basicConfig(level=logging.DEBUG, handlers=[_ToPipe(asked)])
-    decider = _Decider(Path(path), ShownWait(mmap(int(memory), ShownWait.OCTETS)))
+    shown = WaitMemory(mmap(int(memory), WaitMemory.OCTETS))
+    threading.Thread(target=_watch, args=(asked, shown), name="watch", daemon=True).start()
+    decider = _Decider(Path(path), int(inode), shown)
     with suppress(EOFError, OSError):  # nobody asks any more
         while True:
-            asked.send(*_answer(decider, *asked.receive()))
+            asked.answer(*_answer(decider, *asked.receive()))
     decider.close()
 
 
@@ -132,6 +148,27 @@ def _answer(decider: _Decider, name: str, *arguments: Any) -> Sequence[Any]:
         return "unavailable", str(error)
     except Exception as error:  # a fault of one request; it is told where it was asked
         return "failed", f"{type(error).__name__}: {error}", traceback.format_exc()
+
+
+def _watch(asked: _Pipe, shown: WaitMemory) -> None:
+    """Show that we are alive, say where we hang, and end in time once nobody asks any more.
+
+    At a stop somebody may hold the write lock for hours: what cannot be ended is left to the next start.
+    """
+    told: float | None = None
+    while not asked.wait_until_closed(1.0):
+        shown.beat()
+        asked_at = asked.asked_at
+        if asked_at is not None and shown.since is None and time.monotonic() - asked_at > STUCK_S and told != asked_at:
+            told = asked_at
+            faulthandler.dump_traceback()  # code only, no values
+    time.sleep(END_WITHIN_S)
+    os._exit(os.EX_TEMPFAIL)
+
+
+def _tell(error: BaseException | None) -> None:
+    """Say what nobody caught, on standard error, without a number that it quotes."""
+    sys.stderr.write(masked_in("".join(traceback.format_exception(error))))
 
 
 if __name__ == "__main__":
