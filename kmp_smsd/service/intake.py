@@ -76,7 +76,7 @@ class Load:
 
 
 class Intake(Service):
-    """Gives each message exactly one answer, and ROK only once it is on the disk; the only one who decides.
+    """Gives each message exactly one answer, and ROK only once it is on the disk; has `deciding` decide it.
 
     From `startService` on `store`, `inbox` and `deciding` are used in one thread each, so that a stalled disk never
     stops the reactor, and that whoever holds the write lock of the database keeps no answer back.

@@ -28,10 +28,10 @@ class _Measured:
 class StoreWatch:
     """Knows the store without asking it: a store that is stuck keeps nobody waiting but its own thread.
 
-    `in_thread` runs a call in the thread that measures. `thread` follows the one that does the role's work, which the
-    role is judged by; of intake that is the same, and beside it `inbox` brings messages to the disk and `deciding`
-    follows the thread that has them decided. Where the role `writes`, a store that nobody wrote to lately is written
-    to a little, so that a full or broken disk is noticed before a message comes.
+    `in_thread` runs a call in the thread that measures. `thread` follows the one that does the role's work, or some of
+    it: of intake it is the one that measures, `inbox` brings messages to the disk and `deciding` follows the thread
+    that has them decided. The role is judged by all of them. Where it `writes`, a store that nobody wrote to lately is
+    written to a little, so that a full or broken disk is noticed before a message comes.
     """
 
     log = Logger()

@@ -61,7 +61,7 @@ class _File:
 class Inbox:
     """The inbox of the database at `path`. Used by one thread at a time, of one process.
 
-    `settled` says what the database has settled; it is asked once nobody else can settle. Raises StoreBusy where
+    `settled` says what the database has settled; it is asked once no other intake is at work. Raises StoreBusy where
     another process has the inbox open, StoreUnavailable where it cannot be read, StoreUnusable where another version
     wrote it.
     """

@@ -138,7 +138,7 @@ class ImportLock(_HeldAtOnce):
 
 
 class InboxLock(_HeldAtOnce):
-    """Held by the intake whose messages lie in the inbox: two would settle each other's."""
+    """Held by the intake whose messages lie in the inbox: two would remove each other's files."""
 
     def __init__(self, database: Path) -> None:
         super().__init__(

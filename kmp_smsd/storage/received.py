@@ -64,9 +64,6 @@ class Settled:
         return max(number, ranges[before - 1][1] + 1) if before else number
 
 
-NOTHING_SETTLED = Settled({})
-
-
 @dataclass(frozen=True, slots=True)
 class Received:
     """Messages in the order in which they came, numbered from `first` on without a gap."""
@@ -81,7 +78,7 @@ class Received:
         return Place(self.run, self.first + len(self.messages) - 1)
 
     def rest(self, settled: Settled) -> Received:
-        """The same without those that are settled: they are settled in order, so none behind one that is not."""
+        """The same without those at its beginning that are settled: mostly all of them are, or none behind another."""
         first = settled.first_left(self.run, self.first)
         if first == self.first:
             return self

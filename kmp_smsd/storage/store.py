@@ -160,7 +160,7 @@ class Store:
 
 
 def open_store(path: Path, policy: SyncPolicy | None = None, *, checkpoint_aside: bool = False) -> Store:
-    """Open the database at `path`; `checkpoint_aside` is for the one who writes most and must not wait.
+    """Open the database at `path`; `checkpoint_aside` is for who writes most.
 
     Raises StoreUnusable where there is none, or one of another schema; StoreBusy while somebody replaces it;
     StoreUnavailable where it cannot be read.

@@ -14,7 +14,7 @@ CLASSES_AN_HOUR = 1_000  # classes of such senders, each with an outcome: rows i
 class FirstOfAnHour:
     """The first `most` different things of an hour, by link. What a transaction adds counts once `commit` is called.
 
-    An intake that starts again begins to count again.
+    A process that decides begins to count when it begins.
     """
 
     most: int

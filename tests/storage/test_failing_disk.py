@@ -18,7 +18,7 @@ from kmp_smsd.storage import Store, StoreUnavailable, checkpoint, database, open
 from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.inbox import Inbox
 from kmp_smsd.storage.maintenance import migrate, schema
-from kmp_smsd.storage.received import NOTHING_SETTLED
+from kmp_smsd.storage.received import Settled
 from kmp_smsd.storage.subscribers import Registration
 from tests.mounting import require_root
 from tests.storage.stock import NOW, A, sync
@@ -323,8 +323,8 @@ LEFT = """
 import sys
 from pathlib import Path
 from kmp_smsd.storage.inbox import Inbox
-from kmp_smsd.storage.received import NOTHING_SETTLED
-inbox = Inbox(Path(sys.argv[1]), lambda: NOTHING_SETTLED)
+from kmp_smsd.storage.received import Settled
+inbox = Inbox(Path(sys.argv[1]), lambda: Settled({}))
 print(sum(int(message.key_id) for received in inbox.take_left() for message in received.messages))
 """
 
@@ -333,7 +333,7 @@ print(sum(int(message.key_id) for received in inbox.take_left() for message in r
 def test_everything_answered_is_in_an_inbox_whose_disk_failed_for_a_while(thin_disk: Disk, forgets: bool) -> None:
     """Each batch of messages is one bit of the sum; one that was left with the SMSC may be there nevertheless."""
     answered = bit = refused = given = 0
-    with closing(Inbox(thin_disk.inner / "kmp.db", lambda: NOTHING_SETTLED)) as inbox:
+    with closing(Inbox(thin_disk.inner / "kmp.db", lambda: Settled({}))) as inbox:
         for failing in (False, True, False, True, False):
             if failing:
                 thin_disk.fail()

@@ -840,8 +840,8 @@ from pathlib import Path
 from kmp_smsd.domain.request import SyncRequest
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.inbox import Inbox
-from kmp_smsd.storage.received import NOTHING_SETTLED
-inbox = Inbox(Path(sys.argv[1]), lambda: NOTHING_SETTLED)
+from kmp_smsd.storage.received import Settled
+inbox = Inbox(Path(sys.argv[1]), lambda: Settled({}))
 for number in range(3):
     inbox.append([SyncRequest(mdn="8613900000001", key_id=f"K{number}", received_at=1, link="north")])
     print(number, flush=True)
