@@ -28,6 +28,7 @@ from kmp_smsd.storage import StoreUnavailable, lock_waits, open_store
 from kmp_smsd.storage.locks import WriteLock
 from kmp_smsd.storage.received import Received
 from tests.storage.fresh import new_database
+from tests.storage.lock_holder import held_by_another
 from tests.storage.stock import NOW, A, B, bound, counted, import_keys, register, sync
 
 MOVE_ALL = SyncPolicy(on_sim_change=OnConflict.MOVED, on_terminal_change=OnConflict.MOVED)
@@ -87,25 +88,6 @@ def until(is_so, within_s=20.0):
     while not is_so():
         assert time.monotonic() < deadline
         os.sched_yield()
-
-
-_HOLDER = """
-import sys
-from pathlib import Path
-from kmp_smsd.storage.locks import WriteLock
-with WriteLock(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@contextmanager
-def lock_held_by_another(path):
-    with subprocess.Popen(
-        [sys.executable, "-c", _HOLDER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout.readline() == "held\n"
-        yield holder
 
 
 @contextmanager
@@ -199,7 +181,7 @@ def test_nothing_is_settled_twice_where_it_was_killed_after_the_commit(at):
 
 def test_killed_while_it_waits_it_holds_no_lock_and_has_written_nothing(at):
     pid = at.begun()
-    with lock_held_by_another(at.path) as holder, beside(at.settle, sync(A, "K1")) as outcomes:
+    with held_by_another(at.path) as holder, beside(at.settle, sync(A, "K1")) as outcomes:
         until(lambda: at.deciding.lock_wait.is_for_others)
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(StoreUnavailable, match="signal 9"):
@@ -227,7 +209,7 @@ deciding.settle([Received.parse(line)], 0)
 def test_it_is_killed_with_the_one_who_asks(at):
     """Whoever comes next finds neither a lock of it nor what it decided by a policy of before."""
     batch = [at.received(sync(A, "K1"))]
-    with lock_held_by_another(at.path):
+    with held_by_another(at.path):
         with subprocess.Popen(
             [sys.executable, "-c", _ASKS, at.path, batch[0].line().hex()], stdout=subprocess.PIPE, text=True
         ) as asker:
@@ -242,7 +224,7 @@ def test_it_is_killed_with_the_one_who_asks(at):
 
 def test_stop_does_not_wait_for_a_lock_for_ever(at):
     at.begun()
-    with lock_held_by_another(at.path):
+    with held_by_another(at.path):
         at.deciding._pipe.send(("settle", [at.received(sync(A, "K1")).line()], NOW))
         until(lambda: waits_for_a_lock(at.pid))
         at.deciding.close()
@@ -430,7 +412,7 @@ def test_wait_for_another_process_is_known_with_its_holder_and_when_it_was_over(
     at.begun()
     wait = at.deciding.lock_wait
     assert (wait.is_for_others, at.store.lock_wait.holder) == (False, None)
-    with lock_held_by_another(at.path) as holder, beside(at.settle, sync(A, "K1")) as outcomes:
+    with held_by_another(at.path) as holder, beside(at.settle, sync(A, "K1")) as outcomes:
         until(lambda: wait.is_for_others)
         assert at.store.lock_wait.holder.startswith(f"PID {holder.pid} (")
         holder.stdin.close()
@@ -443,7 +425,7 @@ def test_wait_of_one_that_was_stopped_is_none_for_others(at, monkeypatch):
     monkeypatch.setattr(lock_waits, "BEAT_WITHIN_S", 1.5)
     pid = at.begun()
     with ExitStack() as opened:
-        holder = opened.enter_context(lock_held_by_another(at.path))
+        holder = opened.enter_context(held_by_another(at.path))
         outcomes = opened.enter_context(beside(at.settle, sync(A, "K1")))
         until(lambda: at.deciding.lock_wait.is_for_others)
         os.kill(pid, signal.SIGSTOP)
@@ -458,7 +440,7 @@ def test_wait_of_one_that_was_stopped_is_none_for_others(at, monkeypatch):
 def test_wait_that_its_end_ended_has_just_been(at, monkeypatch):
     monkeypatch.setattr(lock_waits, "LONG_S", 0.0)
     pid = at.begun()
-    with lock_held_by_another(at.path), beside(at.settle, sync(A, "K1")) as outcomes:
+    with held_by_another(at.path), beside(at.settle, sync(A, "K1")) as outcomes:
         until(lambda: at.deciding.lock_wait.is_for_others)
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(StoreUnavailable):

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ import pytest
 
 from kmp_smsd.storage import StoreUnavailable, lock_waits
 from kmp_smsd.storage.locks import ImportLock, SchemaLock, WriteLock
+from tests.storage.lock_holder import held_by_another
 
 
 def is_waiting(lock: int) -> bool:
@@ -46,27 +45,6 @@ def test_nobody_starves_however_often_another_takes_the_lock_again(tmp_path: Pat
             assert order == ["greedy", "patient"]
             order.clear()
             patient.join(10)
-
-
-_HOLDER = """
-import sys
-from pathlib import Path
-from kmp_smsd.storage.locks import WriteLock
-with WriteLock(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@contextmanager
-def held_by_another(database: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the lock until its standard input ends."""
-    with subprocess.Popen(
-        [sys.executable, "-c", _HOLDER, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        yield holder
 
 
 def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
