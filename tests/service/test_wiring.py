@@ -28,6 +28,7 @@ from kmp_smsd.service.role import Role
 from kmp_smsd.service.wiring import make_service
 from kmp_smsd.storage import StoreUnusable, open_store
 from kmp_smsd.storage.locks import SchemaLock
+from kmp_smsd.storage.received import Received
 from kmp_smsd.vault import master_key
 from kmp_smsd.vault.master_key import MasterKeyFileFault, WrongMasterKey
 from tests.config.config_files import PLATFORM, Files
@@ -259,7 +260,10 @@ def test_intake_decides_by_the_policy_of_the_configuration(site, made):
     Vendor().import_into(store, ("KEY-1", None))
     register(store, mdn(1), "meter")
     register(store, mdn(2), "meter")
-    assert store.settle([sync(mdn(1), "KEY-1"), sync(mdn(2), "KEY-1")], 0) == [Outcome.BOUND, Outcome.REFUSED]
+    deciding = role.intake._deciding
+    with closing(deciding):
+        batch = [Received("run", 1, [sync(mdn(1), "KEY-1"), sync(mdn(2), "KEY-1")])]
+        assert deciding.settle(batch, 0) == [Outcome.BOUND, Outcome.REFUSED]
     assert role.intake._sync.batch_max == 7
 
 
@@ -280,15 +284,6 @@ def test_pair_has_a_transmitter_that_its_replies_leave_by(site, made):
     assert (receiver.name, transmitter.name) == ("north", "north (transmitter)")
     assert receiver._transmitter_of_pair is transmitter
     assert role.intake._replier._terms["north"].link is receiver
-
-
-def test_intake_does_not_wait_for_checkpoints(site, made, monkeypatch):
-    told = []
-    opened = wiring.open_store
-    monkeypatch.setattr(wiring, "open_store", lambda *of, **keywords: told.append(keywords) or opened(*of, **keywords))
-    site.secret("smsc-north", "secret")
-    made(Role.INTAKE)
-    assert told == [{"checkpoint_aside": True}]
 
 
 def test_every_platform_has_a_deliverer_and_its_apps_lead_to_it(site, made, vendor, monkeypatch):
