@@ -26,6 +26,9 @@ _PIECE = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]+")
 _PUNCTUATION: Final = frozenset(" !\"'()*+,-./:;<=>?@[]_{|}")
 _NO_JOINT: Final = frozenset("!*+;<>?{|}")  # of it, what joins two words without a space in encodings alone
 _PUNCTUATION_MAX: Final = 6  # in a row
+_JOINED = re.compile(
+    rf"[A-Za-z0-9][^A-Za-z0-9]*[^A-Za-z0-9{re.escape(''.join(_PUNCTUATION - _NO_JOINT))}][^A-Za-z0-9]*[A-Za-z0-9]"
+)
 # Subscribers' numbers begin with a country code: the rest is for nobody but the platform and us.
 _LONG_NUMBER = re.compile(r"([0-9]{4})[0-9]{3,}")
 # One word, or up to five in CamelCase, with a short number at its end, as in python3. Whatever encodes 16 octets in
@@ -78,8 +81,12 @@ def quotes(shown: str, keys: Iterable[bytes]) -> bool:
 
 
 def weight(text: str) -> int:
-    """What `text` takes of an allowance: two at least for each number, and for each character that is no plain word."""
-    return sum(_weight(piece) for piece in _PIECE.findall(f" {text} "))
+    """What `text` takes of an allowance: two at least for each number, and for each character that is no plain word.
+
+    Words are none where they are joined as in encodings alone.
+    """
+    joined = sum(2 * len(chunk) for chunk in text.split() if _JOINED.search(chunk))
+    return joined + sum(_weight(piece) for piece in _PIECE.findall(f" {text} "))
 
 
 def _weight(piece: str) -> int:
