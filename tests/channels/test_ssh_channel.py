@@ -250,7 +250,7 @@ def test_key_that_a_receiver_quotes_is_in_no_error_and_no_log(
 
 def test_key_of_another_delivery_that_a_reason_quotes_is_hidden(platform: Platform) -> None:
     """Its base64 is two words and a sign, which are free where nobody knows the key."""
-    key = base64.b64decode("ODZIvwxFwaf+PtkJuwkTOA==")
+    key = base64.b64decode("ODZIvwxFwaf/PtkJuwkTOA==")
     assert presentable(f"cannot store {base64.b64encode(key).decode()}").endswith("PtkJuwkTOA==")
     platform.misbehave("quote-neighbours", "3")
     binds = [
