@@ -26,9 +26,8 @@ _PIECE = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]+")
 _PUNCTUATION: Final = frozenset(" !\"'()*+,-./:;<=>?@[]_{|}")
 _NO_JOINT: Final = frozenset("!*+;<>?{|}")  # of it, what joins two words without a space in encodings alone
 _PUNCTUATION_MAX: Final = 6  # in a row
-_JOINED = re.compile(
-    rf"[A-Za-z0-9][^A-Za-z0-9]*[^A-Za-z0-9{re.escape(''.join(_PUNCTUATION - _NO_JOINT))}][^A-Za-z0-9]*[A-Za-z0-9]"
-)
+_FREE: Final = re.escape("".join(sorted(_PUNCTUATION - _NO_JOINT)))
+_JOINED = re.compile(rf"[A-Za-z0-9][{_FREE}]*+[^A-Za-z0-9{_FREE}][^A-Za-z0-9]*+[A-Za-z0-9]")
 # Subscribers' numbers begin with a country code: the rest is for nobody but the platform and us.
 _LONG_NUMBER = re.compile(r"([0-9]{4})[0-9]{3,}")
 # One word, or up to five in CamelCase, with a short number at its end, as in python3. Whatever encodes 16 octets in

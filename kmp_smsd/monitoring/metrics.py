@@ -150,7 +150,7 @@ STORE = (
     Figure(
         _GAUGE,
         "store_stuck_seconds",
-        "For how long the thread of the store has been at its present job; 0 while it rests.",
+        "For how long a thread of the store has been at its present job; 0 while it rests.",
         _field("stuck_s"),
     ),
 )

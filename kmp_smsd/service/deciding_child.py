@@ -159,9 +159,12 @@ def _watch(asked: _Pipe, shown: WaitMemory) -> None:
     while not asked.wait_until_closed(1.0):
         shown.beat()
         asked_at = asked.asked_at
-        if asked_at is not None and shown.since is None and time.monotonic() - asked_at > STUCK_S and told != asked_at:
+        if asked_at is None or shown.since is not None or told == asked_at:
+            continue
+        if time.monotonic() - max(asked_at, shown.ended_at) > STUCK_S:
             told = asked_at
-            faulthandler.dump_traceback()  # code only, no values
+            with suppress(Exception):  # standard error may be closed, and we are to go on
+                faulthandler.dump_traceback()  # code only, no values
     time.sleep(END_WITHIN_S)
     os._exit(os.EX_TEMPFAIL)
 

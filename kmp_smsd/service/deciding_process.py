@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from mmap import mmap
 from multiprocessing.connection import Connection, Pipe
@@ -32,13 +32,14 @@ from kmp_smsd.storage.received import Received
 
 log = logging.getLogger(__name__)
 
+CLOSE_WITHIN_S = 8.0  # some more than it takes for its end
 BEGIN_MIN_S, BEGIN_MAX_S = 1.0, 30.0  # from one to the next
 _CHILD = "kmp_smsd.service.deciding_child"
 _NOT_ITS_OWN = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY")
 
 
 class DecidingFailed(Exception):
-    """A fault in the other process, which goes on; its traceback is a note."""
+    """A fault in the other process; its traceback is a note."""
 
 
 class DecidingProcess:
@@ -71,6 +72,7 @@ class DecidingProcess:
 
     def settle(self, batch: Sequence[Received], now: int) -> list[Outcome | None]:
         outcomes = self._ask("settle", [received.line() for received in batch], now)
+        self._backoff.reset()  # here alone: a batch may be what ends one process after the other
         return [outcome and Outcome(outcome) for outcome in outcomes]
 
     def settle_again(self, now: int) -> tuple[list[Outcome], bool]:
@@ -84,19 +86,21 @@ class DecidingProcess:
 
     def close(self) -> None:
         """Let the process end, and wait for that."""
-        if self._process is not None:
-            self._pipe.close()
-            self._process.wait()
-            self._process = None
-        self._opened.close()
+        self._begin_at, self._why = float("inf"), "intake is stopping"
+        try:
+            if self._process is not None:
+                self._pipe.close()
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(CLOSE_WITHIN_S)
+                self._end()
+        finally:
+            self._opened.close()
 
     def _ask(self, *request: Any) -> Any:
         """What the process answers. Raises StoreUnavailable where it has none, or ends over it, and DecidingFailed."""
         if self._process is None:
             self._begin()
-        answer = self._exchange(request)
-        self._backoff.reset()
-        return answer
+        return self._exchange(request)
 
     def _exchange(self, request: Any) -> Any:
         try:
@@ -105,7 +109,8 @@ class DecidingProcess:
                 _log(answer[1])
         except (EOFError, OSError) as error:
             raise self._ended() from error
-        except BaseException:  # an interrupt too: another answer may come, which nobody asked for any more
+        except BaseException as error:  # an interrupt too: an answer may come, which nobody asks for any more
+            self._why = f"{type(error).__name__}: {error}"
             self._end()
             raise
         kind, *told = answer
@@ -140,7 +145,7 @@ class DecidingProcess:
         try:
             self._exchange(("set_policy", self._policy))
         except BaseException as error:  # an interrupt too
-            self._why = str(error)
+            self._why = str(error) or type(error).__name__
             if self._process is not None:
                 self._end()
             raise
@@ -182,7 +187,7 @@ def _environment() -> dict[str, str]:
     """Ours, without what is for us alone, so that the same package is found, wherever it lies."""
     environment = {name: value for name, value in os.environ.items() if name not in _NOT_ITS_OWN}
     root = str(Path(kmp_smsd.__file__).parents[1])
-    if root not in site.getsitepackages():
+    if root not in (*site.getsitepackages(), site.getusersitepackages()):
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
     return environment
 

@@ -25,7 +25,7 @@ def alive(*, reactor_lag_s: float, stuck_s: float, silent_s: float, waits_for_ot
     if waits_for_others:
         return tuple(reasons)
     if stuck_s > STUCK_MAX_S:
-        reasons.append(f"the store's thread has been stuck for {stuck_s:.0f} s")
+        reasons.append(f"a thread of the store has been stuck for {stuck_s:.0f} s")
     if silent_s > SILENT_MAX_S:
         reasons.append(f"the store has said nothing for {silent_s:.0f} s")
     return tuple(reasons)

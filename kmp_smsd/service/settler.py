@@ -56,11 +56,11 @@ class Settler:
         self._retry_at = float("-inf")  # monotonic seconds
         self._looking = False
         self._stopped = False
+        self._failures = 0  # in a row; after each, half as many are tried at once: one line may be at fault for all
         self._faults = Repeats()
         self._idle: list[Deferred[None]] = []
         self.backlog = 0  # messages that are not settled
         self.settled = 0  # messages since the start, in the order in which they were taken
-        self._failed = False  # the last try
         self.outcomes: Counter[str] = Counter()
 
     @property
@@ -70,7 +70,7 @@ class Settler:
     @property
     def _rests(self) -> bool:
         """Whether the last try failed, and the next one is not yet due."""
-        return self._failed and self._monotonic() < self._retry_at
+        return self._failures > 0 and self._monotonic() < self._retry_at
 
     def take(self, received: Received) -> None:
         """Settle these after all that was taken before."""
@@ -93,7 +93,7 @@ class Settler:
 
     def late(self) -> None:
         """Messages were left with their SMSC, since so many wait to be settled."""
-        if not self._failed:
+        if not self._failures:
             self._watch.not_settled(
                 f"{self.backlog:,} messages wait to be settled, and others were left with their SMSC"
             )
@@ -118,7 +118,7 @@ class Settler:
         # The numbers of a batch have no gap: the store counts back from the last one.
         while (
             self._waiting
-            and size + len(self._waiting[0].messages) <= SETTLE_MAX
+            and size + len(self._waiting[0].messages) <= SETTLE_MAX >> self._failures
             and (self._waiting[0].run, self._waiting[0].first - 1) == batch[-1].last
         ):
             batch.append(self._waiting.popleft())
@@ -129,7 +129,7 @@ class Settler:
 
     def _settled(self, outcomes: list[Outcome | None]) -> None:
         batch, self._batch = self._batch, []
-        self._failed = False
+        self._failures = 0
         count = sum(len(received.messages) for received in batch)
         self.settled += count
         self.backlog -= count
@@ -155,8 +155,9 @@ class Settler:
         """It stays in the inbox, and is tried again."""
         batch, self._batch = self._batch, []
         self._waiting.extendleft(reversed(batch))
-        self._failed, self._retry_at = True, self._monotonic() + RETRY_EVERY_S
-        self._watch.not_settled(failure.getErrorMessage())
+        self._failures += 1
+        self._retry_at = self._monotonic() + RETRY_EVERY_S
+        self._watch.not_settled(_reason(failure))
         if self._is_worth_saying(failure):
             self.log.failure("a batch could not be settled", failure, event="batch_not_settled")
         self._go_on()
@@ -179,7 +180,7 @@ class Settler:
 
     def _not_settled_again(self, failure: Failure) -> None:
         self._looking = False
-        self._watch.not_settled_again(failure.getErrorMessage())
+        self._watch.not_settled_again(_reason(failure))
         if self._is_worth_saying(failure):
             self.log.failure("marked requests could not be settled", failure, event="marked_not_settled")
 
@@ -197,3 +198,7 @@ class Settler:
             self.log.error("store unavailable: {reason}", event="store_unavailable", reason=reason)
             return False
         return True
+
+
+def _reason(failure: Failure) -> str:
+    return failure.getErrorMessage() or str(failure.type)

@@ -16,7 +16,7 @@ from kmp_smsd.service.inbox_thread import InboxThread
 from kmp_smsd.storage import Store, StoreUnavailable
 from kmp_smsd.storage.figures import StoreFigures
 
-PROBE_AFTER_S = 10.0  # without a batch
+PROBE_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class StoreWatch:
 
     `in_thread` runs a call in the thread that measures. `thread` follows the one that does the role's work, or some of
     it: of intake it is the one that measures, `inbox` brings messages to the disk and `deciding` follows the thread
-    that has them decided. The role is judged by all of them. Where it `writes`, a store that nobody wrote to lately is
-    written to a little, so that a full or broken disk is noticed before a message comes.
+    that has them decided. The role is judged by all of them. Where it `writes`, the store is
+    written to a little now and then, so that a full or broken disk is noticed before a message comes.
     """
 
     log = Logger()
@@ -59,7 +59,7 @@ class StoreWatch:
             self._threads.append(inbox.busy)
         self._writes = writes
         self._monotonic, self._wall = monotonic, wall
-        self._wrote_at = float("-inf")  # monotonic seconds
+        self._wrote_at = float("-inf")  # monotonic seconds; the last probe
         self._measuring: Deferred[Any] | None = None
         self.figures: StoreFigures | None = None
         self.read_at: float | None = None  # Unix seconds
@@ -73,7 +73,8 @@ class StoreWatch:
     def error(self) -> str | None:
         """What is wrong with the store, of all that is tried with it; None where all is well."""
         inbox_error = self._inbox.error if self._inbox is not None else None
-        return self._settling_error or inbox_error or self._again_error or self._error
+        errors = (self._settling_error, inbox_error, self._again_error, self._error)
+        return next((error for error in errors if error is not None), None)
 
     @property
     def stuck_s(self) -> float:
@@ -97,15 +98,9 @@ class StoreWatch:
         """The other process for whose write lock this one has waited for some seconds; None where it does not."""
         return self._store.lock_wait.holder
 
-    def wrote(self, took_s: float) -> None:
-        """Something was written and is on disk; that took so many seconds."""
-        self._wrote_at = self._monotonic()
-        self.last_write_at, self.last_write_s = self._wall(), took_s
-        self._error = None
-
     def settled(self, took_s: float) -> None:
-        """A batch is settled; that took so many seconds."""
-        self.wrote(took_s)
+        """A batch is settled; that took so many seconds. Of the connection that measures it tells nothing."""
+        self.last_write_at, self.last_write_s = self._wall(), took_s
         self._settling_error = None
 
     def not_settled(self, reason: str) -> None:
@@ -123,7 +118,7 @@ class StoreWatch:
     def measure(self) -> Deferred[Any]:
         """Read the figures. Fires when that is done, or where the one before is still under way, with that."""
         if self._measuring is None:
-            probe = self._writes and self._monotonic() - self._wrote_at >= PROBE_AFTER_S
+            probe = self._writes and self._monotonic() - self._wrote_at >= PROBE_EVERY_S
             self._measuring = self._in_thread(self._read, probe)
             self._measuring.addCallbacks(self._measured, self._not_measured)
         return self._measuring
@@ -141,8 +136,9 @@ class StoreWatch:
         self._measuring = None
         self.figures, self.read_at = measured.figures, self._wall()
         if measured.probe_s is not None:
-            self.wrote(measured.probe_s)
-        elif not self._writes:
+            self._wrote_at = self._monotonic()
+            self.last_write_at, self.last_write_s = self._wall(), measured.probe_s
+        if measured.probe_s is not None or not self._writes:
             self._error = None
 
     def _not_measured(self, failure: Failure) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -57,12 +58,12 @@ def _intake(config: Config, reactor: Any) -> IntakeRole:
     public_half = _public_half(config)
     store = open_store(config.storage.path)
     _check_public_half(store, config, public_half)
-    try:
-        deciding = DecidingProcess(config.storage.path, config.policy, store)
+    with ExitStack() as opened:
+        opened.callback(store.close)
         inbox = Inbox(config.storage.path, lambda: store.settled)
-    except BaseException:  # an interrupt too: the store is open
-        store.close()
-        raise
+        opened.callback(inbox.close)
+        deciding = DecidingProcess(config.storage.path, config.policy, store)
+        opened.pop_all()
     intake = Intake(
         store,
         inbox,

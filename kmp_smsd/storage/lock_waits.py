@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -100,14 +99,15 @@ class LockWait:
 class WaitMemory:
     """What a helper shows of its wait in memory that it shares with the process that it helps.
 
-    Each value is written at once. All are monotonic seconds, which are the same for both, and 0 for never.
+    Each value is written at once (by struct it would not be). All are monotonic seconds, which are the same for both,
+    and 0 for never.
     """
 
     OCTETS = 32
-    _SINCE, _ENDED_AT, _HELD_SINCE, _BEAT_AT = 0, 8, 16, 24
+    _SINCE, _ENDED_AT, _HELD_SINCE, _BEAT_AT = range(4)
 
     def __init__(self, memory: mmap) -> None:
-        self._memory = memory
+        self._memory = memoryview(memory).cast("d")
 
     def clear(self) -> None:
         """The helper has ended: it waits for nothing and holds nothing."""
@@ -159,11 +159,10 @@ class WaitMemory:
         return bool(self._get(self._HELD_SINCE))
 
     def _get(self, place: int) -> float:
-        (value,) = struct.unpack_from("d", self._memory, place)
-        return float(value)
+        return self._memory[place]
 
     def _set(self, place: int, value: float) -> None:
-        struct.pack_into("d", self._memory, place, value)
+        self._memory[place] = value
 
 
 class HelperWait:

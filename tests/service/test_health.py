@@ -43,7 +43,7 @@ def test_what_is_well_lives_is_ready_and_nobody_has_to_look(snapshot):
     ("well", "ill", "reason"),
     [
         ({"reactor_lag_s": 10}, {"reactor_lag_s": 11}, "the reactor is 11 s late"),
-        ({"stuck_s": 60}, {"stuck_s": 61}, "the store's thread has been stuck for 61 s"),
+        ({"stuck_s": 60}, {"stuck_s": 61}, "a thread of the store has been stuck for 61 s"),
         ({"silent_s": 120}, {"silent_s": 121}, "the store has said nothing for 121 s"),
     ],
 )

@@ -502,6 +502,21 @@ def test_nothing_is_settled_twice_or_left_out_though_settling_fails(at):
     assert at.intake.settler.backlog == 0
 
 
+def test_fewer_are_tried_at_once_after_each_failure(at, monkeypatch):
+    """One line may be at fault for all."""
+    monkeypatch.setattr(settler, "SETTLE_MAX", 4)
+    for number in range(1, 5):
+        at.intake.messages(SmscByHand(), (mo(number),))
+        at.receive_one()
+    at.store_fails[:] = [StoreUnavailable("it kills who tries it")] * 3
+    at.run()
+    for _ in range(6):
+        at.reactor.pass_time(1.1)
+        at.run()
+    assert at.settled == [4, 2, 1, 1, 3]
+    assert counted(at.store) == {"not_registered": 4}
+
+
 def test_what_was_settled_before_an_error_is_not_settled_again(at):
     """The commit stands, and the error comes after it; or one half of a batch stands, and not the other."""
     at.intake.messages(SmscByHand(), (mo(1), mo(2, text="hello"), mo(3, text="K1:KEY-2")))

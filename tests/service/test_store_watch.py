@@ -7,7 +7,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from kmp_smsd.service.busy import Busy
-from kmp_smsd.service.store_watch import PROBE_AFTER_S, StoreWatch
+from kmp_smsd.service.store_watch import PROBE_EVERY_S, StoreWatch
 from kmp_smsd.storage import StoreUnavailable, open_store
 from tests.storage.fresh import new_database
 
@@ -82,20 +82,32 @@ def test_figures_are_those_of_the_last_measure(at):
     assert (at.watch.figures.journal_head, at.watch.read_at, at.watch.error) == (0, WALL_S, None)
 
 
-def test_a_store_that_nobody_writes_to_is_written_to_a_little_now_and_then(at):
+def test_a_store_is_written_to_a_little_now_and_then(at):
     at.measure()
     assert (at.probes, at.watch.last_write_at) == (1, WALL_S)
-    at.now = PROBE_AFTER_S - 1
+    at.now = PROBE_EVERY_S - 1
     at.measure()
     assert at.probes == 1
-    at.watch.wrote(0.5)
+    at.watch.settled(0.5)
     assert at.watch.last_write_s == 0.5
-    at.now = PROBE_AFTER_S + 1
-    at.measure()
-    assert at.probes == 1
-    at.now += PROBE_AFTER_S
+    at.now = PROBE_EVERY_S + 1  # by another connection: of this one it tells nothing
     at.measure()
     assert at.probes == 2
+
+
+def test_what_is_wrong_with_our_connection_stays_though_another_settles(at, monkeypatch):
+    def replaced():
+        raise StoreUnavailable("was removed or replaced under us")
+
+    monkeypatch.setattr(at.store.figures, "probe", replaced)
+    at.measure()
+    at.watch.settled(0.5)
+    assert at.watch.error == "was removed or replaced under us"
+
+
+def test_reason_that_says_nothing_is_one_all_the_same(at):
+    at.watch.not_settled("")
+    assert at.watch.error == ""
 
 
 def test_who_does_not_write_is_not_made_to(tmp_path):
