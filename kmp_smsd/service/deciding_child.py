@@ -24,6 +24,7 @@ from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.shown import masked_in
 from kmp_smsd.service.deciding import LOADED, DecidingHere
 from kmp_smsd.storage import open_store
+from kmp_smsd.storage.database import identity_of
 from kmp_smsd.storage.errors import StoreError, StoreUnavailable
 from kmp_smsd.storage.lock_waits import WaitMemory
 from kmp_smsd.storage.received import Received
@@ -81,8 +82,8 @@ class _ToPipe(logging.Handler):
 class _Decider:
     """What may be asked. The store is opened for the first who needs it, and again where that failed."""
 
-    def __init__(self, path: Path, inode: int, memory: WaitMemory) -> None:
-        self._path, self._inode, self._memory = path, inode, memory
+    def __init__(self, path: Path, identity: str, memory: WaitMemory) -> None:
+        self._path, self._identity, self._memory = path, identity, memory
         self._policy: SyncPolicy | None = None
         self._deciding: DecidingHere | None = None
 
@@ -105,23 +106,32 @@ class _Decider:
 
     def _opened(self) -> DecidingHere:
         if self._deciding is None:
+            self._check(identity_of(self._path))  # first: to open what somebody is putting there changes it
             store = open_store(self._path, self._policy, checkpoint_aside=True)
-            if store.inode != self._inode:  # what lies in the inbox is for the one that intake has open
+            try:
+                self._check(store.identity)
+            except StoreUnavailable:
                 store.close()
-                raise StoreUnavailable(
-                    f"{self._path} was removed or replaced under us: stop both roles, restore it, start them"
-                )
+                raise
             store.lock_wait.show_in(self._memory)
             self._deciding = DecidingHere(store)
             gc.collect()
             gc.freeze()  # as in the process that asks: what is there by now stays
         return self._deciding
 
+    def _check(self, identity: str) -> None:
+        """What lies in the inbox is for the database that intake has open."""
+        if identity != self._identity:
+            raise StoreUnavailable(
+                f"{self._path} was removed or replaced under us: stop both roles, restore it, start them"
+            )
 
-def main(loaded: str, path: str, asker: str, inode: str, pipe: str, memory: str) -> None:
+
+def main(loaded: str, path: str, asker: str, identity: str, pipe: str, memory: str) -> None:
     """Decide until the pipe is closed; signals are for the process at its other end."""
     end_with_parent(int(asker))
-    Path("/proc/self/comm").write_text(NAME, encoding="ascii")
+    with suppress(OSError):  # it does without
+        Path("/proc/self/comm").write_text(NAME, encoding="ascii")
     make_undumpable()
     sys.excepthook = lambda _kind, error, _trace: _tell(error)
     threading.excepthook = lambda broken: _tell(broken.exc_value)
@@ -134,7 +144,7 @@ def main(loaded: str, path: str, asker: str, inode: str, pipe: str, memory: str)
     logging.basicConfig(level=logging.DEBUG, handlers=[_ToPipe(asked)])
     shown = WaitMemory(mmap(int(memory), WaitMemory.OCTETS))
     threading.Thread(target=_watch, args=(asked, shown), name="watch", daemon=True).start()
-    decider = _Decider(Path(path), int(inode), shown)
+    decider = _Decider(Path(path), identity, shown)
     with suppress(EOFError, OSError):  # nobody asks any more
         while True:
             asked.answer(*_answer(decider, *asked.receive()))

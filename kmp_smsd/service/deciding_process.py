@@ -52,7 +52,7 @@ class DecidingProcess:
         self, path: Path, policy: SyncPolicy, store: Store, *, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._path = path
-        self._inode = store.inode
+        self._identity = store.identity
         self._policy = _to_be_sent(policy)
         self._monotonic = monotonic
         self._process: subprocess.Popen[bytes] | None = None
@@ -152,10 +152,10 @@ class DecidingProcess:
 
     def _spawned(self, its: Connection[Any, Any]) -> subprocess.Popen[bytes]:
         descriptors = (its.fileno(), self._memory)
-        numbers = (os.getpid(), self._inode, *descriptors)
+        words = (LOADED, self._path, os.getpid(), self._identity, *descriptors)
         return subprocess.Popen(
             # No directory that happens to be the current one is looked through for modules (-P).
-            [sys.executable, "-P", "-m", _CHILD, LOADED, str(self._path), *map(str, numbers)],
+            [sys.executable, "-P", "-m", _CHILD, *map(str, words)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=descriptors,

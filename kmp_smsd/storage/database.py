@@ -54,7 +54,7 @@ class Database:
         # Without it, who comes later makes another and overwrites the log.
         self._shm = path.with_name(path.name + "-shm")
         with ExitStack() as opened:
-            self._files: list[tuple[str, int]] = []
+            self._files: list[tuple[Path, str]] = []
             self.connection = connect(path)
             opened.callback(self._close)
             self._lock = opened.enter_context(closing(WriteLock(path)))
@@ -63,7 +63,7 @@ class Database:
                 raise StoreUnusable(f"{path} is not in WAL mode: put copies in place with 'kmp-smsd db restore'")
             self.connection.execute("SELECT 1 FROM sqlite_schema").fetchone()  # makes the log, where there is none
             self._share_files()
-            self._files = [(str(one), one.stat().st_ino) for one in (path, self.log_path, self._shm)]
+            self._files = [(one, _identity(one)) for one in _files_of(path)]
             self._log_looked_at = float("-inf")  # monotonic seconds
             self._checkpointer: Checkpointer | None = None
             if checkpoint_aside:
@@ -146,9 +146,9 @@ class Database:
         return self._lock.wait
 
     @property
-    def inode(self) -> int:
-        """That of the open database file, whatever lies at its path by now."""
-        return self._files[0][1]
+    def identity(self) -> str:
+        """Which files it has open, whatever lies at their paths by now; see `identity_of`."""
+        return " ".join(identity for _, identity in self._files)
 
     def data_version(self) -> int:
         """A number that changes whenever another connection commits; the connection must be idle otherwise."""
@@ -188,9 +188,9 @@ class Database:
 
     def _check_files(self) -> None:
         """Raise StoreUnavailable where somebody removed or replaced our files: SQLite would write on into nothing."""
-        for path, inode in self._files:
+        for path, identity in self._files:
             try:
-                stands = os.stat(path).st_ino == inode
+                stands = _identity(path) == identity
             except FileNotFoundError:
                 stands = False
             if not stands:
@@ -243,6 +243,25 @@ class Database:
         for suffix in ("", "-wal", "-shm"):
             with suppress(OSError):  # another user's file: its owner has set the mode
                 os.chmod(self.path.with_name(self.path.name + suffix), SHARED_MODE)
+
+
+def identity_of(path: Path) -> str:
+    """Which files the database at `path` has: itself, its log and the index of that. Raises StoreUnavailable."""
+    try:
+        return " ".join(_identity(one) for one in _files_of(path))
+    except FileNotFoundError:
+        return ""  # none that can be open
+    except OSError as error:
+        raise StoreUnavailable(f"{path}: {error.strerror}") from error
+
+
+def _files_of(path: Path) -> list[Path]:
+    return [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm")]
+
+
+def _identity(path: Path) -> str:
+    status = os.stat(path)
+    return f"{status.st_dev}:{status.st_ino}"
 
 
 def _write_failed(error: BaseException | None) -> bool:

@@ -126,9 +126,9 @@ class Store:
         return self._database.lock_wait
 
     @property
-    def inode(self) -> int:
-        """That of the open database file, whatever lies at its path by now."""
-        return self._database.inode
+    def identity(self) -> str:
+        """Which files it has open, whatever lies at their paths by now; see `identity_of`."""
+        return self._database.identity
 
     def data_version(self) -> int:
         """Changes whenever somebody else commits. Cheap: poll it."""
