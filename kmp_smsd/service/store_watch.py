@@ -59,7 +59,7 @@ class StoreWatch:
             self._threads.append(inbox.busy)
         self._writes = writes
         self._monotonic, self._wall = monotonic, wall
-        self._wrote_at = float("-inf")  # monotonic seconds; the last probe
+        self._probed_at = float("-inf")  # monotonic seconds
         self._measuring: Deferred[Any] | None = None
         self.figures: StoreFigures | None = None
         self.read_at: float | None = None  # Unix seconds
@@ -118,7 +118,7 @@ class StoreWatch:
     def measure(self) -> Deferred[Any]:
         """Read the figures. Fires when that is done, or where the one before is still under way, with that."""
         if self._measuring is None:
-            probe = self._writes and self._monotonic() - self._wrote_at >= PROBE_EVERY_S
+            probe = self._writes and self._monotonic() - self._probed_at >= PROBE_EVERY_S
             self._measuring = self._in_thread(self._read, probe)
             self._measuring.addCallbacks(self._measured, self._not_measured)
         return self._measuring
@@ -136,13 +136,13 @@ class StoreWatch:
         self._measuring = None
         self.figures, self.read_at = measured.figures, self._wall()
         if measured.probe_s is not None:
-            self._wrote_at = self._monotonic()
+            self._probed_at = self._monotonic()
             self.last_write_at, self.last_write_s = self._wall(), measured.probe_s
         if measured.probe_s is not None or not self._writes:
             self._error = None
 
     def _not_measured(self, failure: Failure) -> None:
         self._measuring = None
-        self._error = failure.getErrorMessage()
+        self._error = failure.getErrorMessage() or str(failure.type)
         if not failure.check(StoreUnavailable):
             self.log.failure("the store could not be measured", failure, event="store_not_measured")
