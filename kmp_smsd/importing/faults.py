@@ -39,6 +39,11 @@ class Faults:
         if len(self.kept) < MOST_KEPT:
             self.kept.append(Fault(self.file, line, sentence, self.columns.get(column or ""), column))
 
+    def take(self, other: Faults) -> None:
+        """Count the faults of `other`, too, and keep those for which there is room."""
+        self.count += other.count
+        self.kept += other.kept[: MOST_KEPT - len(self.kept)]
+
     def by_line(self) -> tuple[Fault, ...]:
         """The kept ones in the order of the file."""
         return tuple(sorted(self.kept, key=lambda fault: (fault.line, fault.column or 0)))

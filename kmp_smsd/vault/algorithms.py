@@ -50,13 +50,14 @@ ALGORITHMS: Final[dict[str, Algorithm]] = {
 }
 
 
-def check_key(algorithm: str, key: bytes) -> None:
-    """Raise UnfitKey, with a sentence for people, unless `key` can be a key of `algorithm`."""
+def fitting(algorithm: str, key: bytes) -> Algorithm:
+    """The algorithm of this name. Raises UnfitKey, with a sentence for people, unless `key` can be a key of it."""
     known = ALGORITHMS.get(algorithm)
     if known is None:
         raise UnfitKey(f"the algorithm is not one of {', '.join(ALGORITHMS)}")
     if len(key) not in known.lengths:
         raise UnfitKey(f"the key has {len(key)} octets, but a key of {algorithm} has {known.lengths_in_words}")
+    return known
 
 
 def kcv(algorithm: str, key: bytes) -> str:
@@ -65,5 +66,4 @@ def kcv(algorithm: str, key: bytes) -> str:
     The first 3 octets of AES-CMAC or SM4-CMAC over a block of zeros, or of HMAC-SHA256(key, "KMP-KCV").
     Raises UnfitKey.
     """
-    check_key(algorithm, key)
-    return ALGORITHMS[algorithm].check_value(key)[:KCV_OCTETS].hex().upper()
+    return fitting(algorithm, key).check_value(key)[:KCV_OCTETS].hex().upper()

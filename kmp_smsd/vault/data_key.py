@@ -40,7 +40,7 @@ class DataKey:
         self.id = data_key_id
         self.octets = octets
         self._aead = AESGCM(octets)
-        self._prefix = _counted(data_key_id)
+        self._prefix = f"{len(data_key_id)}:{data_key_id}"
 
     @classmethod
     def new(cls) -> DataKey:
@@ -60,12 +60,9 @@ class DataKey:
             raise AlteredKey(f"key {key_id} is not as it was imported; import it again under another key ID") from None
 
     def _associated(self, key_id: str, algorithm: str, reserved_app: str | None) -> bytes:
-        return (self._prefix + _counted(key_id) + _counted(algorithm) + _counted(reserved_app or "")).encode()
+        app = reserved_app or ""
+        # Each text behind its length, so that joined they can be read in one way only.
+        return f"{self._prefix}{len(key_id)}:{key_id}{len(algorithm)}:{algorithm}{len(app)}:{app}".encode()
 
     def __repr__(self) -> str:
         return f"<DataKey {self.id}>"
-
-
-def _counted(text: str) -> str:
-    """`text` behind its length, so that joined fields can be read in one way only."""
-    return f"{len(text)}:{text}"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kmp_smsd.vault.algorithms import ALGORITHMS, UnfitKey, check_key, kcv
+from kmp_smsd.vault.algorithms import ALGORITHMS, UnfitKey, fitting, kcv
 
 KEY = bytes(range(16))
 
@@ -21,7 +21,7 @@ def test_kcv_of_an_hmac_key_is_six_hexadecimal_digits_and_depends_on_the_key():
 def test_key_has_one_of_the_lengths_of_its_algorithm(algorithm, lengths):
     for length in range(70):
         if length in lengths:
-            check_key(algorithm, bytes(length))
+            fitting(algorithm, bytes(length))
         else:
             with pytest.raises(UnfitKey):
                 kcv(algorithm, bytes(length))
@@ -30,9 +30,9 @@ def test_key_has_one_of_the_lengths_of_its_algorithm(algorithm, lengths):
 def test_sentences_name_what_is_wrong_and_never_the_key():
     secret = b"A secret of 18 oct"
     with pytest.raises(UnfitKey, match=r"^the key has 18 octets, but a key of aes has 16, 24 or 32$") as length:
-        check_key("aes", secret)
+        fitting("aes", secret)
     with pytest.raises(UnfitKey, match=r"^the algorithm is not one of aes, sm4, hmac$") as name:
-        check_key(secret.decode(), secret)
+        fitting(secret.decode(), secret)
     assert "secret" not in repr(length.value) + repr(name.value)
 
 
