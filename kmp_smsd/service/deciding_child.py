@@ -87,8 +87,8 @@ class _Decider:
         self._policy: SyncPolicy | None = None
         self._deciding: DecidingHere | None = None
 
-    def settle(self, lines: Sequence[bytes], now: int) -> list[str | None]:
-        outcomes = self._opened().settle([Received.parse(line) for line in lines], now)
+    def settle(self, batch: Sequence[tuple[Any, ...]], now: int) -> list[str | None]:
+        outcomes = self._opened().settle([Received(*fields) for fields in batch], now)
         return [outcome and outcome.value for outcome in outcomes]
 
     def settle_again(self, now: int) -> tuple[list[str], bool]:

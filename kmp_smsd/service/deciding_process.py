@@ -71,7 +71,7 @@ class DecidingProcess:
             self._opened = opened.pop_all()
 
     def settle(self, batch: Sequence[Received], now: int) -> list[Outcome | None]:
-        outcomes = self._ask("settle", [received.line() for received in batch], now)
+        outcomes = self._ask("settle", [(one.run, one.first, one.count, one.line) for one in batch], now)
         self._backoff.reset()  # here alone: a batch may be what ends one process after the other
         return [outcome and Outcome(outcome) for outcome in outcomes]
 

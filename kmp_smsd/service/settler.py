@@ -75,7 +75,7 @@ class Settler:
     def take(self, received: Received) -> None:
         """Settle these after all that was taken before."""
         self._waiting.append(received)
-        self.backlog += len(received.messages)
+        self.backlog += received.count
         if self.backlog >= SETTLE_MAX:
             self._next_batch()
 
@@ -114,15 +114,15 @@ class Settler:
         if self._batch or not self._waiting or self._rests:
             return
         batch = [self._waiting.popleft()]
-        size = len(batch[0].messages)
+        size = batch[0].count
         # The numbers of a batch have no gap: the store counts back from the last one.
         while (
             self._waiting
-            and size + len(self._waiting[0].messages) <= SETTLE_MAX >> self._failures
+            and size + self._waiting[0].count <= SETTLE_MAX >> self._failures
             and (self._waiting[0].run, self._waiting[0].first - 1) == batch[-1].last
         ):
             batch.append(self._waiting.popleft())
-            size += len(batch[-1].messages)
+            size += batch[-1].count
         self._batch, self._begun_at = batch, self._monotonic()
         settled = self._thread.run(self._deciding.settle, batch, int(self._wall() * 1000))
         settled.addCallbacks(self._settled, self._not_settled)
@@ -130,7 +130,7 @@ class Settler:
     def _settled(self, outcomes: list[Outcome | None]) -> None:
         batch, self._batch = self._batch, []
         self._failures = 0
-        count = sum(len(received.messages) for received in batch)
+        count = sum(received.count for received in batch)
         self.settled += count
         self.backlog -= count
         self.outcomes.update(filter(None, outcomes))  # not those that a try before this one had settled

@@ -97,25 +97,24 @@ class Inbox:
 
     def append(self, messages: Sequence[Message]) -> Received:
         """Bring `messages` to the disk. Raises StoreUnavailable where that fails: then none of them may be answered."""
-        received = Received(self._run, self._last + 1, messages).with_line()
+        received = Received.of(self._run, self._last + 1, messages)
         self._last = received.last.number  # even where it fails: the line may be whole, and be found after a restart
-        line = received.line()
         try:
             if self._descriptor is None:
                 self._begin_file()
             file = self._files[-1]
             if not file.is_there:  # after a restart nobody would find it
                 raise FileNotFoundError(0, "was removed or replaced", str(file.path))
-            self._write(line)
+            self._write(received.line)
         except BaseException as error:  # an interrupt too: what is in the file now, nobody knows
             self._end_file()
             self._drop_unanswered()
             if isinstance(error, OSError):
                 raise self._unavailable(error) from error
             raise
-        self._given += len(messages)
+        self._given += received.count
         file.through = self._given
-        file.octets += len(line)
+        file.octets += len(received.line)
         if file.octets >= FILE_OCTETS:
             self._end_file()
         return received
@@ -208,10 +207,10 @@ class Inbox:
             begun = self._given
             for received in content.received:
                 rest = received.rest(settled)
-                if rest.messages and (rest.run, rest.first) not in seen:
+                if rest.count and (rest.run, rest.first) not in seen:
                     seen.add((rest.run, rest.first))
                     left.append(rest)
-                    self._given += len(rest.messages)
+                    self._given += rest.count
             self._files.append(_File(path, content.identity, begun, self._given))
         return left
 

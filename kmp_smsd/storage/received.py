@@ -8,7 +8,7 @@ import zlib
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple, dataclass, field
 from typing import Any, NamedTuple
 
 from kmp_smsd.domain.outcome import Outcome
@@ -66,46 +66,51 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """Messages in the order in which they came, numbered from `first` on without a gap."""
+    """Messages in the order in which they came, numbered from `first` on without a gap.
+
+    Many may wait: they are in its `line` alone, as it lies in a file.
+    """
 
     run: str
     first: int
-    messages: Sequence[Message]
-    _line: bytes = field(default=b"", repr=False, compare=False)  # where it was made or read already
+    count: int
+    line: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, run: str, first: int, messages: Sequence[Message]) -> Received:
+        """The line has the CRC-32 of what follows in it, and as JSON: version, run, the first number, the messages."""
+        body = _encode([_VERSION, run, first, [_fields(one) for one in messages]]).encode()
+        return cls(run, first, len(messages), b"%08x %s\n" % (zlib.crc32(body), body))
 
     @property
     def last(self) -> Place:
-        return Place(self.run, self.first + len(self.messages) - 1)
+        return Place(self.run, self.first + self.count - 1)
+
+    @property
+    def messages(self) -> list[Message]:
+        """They are read from the line each time."""
+        *_, messages = json.loads(self.line.partition(b" ")[2])
+        return [_message(*fields) for fields in messages]
 
     def rest(self, settled: Settled) -> Received:
         """The same without those at its beginning that are settled: mostly all of them are, or none behind another."""
         first = settled.first_left(self.run, self.first)
         if first == self.first:
             return self
-        return Received(self.run, first, self.messages[first - self.first :])
-
-    def line(self) -> bytes:
-        """As it lies in a file: CRC-32 of what follows, version, run, the first number, the messages."""
-        if self._line:
-            return self._line
-        body = _encode([_VERSION, self.run, self.first, [_fields(one) for one in self.messages]]).encode()
-        return b"%08x %s\n" % (zlib.crc32(body), body)
-
-    def with_line(self) -> Received:
-        """The same, which need not make its line once more."""
-        return replace(self, _line=self.line())
+        return Received.of(self.run, first, self.messages[first - self.first :])
 
     @classmethod
     def parse(cls, line: bytes) -> Received:
-        """What `line` wrote. Raises DamagedLine or ForeignLine for anything else."""
-        sum_, _, body = line.removesuffix(b"\n").partition(b" ")
+        """A line of a file, with its end or without. Raises DamagedLine or ForeignLine for anything else."""
+        bare = line.removesuffix(b"\n")
+        sum_, _, body = bare.partition(b" ")
         if not body or sum_ != b"%08x" % zlib.crc32(body):
             raise DamagedLine
         try:
             version, run, first, messages = json.loads(body)
             if version != _VERSION:
                 raise ForeignLine
-            return cls(run, first, [_message(*fields) for fields in messages], line)
+            return cls(run, first, len([_message(*fields) for fields in messages]), bare + b"\n")
         except (ValueError, TypeError) as error:
             raise ForeignLine from error
 

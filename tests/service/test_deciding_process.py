@@ -12,6 +12,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from types import MappingProxyType
 
@@ -57,7 +58,7 @@ class At:
 
     def received(self, *messages):
         first, self._last = self._last + 1, self._last + len(messages)
-        return Received("run", first, messages)
+        return Received.of("run", first, messages)
 
     def settle(self, *messages):
         return self.deciding.settle([self.received(*messages)], NOW)
@@ -212,7 +213,7 @@ def test_it_is_killed_with_the_one_who_asks(at):
     batch = [at.received(sync(A, "K1"))]
     with held_by_another(at.path):
         with subprocess.Popen(
-            [sys.executable, "-c", _ASKS, at.path, batch[0].line().hex()], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", _ASKS, at.path, batch[0].line.hex()], stdout=subprocess.PIPE, text=True
         ) as asker:
             orphan = int(asker.stdout.readline())
             until(lambda: waits_for_a_lock(orphan))
@@ -226,7 +227,7 @@ def test_it_is_killed_with_the_one_who_asks(at):
 def test_stop_does_not_wait_for_a_lock_for_ever(at):
     at.begun()
     with held_by_another(at.path):
-        at.deciding._pipe.send(("settle", [at.received(sync(A, "K1")).line()], NOW))
+        at.deciding._pipe.send(("settle", [astuple(at.received(sync(A, "K1")))], NOW))
         until(lambda: waits_for_a_lock(at.pid))
         at.deciding.close()
     at.begin()

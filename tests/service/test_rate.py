@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import gc
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from kmp_smsd.service.rate import Bucket, Buckets
 
 
@@ -76,3 +79,13 @@ def test_the_garbage_collector_has_nothing_to_do_with_many_names():
         buckets.take(str(number), 0.0)
     gc.collect()
     assert len(gc.get_objects()) - before < 1_000
+
+
+# Numbers that are exact in binary, so that both reckon the same.
+@given(st.integers(1, 5), st.sampled_from([0.25, 1.0, 4.0]), st.lists(st.integers(0, 12), max_size=40))
+def test_many_buckets_give_as_much_as_one_alone(burst, per_s, pauses):
+    alone, buckets = Bucket(burst, per_s, 0.0), Buckets(burst, per_s)
+    now = 0.0
+    for pause in pauses:
+        now += pause / 4
+        assert buckets.take("a", now) == alone.take(now)

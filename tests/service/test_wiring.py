@@ -262,7 +262,7 @@ def test_intake_decides_by_the_policy_of_the_configuration(site, made):
     register(store, mdn(2), "meter")
     deciding = role.intake._deciding
     with closing(deciding):
-        batch = [Received("run", 1, [sync(mdn(1), "KEY-1"), sync(mdn(2), "KEY-1")])]
+        batch = [Received.of("run", 1, [sync(mdn(1), "KEY-1"), sync(mdn(2), "KEY-1")])]
         assert deciding.settle(batch, 0) == [Outcome.BOUND, Outcome.REFUSED]
     assert role.intake._sync.batch_max == 7
 

@@ -93,15 +93,15 @@ _messages = st.builds(
 
 @given(st.integers(1, 2**62), st.lists(_messages, max_size=5))
 def test_line_is_read_as_it_was_written(first: int, messages: list[Message]) -> None:
-    line = Received("run", first, messages).line()
+    line = Received.of("run", first, messages).line
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
-    assert Received.parse(line[:-1]) == Received("run", first, messages)
+    assert Received.parse(line[:-1]) == Received.of("run", first, messages)
 
 
 @given(st.data())
 def test_line_that_is_not_whole_is_not_read(data: st.DataObject) -> None:
-    line = Received("run", 7, requests("K1", "K2")).line()[:-1]
+    line = Received.of("run", 7, requests("K1", "K2")).line[:-1]
     octet = data.draw(st.integers(0, len(line) - 1))
     changed = line[:octet] + bytes([line[octet] ^ data.draw(st.integers(1, 255))]) + line[octet + 1 :]
     for wrong in (line[:octet], changed, b"\0" * len(line)):
@@ -110,7 +110,7 @@ def test_line_that_is_not_whole_is_not_read(data: st.DataObject) -> None:
 
 
 def test_messages_that_are_not_settled() -> None:
-    received = Received("run", 11, messages := requests("K1", "K2", "K3"))
+    received = Received.of("run", 11, messages := requests("K1", "K2", "K3"))
     assert received.last == Place("run", 13)
     rests = [received.rest(up_to(Place("run", number))).messages for number in (0, 10, 11, 13, 99)]
     assert rests == [messages, messages, messages[1:], [], []]
@@ -147,7 +147,7 @@ def test_each_run_has_numbers_of_its_own(path: Path) -> None:
         received = one.append(requests("K1", "K2", "K3"))
     with opened(path, Place(received.run, 2)) as one:
         (old,) = one.take_left()
-        assert (old, one.take_left()) == (Received(received.run, 3, requests("K3")), [])
+        assert (old, one.take_left()) == (Received.of(received.run, 3, requests("K3")), [])
         new = one.append(requests("K4"))
     assert (new.first, new.run != received.run) == (1, True)
 
