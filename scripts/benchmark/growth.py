@@ -27,6 +27,8 @@ def measure(lab: Lab, generator: Generator, sizes: Sequence[int], messages: int)
         began = time.perf_counter()
         with rounds.intake(1) as pid:
             ready_s = time.perf_counter() - began
+            generator.closed_loop([message(number) for number in fresh.take(min(messages, size) // 10)], 100)
+            rounds.wait_until_settled()  # who decides has begun, and has its pages
             meter, began = Meter(pid), time.perf_counter()
             run = generator.closed_loop([message(number) for number in fresh.take(min(messages, size // 2))], 100)
             rounds.wait_until_settled()
