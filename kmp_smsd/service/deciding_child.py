@@ -24,10 +24,10 @@ from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.shown import masked_in
 from kmp_smsd.service.deciding import LOADED, DecidingHere
 from kmp_smsd.storage import open_store
-from kmp_smsd.storage.database import identity_of
+from kmp_smsd.storage.database import identity_of, replaced
 from kmp_smsd.storage.errors import StoreError, StoreUnavailable
-from kmp_smsd.storage.lock_waits import WaitMemory
 from kmp_smsd.storage.received import Received
+from kmp_smsd.storage.wait_memory import WaitMemory
 from kmp_smsd.vault.own_process import end_with_parent, make_undumpable
 
 NAME = "kmp-smsd-decide"  # as ps and lslocks show it: 15 octets at most
@@ -122,9 +122,7 @@ class _Decider:
     def _check(self, identity: str) -> None:
         """What lies in the inbox is for the database that intake has open."""
         if identity != self._identity:
-            raise StoreUnavailable(
-                f"{self._path} was removed or replaced under us: stop both roles, restore it, start them"
-            )
+            raise replaced(self._path)
 
 
 def main(loaded: str, path: str, asker: str, identity: str, pipe: str, memory: str) -> None:

@@ -27,8 +27,9 @@ from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.service.backoff import Backoff
 from kmp_smsd.service.deciding import LOADED
 from kmp_smsd.storage import Store, StoreUnavailable
-from kmp_smsd.storage.lock_waits import WaitMemory, Waits
+from kmp_smsd.storage.lock_waits import Waits
 from kmp_smsd.storage.received import Received
+from kmp_smsd.storage.wait_memory import WaitMemory
 
 log = logging.getLogger(__name__)
 

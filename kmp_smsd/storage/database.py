@@ -194,9 +194,7 @@ class Database:
             except FileNotFoundError:
                 stands = False
             if not stands:
-                raise StoreUnavailable(
-                    f"{path} was removed or replaced under us: stop both roles, restore it, start them"
-                )
+                raise replaced(path)
 
     def _checkpoint_when_large(self) -> None:
         """Have the log moved into the database; the last of it while we hold the lock, so that the log begins anew."""
@@ -253,6 +251,11 @@ def identity_of(path: Path) -> str:
         return ""  # none that can be open
     except OSError as error:
         raise StoreUnavailable(f"{path}: {error.strerror}") from error
+
+
+def replaced(path: Path) -> StoreUnavailable:
+    """What to raise where another file is in the place of the one that was opened, or none."""
+    return StoreUnavailable(f"{path} was removed or replaced under us: stop both roles, restore it, start them")
 
 
 def _files_of(path: Path) -> list[Path]:

@@ -26,7 +26,7 @@ from kmp_smsd.domain.request import Unfit
 from kmp_smsd.service import deciding_child, deciding_process
 from kmp_smsd.service.deciding import LOADED
 from kmp_smsd.service.deciding_process import BEGIN_MAX_S, DecidingFailed, DecidingProcess
-from kmp_smsd.storage import StoreUnavailable, lock_waits, open_store
+from kmp_smsd.storage import StoreUnavailable, lock_waits, open_store, wait_memory
 from kmp_smsd.storage.locks import WriteLock
 from kmp_smsd.storage.received import Received
 from tests.storage.fresh import new_database
@@ -435,7 +435,7 @@ def test_wait_for_another_process_is_known_with_its_holder_and_when_it_was_over(
 
 def test_wait_of_one_that_was_stopped_is_none_for_others(at, monkeypatch):
     """It may have the lock by now, and does not go on: a restart helps."""
-    monkeypatch.setattr(lock_waits, "BEAT_WITHIN_S", 1.5)
+    monkeypatch.setattr(wait_memory, "BEAT_WITHIN_S", 1.5)
     pid = at.begun()
     with ExitStack() as opened:
         holder = opened.enter_context(held_by_another(at.path))
