@@ -5,7 +5,8 @@ write lock of the database meanwhile. Settling follows in its own time, in large
 what it settled (`inbox_settled`), so that nothing is left out and nothing is settled twice, whichever file is there.
 
 A file is only ever added to, by the process that made it, and never again after a write or a sync of it failed: what
-the kernel then still has of it, and what is on the disk, nobody knows. It goes when all of it is settled.
+the kernel then still has of it, and what is on the disk, nobody knows. It goes when all of it is settled. Behind its
+lines are zeros, where the next ones go: a sync of what makes no file longer needs no journal of the file system.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from kmp_smsd.storage.received import Message, Received, Settled
 log = logging.getLogger(__name__)
 
 FILE_OCTETS = 1024 * 1024  # from there on the next one is begun: some ten thousand messages
+ROOM_OCTETS = 64 * 1024  # of zeros at most: some hundred messages
 FILE_S = 1.0  # and from there on: numbers of subscribers are not to stay behind in it while others come
 DIRECTORY_MODE = 0o770  # its files are the group's, as the database is
 DAMAGED = ".damaged"
@@ -41,7 +43,8 @@ class _File:
     identity: tuple[int, int]  # device and inode: people move files, and bring others back
     begun: int  # so many messages were given to be settled before it
     through: int  # and up to its end
-    octets: int = 0
+    octets: int = 0  # of lines
+    room: int = 0  # octets of lines and zeros
     begun_at: float = field(default_factory=time.monotonic)  # monotonic seconds
 
     @property
@@ -105,7 +108,7 @@ class Inbox:
             file = self._files[-1]
             if not file.is_there:  # after a restart nobody would find it
                 raise FileNotFoundError(0, "was removed or replaced", str(file.path))
-            self._write(received.line)
+            self._write(file, received.line)
         except BaseException as error:  # an interrupt too: what is in the file now, nobody knows
             self._end_file()
             self._drop_unanswered()
@@ -114,7 +117,6 @@ class Inbox:
             raise
         self._given += received.count
         file.through = self._given
-        file.octets += len(received.line)
         if file.octets >= FILE_OCTETS:
             self._end_file()
         return received
@@ -166,7 +168,7 @@ class Inbox:
         self._make_directory()
         self._serial += 1
         path = self._directory / f"{self._serial:012}-{self._run}.messages"
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, SHARED_MODE)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, SHARED_MODE)
         self._files.append(_File(path, identity_of(os.fstat(self._descriptor)), self._given, self._given))
         os.fchmod(self._descriptor, SHARED_MODE)
         sync(path)  # its name, too
@@ -184,12 +186,17 @@ class Inbox:
                 self._files[-1].remove()
                 self._files.pop()
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, file: _File, line: bytes) -> None:
         assert self._descriptor is not None
+        end = file.octets + len(line)
+        if end > file.room:  # as much again as it has: a file of one line needs none
+            file.room = end + min(end, ROOM_OCTETS)
+            line = line.ljust(file.room - file.octets, b"\0")
         rest = memoryview(line)
         while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
+            rest = rest[os.pwrite(self._descriptor, rest, file.octets + len(line) - len(rest)) :]
         os.fdatasync(self._descriptor)
+        file.octets = end
 
     def _read(self, settled: Settled) -> list[Received]:
         """What is not settled. Files of which all is settled are the first that `forget` removes."""

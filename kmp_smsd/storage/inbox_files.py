@@ -51,7 +51,7 @@ def listed(directory: Path) -> tuple[list[Path], list[Path]]:
 
 
 class Content(NamedTuple):
-    """What is in a file, and the numbers of its damaged lines. Where it is `torn`, the end of it was not answered.
+    """What is in a file, and the numbers of its damaged lines. Where it is `torn`, its last line was not answered.
 
     `identity` is that of the file that was read.
     """
@@ -71,21 +71,29 @@ def read_file(path: Path) -> Content:
         with path.open("rb") as file:
             identity = identity_of(os.fstat(file.fileno()))
             for number, line in enumerate(iter(lambda: file.readline(LINE_OCTETS_MAX), b""), start=1):
+                bare = line.lstrip(b"\0")
+                if not bare:
+                    break  # room for more
+                torn = False
                 try:
-                    received.append(Received.parse(line))
+                    received.append(Received.parse(bare))
                 except ForeignLine as error:
                     raise StoreUnusable(
                         f"{path}:{number} was written by another version of kmp-smsd: install that one,"
                         " or move the file elsewhere and bring it back later"
                     ) from error
                 except DamagedLine:
-                    torn = not line.endswith(b"\n")
-                    if torn:
-                        break
                     damaged.append(number)
+                    # No line has a NUL: there the disk did not get to it, which can happen to the last one alone.
+                    torn = b"\0" in line or not line.endswith(b"\n")
+                else:
+                    if bare != line:  # what was in front of it is gone
+                        damaged.append(number)
     except OSError as error:
         error.filename = error.filename or str(path)  # reading names none
         raise
+    if torn:
+        damaged.pop()
     return Content(identity, received, damaged, torn)
 
 

@@ -6,7 +6,7 @@ import subprocess
 
 from kmp_smsd.smpp.constants import CommandStatus
 
-KEYS = 60_000
+KEYS = 150_000
 
 
 def test_large_import_leaves_no_message_with_the_smsc(carrier):

@@ -30,6 +30,7 @@ from tests.storage.fresh import new_database
 from tests.storage.stock import NOW, A, B, counted, sync
 
 NOWHERE = Place("", 0)
+SECTOR_OCTETS = 512
 
 
 @pytest.fixture
@@ -54,6 +55,12 @@ def left(path: Path, settled: Place = NOWHERE) -> list[Message]:
 
 def files(path: Path) -> list[Path]:
     return sorted(directory(path).iterdir())
+
+
+def write_behind_the_lines(file: Path, octets: bytes) -> None:
+    with file.open("r+b") as changed:
+        changed.seek(len(changed.read().rstrip(b"\0")))
+        changed.write(octets)
 
 
 def requests(*key_ids: str) -> list[SyncRequest]:
@@ -402,17 +409,53 @@ def test_inbox_that_nobody_may_list_is_not_taken_for_empty(path: Path, monkeypat
 # A disk that fails
 
 
-@pytest.mark.parametrize("torn", [b"", b"0", b"\0" * 4_096, b'12345678 [1,[["sync"'])
+@pytest.mark.parametrize("torn", [b"", b"0", b'12345678 [1,[["sync"', b'\0\0[1,[["sync"', b"\0\0whole or not\n"])
 def test_torn_last_line_was_never_answered(path: Path, torn: bytes, caplog: pytest.LogCaptureFixture) -> None:
     with opened(path) as one:
         one.append(requests("K1"))
     file = files(path)[0]
-    with file.open("ab") as added:
-        added.write(torn)
+    write_behind_the_lines(file, torn)
     assert left(path) == requests("K1")
     said = [f"{file} ends in a torn line: nothing of it was answered, if the disk is well"] if torn else []
     assert [record.getMessage() for record in caplog.records] == said
     assert len(files(path)) == 1
+
+
+@given(st.data())
+def test_power_cut_takes_nothing_that_was_synced_and_rings_no_alarm(data: st.DataObject) -> None:
+    """Some sectors of what was not synced are on the disk, and the file is as long as before or as now."""
+    batches = data.draw(st.lists(st.lists(_messages, min_size=1, max_size=20), min_size=1, max_size=8))
+    with TemporaryDirectory() as name:
+        path = Path(name) / "kmp.db"
+        with closing(Inbox(path, lambda: Settled.of([]))) as one:
+            before = b""
+            for batch in batches:
+                before = files(path)[0].read_bytes() if files(path) else b""
+                one.append(batch)
+        (file,) = files(path)
+        after = file.read_bytes()
+        synced = read_file(file).received
+        old = before.ljust(len(after), b"\0")
+        starts = range(0, len(after), SECTOR_OCTETS)
+        is_there = data.draw(st.integers(0, 2 ** len(starts) - 1))
+        sectors = [
+            (after if is_there >> n & 1 else old)[start : start + SECTOR_OCTETS] for n, start in enumerate(starts)
+        ]
+        length = data.draw(st.sampled_from([len(before), len(after)]))
+        file.write_bytes(b"".join(sectors)[:length])
+        content = read_file(file)
+    assert content.damaged == []
+    assert content.received in (synced, synced[:-1])
+    assert not (content.torn and content.received == synced)
+
+
+def test_a_sync_makes_no_file_longer_but_seldom(path: Path) -> None:
+    with opened(path) as one:
+        lengths = set()
+        for _ in range(2_000):
+            one.append(requests("K1"))
+            lengths |= {file.stat().st_size for file in files(path)}
+    assert len(lengths) < 25
 
 
 def test_huge_file_without_a_line_is_not_read_whole(path: Path) -> None:
@@ -427,8 +470,7 @@ def test_file_of_another_version_is_refused_by_name(path: Path, body: bytes) -> 
     with opened(path) as one:
         one.append(requests("K1"))
     (file,) = files(path)
-    with file.open("ab") as added:
-        added.write(b"%08x %s\n" % (zlib.crc32(body), body))
+    write_behind_the_lines(file, b"%08x %s\n" % (zlib.crc32(body), body))
     with pytest.raises(StoreUnusable, match=f"{file}:2 was written by another version of kmp-smsd"):
         left(path)
     with pytest.raises(ForeignLine):
@@ -506,7 +548,21 @@ def test_damage_is_told_of_and_the_file_kept_for_people(
     ]  # the next damage has its own name
 
 
-@pytest.mark.parametrize("call", ["write", "fdatasync"])
+def test_file_added_to_another_is_read_whole(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with opened(path) as one:
+        one.append(requests("K1"))
+    (file,) = files(path)
+    file.rename(kept := path.with_name("kept"))
+    with opened(path) as one:
+        one.append(requests("K2"))
+    (file,) = files(path)
+    with file.open("ab") as added:
+        added.write(kept.read_bytes())
+    assert left(path) == requests("K2", "K1")
+    assert [record.getMessage().partition(" damaged")[0] for record in caplog.records] == [f"{file}:2"]  # to be safe
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
 def test_file_that_failed_is_never_written_to_again(path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
