@@ -46,7 +46,7 @@ def _lines(snapshot: Snapshot, now: int) -> Iterator[str]:
     if store["last_write_at"] is not None:
         yield f"    last write {ago(store['last_write_at'], now)} ago, took {store['last_write_s'] * 1000:.1f} ms"
     if store["stuck_s"] >= 1:
-        yield f"    its thread has been busy for {store['stuck_s']:.0f} s"
+        yield f"    a thread of it has been busy for {store['stuck_s']:.0f} s"
     for subsystem, level in snapshot["log_levels"].items():
         yield f"  log level      {subsystem} at {level}, until the next reload"
     if snapshot.get("outcomes"):

@@ -40,9 +40,9 @@ class Faults:
             self.kept.append(Fault(self.file, line, sentence, self.columns.get(column or ""), column))
 
     def take(self, other: Faults) -> None:
-        """Count the faults of `other`, too, and keep those for which there is room."""
+        """Count the faults of `other`, too, and keep the first ones of both, in the order of the file."""
         self.count += other.count
-        self.kept += other.kept[: MOST_KEPT - len(self.kept)]
+        self.kept = sorted([*self.kept, *other.kept], key=lambda fault: fault.line)[:MOST_KEPT]
 
     def by_line(self) -> tuple[Fault, ...]:
         """The kept ones in the order of the file."""

@@ -79,7 +79,8 @@ def import_keys(
 
     Any fault, a key ID that exists included, leaves nothing behind, and so does a dry run. After the first fault of the
     file itself nothing more is staged, but the rest of it is checked. `clock` gives Unix milliseconds: between the
-    begin and the end of a large file lie minutes. `progress` is told the octets read and to read.
+    begin and the end of a large file lie minutes. `progress` is told the octets read and to read, by
+    the thread that reads.
     Raises ImportRefused, OSError, and what the store raises.
     """
     if not plaintext:

@@ -56,7 +56,8 @@ class Settler:
         self._retry_at = float("-inf")  # monotonic seconds
         self._looking = False
         self._stopped = False
-        self._failures = 0  # in a row; after each, half as many are tried at once: one line may be at fault for all
+        # After each failure half as many are tried at once, after each success twice as many: one line may be at fault.
+        self._failures = 0
         self._faults = Repeats()
         self._idle: list[Deferred[None]] = []
         self.backlog = 0  # messages that are not settled
@@ -129,7 +130,7 @@ class Settler:
 
     def _settled(self, outcomes: list[Outcome | None]) -> None:
         batch, self._batch = self._batch, []
-        self._failures = 0
+        self._failures = max(0, self._failures - 1)
         count = sum(received.count for received in batch)
         self.settled += count
         self.backlog -= count
@@ -155,7 +156,7 @@ class Settler:
         """It stays in the inbox, and is tried again."""
         batch, self._batch = self._batch, []
         self._waiting.extendleft(reversed(batch))
-        self._failures += 1
+        self._failures = min(self._failures + 1, SETTLE_MAX.bit_length())
         self._retry_at = self._monotonic() + RETRY_EVERY_S
         self._watch.not_settled(_reason(failure))
         if self._is_worth_saying(failure):

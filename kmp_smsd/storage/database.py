@@ -51,8 +51,6 @@ class Database:
     def __init__(self, path: Path, *, checkpoint_aside: bool = False) -> None:
         self.path = path
         self.log_path = path.with_name(path.name + "-wal")
-        # Without it, who comes later makes another and overwrites the log.
-        self._shm = path.with_name(path.name + "-shm")
         with ExitStack() as opened:
             self._files: list[tuple[Path, str]] = []
             self.connection = connect(path)
@@ -259,6 +257,7 @@ def replaced(path: Path) -> StoreUnavailable:
 
 
 def _files_of(path: Path) -> list[Path]:
+    # Without the index (-shm), who comes later makes another and overwrites the log.
     return [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm")]
 
 

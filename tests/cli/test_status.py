@@ -99,7 +99,7 @@ def test_what_a_person_has_to_see_stands_out():
         "    needs restart: [storage] path",
         "      [sync] mdn_burst",
         "    unavailable: disk full",
-        "    its thread has been busy for 12 s",
+        "    a thread of it has been busy for 12 s",
         "  log level      smpp at debug, until the next reload",
     ):
         assert line in said

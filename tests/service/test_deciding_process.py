@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import astuple
+from mmap import mmap
 from pathlib import Path
 from types import MappingProxyType
 
@@ -29,6 +30,7 @@ from kmp_smsd.service.deciding_process import BEGIN_MAX_S, DecidingFailed, Decid
 from kmp_smsd.storage import StoreUnavailable, lock_waits, open_store, wait_memory
 from kmp_smsd.storage.locks import WriteLock
 from kmp_smsd.storage.received import Received
+from kmp_smsd.storage.wait_memory import WaitMemory
 from tests.storage.fresh import new_database
 from tests.storage.lock_holder import held_by_another
 from tests.storage.stock import NOW, A, B, bound, counted, import_keys, register, sync
@@ -285,6 +287,50 @@ def test_those_that_end_at_once_are_begun_ever_more_seldom(at, monkeypatch):
     assert len(begun) < 15
 
 
+def test_nothing_but_a_batch_shows_that_they_live(at, monkeypatch):
+    """It may be the batch that ends them."""
+    begun = []
+    real = at.deciding._spawned
+    monkeypatch.setattr(at.deciding, "_spawned", lambda its: (begun.append(at.now), real(its))[1])
+    for _ in range(80):
+        with suppress(StoreUnavailable):
+            os.kill(at.begun(), signal.SIGKILL)
+        with pytest.raises(StoreUnavailable):
+            at.settle(sync(A, "K1"))
+        at.now += 0.1
+    assert max(after - before for before, after in itertools.pairwise(begun)) > 1.9
+    at.now += BEGIN_MAX_S
+    at.settle(sync(A, "K1"))
+    at.now += BEGIN_MAX_S
+    for _ in range(2):
+        os.kill(at.begun(), signal.SIGKILL)
+        with pytest.raises(StoreUnavailable):
+            at.settle(sync(A, "K1"))
+        at.now += 1.0
+        at.settle(sync(A, "K1"))
+
+
+def test_why_there_is_none_is_told(at, monkeypatch):
+    at.begun()
+    monkeypatch.setattr(at.deciding._pipe, "recv", lambda: int("odd"))
+    with pytest.raises(ValueError, match="odd"):
+        at.settle(sync(A, "K1"))
+    with pytest.raises(StoreUnavailable, match="ValueError: invalid literal"):
+        at.settle(sync(A, "K1"))
+    at.deciding.close()
+    with pytest.raises(StoreUnavailable, match="intake is stopping"):
+        at.settle(sync(A, "K1"))
+
+
+def test_one_that_was_stopped_is_not_waited_for_for_ever(at, monkeypatch):
+    monkeypatch.setattr(deciding_process, "CLOSE_WITHIN_S", 0.1)
+    os.kill(pid := at.begun(), signal.SIGSTOP)
+    began = time.monotonic()
+    at.deciding.close()
+    assert time.monotonic() - began < 5
+    assert has_ended(pid)
+
+
 def test_process_that_cannot_be_begun_is_tried_again(at, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "/nowhere/python")
@@ -333,6 +379,49 @@ def test_another_database_in_the_place_of_ours_is_not_written_to(at, gone):
     assert at.settle(sync(A, "K1")) == [Outcome.NOT_REGISTERED]
 
 
+def test_another_database_that_comes_between_the_look_and_the_opening_is_not_written_to(at, monkeypatch):
+    identity = at.store.identity
+    monkeypatch.setattr(deciding_child, "identity_of", lambda _: identity)
+    moved = [(one, one.with_name("moved-" + one.name)) for one in at.path.parent.glob("kmp.db*")]
+    for path, elsewhere in moved:
+        path.rename(elsewhere)
+    new_database(at.path)
+    decider = deciding_child._Decider(at.path, identity, WaitMemory(mmap(-1, WaitMemory.OCTETS)))
+    decider.set_policy(SyncPolicy())
+    with pytest.raises(StoreUnavailable, match="was removed or replaced under us"):
+        decider.settle([astuple(at.received(sync(A, "K1")))], NOW)
+    for path, elsewhere in moved:
+        elsewhere.rename(path)
+
+
+class Watched:
+    """A pipe by which something was asked long ago; it is closed with the second look."""
+
+    def __init__(self):
+        self.asked_at = time.monotonic() - 2 * deciding_child.STUCK_S
+        self.looks = 0
+
+    def wait_until_closed(self, _timeout_s):
+        self.looks += 1
+        return self.looks > 1
+
+
+@pytest.mark.parametrize("waits", ["never", "now", "lately"])
+def test_where_it_hangs_is_said_unless_it_waited_for_the_lock(monkeypatch, waits):
+    dumped = []
+    monkeypatch.setattr(deciding_child.faulthandler, "dump_traceback", lambda: dumped.append(True))
+    monkeypatch.setattr(deciding_child.os, "_exit", lambda _: None)
+    monkeypatch.setattr(deciding_child, "END_WITHIN_S", 0.0)
+    memory = WaitMemory(mmap(-1, WaitMemory.OCTETS))
+    with ExitStack() as waiting:
+        if waits != "never":
+            waiting.enter_context(memory.waiting(time.monotonic() - deciding_child.STUCK_S))
+        if waits == "lately":
+            waiting.close()
+        deciding_child._watch(Watched(), memory)
+    assert bool(dumped) == (waits == "never")
+
+
 def test_policy_that_it_does_not_take_ends_it(at, monkeypatch):
     pid = at.begun()
     monkeypatch.setattr(deciding_process, "_to_be_sent", lambda _: lambda: None)
@@ -345,9 +434,12 @@ def test_it_has_our_package_and_no_more_of_us_than_it_needs(at, monkeypatch):
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/kmp-smsd-intake.service")
     pid = at.begun()
+    environment = Path(f"/proc/{pid}/environ").read_bytes()
+    assert b"PATH=" in environment
+    assert b"NOTIFY_SOCKET" not in environment
+    assert b"CREDENTIALS_DIRECTORY" not in environment
     gc.collect()
     before = len(os.listdir("/proc/self/fd"))
-    assert deciding_process._environment().keys() & {"NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY"} == set()
     assert Path(f"/proc/{pid}/comm").read_text() == "kmp-smsd-decide\n"
     for _ in range(3):
         os.kill(at.pid, signal.SIGKILL)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -79,6 +80,20 @@ def test_the_garbage_collector_has_nothing_to_do_with_many_names():
         buckets.take(str(number), 0.0)
     gc.collect()
     assert len(gc.get_objects()) - before < 1_000
+
+
+def test_a_name_saves_up_no_more_than_a_burst():
+    buckets = Buckets(3, 1.0)
+    taken_of_it = [buckets.take("a", now) for now in [0.0] * 3 + [86_400.0] * 10]
+    assert taken_of_it == [True] * 6 + [False] * 7
+
+
+@pytest.mark.parametrize(("per_s", "burst"), [(0.1, 1), (7 / 60, 10), (0.3, 3)])
+def test_a_token_may_be_taken_in_the_moment_in_which_it_is_there(per_s, burst):
+    buckets = Buckets(burst, per_s)
+    assert all(buckets.take("a", 1_000.1) for _ in range(burst))
+    assert not buckets.take("a", 1_000.1)
+    assert all(buckets.take("a", 1_000.1 + n / per_s) for n in range(1, 50))
 
 
 # Numbers that are exact in binary, so that both reckon the same.

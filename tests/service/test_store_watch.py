@@ -116,6 +116,28 @@ def test_who_does_not_write_is_not_made_to(tmp_path):
         assert (at.probes, at.watch.last_write_at, at.watch.read_at) == (0, None, WALL_S)
 
 
+def test_who_does_not_write_is_well_again_with_the_next_measure(tmp_path, monkeypatch):
+    with watching(tmp_path / "kmp.db", writes=False) as at:
+        with monkeypatch.context() as patch:
+            patch.setattr(at.store.figures, "store", fails(StoreUnavailable("gone")))
+            at.measure()
+        assert at.watch.error == "gone"
+        at.measure()
+        assert at.watch.error is None
+
+
+def test_who_writes_is_well_again_with_the_next_write(at, monkeypatch):
+    at.measure()
+    with monkeypatch.context() as patch:
+        patch.setattr(at.store.figures, "store", fails(StoreUnavailable("gone")))
+        at.measure()
+    at.measure()
+    assert at.watch.error == "gone"
+    at.now += PROBE_EVERY_S
+    at.measure()
+    assert at.watch.error is None
+
+
 def test_a_stuck_store_is_silent_and_nobody_waits_for_it(at):
     first = at.watch.measure()
     at.now = 30.0
