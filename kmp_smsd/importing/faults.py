@@ -39,11 +39,6 @@ class Faults:
         if len(self.kept) < MOST_KEPT:
             self.kept.append(Fault(self.file, line, sentence, self.columns.get(column or ""), column))
 
-    def take(self, other: Faults) -> None:
-        """Count the faults of `other`, too, and keep the first ones of both, in the order of the file."""
-        self.count += other.count
-        self.kept = sorted([*self.kept, *other.kept], key=lambda fault: fault.line)[:MOST_KEPT]
-
     def by_line(self) -> tuple[Fault, ...]:
         """The kept ones in the order of the file."""
         return tuple(sorted(self.kept, key=lambda fault: (fault.line, fault.column or 0)))

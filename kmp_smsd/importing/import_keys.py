@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from kmp_smsd.domain.key import StagedKey
 from kmp_smsd.importing.csv_keys import KeyRow, read_keys
@@ -79,8 +78,7 @@ def import_keys(
 
     Any fault, a key ID that exists included, leaves nothing behind, and so does a dry run. After the first fault of the
     file itself nothing more is staged, but the rest of it is checked. `clock` gives Unix milliseconds: between the
-    begin and the end of a large file lie minutes. `progress` is told the octets read and to read, by
-    the thread that reads.
+    begin and the end of a large file lie minutes. `progress` is told the octets read and to read.
     Raises ImportRefused, OSError, and what the store raises.
     """
     if not plaintext:
@@ -93,17 +91,13 @@ def import_keys(
         raise ImportRefused(str(error)) from None
     staging = _Staging(store, vendor, path.name, public_key, clock)
     with lines:
-        faults, warnings, existing = Faults(lines.name), Faults(lines.name), Faults(lines.name)
-        keys = 0
+        faults, warnings = Faults(lines.name), Faults(lines.name)
+        keys = conflicts = 0
         try:
-            rows = read_keys(lines, faults, warnings, encoding)
-            with closing(_ahead(_steps(rows, faults, staging.data_key))) as steps:
-                for step in steps:
-                    keys += len(step.keys)
-                    if step.is_good:
-                        existing.columns = faults.columns
-                        staging.stage(step, existing)
-            faults.take(existing)
+            for step in _steps(read_keys(lines, faults, warnings, encoding)):
+                keys += len(step)
+                if faults.count == conflicts:
+                    conflicts += staging.stage(step, faults)
             if not faults and lines.changed():
                 faults.add(1, "the file changed while it was read; import it again")
         except BaseException:  # an interrupt too: nothing of it may stay
@@ -120,14 +114,6 @@ def import_keys(
     )
 
 
-class _Step(NamedTuple):
-    """Keys that are staged together, the lines that they are on, and whether the file had no fault so far."""
-
-    keys: list[StagedKey]
-    lines: list[int]
-    is_good: bool
-
-
 class _Staging:
     """An import in the store. It begins with its first keys: a file that is wrong at its head never gets there."""
 
@@ -139,24 +125,25 @@ class _Staging:
         self._file_name = file_name
         self._public_key = public_key
         self._clock = clock
-        self.data_key = DataKey.new()
+        self._data_key = DataKey.new()
         self._import_id: int | None = None
 
-    def stage(self, step: _Step, faults: Faults) -> None:
-        """Stage keys; key IDs that exist are faults."""
+    def stage(self, rows: Sequence[KeyRow], faults: Faults) -> int:
+        """Wrap and stage `rows`; key IDs that exist are faults, which are counted."""
         if self._import_id is None:
             self._import_id = self._store.begin(
                 vendor=self._vendor,
                 file_name=self._file_name,
-                data_key_id=self.data_key.id,
-                sealed=self._public_key.seal(self.data_key),
+                data_key_id=self._data_key.id,
+                sealed=self._public_key.seal(self._data_key),
                 fingerprint=self._public_key.fingerprint,
                 now=self._clock(),
             )
-        if existing := set(self._store.stage(self._import_id, step.keys)):
-            for line, key in zip(step.lines, step.keys, strict=True):
-                if key.key_id in existing:
-                    faults.add(line, f"key ID {key.key_id} {_EXISTS}", "key_id")
+        existing = set(self._store.stage(self._import_id, [_wrapped(self._data_key, row) for row in rows]))
+        conflicts = [row for row in rows if row.key_id in existing]
+        for row in conflicts:
+            faults.add(row.line, f"key ID {row.key_id} {_EXISTS}", "key_id")
+        return len(conflicts)
 
     def publish(self, digest: str) -> int:
         """Make it live; its number. Not discarded where this fails: it may be live. If not, the next one removes it."""
@@ -170,18 +157,9 @@ class _Staging:
             self._store.discard(self._import_id)
 
 
-def _steps(rows: Iterator[KeyRow], faults: Faults, data_key: DataKey) -> Iterator[_Step]:
+def _steps(rows: Iterator[KeyRow]) -> Iterator[list[KeyRow]]:
     while step := list(islice(rows, STEP_ROWS)):
-        yield _Step([_wrapped(data_key, row) for row in step], [row.line for row in step], not faults)
-
-
-def _ahead(steps: Iterator[_Step]) -> Generator[_Step]:
-    """The same, each made in a thread while the one before it is being staged: SQLite needs no lock of Python's."""
-    with ThreadPoolExecutor(1, "read ahead") as thread:
-        coming = thread.submit(next, steps, None)
-        while (step := coming.result()) is not None:
-            coming = thread.submit(next, steps, None)
-            yield step
+        yield step
 
 
 def _wrapped(data_key: DataKey, row: KeyRow) -> StagedKey:

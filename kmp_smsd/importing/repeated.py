@@ -14,12 +14,12 @@ _BATCH: Final = 5000
 class Repeated:
     """Remembers identifiers by their lines, then tells which are equal and which differ only in case.
 
-    Never give it a key. SQLite removes the file's name at once and its octets when it is closed. Used by one thread at
-    a time. Raises OSError where the temporary directory is full.
+    Never give it a key. SQLite removes the file's name at once and its octets when it is closed. Raises OSError where
+    the temporary directory is full.
     """
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._database = sqlite3.connect("", isolation_level=None)
         self._database.executescript(
             """
             PRAGMA journal_mode = OFF;

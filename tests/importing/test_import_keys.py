@@ -3,13 +3,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 import traceback
-from contextlib import closing
 
 import pytest
 
-from kmp_smsd.importing import import_keys as import_keys_module
 from kmp_smsd.importing.import_keys import ImportRefused, import_keys
 from kmp_smsd.storage.database import STEP_ROWS
 from kmp_smsd.storage.errors import NotPossible
@@ -154,30 +151,6 @@ def test_after_a_fault_nothing_is_staged_and_all_of_the_file_is_checked(run, sto
     assert not store.staged
 
 
-def test_what_is_staged_does_not_depend_on_how_far_ahead_is_read(run, store, monkeypatch):
-    monkeypatch.setattr(import_keys_module, "_ahead", lambda steps: (step for step in list(steps)))
-    stage, staged = store.stage, []
-    store.stage = lambda number, rows: staged.extend(rows) or stage(number, rows)
-    lines = [f"k{n},{KEY.hex()}\n" for n in range(3 * STEP_ROWS)]
-    lines[STEP_ROWS + 7] = "a_b,zz\n"
-    assert run("key_id,key\n" + "".join(lines)).fault_count == 2
-    assert [row.key_id for row in staged] == [f"k{n}" for n in range(STEP_ROWS)]
-
-
-def test_next_step_is_read_while_one_is_staged():
-    made = [threading.Event() for _ in range(3)]
-
-    def steps():
-        for event in made:
-            event.set()
-            yield event
-
-    with closing(import_keys_module._ahead(steps())) as ahead:
-        for number, event in enumerate(ahead):
-            assert event is made[number]
-            assert made[min(number + 1, 2)].wait(10)
-
-
 def test_key_id_that_exists_refuses_the_whole_file_and_is_named_with_its_line(run, store, tmp_path):
     run(GOOD)
     before = dict(store.live)
@@ -279,7 +252,6 @@ def test_error_of_the_store_is_passed_on_and_nothing_stays_staged(run, store, st
     assert not store.staged
     assert not store.live
     assert KEY.hex() not in "".join(traceback.format_exception(error.value))
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("read ahead")]
 
 
 def test_import_whose_publishing_failed_is_not_discarded_since_it_may_be_live(run, store):
