@@ -56,8 +56,9 @@ class Settler:
         self._retry_at = float("-inf")  # monotonic seconds
         self._looking = False
         self._stopped = False
+        self._failed = False  # the last try
         # After each failure half as many are tried at once, after each success twice as many: one line may be at fault.
-        self._failures = 0
+        self._halvings = 0
         self._faults = Repeats()
         self._idle: list[Deferred[None]] = []
         self.backlog = 0  # messages that are not settled
@@ -71,7 +72,7 @@ class Settler:
     @property
     def _rests(self) -> bool:
         """Whether the last try failed, and the next one is not yet due."""
-        return self._failures > 0 and self._monotonic() < self._retry_at
+        return self._failed and self._monotonic() < self._retry_at
 
     def take(self, received: Received) -> None:
         """Settle these after all that was taken before."""
@@ -94,7 +95,7 @@ class Settler:
 
     def late(self) -> None:
         """Messages were left with their SMSC, since so many wait to be settled."""
-        if not self._failures:
+        if not self._failed:
             self._watch.not_settled(
                 f"{self.backlog:,} messages wait to be settled, and others were left with their SMSC"
             )
@@ -119,7 +120,7 @@ class Settler:
         # The numbers of a batch have no gap: the store counts back from the last one.
         while (
             self._waiting
-            and size + self._waiting[0].count <= SETTLE_MAX >> self._failures
+            and size + self._waiting[0].count <= SETTLE_MAX >> self._halvings
             and (self._waiting[0].run, self._waiting[0].first - 1) == batch[-1].last
         ):
             batch.append(self._waiting.popleft())
@@ -130,7 +131,8 @@ class Settler:
 
     def _settled(self, outcomes: list[Outcome | None]) -> None:
         batch, self._batch = self._batch, []
-        self._failures = max(0, self._failures - 1)
+        self._failed = False
+        self._halvings = max(0, self._halvings - 1)
         count = sum(received.count for received in batch)
         self.settled += count
         self.backlog -= count
@@ -156,7 +158,8 @@ class Settler:
         """It stays in the inbox, and is tried again."""
         batch, self._batch = self._batch, []
         self._waiting.extendleft(reversed(batch))
-        self._failures = min(self._failures + 1, SETTLE_MAX.bit_length())
+        self._failed = True
+        self._halvings = min(self._halvings + 1, SETTLE_MAX.bit_length() - 1)
         self._retry_at = self._monotonic() + RETRY_EVERY_S
         self._watch.not_settled(_reason(failure))
         if self._is_worth_saying(failure):

@@ -51,7 +51,8 @@ def listed(directory: Path) -> tuple[list[Path], list[Path]]:
 
 
 class Content(NamedTuple):
-    """What is in a file, and the numbers of its damaged lines. Where it is `torn`, its last line was not answered.
+    """What is in a file, and the numbers of its damaged lines. Where it is `torn`, what is at its end was not
+    answered, if the disk is well.
 
     `identity` is that of the file that was read.
     """
@@ -66,17 +67,20 @@ def read_file(path: Path) -> Content:
     """Read a file of the inbox. Raises StoreUnusable where another version wrote it, and OSError."""
     received: list[Received] = []
     damaged: list[int] = []
+    octets = room = 0
     torn = False
     try:
         with path.open("rb") as file:
             identity = identity_of(os.fstat(file.fileno()))
             for number, line in enumerate(iter(lambda: file.readline(LINE_OCTETS_MAX), b""), start=1):
-                bare = line.lstrip(b"\0")
-                if not bare:
-                    break  # room for more
+                if not line.strip(b"\0"):
+                    room = len(line)
+                    break
+                octets += len(line)
+                whole = line.rpartition(b"\0")[2]  # no line has a NUL
                 torn = False
                 try:
-                    received.append(Received.parse(bare))
+                    received.append(Received.parse(whole))
                 except ForeignLine as error:
                     raise StoreUnusable(
                         f"{path}:{number} was written by another version of kmp-smsd: install that one,"
@@ -84,17 +88,17 @@ def read_file(path: Path) -> Content:
                     ) from error
                 except DamagedLine:
                     damaged.append(number)
-                    # No line has a NUL: there the disk did not get to it, which can happen to the last one alone.
+                    # The last one may be there in part; where it is not, there are zeros.
                     torn = b"\0" in line or not line.endswith(b"\n")
                 else:
-                    if bare != line:  # what was in front of it is gone
+                    if whole != line:  # what was in front of it is gone
                         damaged.append(number)
     except OSError as error:
         error.filename = error.filename or str(path)  # reading names none
         raise
     if torn:
         damaged.pop()
-    return Content(identity, received, damaged, torn)
+    return Content(identity, received, damaged, torn or room > octets)  # we leave room for as much again at most
 
 
 def identity_of(status: os.stat_result) -> tuple[int, int]:

@@ -513,7 +513,7 @@ def test_fewer_are_tried_at_once_after_each_failure_and_more_after_each_success(
     for _ in range(6):
         at.reactor.pass_time(1.1)
         at.run()
-    assert at.settled == [4, 2, 1, 1, 1, 2]
+    assert at.settled == [4, 2, 1, 1, 2, 1]
     assert counted(at.store) == {"not_registered": 4}
 
 

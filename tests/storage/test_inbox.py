@@ -562,6 +562,58 @@ def test_file_added_to_another_is_read_whole(path: Path, caplog: pytest.LogCaptu
     assert [record.getMessage().partition(" damaged")[0] for record in caplog.records] == [f"{file}:2"]  # to be safe
 
 
+@pytest.mark.parametrize("number", range(1, 6))
+def test_where_the_end_of_a_line_is_zeros_the_next_one_is_read_and_the_damage_told(path: Path, number: int) -> None:
+    with opened(path) as one:
+        for each in range(1, 7):
+            one.append(requests(f"K{each}"))
+    (file,) = files(path)
+    lines = file.read_bytes().splitlines(keepends=True)
+    lines[number - 1] = lines[number - 1][:-10] + bytes(10)
+    file.write_bytes(b"".join(lines))
+    content = read_file(file)
+    assert [message for received in content.received for message in received.messages] == requests(
+        *(f"K{each}" for each in range(1, 7) if each != number)
+    )
+    assert (content.damaged, content.torn) == ([number], False)
+
+
+@pytest.mark.parametrize("lines", [0, 1, 50])
+def test_more_zeros_than_we_leave_are_told_of(path: Path, lines: int) -> None:
+    with opened(path) as one:
+        for _ in range(100):
+            one.append(requests("K1"))
+    (file,) = files(path)
+    assert not read_file(file).torn
+    octets = file.read_bytes()
+    kept = b"".join(octets.splitlines(keepends=True)[:lines])
+    file.write_bytes(kept.ljust(len(octets), b"\0"))
+    content = read_file(file)
+    assert (len(content.received), content.torn) == (lines, True)
+
+
+def test_message_is_answered_where_it_has_room_and_its_zeros_have_none(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pwrite, whole = os.pwrite, []
+
+    def on_a_full_disk(descriptor: int, octets: bytes, at: int) -> int:
+        if not octets.strip(b"\0"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        whole.append(octets.index(b"\n") + 5)
+        return pwrite(descriptor, octets[: whole[-1]], at)
+
+    with opened(path) as one:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", on_a_full_disk)
+            for each in ("K1", "K2", "K3"):
+                one.append(requests(each))
+        one.append(requests("K4"))
+        assert len(files(path)) == 1
+    assert left(path) == requests("K1", "K2", "K3", "K4")
+    assert len(whole) == 3
+
+
 @pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
 def test_file_that_failed_is_never_written_to_again(path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     def fail(*_: object) -> None:
