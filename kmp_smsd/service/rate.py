@@ -39,7 +39,8 @@ class Buckets:
 
     def __init__(self, burst: float, per_s: float, limit: int = 100_000) -> None:
         self._burst, self._per_s, self._limit = burst, per_s, limit
-        self._full_at: OrderedDict[str, float] = OrderedDict()  # monotonic seconds. A dict is slow to find its first
+        # In monotonic seconds. A dict is slow to find its first entry.
+        self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def take(self, name: str, now: float) -> bool:
         """Take one token of `name` at `now` (monotonic seconds); False where it has none left."""

@@ -6,7 +6,7 @@ what it settled (`inbox_settled`), so that nothing is left out and nothing is se
 
 A file is only ever added to, by the process that made it, and never again after a write or a sync of it failed: what
 the kernel then still has of it, and what is on the disk, nobody knows. It goes when all of it is settled. Behind its
-lines are zeros, where the next ones go: a sync of what makes no file longer needs no journal of ext4 or XFS.
+lines are zeros, where the next ones go: a sync of what makes no file longer needs no journal of ext4.
 """
 
 from __future__ import annotations
