@@ -254,9 +254,9 @@ def test_copy_that_was_put_in_place_by_hand_is_refused_with_advice(path: Path) -
 def test_log_stays_small_while_intake_writes_on(open_store: object, monkeypatch: pytest.MonkeyPatch) -> None:
     from kmp_smsd.storage import database
 
-    limits = {"CHECKPOINT_PAGES": 50, "FINISH_PAGES": 5, "LOG_PAGES_MAX": 150}
-    for limit, value in limits.items():
-        monkeypatch.setattr(database, limit, value, raising=False)
+    limits = {"CHECKPOINT_PAGES": 50, "FINISH_PAGES": 5, "LOG_PAGES_MAX": 150, "LOOK_AT_LOG_EVERY_S": 0}
+    for limit, value in limits.items():  # how large it is between two looks, the disk says
+        monkeypatch.setattr(database, limit, value)
     store: Store = open_store()  # type: ignore[operator]
     keys = [f"k{number}" for number in range(600)]
     import_keys(store, *keys)
