@@ -18,8 +18,7 @@ Place = tuple[int, str]  # subscriber number, app ID
 Triple = tuple[int, int, str]  # key number, subscriber number, app ID: what a hold is about
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """A key as a decision needs it: never its octets."""
 
     number: int
@@ -60,8 +59,7 @@ class Approval(NamedTuple):
     evidence: frozenset[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What one request means. `conflicts` are the bindings in its way; `why` is for the journal."""
 
     request: SyncRequest

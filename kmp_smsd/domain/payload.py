@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 #: The longest legal payload, in octets: `K1:` + key ID + `:` + app ID + `:` + counter + `:` + tag.
 MAX_PAYLOAD_OCTETS = 3 + 64 + 1 + 32 + 1 + 19 + 1 + 13
@@ -24,8 +25,7 @@ class Proof:
     tag: str
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(NamedTuple):
     """One parsed sync payload."""
 
     key_id: str

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from kmp_smsd.smpp.constants import CommandStatus, EsmClass, MessageType, Tag
 from kmp_smsd.smpp.errors import PduError
@@ -13,6 +13,7 @@ from kmp_smsd.smpp.pdu import Message
 from kmp_smsd.smpp.udh import UserDataHeader, is_part, split_udh
 
 _MESSAGE_TYPE_MASK = 0x3C
+_MESSAGE_TYPES = {one.value: one for one in MessageType}
 _RECEIPT_TEXT = re.compile(rb"\s*id:\S*\s.*\bstat:[A-Z]", re.IGNORECASE | re.DOTALL)  # SMPP 3.4, appendix B
 _BIG_ENDIAN_MARK, _LITTLE_ENDIAN_MARK = b"\xfe\xff", b"\xff\xfe"
 
@@ -28,22 +29,24 @@ class Alphabet(StrEnum):
 DATA_CODINGS: Mapping[int, Alphabet] = {0x08: Alphabet.UCS2}  # SMPP 3.4, section 5.2.19; any other is OCTETS
 
 
-@dataclass(frozen=True, slots=True)
-class UserData:
+class UserData(NamedTuple):
     """The octets of a text and what its header or TLVs say about it. Ports are None where none is named."""
 
-    octets: bytes = field(repr=False)
+    octets: bytes
     source_port: int | None
     destination_port: int | None
     concatenated: bool
 
+    def __repr__(self) -> str:
+        return (
+            f"UserData(source_port={self.source_port} destination_port={self.destination_port}"
+            f" concatenated={self.concatenated}, octets hidden)"
+        )
+
 
 def message_type(esm_class: int) -> MessageType:
     """Return the message type in esm_class, a bit field (SMPP 3.4, section 5.2.12); its other bits do not matter."""
-    try:
-        return MessageType(esm_class & _MESSAGE_TYPE_MASK)
-    except ValueError:
-        return MessageType.RESERVED
+    return _MESSAGE_TYPES.get(esm_class & _MESSAGE_TYPE_MASK, MessageType.RESERVED)
 
 
 def reads_like_receipt(message: Message) -> bool:

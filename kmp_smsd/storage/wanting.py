@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kmp_smsd.storage.rows import write_rows
 
@@ -33,8 +32,7 @@ ON CONFLICT (subscriber, app, platform) DO UPDATE SET
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(NamedTuple):
     """At `subscriber` + `app_id` the `key` (its number) is wanted from now on, or nothing.
 
     `platform` None means wherever the app is routed. `above` is a version that the new one must exceed.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,12 +128,12 @@ def erasing(store: Store) -> None:
 
 def replying(store: Store) -> None:
     to = ReplyTo(1, 1, A, 0, 1, "10690001")
-    settle(store, replace(sync(A, "k1"), reply_to=to), replace(sync(B, "k2"), reply_to=to))
+    settle(store, sync(A, "k1")._replace(reply_to=to), sync(B, "k2")._replace(reply_to=to))
     confirm_all(store)
     first, second = store.replies.exchange([], {"north": 10}, NOW)
     waits, sent = ReplyResult(first.number, ReplyState.WAITING, 0x58), ReplyResult(second.number, ReplyState.SENT)
     store.replies.exchange([waits, sent], {"north": 10}, NOW)
-    settle(store, replace(sync(A, "k1"), reply_to=to))
+    settle(store, sync(A, "k1")._replace(reply_to=to))
     store.replies.exchange([waits], {"north": 10}, NOW)
     store.replies.recover(NOW + 1)
     store.replies.exchange([], {"north": 10}, NOW + 4_000_000)

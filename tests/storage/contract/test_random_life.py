@@ -7,7 +7,6 @@ import itertools
 import tempfile
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -423,7 +422,7 @@ class Life(RuleBasedStateMachine):
         self.now += 1
         timed = [(*report, self.first_free(self.now - report[3])) for report in batch]
         asked = [
-            replace(sync(mdn, key, app, received_at=at), reply_to=way_back(mdn) if reply else None)
+            sync(mdn, key, app, received_at=at)._replace(reply_to=way_back(mdn) if reply else None)
             for mdn, key, app, _, reply, at in timed
         ]
         expected = [
