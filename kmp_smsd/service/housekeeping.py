@@ -9,9 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
 
 from kmp_smsd.config.models import Storage
 from kmp_smsd.service.watching import watch
@@ -61,7 +59,7 @@ class Housekeeping:
     def __init__(
         self,
         store: Store,
-        pool: ThreadPool,
+        in_thread: Callable[..., Deferred[Any]],
         reactor: Any,
         *,
         remember_days: int,
@@ -70,7 +68,7 @@ class Housekeeping:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
-        self._pool = pool
+        self._in_thread = in_thread
         self._reactor = reactor
         self._storage = storage
         self.remember(remember_days, late_ms)
@@ -120,7 +118,7 @@ class Housekeeping:
         for _ in range(STEPS_IN_A_ROW):
             if not self._watch.running:
                 return
-            step: Step = yield self._in_thread(old, kept_ms)
+            step: Step = yield self._in_thread(old, int(self._wall() * 1000) - kept_ms)
             if step.done:
                 return
             yield deferLater(self._reactor, PAUSE_S)
@@ -128,10 +126,6 @@ class Housekeeping:
     def _sweep(self, before: int) -> Step:
         erasing = self._store.erasing
         return Step(erasing.sweep(before), not erasing.sweeping)
-
-    def _in_thread(self, step: Callable[[int], Any], kept_ms: int) -> Deferred[Any]:
-        before = int(self._wall() * 1000) - kept_ms
-        return deferToThreadPool(self._reactor, self._pool, step, before)
 
 
 def _in_steps(expire: Callable[[int], int]) -> Callable[[int], Step]:

@@ -131,7 +131,7 @@ class Intake(Service):
         self._watch = watch(self._look, reactor)
         self._housekeeping = Housekeeping(
             store,
-            self._thread.pool,
+            self._thread.run_aside,
             reactor,
             remember_days=sync.remember_days,
             late_ms=policy.longest_late_ms,

@@ -3,14 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from kmp_smsd.service.busy import Busy
 from kmp_smsd.storage.lock_waits import Waits
+
+_Told = Callable[[bool, Any], object]
+"""Is told in the thread whether a job succeeded, and its result, or the failure."""
+
+
+class OneThread:
+    """What Twisted's ThreadPool is with one thread, as far as `deferToThreadPool` needs it.
+
+    Twisted's takes a tenth of a message's time where each message waits for a thread: it decides with every job whether
+    a thread is to come or to go.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._jobs: SimpleQueue[tuple[_Told, Callable[..., Any], tuple[Any, ...]] | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, name=name)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it, once it has done what it was given."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def callInThreadWithCallback(self, told: _Told, call: Callable[..., Any], *args: Any) -> None:
+        self._jobs.put((told, call, args))
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            told, call, args = job
+            try:
+                result = call(*args)
+            except BaseException:  # whatever it is, somebody waits for it
+                told(False, Failure())
+            else:
+                told(True, result)
 
 
 class WorkThread:
@@ -20,17 +59,22 @@ class WorkThread:
         self, name: str, reactor: Any, *, monotonic: Callable[[], float], lock_wait: Waits | None = None
     ) -> None:
         self._reactor = reactor
-        self.pool = ThreadPool(1, 1, name=name)
+        self.thread = OneThread(name)
         self.busy = Busy(monotonic, lock_wait)
 
     def start(self) -> None:
-        self.pool.start()
+        self.thread.start()
 
     def stop(self) -> None:
         """End it, once it has done what it was given."""
-        self.pool.stop()
+        self.thread.stop()
 
     def run(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """Have it do something after all that it was given before; fires with what comes of it."""
         self.busy.begun()
-        return deferToThreadPool(self._reactor, self.pool, call, *args).addBoth(self.busy.ended)
+        return self.run_aside(call, *args).addBoth(self.busy.ended)
+
+    def run_aside(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """The same, but `busy` does not follow it."""
+        # A pool, for Twisted, is whatever has `callInThreadWithCallback`.
+        return deferToThreadPool(self._reactor, cast(ThreadPool, self.thread), call, *args)

@@ -40,6 +40,11 @@ class PoolByHand:
         self.jobs: deque[tuple[Callable[..., None], Callable[..., Any], tuple[Any, ...]]] = deque()
         self.started = self.stopped = False
 
+    @classmethod
+    def one_thread(cls, name: str) -> PoolByHand:
+        """Stands in for our own OneThread."""
+        return cls(1, 1, name)
+
     def start(self) -> None:
         self.started = True
 

@@ -25,7 +25,7 @@ class At:
 
     def __init__(self, path, patch, **sync):
         self.pool = PoolByHand(1, 1, "store and inbox")
-        patch.setattr(thread, "ThreadPool", lambda *_, **__: self.pool)
+        patch.setattr(thread, "OneThread", lambda _: self.pool)
         new_database(path)
         self.reactor = ReactorByHand()
         self.later_s = 0.0

@@ -51,8 +51,7 @@ class Threads(PoolByHand):
         super().__init__(1, 1, "store and inbox")
         self.names = []
 
-    def one(self, minthreads, maxthreads, name):
-        assert (minthreads, maxthreads) == (1, 1)
+    def one(self, name):
         self.names.append(name)
         return self
 
@@ -66,7 +65,7 @@ class At:
 
     def __init__(self, path, patch, *, sync=None, **links):
         self.pool = Threads()
-        patch.setattr(thread, "ThreadPool", self.pool.one)
+        patch.setattr(thread, "OneThread", self.pool.one)
         self.reactor = ReactorByHand()
         self.store = open_store(path)
         self.mine = open_store(path)

@@ -37,8 +37,9 @@ class At:
     """Both roles in one process, whose threads and connections the test moves."""
 
     def __init__(self, site, patch, roles=tuple(Role)):
-        for module in (counting, dispatch, dispatch_workers, erasing, reloading, thread):
+        for module in (counting, dispatch, dispatch_workers, erasing, reloading):
             patch.setattr(module, "ThreadPool", PoolByHand)
+        patch.setattr(thread, "OneThread", PoolByHand.one_thread)
         patch.setattr(wiring, "DecidingProcess", lambda path, policy, _: DecidingHere(open_store(path, policy)))
         self.site = site
         self.reactor = ReactorByHand()
@@ -48,7 +49,7 @@ class At:
         self.pools = [self.service.reloader._pool]
         if Role.INTAKE in self.roles:
             intake = self.intake.intake
-            self.pools += [one.pool for one in (intake._inbox._thread, intake._thread, intake._deciding_thread)]
+            self.pools += [one.thread for one in (intake._inbox._thread, intake._thread, intake._deciding_thread)]
         if Role.DISPATCH in self.roles:
             dispatcher = self.dispatch.dispatcher
             self.pools += [dispatcher._watcher, dispatcher.workers._pool, self.dispatch.eraser._pool]
@@ -237,7 +238,7 @@ def test_a_drain_waits_for_links_that_a_reload_has_drain(at, gone):
 def test_a_drain_waits_until_all_that_was_answered_is_settled(at):
     smsc = SmscByHand()
     at.intake.intake.messages(smsc, (mo(),))
-    at.intake.intake._inbox._thread.pool.run()
+    at.intake.intake._inbox._thread.thread.run()
     drained = []
     at.intake.drain().addCallback(drained.append)
     at.unconnected(0)

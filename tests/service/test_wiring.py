@@ -375,7 +375,7 @@ def test_dispatch_ends_when_its_workers_have(site):
 
 
 def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatch):
-    monkeypatch.setattr(thread, "ThreadPool", PoolByHand)
+    monkeypatch.setattr(thread, "OneThread", PoolByHand.one_thread)
     monkeypatch.setattr(dispatch_module, "ThreadPool", PoolByHand)
     monkeypatch.setattr(workers_module, "ThreadPool", PoolByHand)
     monkeypatch.setattr(erasing_module, "ThreadPool", PoolByHand)
@@ -388,9 +388,9 @@ def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatc
     service = make_service(site.load(), list(Role), reactor)
     intake, dispatch = service
     pools = [
-        intake.intake._inbox._thread.pool,
-        intake.intake._thread.pool,
-        intake.intake._deciding_thread.pool,
+        intake.intake._inbox._thread.thread,
+        intake.intake._thread.thread,
+        intake.intake._deciding_thread.thread,
         dispatch.dispatcher._watcher,
         dispatch.dispatcher.workers._pool,
         dispatch.eraser._pool,
