@@ -23,6 +23,8 @@ from kmp_smsd.storage.database import STEP_ROWS
 from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, Settlement
 from kmp_smsd.storage.platforms import PlatformState
 
+_logger = logging.getLogger(__name__)  # to be asked for its level; looking it up takes a lock
+
 BATCH_ROWS = 4_000  # that are looked up at once; their keys are unwrapped one by one, when there is room on the road
 FRESH_S = 1.0  # so long what was looked up counts as wanted still; a slow platform's rows are looked up again
 SETTLE_EVERY_S = 0.2  # a slow platform's confirmations do not wait for its last answer
@@ -331,7 +333,7 @@ class Deliverer:
         self._state = PlatformState(self.platform, last_success_at=now)
 
     def _tell_confirmed(self, row: OutboxRow) -> None:
-        if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):  # else it would cost each delivery something
+        if _logger.isEnabledFor(logging.DEBUG):  # else it would cost each delivery something
             self.log.debug(
                 "platform {platform}: confirmed for {mdn} and {app}",
                 event="delivery_confirmed",
