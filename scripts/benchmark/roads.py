@@ -12,10 +12,11 @@ from statistics import median
 
 from pysqlite3 import dbapi2 as sqlite3
 
+from benchmark import machine
 from benchmark.generator import Generator
 from benchmark.process import Meter, limit
 from benchmark.rounds import Rounds
-from benchmark.sample import Sample, road, summed_up
+from benchmark.sample import FLOOR, Sample, road, summed_up
 from benchmark.stock import APP, Fresh, mdn, message
 from kmp_smsd.simulator.lab import Lab
 from kmp_smsd.storage import Store, open_store
@@ -54,7 +55,7 @@ def to_the_platform(
 def at_a_rate(
     lab: Lab, rounds: Rounds, generator: Generator, fresh: Fresh, rate: float, seconds: float
 ) -> Iterator[dict[str, object]]:
-    """Answer times of new bindings that come at a fixed rate: alone, beside dispatch, a backup, and an import."""
+    """Answer times at a fixed rate, of the floor and of new bindings: alone, beside a backup, and beside dispatch."""
     count = int(rate * seconds)
     samples: list[Sample] = []
 
@@ -66,6 +67,9 @@ def at_a_rate(
             Sample(f"{what}, {rate:,.0f}/s", 1, 0, run, sum(used_s), peak, limit(run.took_s, run.busy, used_s))
         )
 
+    yield machine.steadiness(seconds)
+    with rounds.floor(1) as pid:
+        sample(FLOOR, pid)
     with rounds.intake(1) as pid:
         sample("new bindings", pid)
         backup = subprocess.Popen(

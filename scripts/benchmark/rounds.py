@@ -48,7 +48,7 @@ class Rounds:
             held_back = limit(settled_s, run.busy * run.took_s / settled_s, used_s)
             return replace(answered, cpu_s=sum(used_s), settled_s=settled_s, limit=held_back)
 
-        with self._floor(links) as pid:
+        with self.floor(links) as pid:
             yield sample(FLOOR, pid, news)
         if peer == "kannel":
             with kannel.started(self._lab.directory / "kannel", generator, links) as pid:
@@ -82,7 +82,8 @@ class Rounds:
             role.stop()
 
     @contextmanager
-    def _floor(self, links: int) -> Iterator[int]:
+    def floor(self, links: int) -> Iterator[int]:
+        """Run the floor likewise; its process."""
         database = self._lab.directory / "floor.db"
         for file in database.parent.glob("floor.db*"):
             file.unlink()

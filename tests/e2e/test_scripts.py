@@ -25,6 +25,7 @@ def test_benchmark_measures_every_road(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = {row["what"]: row for row in json.loads(done.stdout)}
     assert {"floor", "new bindings", "repeats", "refusals", "mix", "message to receipt over SSH"} <= rows.keys()
+    assert {"the machine alone", "floor, 200/s", "new bindings, 200/s"} <= rows.keys()
     assert {"new bindings beside a backup, 200/s", "import of keys", "new bindings, 600 keys stored"} <= rows.keys()
     assert all(row["per second"] > 0 for row in rows.values())
     assert rows["new bindings"]["p99 ms"] >= rows["new bindings"]["p50 ms"] > 0
