@@ -165,6 +165,21 @@ class Database:
                 self._take_back(error)
                 raise
 
+    def lighten_log(self, octets: int) -> None:
+        """Move the log into the database where more than `octets` of it have not been. Not inside of a transaction.
+
+        For who writes much where others write little: nobody else may look at the log for as long as it does.
+        """
+        with self.faults():
+            if self.octets_to_move() > octets:
+                move_log(self.connection, self.path, PASSIVE)
+
+    def octets_to_move(self) -> int:
+        """How much of the log is not in the database yet, which may have to grow by it."""
+        with self.faults():
+            _, pages, moved = in_log(self.connection)
+        return (pages - moved) * PAGE_OCTETS
+
     def empty_log(self) -> bool:
         """Move all of the write-ahead log into the database; False where somebody reads or writes."""
         self.connection.execute("PRAGMA busy_timeout = 0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from kmp_smsd.domain.key import StagedKey
@@ -71,6 +72,7 @@ class Imports:
         Of keys with one ID in this import, the first is staged: whoever read the file knows of the others.
         Raises StoreUnavailable where the volume would have too little room left.
         """
+        self._database.lighten_log(self._reserve() // 4)
         self._check_room()
         with self._database.transaction() as connection:
             before = connection.total_changes
@@ -114,10 +116,15 @@ class Imports:
             columns, "SELECT id, vendor, file_name, digest, started_at, live_at FROM imports ORDER BY id"
         )
 
-    def _check_room(self) -> None:
+    def _reserve(self) -> int:
         volume = os.statvfs(self._database.path.parent)
-        free, whole = volume.f_bavail * volume.f_frsize, volume.f_blocks * volume.f_frsize
-        if free < min(RESERVE_OCTETS, whole // 10):
+        return min(RESERVE_OCTETS, volume.f_blocks * volume.f_frsize // 10)
+
+    def _check_room(self) -> None:
+        """Raise StoreUnavailable where too little would be left once the log is in the database."""
+        volume = os.statvfs(self._database.path.parent)
+        free = volume.f_bavail * volume.f_frsize - self._database.octets_to_move()
+        if free < self._reserve():
             raise StoreUnavailable(
                 f"{self._database.path.parent} has {free // 1_000_000:,} MB left, which messages need: make room, then"
                 " import again"
@@ -126,6 +133,8 @@ class Imports:
     def _delete(self, import_id: int) -> None:
         deleted = STEP_ROWS
         while deleted == STEP_ROWS:
+            with suppress(StoreUnavailable):  # a log that cannot be moved is no reason to leave keys there
+                self._database.lighten_log(self._reserve() // 4)
             with self._database.unreferenced(), self._database.transaction() as connection:
                 deleted = connection.execute(
                     "DELETE FROM keys WHERE id IN (SELECT id FROM keys WHERE import = ? LIMIT ?)",

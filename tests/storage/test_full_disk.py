@@ -4,6 +4,7 @@ import errno
 import itertools
 import os
 import resource
+import shutil
 import subprocess
 from collections import deque
 from collections.abc import Iterator
@@ -136,6 +137,24 @@ def test_import_that_does_not_fit_leaves_room_for_messages_and_is_discarded(smal
         assert settle(store, *map(sync, MDNS, KEYS)) == [Outcome.BOUND] * 400
         store.imports.discard(number)
         assert store._database.rows("SELECT count(*) FROM keys") == [(400,)]
+
+
+def test_import_that_fills_its_disk_leaves_the_messages_their_room_when_it_is_discarded(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=60m", small_disk], check=True)
+    path = small_disk / "kmp.db"
+    migrate(path)
+    with open_store(path, checkpoint_aside=True) as intake, open_store(path) as command:
+        filled(intake)
+        number = begin_import(command)
+        steps = (
+            command.imports.stage(number, [staged(f"{'new-' * 14}{first + n:06}") for n in range(1_000)])
+            for first in itertools.count(step=1_000)
+        )
+        with pytest.raises(StoreUnavailable, match="MB left, which messages need"):
+            deque(steps)
+        command.imports.discard(number)
+        assert shutil.disk_usage(small_disk).free > 4_000_000  # of the 6 MB that are the messages'
+        assert settle(intake, *map(sync, MDNS, KEYS)) == [Outcome.BOUND] * 400
 
 
 def test_disk_too_full_to_open_on_is_unavailable_and_not_unusable(small_disk: Path) -> None:
