@@ -24,14 +24,23 @@ from pathlib import Path
 
 from kmp_smsd.storage.durable import sync
 from kmp_smsd.storage.errors import StoreUnavailable
-from kmp_smsd.storage.inbox_files import NAME, Content, directory, identity_of, listed, read_file
+from kmp_smsd.storage.inbox_files import (
+    LINE_OCTETS_MAX,
+    NAME,
+    ROOM_OCTETS,
+    Content,
+    directory,
+    identity_of,
+    listed,
+    number_of,
+    read_file,
+)
 from kmp_smsd.storage.locks import SHARED_MODE, InboxLock
 from kmp_smsd.storage.received import Message, Received, Settled
 
 log = logging.getLogger(__name__)
 
 FILE_OCTETS = 1024 * 1024  # from there on the next one is begun: some ten thousand messages
-ROOM_OCTETS = 64 * 1024  # of zeros at most: some hundred messages
 FILE_S = 1.0  # and from there on: numbers of subscribers are not to stay behind in it while others come
 DIRECTORY_MODE = 0o770  # its files are the group's, as the database is
 DAMAGED = ".damaged"
@@ -102,6 +111,8 @@ class Inbox:
         """Bring `messages` to the disk. Raises StoreUnavailable where that fails: then none of them may be answered."""
         received = Received.of(self._run, self._last + 1, messages)
         self._last = received.last.number  # even where it fails: the line may be whole, and be found after a restart
+        if len(received.line) >= LINE_OCTETS_MAX:
+            raise StoreUnavailable(f"{self._directory}: a line of {len(received.line):,} octets would not be read back")
         try:
             if self._descriptor is None:
                 self._begin_file()
@@ -201,14 +212,14 @@ class Inbox:
         files, foreign = listed(self._directory)
         for path in foreign:
             log.warning("%s is no file of ours, and not read", path, extra={"event": "inbox_foreign"})
-        self._serial = max((int(path.name[:12]) for path in (*files, *foreign)), default=0)
+        self._serial = max(map(number_of, (*files, *foreign)), default=0)
         left: list[Received] = []
         seen: set[tuple[str, int]] = set()  # a person may have copied a file, or added one to another
         for path in files:
             if not NAME.fullmatch(path.name):  # kept for people
                 continue
             content = read_file(path)
-            _tell_of_damage(path, content)
+            stays = _tell_of_damage(path, content)
             begun = self._given
             for received in content.received:
                 rest = received.rest(settled)
@@ -216,24 +227,24 @@ class Inbox:
                     seen.add((rest.run, rest.first))
                     left.append(rest)
                     self._given += rest.count
-            self._files.append(_File(path, content.identity, begun, self._given))
+            if not stays:
+                self._files.append(_File(path, content.identity, begun, self._given))
         return left
 
     def _unavailable(self, error: OSError) -> StoreUnavailable:
         return StoreUnavailable(f"{error.filename or self._directory}: {error.strerror or error}")
 
 
-def _tell_of_damage(path: Path, content: Content) -> None:
+def _tell_of_damage(path: Path, content: Content) -> bool:
+    """Say what is wrong with a file, and keep it for people; whether that means that it must stay in its place."""
+    kept = _kept(path, content.identity) if content.damaged or content.hollow else None
     if content.damaged:
-        with suppress(FileExistsError):
-            os.link(path, path.with_name(path.name + DAMAGED))
         log.error(
             "%s:%s damaged: messages that were answered are lost; see what the kernel's log (dmesg) tells of its disk;"
-            " the file stays as %s%s",
+            " the file stays as %s",
             path,
             ", ".join(map(str, content.damaged)),
-            path.name,
-            DAMAGED,
+            (kept or path).name,
             extra={"event": "inbox_damaged"},
         )
     if content.torn:
@@ -242,3 +253,23 @@ def _tell_of_damage(path: Path, content: Content) -> None:
             path,
             extra={"event": "inbox_torn"},
         )
+    if content.hollow:
+        log.warning(
+            "%s ends in more zeros than belong there: nothing in their place was answered, if the disk is well; the"
+            " file stays as %s",
+            path,
+            (kept or path).name,
+            extra={"event": "inbox_torn"},
+        )
+    return kept is None and bool(content.damaged or content.hollow)
+
+
+def _kept(path: Path, identity: tuple[int, int]) -> Path | None:
+    """A second name of this file, by which it stays; None where it gets none: an earlier one may have it."""
+    kept = path.with_name(path.name + DAMAGED)
+    try:
+        with suppress(FileExistsError):
+            os.link(path, kept)
+        return kept if identity_of(os.lstat(kept)) == identity else None
+    except OSError:  # a file system without links, a full disk: no reason to answer nobody
+        return None

@@ -13,8 +13,9 @@ from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.received import DamagedLine, ForeignLine, Message, Received, Settled
 
 LINE_OCTETS_MAX = 8 * 1024 * 1024  # several times the largest batch
+ROOM_OCTETS = 64 * 1024  # of zeros behind the lines at most, and no more than there are octets of lines
 # Number and run: a file that comes back takes no other's place. Without a run: as the version before named them.
-NAME = re.compile(r"\d{12}(-[0-9a-f]{16})?\.messages", re.ASCII)
+NAME = re.compile(r"(\d{12,18})(-[0-9a-f]{16})?\.messages", re.ASCII)
 
 
 def directory(path: Path) -> Path:
@@ -40,20 +41,28 @@ def waiting_in(path: Path, settled: Callable[[], Settled]) -> list[Message]:
 
 
 def listed(directory: Path) -> tuple[list[Path], list[Path]]:
-    """What has a name of ours there, those kept for people included: files, the oldest first; and what is no file."""
+    """The files that have a name of ours there, those kept for people included, the oldest first; and what else is."""
     files: list[Path] = []
     foreign: list[Path] = []
     with os.scandir(directory) as entries:
         for one in entries:
-            if NAME.match(one.name):
-                (files if one.is_file(follow_symlinks=False) else foreign).append(Path(one.path))
-    return sorted(files), foreign
+            is_ours = NAME.match(one.name) and one.is_file(follow_symlinks=False)
+            (files if is_ours else foreign).append(Path(one.path))
+    return sorted(files, key=lambda path: (number_of(path), path.name)), foreign
+
+
+def number_of(path: Path) -> int:
+    """Where a file is in the order of all; 0 where its name is not one of ours."""
+    named = NAME.match(path.name)
+    return int(named[1]) if named else 0
 
 
 class Content(NamedTuple):
-    """What is in a file, and the numbers of its damaged lines. Where it is `torn`, what is at its end was not
-    answered, if the disk is well.
+    """What is in a file, and the numbers of its damaged lines.
 
+    Where it is `torn`, its last line was not answered, if the disk is well. Where it is `hollow`, it ends in more zeros
+    than we leave there: by a write that a power cut took back, or in the place of lines that were answered. Fewer
+    zeros in their place than there was room cannot be told from it.
     `identity` is that of the file that was read.
     """
 
@@ -61,44 +70,50 @@ class Content(NamedTuple):
     received: list[Received]
     damaged: list[int]
     torn: bool
+    hollow: bool
 
 
 def read_file(path: Path) -> Content:
     """Read a file of the inbox. Raises StoreUnusable where another version wrote it, and OSError."""
     received: list[Received] = []
     damaged: list[int] = []
-    octets = room = 0
+    octets = zeros = 0
     torn = False
     try:
         with path.open("rb") as file:
             identity = identity_of(os.fstat(file.fileno()))
             for number, line in enumerate(iter(lambda: file.readline(LINE_OCTETS_MAX), b""), start=1):
-                if not line.strip(b"\0"):
-                    room = len(line)
+                written = line.rstrip(b"\0")
+                zeros = len(line) - len(written)
+                if not written:  # whatever is behind so many: a file of ours it is not
                     break
-                octets += len(line)
-                whole = line.rpartition(b"\0")[2]  # no line has a NUL
-                torn = False
-                try:
-                    received.append(Received.parse(whole))
-                except ForeignLine as error:
-                    raise StoreUnusable(
-                        f"{path}:{number} was written by another version of kmp-smsd: install that one,"
-                        " or move the file elsewhere and bring it back later"
-                    ) from error
-                except DamagedLine:
+                octets += len(written)
+                parts = [part for part in written.split(b"\0") if part]  # no line has a NUL
+                parsed = [_parsed(part, path, number) for part in parts]
+                received += filter(None, parsed)
+                # The last one may be there in part; where it is not, there are zeros.
+                torn = parsed[-1] is None and (b"\0" in line or not line.endswith(b"\n"))
+                if None in parsed or b"\0" in written:  # what was in the place of zeros is gone
                     damaged.append(number)
-                    # The last one may be there in part; where it is not, there are zeros.
-                    torn = b"\0" in line or not line.endswith(b"\n")
-                else:
-                    if whole != line:  # what was in front of it is gone
-                        damaged.append(number)
     except OSError as error:
         error.filename = error.filename or str(path)  # reading names none
         raise
     if torn:
         damaged.pop()
-    return Content(identity, received, damaged, torn or room > octets)  # we leave room for as much again at most
+    return Content(identity, received, damaged, torn, zeros > min(octets, ROOM_OCTETS))
+
+
+def _parsed(part: bytes, path: Path, number: int) -> Received | None:
+    """What is in a part of a line; None where it is not a whole one, but for its end."""
+    try:
+        return Received.parse(part)
+    except ForeignLine as error:
+        raise StoreUnusable(
+            f"{path}:{number} was written by another version of kmp-smsd: install that one,"
+            " or move the file elsewhere and bring it back later"
+        ) from error
+    except DamagedLine:
+        return None
 
 
 def identity_of(status: os.stat_result) -> tuple[int, int]:

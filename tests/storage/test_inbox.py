@@ -578,18 +578,86 @@ def test_where_the_end_of_a_line_is_zeros_the_next_one_is_read_and_the_damage_to
     assert (content.damaged, content.torn) == ([number], False)
 
 
-@pytest.mark.parametrize("lines", [0, 1, 50])
-def test_more_zeros_than_we_leave_are_told_of(path: Path, lines: int) -> None:
+@pytest.mark.parametrize(("lines", "of", "messages"), [(0, 100, 1), (1, 100, 1), (50, 100, 1), (20, 30, 100)])
+def test_more_zeros_than_we_leave_are_told_of_and_the_file_kept(
+    path: Path, caplog: pytest.LogCaptureFixture, lines: int, of: int, messages: int
+) -> None:
     with opened(path) as one:
-        for _ in range(100):
-            one.append(requests("K1"))
+        for _ in range(of):
+            one.append(requests(*["K1"] * messages))
     (file,) = files(path)
-    assert not read_file(file).torn
+    assert not read_file(file).hollow
     octets = file.read_bytes()
     kept = b"".join(octets.splitlines(keepends=True)[:lines])
-    file.write_bytes(kept.ljust(len(octets), b"\0"))
+    file.write_bytes(damaged := kept.ljust(len(octets), b"\0"))
     content = read_file(file)
-    assert (len(content.received), content.torn) == (lines, True)
+    assert (len(content.received), content.torn, content.hollow) == (lines, False, True)
+    assert left(path) == requests(*["K1"] * messages) * lines
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{file} ends in more zeros than belong there: nothing in their place was answered, if the disk is well; the"
+        f" file stays as {file.name}.damaged"
+    ]
+    assert file.with_name(file.name + ".damaged").read_bytes() == damaged
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_line_of_which_only_the_end_is_a_zero_is_whole(path: Path, number: int) -> None:
+    with opened(path) as one:
+        for each in ("K1", "K2", "K3"):
+            one.append(requests(each))
+    (file,) = files(path)
+    lines = file.read_bytes().splitlines(keepends=True)
+    lines[number - 1] = lines[number - 1][:-1] + b"\0"
+    file.write_bytes(b"".join(lines))
+    content = read_file(file)
+    assert [received.messages for received in content.received] == [requests(each) for each in ("K1", "K2", "K3")]
+    assert (content.damaged, content.torn) == ([number] if number < 3 else [], False)
+
+
+@pytest.mark.parametrize("hinder", ["no links", "another file"])
+def test_damaged_file_that_gets_no_second_name_stays_in_its_place(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, hinder: str
+) -> None:
+    with opened(path) as one:
+        for each in ("K1", "K2"):
+            one.append(requests(each))
+    (file,) = files(path)
+    file.write_bytes(damaged := file.read_bytes().replace(b"K1", b"K9"))
+    if hinder == "another file":
+        file.with_name(file.name + ".damaged").write_bytes(b"of an earlier restore")
+    else:
+
+        def refused(*_: object) -> None:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+        monkeypatch.setattr(os, "link", refused)
+    with opened(path) as one:
+        assert [message for received in one.take_left() for message in received.messages] == requests("K2")
+        one.append(requests("K3"))
+        one.forget(2)
+    assert caplog.records[0].getMessage().endswith(f"; the file stays as {file.name}")
+    assert file.read_bytes() == damaged
+
+
+def test_line_that_would_not_be_read_back_is_not_answered(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(path) as one:
+        monkeypatch.setattr(inbox, "LINE_OCTETS_MAX", 300)
+        with pytest.raises(StoreUnavailable, match=r"a line of \d+ octets would not be read back"):
+            one.append(requests(*["K1"] * 10))
+        one.append(requests("K2"))
+    assert left(path) == requests("K2")
+
+
+def test_number_of_a_file_may_be_any(path: Path) -> None:
+    with opened(path) as one:
+        one.append(requests("K1"))
+    (file,) = files(path)
+    file.rename(file.with_name("999999999999" + file.name[12:]))
+    for key_id in ("K2", "K3"):
+        with opened(path) as one:
+            one.append(requests(key_id))
+    assert [one.name.partition("-")[0] for one in files(path)] == ["1000000000000", "1000000000001", "999999999999"]
+    assert left(path) == requests("K1", "K2", "K3")
 
 
 def test_message_is_answered_where_it_has_room_and_its_zeros_have_none(
