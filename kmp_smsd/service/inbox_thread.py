@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -79,13 +79,14 @@ class InboxThread:
 
     async def finish(self, settled: int) -> None:
         """Remove what is settled, and close the inbox."""
-        await self._thread.run(self._close, settled)
-        self._thread.stop()
+        try:
+            await self._thread.run(self._close, settled)
+        finally:
+            self._thread.stop()
 
     def _close(self, settled: int) -> None:
-        with suppress(StoreUnavailable):  # the next start knows by the numbers what is settled
+        with closing(self._inbox), suppress(StoreUnavailable):  # the next start knows by the numbers what is settled
             self._inbox.forget(settled)
-        self._inbox.close()
 
     def _written(self, received: Received) -> Received:
         self._write_error = None

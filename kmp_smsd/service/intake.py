@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -203,22 +204,23 @@ class Intake(Service):
             idle: Deferred[None] = Deferred()
             self._idle.append(idle)
             await idle
-        await self.settler.settle_all()
-        if self.settler.backlog:
-            self.log.warn(
-                "{count} messages that were answered are not settled; the next start does that",
-                event="inbox_unsettled",
-                count=self.settler.backlog,
-            )
-        self.settler.stop()
-        if self._watch.running:
-            self._watch.stop()
-        await self._replier.finish()
-        await self._inbox.finish(self.settler.settled)
-        await self._deciding_thread.run(self._deciding.close)
-        self._deciding_thread.stop()
-        await self._thread.run(self._store.close)
-        self._thread.stop()
+        async with AsyncExitStack() as ends:  # the last first; where one fails, the others are made all the same
+            ends.callback(self._thread.stop)
+            ends.push_async_callback(self._thread.run, self._store.close)
+            ends.callback(self._deciding_thread.stop)
+            ends.push_async_callback(self._deciding_thread.run, self._deciding.close)
+            ends.push_async_callback(lambda: self._inbox.finish(self.settler.settled))
+            ends.push_async_callback(self._replier.finish)
+            await self.settler.settle_all()
+            if self.settler.backlog:
+                self.log.warn(
+                    "{count} messages that were answered are not settled; the next start does that",
+                    event="inbox_unsettled",
+                    count=self.settler.backlog,
+                )
+            self.settler.stop()
+            if self._watch.running:
+                self._watch.stop()
 
     def messages(self, connection: Connection, messages: tuple[Message, ...]) -> None:
         """Take messages from a link. Those over a limit get the temporary status at once: the SMSC keeps them."""
@@ -231,13 +233,15 @@ class Intake(Service):
         requests: list[SyncRequest | Unfit] = []
         refused: list[tuple[Message, int]] = []
         for message in messages:
-            if len(taken) >= room or (terms.bucket is not None and not terms.bucket.take(now)):
+            if len(taken) >= room or (terms.bucket is not None and terms.bucket.left(now) < 1):
                 refused.append((message, temporary))
                 continue
             request = self._read(terms.reader, message, received_at, connection.link_name)
             if request.mdn is not None and not self._senders.take(request.mdn, now):
                 refused.append((message, temporary))
                 continue
+            if terms.bucket is not None:  # last: who comes too often takes nothing from the others of the link
+                terms.bucket.take(now)
             taken.append(message)
             requests.append(request)
         if refused:
@@ -290,8 +294,8 @@ class Intake(Service):
 
     def _received(self, received: Received) -> None:
         answers: defaultdict[Connection, list[tuple[Message, int]]] = defaultdict(list)
-        self.settler.take(received)  # before anything may go wrong: it has its number
-        batch = self._take_batch()
+        batch = self._take_batch()  # first: whatever goes wrong, the next one is not to wait for ever
+        self.settler.take(received)  # before anything else may go wrong: it has its number
         self._release(batch)
         for chunk in batch:
             if not chunk.answered:
@@ -351,6 +355,7 @@ class Intake(Service):
     def _look(self) -> None:
         """Answer what waits for too long; decide again what was marked."""
         now = self._monotonic()
+        is_full = self.settler.is_full
         # The commit of a batch that is late may still succeed: a repeat is harmless.
         late = [chunk for chunk in self._batch or () if now >= chunk.deadline]
         overdue = [chunk for chunk in self._pending if now >= chunk.deadline]
@@ -359,11 +364,10 @@ class Intake(Service):
             self._release(overdue)
             self._next_batch()  # whoever waits for the end of it
         self._leave(late + overdue, "the store is slow")
-        if late or overdue:
-            if self.settler.is_full:
-                self.settler.late()
-            else:
-                self._inbox.late()
+        if late or (overdue and not is_full):
+            self._inbox.late()
+        elif overdue:
+            self.settler.late()
         self.settler.look()
         self._replier.look()
         self._inbox.look(self.settler.settled)

@@ -31,7 +31,7 @@ class Bucket:
 
 
 class Buckets:
-    """A bucket for each name, at most `limit` of them: the one created first is forgotten, and begins full again.
+    """A bucket for each name, at most `limit` of them: who was away for longest is forgotten, and begins full again.
 
     Of each it knows the moment at which it is full, which says all (as the generic cell rate algorithm of ITU-T I.371):
     one number takes little memory. With an object for each, the garbage collector stopped everything for 50 ms.
@@ -39,7 +39,7 @@ class Buckets:
 
     def __init__(self, burst: float, per_s: float, limit: int = 100_000) -> None:
         self._burst, self._per_s, self._limit = burst, per_s, limit
-        # In monotonic seconds. A dict is slow to find its first entry.
+        # In monotonic seconds; who came last is the last.
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def take(self, name: str, now: float) -> bool:
@@ -49,6 +49,8 @@ class Buckets:
             full_at = now
             if len(self._full_at) >= self._limit:
                 self._full_at.popitem(last=False)
+        else:
+            self._full_at.move_to_end(name)
         missing = max(0.0, full_at - now) * self._per_s
         if missing + 1 > self._burst + _ROUNDING:
             return False

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import astuple
 from mmap import mmap
+from multiprocessing.connection import Pipe
 from pathlib import Path
 from types import MappingProxyType
 
@@ -26,6 +27,7 @@ from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 from kmp_smsd.domain.request import Unfit
 from kmp_smsd.service import deciding_child, deciding_process
 from kmp_smsd.service.deciding import LOADED
+from kmp_smsd.service.deciding_child import _Pipe, _ToPipe
 from kmp_smsd.service.deciding_process import BEGIN_MAX_S, DecidingFailed, DecidingProcess
 from kmp_smsd.storage import StoreUnavailable, lock_waits, open_store, wait_memory
 from kmp_smsd.storage.locks import WriteLock
@@ -476,6 +478,16 @@ def test_what_it_says_is_said_here_with_its_fields_and_traceback(at, caplog):
     )
     assert "IntegrityError: spoilt" in "".join(traceback_of(said))
     assert '"traceback": ' in JsonLine("intake").format(said)
+
+
+def test_what_cannot_be_sent_of_a_record_is_said_in_words():
+    mine, its = Pipe()
+    with mine, its:
+        handler = _ToPipe(_Pipe(os.dup(its.fileno())))
+        handler.emit(logging.makeLogRecord({"msg": "said", "count": 3, "odd": lambda: None, "none": None}))
+        kind, fields = mine.recv()
+    assert (kind, fields["msg"], fields["count"], fields["none"]) == ("log", "said", 3, None)
+    assert fields["odd"].startswith("<function ")
 
 
 def test_what_nobody_wants_to_hear_is_not_said(at, caplog):

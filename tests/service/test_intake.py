@@ -726,6 +726,16 @@ def test_rate_of_a_link(start):
     assert sorted(north.statuses()[4:]) == [(5, OK), (6, TEMPORARY)]
 
 
+def test_sender_who_comes_too_often_takes_nothing_from_the_rate_of_its_link(start):
+    at = start(sync={"mdn_burst": 1, "mdn_per_minute": 6.0}, north=link(rate_per_s=3))
+    smsc = SmscByHand("north")
+    at.intake.messages(smsc, tuple(mo(number) for number in range(9)))
+    others = ("8613900000005", "8613900000006", "8613900000007")
+    at.intake.messages(smsc, tuple(mo(10 + number, source_addr=other) for number, other in enumerate(others)))
+    at.run()
+    assert [one for one in sorted(smsc.statuses()) if one[1] == OK] == [(0, OK), (10, OK), (11, OK)]
+
+
 def test_rate_of_a_sender_over_all_links(start):
     at = start(sync={"mdn_burst": 2, "mdn_per_minute": 6.0}, north=link(), south=link())
     north, south = SmscByHand("north"), SmscByHand("south")
@@ -884,6 +894,24 @@ def test_finishing_settles_what_is_in_hand_and_closes_the_store(at):
     assert in_inbox(at) == []
     Inbox(at.store._database.path, lambda: at.store.settled).close()  # nobody has it open
     assert not at.reactor.getDelayedCalls()
+
+
+def test_what_fails_at_the_end_keeps_nothing_else_open(at, monkeypatch):
+    async def fail():
+        raise ValueError("replies")
+
+    def fail_too(_settled):
+        raise ValueError("inbox")
+
+    monkeypatch.setattr(at.intake._replier, "finish", fail)
+    monkeypatch.setattr(at.inbox, "forget", fail_too)
+    failed = []
+    finished(at.intake.finish(), at.pool).addErrback(lambda failure: failed.append(failure.getErrorMessage()))
+    assert failed == ["inbox"]
+    assert at.pool.stopped
+    with pytest.raises(Exception, match="closed"):
+        at.mine.journal.tallies()
+    Inbox(at.store._database.path, lambda: at.store.settled).close()  # nobody has it open
 
 
 def test_finishing_does_not_wait_for_messages_that_found_no_room(start, monkeypatch):

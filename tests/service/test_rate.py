@@ -55,6 +55,14 @@ def test_bucket_is_full_when_its_name_is_first_heard():
     assert [buckets.take("late", 1_000.0) for _ in range(3)] == [True, True, False]
 
 
+def test_who_comes_too_often_is_not_forgotten_for_that():
+    buckets = Buckets(1, 0.001, limit=3)
+    assert buckets.take("often", 0.0)
+    for number in range(100):
+        assert buckets.take(str(number), 0.0)
+        assert not buckets.take("often", 0.0)
+
+
 def test_memory_is_bounded_and_the_first_is_forgotten_first():
     buckets = Buckets(1, 0.001, limit=3)
     for name in "abcd":
