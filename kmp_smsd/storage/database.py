@@ -14,8 +14,9 @@ from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.storage.checkpoint import PASSIVE, TRUNCATE, Checkpointer, close, in_log, move_log
 from kmp_smsd.storage.connection import BUSY_TIMEOUT_MS, PAGE_OCTETS, connect
+from kmp_smsd.storage.descriptors import writer
 from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
-from kmp_smsd.storage.lock_waits import LockWait
+from kmp_smsd.storage.lock_waits import LockWait, named
 from kmp_smsd.storage.locks import SHARED_MODE, WriteLock
 from kmp_smsd.storage.scrubbing import Scrubber
 
@@ -197,7 +198,16 @@ class Database:
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError):
             raise
         except (sqlite3.Error, OSError, MemoryError) as error:
-            raise StoreUnavailable(f"{self.path}: {str(error) or 'not enough memory'}") from error
+            raise StoreUnavailable(f"{self.path}: {self._sentence(error)}") from error
+
+    def _sentence(self, error: BaseException) -> str:
+        """What is wrong. Who waited for SQLite's own lock in vain waited for one who does not know of ours."""
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+            with suppress(OSError):
+                holder = writer(self.path)
+                if holder is not None:
+                    return f"{error} by {named(str(holder))}, which takes no part in our queue of writers: end it"
+        return str(error) or "not enough memory"
 
     def _check_files(self) -> None:
         """Raise StoreUnavailable where somebody removed or replaced our files: SQLite would write on into nothing."""

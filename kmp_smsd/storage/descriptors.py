@@ -17,6 +17,7 @@ _changing = threading.Lock()
 _FLOCK = "hhqqi0q"  # struct flock of fcntl(2): type, whence, start, length, process
 # What each connection has locked: SHARED_FIRST and SHARED_SIZE of https://sqlite.org/src/file/src/os.h
 _SHARED_FIRST, _SHARED_OCTETS = 0x4000_0002, 510
+_WAL_WRITE_LOCK = 120  # the octet of the log's index that a writer locks: https://sqlite.org/walformat.html
 
 
 def kept_descriptor(path: Path, how: int = os.O_RDWR) -> int:
@@ -35,6 +36,15 @@ def kept_descriptor(path: Path, how: int = os.O_RDWR) -> int:
 
 def others_have_open(path: Path) -> bool:
     """Whether another process than this one has the database `path` open."""
-    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _SHARED_FIRST, _SHARED_OCTETS, 0)
-    kind, *_ = struct.unpack(_FLOCK, fcntl.fcntl(kept_descriptor(path, os.O_RDONLY), fcntl.F_GETLK, asked))
-    return bool(kind != fcntl.F_UNLCK)
+    return _holder(path, _SHARED_FIRST, _SHARED_OCTETS) is not None
+
+
+def writer(path: Path) -> int | None:
+    """Which other process than this one has SQLite's own write lock on the database `path`; None where none has it."""
+    return _holder(path.with_name(path.name + "-shm"), _WAL_WRITE_LOCK, 1)
+
+
+def _holder(path: Path, start: int, octets: int) -> int | None:
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, octets, 0)
+    kind, *_, pid = struct.unpack(_FLOCK, fcntl.fcntl(kept_descriptor(path, os.O_RDONLY), fcntl.F_GETLK, asked))
+    return None if kind == fcntl.F_UNLCK else int(pid)

@@ -171,12 +171,14 @@ def holder(inode: int) -> str:
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
             _, kind, _, _, pid, *where = line.split()  # a waiting process has "->" before its kind
             if kind == "FLOCK" and where[0].endswith(f":{inode}"):
-                return f"PID {pid} ({_command(pid)})"
+                return named(pid)
     return "a process that cannot be named from here: 'sudo lslocks' names it"
 
 
-def _command(pid: str) -> str:
+def named(pid: str) -> str:
+    """A process as people know it."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+        command = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
-        return "unknown"
+        command = "unknown"
+    return f"PID {pid} ({command})"

@@ -1,4 +1,4 @@
-"""Erasing writes into the database's file: beside others who know nothing of our locks, and killed in the middle."""
+"""Beside others who know nothing of our locks; erasing, which writes into the database's file, killed in the middle."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from kmp_smsd.storage import Store, database, open_store, scrubbing
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.storage import Store, StoreUnavailable, database, open_store, scrubbing
 from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.erasing import SWEEP_ROWS
 from kmp_smsd.storage.maintenance import migrate
-from tests.storage.stock import HOUR, NOW
+from tests.storage.stock import HOUR, NOW, A, settle, sync
 
 ROUNDS = 3  # of filling and erasing beside a foreign writer
 
@@ -66,6 +67,14 @@ while not ended.is_set() or len(numbers) < 50:
 print(*sorted(numbers))
 """
 )
+WRITING = (
+    FOREIGN
+    + """
+connection.execute("BEGIN IMMEDIATE")
+print("begun", flush=True)
+sys.stdin.read()
+"""
+)
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -91,6 +100,21 @@ def path(tmp_path: Path) -> Path:
 def store(path: Path) -> Iterator[Store]:
     with open_store(path) as opened:
         yield opened
+
+
+def test_foreign_writer_is_named_to_who_waited_for_it_in_vain(path: Path, store: Store) -> None:
+    store._database.connection.execute("PRAGMA busy_timeout = 0")
+    command = [sys.executable, "-c", WRITING, str(path), "5"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writing:
+        assert writing.stdout is not None
+        assert writing.stdout.readline() == "begun\n"
+        name = Path(f"/proc/{writing.pid}/comm").read_text().strip()
+        who = rf"PID {writing.pid} \({name}\), which takes no part in our queue of writers: end it"
+        for _ in range(2):  # to ask for it takes no lock of ours away
+            with pytest.raises(StoreUnavailable, match=f"^{path}: database is locked by {who}$"):
+                settle(store, sync(A, "k1"))
+    assert settle(store, sync(A, "k1")) == [Outcome.NOT_REGISTERED]
+    assert run(ONCE, path, 0).stdout == "committed\n"
 
 
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
