@@ -7,6 +7,7 @@ many, and for submit_sm, whose addresses smpplib would cut without a word.
 
 from __future__ import annotations
 
+import re
 from struct import Struct
 from typing import Any
 
@@ -22,92 +23,108 @@ _TLV_HEADER = Struct(">HH")  # tag, length (section 3.2.4)
 _MESSAGE_RESP = Struct(">IIIIx")  # the body is an empty message_id (section 4.6.2)
 _MESSAGE_RESP_OCTETS = _MESSAGE_RESP.size
 
-# Largest sizes of C-octet strings, their final NUL included.
-_SERVICE_TYPE = 6
-_DELIVER_ADDRESS = 21
-_DATA_ADDRESS = 65
-_TIME = 17
-_MESSAGE_ID = 65
+_MESSAGE_ID = 65  # largest size, its final NUL included
+
+
+class _Head:
+    """The mandatory parameters in front of a message's text or TLVs: C-octet strings, with integers behind each.
+
+    A field is its name, its largest size with the final NUL, what is answered where that is not in its place, and how
+    many octets of integers follow.
+    """
+
+    def __init__(self, command_id: CommandId, last: str, *fields: tuple[str, int, CommandStatus, int]) -> None:
+        self._whole = re.compile(
+            b"".join(rb"([^\0]{0,%d})\0(.{%d})" % (size - 1, integers) for _, size, _, integers in fields), re.DOTALL
+        )
+        self._fields = fields
+        self._too_short = f"{command_id.name.lower()} ends before its {last}"
+
+    def read(self, pdu: bytes) -> tuple[tuple[bytes, ...], int]:
+        """The strings and the integers in turn, and where the rest begins. Raises PduError; nothing is guessed."""
+        whole = self._whole.match(pdu, HEADER_OCTETS)
+        if whole is None:
+            raise self._fault(pdu)
+        return whole.groups(), whole.end()
+
+    def _fault(self, pdu: bytes) -> PduError:
+        at = HEADER_OCTETS
+        for name, size, status, integers in self._fields:
+            end = pdu.find(b"\0", at, at + size)
+            if end < 0:
+                return PduError(status, f"{name} does not end within {size} octets")
+            at = end + 1 + integers
+        return PduError(CommandStatus.ESME_RINVCMDLEN, self._too_short)
+
+
+_DELIVER_SM = _Head(
+    CommandId.DELIVER_SM,
+    "sm_length",
+    ("service_type", 6, CommandStatus.ESME_RINVSERTYP, 2),  # source_addr_ton, source_addr_npi
+    ("source_addr", 21, CommandStatus.ESME_RINVSRCADR, 2),  # dest_addr_ton, dest_addr_npi
+    ("destination_addr", 21, CommandStatus.ESME_RINVDSTADR, 3),  # esm_class, protocol_id, priority_flag
+    ("schedule_delivery_time", 17, CommandStatus.ESME_RINVSCHED, 0),
+    # registered_delivery, replace_if_present_flag, data_coding, sm_default_msg_id, sm_length
+    ("validity_period", 17, CommandStatus.ESME_RINVEXPIRY, 5),
+)
+_DATA_SM = _Head(
+    CommandId.DATA_SM,
+    "data_coding",
+    ("service_type", 6, CommandStatus.ESME_RINVSERTYP, 2),  # source_addr_ton, source_addr_npi
+    ("source_addr", 65, CommandStatus.ESME_RINVSRCADR, 2),  # dest_addr_ton, dest_addr_npi
+    ("destination_addr", 65, CommandStatus.ESME_RINVDSTADR, 3),  # esm_class, registered_delivery, data_coding
+)
 
 
 def decode_deliver_sm(pdu: bytes, sequence_number: int) -> Message:
     """Decode a whole deliver_sm, header included (SMPP 3.4, section 4.6.1). Raises PduError."""
-    try:
-        service_type, at = _c_octet_string(
-            pdu, HEADER_OCTETS, _SERVICE_TYPE, CommandStatus.ESME_RINVSERTYP, "service_type"
+    (service_type, source, source_addr, dest, destination_addr, flags, *_, last), text_at = _DELIVER_SM.read(pdu)
+    text_ends = text_at + last[4]
+    if text_ends > len(pdu):
+        raise PduError(
+            CommandStatus.ESME_RINVMSGLEN, f"sm_length is {last[4]}, but only {len(pdu) - text_at} octets are left"
         )
-        source_addr, at = _c_octet_string(pdu, at + 2, _DELIVER_ADDRESS, CommandStatus.ESME_RINVSRCADR, "source_addr")
-        source_at = at
-        destination_addr, at = _c_octet_string(
-            pdu, at + 2, _DELIVER_ADDRESS, CommandStatus.ESME_RINVDSTADR, "destination_addr"
-        )
-        flags_at = at
-        _, at = _c_octet_string(pdu, at + 3, _TIME, CommandStatus.ESME_RINVSCHED, "schedule_delivery_time")
-        _, at = _c_octet_string(pdu, at, _TIME, CommandStatus.ESME_RINVEXPIRY, "validity_period")
-        # registered_delivery, replace_if_present_flag, data_coding, sm_default_msg_id, sm_length
-        text_at = at + 5
-        text_ends = text_at + pdu[at + 4]
-        if text_ends > len(pdu):
-            raise PduError(
-                CommandStatus.ESME_RINVMSGLEN,
-                f"sm_length is {pdu[at + 4]}, but only {len(pdu) - text_at} octets are left",
-            )
-        tlvs, tail = decode_tlvs(pdu, text_ends) if text_ends < len(pdu) else ((), b"")
-        return Message(
-            CommandId.DELIVER_SM,
-            sequence_number,
-            service_type,
-            pdu[HEADER_OCTETS + len(service_type) + 1],
-            pdu[HEADER_OCTETS + len(service_type) + 2],
-            source_addr,
-            pdu[source_at],
-            pdu[source_at + 1],
-            destination_addr,
-            pdu[flags_at],
-            pdu[flags_at + 1],
-            pdu[at + 2],
-            pdu[text_at:text_ends],
-            tlvs,
-            tail,
-        )
-    except IndexError:
-        raise PduError(CommandStatus.ESME_RINVCMDLEN, "deliver_sm ends before its sm_length") from None
+    tlvs, tail = decode_tlvs(pdu, text_ends) if text_ends < len(pdu) else ((), b"")
+    return Message(
+        CommandId.DELIVER_SM,
+        sequence_number,
+        service_type.decode("latin-1"),
+        source[0],
+        source[1],
+        source_addr.decode("latin-1"),
+        dest[0],
+        dest[1],
+        destination_addr.decode("latin-1"),
+        flags[0],
+        flags[1],
+        last[2],
+        pdu[text_at:text_ends],
+        tlvs,
+        tail,
+    )
 
 
 def decode_data_sm(pdu: bytes, sequence_number: int) -> Message:
     """Decode a whole data_sm, header included (SMPP 3.4, section 4.7.1). Raises PduError."""
-    try:
-        service_type, ton_at = _c_octet_string(
-            pdu, HEADER_OCTETS, _SERVICE_TYPE, CommandStatus.ESME_RINVSERTYP, "service_type"
-        )
-        source_addr, dest_ton_at = _c_octet_string(
-            pdu, ton_at + 2, _DATA_ADDRESS, CommandStatus.ESME_RINVSRCADR, "source_addr"
-        )
-        destination_addr, at = _c_octet_string(
-            pdu, dest_ton_at + 2, _DATA_ADDRESS, CommandStatus.ESME_RINVDSTADR, "destination_addr"
-        )
-        # esm_class, registered_delivery, data_coding
-        data_coding = pdu[at + 2]
-        tlvs, tail = decode_tlvs(pdu, at + 3)
-        return Message(
-            CommandId.DATA_SM,
-            sequence_number,
-            service_type,
-            pdu[ton_at],
-            pdu[ton_at + 1],
-            source_addr,
-            pdu[dest_ton_at],
-            pdu[dest_ton_at + 1],
-            destination_addr,
-            pdu[at],
-            0,
-            data_coding,
-            b"",
-            tlvs,
-            tail,
-        )
-    except IndexError:
-        raise PduError(CommandStatus.ESME_RINVCMDLEN, "data_sm ends before its data_coding") from None
+    (service_type, source, source_addr, dest, destination_addr, last), tlvs_at = _DATA_SM.read(pdu)
+    tlvs, tail = decode_tlvs(pdu, tlvs_at)
+    return Message(
+        CommandId.DATA_SM,
+        sequence_number,
+        service_type.decode("latin-1"),
+        source[0],
+        source[1],
+        source_addr.decode("latin-1"),
+        dest[0],
+        dest[1],
+        destination_addr.decode("latin-1"),
+        last[0],
+        0,
+        last[2],
+        b"",
+        tlvs,
+        tail,
+    )
 
 
 def decode_tlvs(octets: bytes, at: int) -> tuple[tuple[Tlv, ...], bytes]:
@@ -196,11 +213,3 @@ class _LongPasswordBind(smpplib_command.BindTransmitter):  # type: ignore[misc] 
     params = smpplib_command.BindTransmitter.params | {
         "password": smpplib_command.Param(type=str, max=MAX_LONG_PASSWORD + 1)
     }
-
-
-def _c_octet_string(octets: bytes, at: int, max_size: int, status: CommandStatus, name: str) -> tuple[str, int]:
-    """Return a C-octet string and where the next field begins. Without its NUL in place nothing is guessed."""
-    end = octets.find(b"\0", at, at + max_size)
-    if end < 0:
-        raise PduError(status, f"{name} does not end within {max_size} octets")
-    return octets[at:end].decode("latin-1"), end + 1
