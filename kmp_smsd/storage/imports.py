@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -12,10 +11,8 @@ from kmp_smsd.domain.key import StagedKey
 from kmp_smsd.storage.database import STEP_ROWS, Database
 from kmp_smsd.storage.errors import NotPossible, StoreUnavailable
 from kmp_smsd.storage.locks import ImportLock
+from kmp_smsd.storage.room import leave_room, lighten_log
 from kmp_smsd.storage.rows import write_rows
-
-#: An import leaves a tenth of its volume to the messages, at most so much: two logs, one that is being emptied.
-RESERVE_OCTETS = 128 * 1024 * 1024
 
 
 class Imports:
@@ -72,8 +69,7 @@ class Imports:
         Of keys with one ID in this import, the first is staged: whoever read the file knows of the others.
         Raises StoreUnavailable where the volume would have too little room left.
         """
-        self._database.lighten_log(self._reserve() // 4)
-        self._check_room()
+        leave_room(self._database)
         with self._database.transaction() as connection:
             before = connection.total_changes
             write_rows(
@@ -116,25 +112,11 @@ class Imports:
             columns, "SELECT id, vendor, file_name, digest, started_at, live_at FROM imports ORDER BY id"
         )
 
-    def _reserve(self) -> int:
-        volume = os.statvfs(self._database.path.parent)
-        return min(RESERVE_OCTETS, volume.f_blocks * volume.f_frsize // 10)
-
-    def _check_room(self) -> None:
-        """Raise StoreUnavailable where too little would be left once the log is in the database."""
-        volume = os.statvfs(self._database.path.parent)
-        free = volume.f_bavail * volume.f_frsize - self._database.octets_to_move()
-        if free < self._reserve():
-            raise StoreUnavailable(
-                f"{self._database.path.parent} has {free // 1_000_000:,} MB left, which messages need: make room, then"
-                " import again"
-            )
-
     def _delete(self, import_id: int) -> None:
         deleted = STEP_ROWS
         while deleted == STEP_ROWS:
             with suppress(StoreUnavailable):  # a log that cannot be moved is no reason to leave keys there
-                self._database.lighten_log(self._reserve() // 4)
+                lighten_log(self._database)
             with self._database.unreferenced(), self._database.transaction() as connection:
                 deleted = connection.execute(
                     "DELETE FROM keys WHERE id IN (SELECT id FROM keys WHERE import = ? LIMIT ?)",

@@ -148,7 +148,10 @@ def test_commit_of_somebody_who_does_not_know_of_our_lock_is_not_cut_off(
 
         def meanwhile(connection: sqlite3.Connection) -> tuple[int, int, int]:
             found = look(connection)
-            stranger.execute("INSERT INTO subscribers (mdn, last_heard) VALUES ('8613999999999', 1)")
+            stranger.execute(
+                """INSERT INTO subscribers (mdn, last_heard) VALUES ('8613999999999', 1)
+                   ON CONFLICT (mdn) DO UPDATE SET last_heard = last_heard + 1"""
+            )
             return found
 
         good = log_of(path).stat().st_size

@@ -132,11 +132,25 @@ def test_import_that_does_not_fit_leaves_room_for_messages_and_is_discarded(smal
             store.imports.stage(number, [staged(f"new-{first + n}") for n in range(200)])
             for first in itertools.count(step=200)
         )
-        with pytest.raises(StoreUnavailable, match="has 6 MB left, which messages need: make room, then import again"):
+        with pytest.raises(StoreUnavailable, match="has 6 MB left, which messages need: make room, then try again"):
             deque(steps)
         assert settle(store, *map(sync, MDNS, KEYS)) == [Outcome.BOUND] * 400
         store.imports.discard(number)
         assert store._database.rows("SELECT count(*) FROM keys") == [(400,)]
+
+
+def test_registrations_that_do_not_fit_leave_room_for_messages(small_disk: Path) -> None:
+    path = small_disk / "kmp.db"
+    migrate(path)
+    with open_store(path) as store:
+        filled(store)
+        steps = (
+            store.registrations.add([Registration(str(int(A) + 10_000 + first + n), "meter") for n in range(1_000)], 1)
+            for first in itertools.count(step=1_000)
+        )
+        with pytest.raises(StoreUnavailable, match="MB left, which messages need: make room, then try again"):
+            deque(steps)
+        assert settle(store, *map(sync, MDNS, KEYS)) == [Outcome.BOUND] * 400
 
 
 def test_import_that_fills_its_disk_leaves_the_messages_their_room_when_it_is_discarded(small_disk: Path) -> None:

@@ -1,0 +1,34 @@
+"""Room on the database's volume: who writes many rows leaves some of it to the messages."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.errors import StoreUnavailable
+
+#: A tenth of the volume is the messages', at most so much: two logs, one that is being emptied.
+RESERVE_OCTETS = 128 * 1024 * 1024
+
+
+def leave_room(database: Database) -> None:
+    """To be called before each step of many rows. Raises StoreUnavailable where the messages would have too little."""
+    lighten_log(database)
+    free, reserve = _room(database.path)
+    free -= database.octets_to_move()  # the database may have to grow by it
+    if free < reserve:
+        raise StoreUnavailable(
+            f"{database.path.parent} has {free // 1_000_000:,} MB left, which messages need: make room, then try again"
+        )
+
+
+def lighten_log(database: Database) -> None:
+    """Have no more than a part of the reserve in the log: it grows by what a step deletes, too."""
+    database.lighten_log(_room(database.path)[1] // 4)
+
+
+def _room(path: Path) -> tuple[int, int]:
+    """Free octets of its volume, and those of them that are the messages'."""
+    volume = os.statvfs(path.parent)
+    return volume.f_bavail * volume.f_frsize, min(RESERVE_OCTETS, volume.f_blocks * volume.f_frsize // 10)
