@@ -33,7 +33,7 @@ from kmp_smsd.vault.own_process import end_with_parent, make_undumpable
 NAME = "kmp-smsd-decide"  # as ps and lslocks show it: 15 octets at most
 END_WITHIN_S = 5.0  # once nobody asks any more
 STUCK_S = 50.0  # before whoever asks is ended by its watchdog
-_PLAIN = (str, int, float, type(None))  # of other kinds some cannot be sent
+_PLAIN = (str, int, float, bool, type(None))  # of other kinds some cannot be sent
 
 
 class _Pipe:
@@ -76,7 +76,7 @@ class _ToPipe(logging.Handler):
         fields = {**vars(record), "msg": record.getMessage(), "args": None, "exc_info": None}
         if record.exc_info:
             fields["exc_text"] = "".join(traceback.format_exception(record.exc_info[1]))
-        plain = {name: one if isinstance(one, _PLAIN) else str(one) for name, one in fields.items()}
+        plain = {name: one if type(one) in _PLAIN else str(one) for name, one in fields.items()}
         with suppress(OSError):  # nobody asks any more
             self._pipe.send("log", plain)
 

@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 CLOSE_WITHIN_S = 8.0  # some more than it takes for its end
 BEGIN_MIN_S, BEGIN_MAX_S = 1.0, 30.0  # from one to the next
 _CHILD = "kmp_smsd.service.deciding_child"
-# By vfork all threads of intake would stand still until the program is there, for which a hung disk may have it wait
-# (https://docs.python.org/3/library/subprocess.html#disabling-use-of-vfork-or-posix-spawn).
+# By vfork, with Python's lock held, all threads of intake would stand still until the program is there, for which a
+# hung disk may have it wait (https://docs.python.org/3/library/subprocess.html#disabling-use-of-vfork-or-posix-spawn).
 subprocess._USE_VFORK = False  # type: ignore[misc]  # final, for who does not read that
 _NOT_ITS_OWN = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY")
 

@@ -211,6 +211,7 @@ class Intake(Service):
             ends.push_async_callback(self._deciding_thread.run, self._deciding.close)
             ends.push_async_callback(lambda: self._inbox.finish(self.settler.settled))
             ends.push_async_callback(self._replier.finish)
+            ends.callback(self._stop_looking)
             await self.settler.settle_all()
             if self.settler.backlog:
                 self.log.warn(
@@ -218,9 +219,11 @@ class Intake(Service):
                     event="inbox_unsettled",
                     count=self.settler.backlog,
                 )
-            self.settler.stop()
-            if self._watch.running:
-                self._watch.stop()
+
+    def _stop_looking(self) -> None:
+        self.settler.stop()
+        if self._watch.running:
+            self._watch.stop()
 
     def messages(self, connection: Connection, messages: tuple[Message, ...]) -> None:
         """Take messages from a link. Those over a limit get the temporary status at once: the SMSC keeps them."""
@@ -293,10 +296,17 @@ class Intake(Service):
                 waiter.callback(None)
 
     def _received(self, received: Received) -> None:
-        answers: defaultdict[Connection, list[tuple[Message, int]]] = defaultdict(list)
-        batch = self._take_batch()  # first: whatever goes wrong, the next one is not to wait for ever
-        self.settler.take(received)  # before anything else may go wrong: it has its number
+        batch = self._take_batch()
         self._release(batch)
+        try:
+            self.settler.take(received)  # first: it has its number
+            self._answer(batch)
+        finally:  # whatever goes wrong, the next one is not to wait for ever
+            self._next_batch()
+
+    def _answer(self, batch: Iterable[Chunk]) -> None:
+        """Answer what is on the disk, each connection with one write."""
+        answers: defaultdict[Connection, list[tuple[Message, int]]] = defaultdict(list)
         for chunk in batch:
             if not chunk.answered:
                 chunk.terms.failures = 0
@@ -307,7 +317,6 @@ class Intake(Service):
                 ]
         for connection, pairs in answers.items():
             connection.answer(pairs)
-        self._next_batch()
 
     def _not_received(self, failure: Failure) -> None:
         """None of the batch may be taken to be on the disk: all of it stays with the SMSC."""

@@ -36,7 +36,8 @@ class OneThread:
     def stop(self) -> None:
         """End it, once it has done what it was given."""
         self._jobs.put(None)
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def callInThreadWithCallback(self, told: _Told, call: Callable[..., Any], *args: Any) -> None:
         self._jobs.put((told, call, args))
@@ -50,6 +51,8 @@ class OneThread:
                 told(False, Failure())
             else:
                 told(True, result)
+                del result
+            del job, told, call, args  # else a batch would stay in memory until the next one
 
 
 class WorkThread:

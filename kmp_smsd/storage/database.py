@@ -16,7 +16,7 @@ from kmp_smsd.storage.checkpoint import PASSIVE, TRUNCATE, Checkpointer, close, 
 from kmp_smsd.storage.connection import BUSY_TIMEOUT_MS, PAGE_OCTETS, connect
 from kmp_smsd.storage.descriptors import writer
 from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
-from kmp_smsd.storage.lock_waits import LockWait, named
+from kmp_smsd.storage.lock_waits import UNNAMED, LockWait, named
 from kmp_smsd.storage.locks import SHARED_MODE, WriteLock
 from kmp_smsd.storage.scrubbing import Scrubber
 
@@ -89,7 +89,7 @@ class Database:
                 self._check_files()
                 if self._lock.is_marked:  # a write failed; see checkpoint.py
                     self._cut_log()
-                self.connection.execute("BEGIN IMMEDIATE")
+                self._begin()
                 try:
                     yield self.connection
                     self.connection.execute("COMMIT")
@@ -172,6 +172,7 @@ class Database:
         For who writes much where others write little: nobody else may look at the log for as long as it does.
         """
         with self.faults():
+            self._check_files()
             if self.octets_to_move() > octets:
                 move_log(self.connection, self.path, PASSIVE)
 
@@ -198,16 +199,20 @@ class Database:
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError):
             raise
         except (sqlite3.Error, OSError, MemoryError) as error:
-            raise StoreUnavailable(f"{self.path}: {self._sentence(error)}") from error
+            raise StoreUnavailable(f"{self.path}: {str(error) or 'not enough memory'}") from error
 
-    def _sentence(self, error: BaseException) -> str:
-        """What is wrong. Who waited for SQLite's own lock in vain waited for one who does not know of ours."""
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-            with suppress(OSError):
-                holder = writer(self.path)
-                if holder is not None:
-                    return f"{error} by {named(str(holder))}, which takes no part in our queue of writers: end it"
-        return str(error) or "not enough memory"
+    def _begin(self) -> None:
+        """Begin to write, while our own lock is held: who has SQLite's all the same does not know of ours."""
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            holder = writer(self.path) if error.sqlite_errorcode == sqlite3.SQLITE_BUSY else None
+            if holder is None:
+                raise
+            who = named(str(holder)) if holder > 0 else UNNAMED  # of a container's it gives no number
+            raise StoreUnavailable(
+                f"{self.path}: {error} by {who}, which takes no part in our queue of writers"
+            ) from error
 
     def _check_files(self) -> None:
         """Raise StoreUnavailable where somebody removed or replaced our files: SQLite would write on into nothing."""

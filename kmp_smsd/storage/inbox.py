@@ -179,6 +179,8 @@ class Inbox:
         self._make_directory()
         self._serial += 1
         path = self._directory / f"{self._serial:012}-{self._run}.messages"
+        if not NAME.fullmatch(path.name):  # nobody would read it
+            raise OSError(0, "no number is left behind that of the last file: give that one a lower one", str(path))
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, SHARED_MODE)
         self._files.append(_File(path, identity_of(os.fstat(self._descriptor)), self._given, self._given))
         os.fchmod(self._descriptor, SHARED_MODE)
@@ -247,18 +249,18 @@ def _tell_of_damage(path: Path, content: Content) -> bool:
             (kept or path).name,
             extra={"event": "inbox_damaged"},
         )
-    if content.torn:
-        log.warning(
-            "%s ends in a torn line: nothing of it was answered, if the disk is well",
-            path,
-            extra={"event": "inbox_torn"},
-        )
     if content.hollow:
         log.warning(
-            "%s ends in more zeros than belong there: nothing in their place was answered, if the disk is well; the"
+            "%s ends in zeros that do not belong there: nothing in their place was answered, if the disk is well; the"
             " file stays as %s",
             path,
             (kept or path).name,
+            extra={"event": "inbox_torn"},
+        )
+    elif content.torn:
+        log.warning(
+            "%s ends in a torn line: nothing of it was answered, if the disk is well",
+            path,
             extra={"event": "inbox_torn"},
         )
     return kept is None and bool(content.damaged or content.hollow)

@@ -60,9 +60,9 @@ def number_of(path: Path) -> int:
 class Content(NamedTuple):
     """What is in a file, and the numbers of its damaged lines.
 
-    Where it is `torn`, its last line was not answered, if the disk is well. Where it is `hollow`, it ends in more zeros
-    than we leave there: by a write that a power cut took back, or in the place of lines that were answered. Fewer
-    zeros in their place than there was room cannot be told from it.
+    Where it is `torn`, its last line was not answered, if the disk is well. Where it is `hollow`, there are zeros in
+    that line, or more of them at the end than we leave there: by a write that a power cut took back, or in the place of
+    lines that were answered. Fewer zeros in their place than there was room cannot be told from it.
     `identity` is that of the file that was read.
     """
 
@@ -78,7 +78,7 @@ def read_file(path: Path) -> Content:
     received: list[Received] = []
     damaged: list[int] = []
     octets = zeros = 0
-    torn = False
+    torn = holes = False
     try:
         with path.open("rb") as file:
             identity = identity_of(os.fstat(file.fileno()))
@@ -92,15 +92,16 @@ def read_file(path: Path) -> Content:
                 parsed = [_parsed(part, path, number) for part in parts]
                 received += filter(None, parsed)
                 # The last one may be there in part; where it is not, there are zeros.
-                torn = parsed[-1] is None and (b"\0" in line or not line.endswith(b"\n"))
-                if None in parsed or b"\0" in written:  # what was in the place of zeros is gone
+                holes = b"\0" in written
+                torn = parsed[-1] is None and (holes or not line.endswith(b"\n"))
+                if holes or None in parsed:  # what was in the place of zeros is gone
                     damaged.append(number)
     except OSError as error:
         error.filename = error.filename or str(path)  # reading names none
         raise
     if torn:
         damaged.pop()
-    return Content(identity, received, damaged, torn, zeros > min(octets, ROOM_OCTETS))
+    return Content(identity, received, damaged, torn, (torn and holes) or zeros > min(octets, ROOM_OCTETS))
 
 
 def _parsed(part: bytes, path: Path, number: int) -> Received | None:

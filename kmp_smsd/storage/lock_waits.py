@@ -21,6 +21,7 @@ from kmp_smsd.storage.wait_memory import LONG_S, WaitMemory
 log = logging.getLogger(__name__)
 
 TELL_EVERY_S = 10.0
+UNNAMED = "a process that cannot be named from here ('sudo lslocks' names it)"
 
 _waits: dict[int, float] = {}  # the lock file's descriptor -> since when, in monotonic seconds
 _held: set[int] = set()  # inodes of the lock files that a thread of this process holds
@@ -172,7 +173,7 @@ def holder(inode: int) -> str:
             _, kind, _, _, pid, *where = line.split()  # a waiting process has "->" before its kind
             if kind == "FLOCK" and where[0].endswith(f":{inode}"):
                 return named(pid)
-    return "a process that cannot be named from here: 'sudo lslocks' names it"
+    return UNNAMED
 
 
 def named(pid: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from kmp_smsd.storage.database import Database
@@ -14,12 +15,14 @@ RESERVE_OCTETS = 128 * 1024 * 1024
 
 def leave_room(database: Database) -> None:
     """To be called before each step of many rows. Raises StoreUnavailable where the messages would have too little."""
-    lighten_log(database)
+    with suppress(StoreUnavailable):  # a log that cannot be moved counts below
+        lighten_log(database)
     free, reserve = _room(database.path)
     free -= database.octets_to_move()  # the database may have to grow by it
     if free < reserve:
         raise StoreUnavailable(
-            f"{database.path.parent} has {free // 1_000_000:,} MB left, which messages need: make room, then try again"
+            f"{database.path.parent} has {max(0, free) // 1_000_000:,} MB left beside the database's log,"
+            " which messages need: make room, then try again"
         )
 
 

@@ -898,17 +898,19 @@ def test_finishing_settles_what_is_in_hand_and_closes_the_store(at):
 
 def test_what_fails_at_the_end_keeps_nothing_else_open(at, monkeypatch):
     async def fail():
-        raise ValueError("replies")
+        raise ValueError("settling or replies")
 
     def fail_too(_settled):
         raise ValueError("inbox")
 
+    monkeypatch.setattr(at.intake.settler, "settle_all", fail)
     monkeypatch.setattr(at.intake._replier, "finish", fail)
     monkeypatch.setattr(at.inbox, "forget", fail_too)
     failed = []
     finished(at.intake.finish(), at.pool).addErrback(lambda failure: failed.append(failure.getErrorMessage()))
     assert failed == ["inbox"]
     assert at.pool.stopped
+    assert not at.reactor.getDelayedCalls()
     with pytest.raises(Exception, match="closed"):
         at.mine.journal.tallies()
     Inbox(at.store._database.path, lambda: at.store.settled).close()  # nobody has it open

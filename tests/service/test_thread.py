@@ -44,6 +44,10 @@ def test_error_of_a_job_is_told_and_ends_nothing(error):
     assert (failed, failure.value, after) == (False, error, (True, "done"))
 
 
+def test_thread_that_was_never_begun_can_be_stopped():
+    OneThread("work").stop()
+
+
 def test_job_that_waits_keeps_the_ones_behind_it_waiting(thread):
     go_on, ended, told = threading.Event(), threading.Event(), []
     thread.run(go_on.wait).addCallback(told.append)

@@ -132,7 +132,10 @@ def test_import_that_does_not_fit_leaves_room_for_messages_and_is_discarded(smal
             store.imports.stage(number, [staged(f"new-{first + n}") for n in range(200)])
             for first in itertools.count(step=200)
         )
-        with pytest.raises(StoreUnavailable, match="has 6 MB left, which messages need: make room, then try again"):
+        with pytest.raises(
+            StoreUnavailable,
+            match="has 6 MB left beside the database's log, which messages need: make room, then try again",
+        ):
             deque(steps)
         assert settle(store, *map(sync, MDNS, KEYS)) == [Outcome.BOUND] * 400
         store.imports.discard(number)
@@ -148,7 +151,9 @@ def test_registrations_that_do_not_fit_leave_room_for_messages(small_disk: Path)
             store.registrations.add([Registration(str(int(A) + 10_000 + first + n), "meter") for n in range(1_000)], 1)
             for first in itertools.count(step=1_000)
         )
-        with pytest.raises(StoreUnavailable, match="MB left, which messages need: make room, then try again"):
+        with pytest.raises(
+            StoreUnavailable, match="MB left beside the database's log, which messages need: make room, then try again"
+        ):
             deque(steps)
         assert settle(store, *map(sync, MDNS, KEYS)) == [Outcome.BOUND] * 400
 
@@ -164,7 +169,7 @@ def test_import_that_fills_its_disk_leaves_the_messages_their_room_when_it_is_di
             command.imports.stage(number, [staged(f"{'new-' * 14}{first + n:06}") for n in range(1_000)])
             for first in itertools.count(step=1_000)
         )
-        with pytest.raises(StoreUnavailable, match="MB left, which messages need"):
+        with pytest.raises(StoreUnavailable, match="MB left beside the database's log, which messages need"):
             deque(steps)
         command.imports.discard(number)
         assert shutil.disk_usage(small_disk).free > 4_000_000  # of the 6 MB that are the messages'

@@ -409,7 +409,7 @@ def test_inbox_that_nobody_may_list_is_not_taken_for_empty(path: Path, monkeypat
 # A disk that fails
 
 
-@pytest.mark.parametrize("torn", [b"", b"0", b'12345678 [1,[["sync"', b'\0\0[1,[["sync"', b"\0\0whole or not\n"])
+@pytest.mark.parametrize("torn", [b"", b"0", b'12345678 [1,[["sync"'])
 def test_torn_last_line_was_never_answered(path: Path, torn: bytes, caplog: pytest.LogCaptureFixture) -> None:
     with opened(path) as one:
         one.append(requests("K1"))
@@ -594,10 +594,73 @@ def test_more_zeros_than_we_leave_are_told_of_and_the_file_kept(
     assert (len(content.received), content.torn, content.hollow) == (lines, False, True)
     assert left(path) == requests(*["K1"] * messages) * lines
     assert [record.getMessage() for record in caplog.records] == [
-        f"{file} ends in more zeros than belong there: nothing in their place was answered, if the disk is well; the"
+        f"{file} ends in zeros that do not belong there: nothing in their place was answered, if the disk is well; the"
         f" file stays as {file.name}.damaged"
     ]
     assert file.with_name(file.name + ".damaged").read_bytes() == damaged
+
+
+@pytest.mark.parametrize("torn", [b'\0\0[1,[["sync"', b"\0\0whole or not\n"])
+def test_torn_last_line_with_zeros_is_kept_for_people(path: Path, torn: bytes) -> None:
+    with opened(path) as one:
+        one.append(requests("K1"))
+    write_behind_the_lines(files(path)[0], torn)
+    assert left(path) == requests("K1")
+    assert [file.suffix for file in files(path)] == [".messages", ".damaged"]
+
+
+@pytest.mark.parametrize("spoilt", ["the end of the one before", "the one before", "the first octets"])
+def test_last_line_with_zeros_in_it_may_have_been_answered_and_is_kept(
+    path: Path, caplog: pytest.LogCaptureFixture, spoilt: str
+) -> None:
+    with opened(path) as one:
+        for each in ("K1", "K2", "K3"):
+            one.append(requests(each))
+    (file,) = files(path)
+    first, second, third = file.read_bytes().rstrip(b"\0").splitlines(keepends=True)
+    third = third.replace(b"K3", b"K9")
+    if spoilt == "the first octets":
+        third = b"\0\0" + third[2:]
+    else:
+        second = second[:-1] + b"\0" if spoilt == "the end of the one before" else bytes(len(second))
+    file.write_bytes(first + second + third)
+    content = read_file(file)
+    assert (content.damaged, content.torn, content.hollow) == ([], True, True)
+    with opened(path):
+        pass
+    assert file.with_name(file.name + ".damaged").exists()
+    assert [record.event for record in caplog.records] == ["inbox_torn"]
+
+
+def test_file_whose_only_line_was_not_written_is_told_of_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with opened(path) as one:
+        one.append(requests("K1"))
+    (file,) = files(path)
+    line, room = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(line[:5] + bytes(len(line) - 5) + room)
+    content = read_file(file)
+    assert (content.received, content.damaged, content.torn, content.hollow) == ([], [], True, True)
+    assert left(path) == []
+    assert [record.event for record in caplog.records] == ["inbox_torn"]
+
+
+def test_files_of_one_number_have_an_order_all_the_same(path: Path) -> None:
+    names = [f"000000000001-{run:016x}.messages" for run in range(9, 0, -1)]
+    directory(path).mkdir()
+    for name in names:
+        (directory(path) / name).touch()
+    assert [one.name for one in inbox_files.listed(directory(path))[0]] == sorted(names)
+
+
+def test_number_that_nobody_would_read_is_given_to_no_file(path: Path) -> None:
+    with opened(path) as one:
+        one.append(requests("K1"))
+    (file,) = files(path)
+    file.rename(file.with_name("9" * 18 + file.name[12:]))
+    with opened(path) as one:
+        with pytest.raises(StoreUnavailable, match="no number is left behind that of the last file"):
+            one.append(requests("K2"))
+        assert one.take_left()[0].messages == requests("K1")
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

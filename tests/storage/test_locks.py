@@ -131,7 +131,7 @@ def test_holder_that_the_sandbox_hides_is_named_by_lslocks(monkeypatch: pytest.M
         raise FileNotFoundError(path)  # as /proc/locks is under ProcSubset=pid
 
     monkeypatch.setattr(Path, "read_text", hidden)
-    assert lock_waits.holder(1) == "a process that cannot be named from here: 'sudo lslocks' names it"
+    assert lock_waits.holder(1) == "a process that cannot be named from here ('sudo lslocks' names it)"
 
 
 def test_wait_for_a_thread_of_our_own_is_none_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
