@@ -13,22 +13,20 @@ from kmp_smsd.storage.errors import StoreUnavailable
 RESERVE_OCTETS = 128 * 1024 * 1024
 
 
-def leave_room(database: Database) -> None:
-    """To be called before each step of many rows. Raises StoreUnavailable where the messages would have too little."""
-    with suppress(StoreUnavailable):  # a log that cannot be moved counts below
-        lighten_log(database)
+def leave_room(database: Database, part: float = 1.0) -> None:
+    """To be called before each step of many rows: leave the messages so much of what is theirs.
+
+    Raises StoreUnavailable where they would have less. Who reads for long keeps the log from being moved.
+    """
     free, reserve = _room(database.path)
+    with suppress(StoreUnavailable):  # a log that cannot be moved counts below
+        database.lighten_log(reserve // 4)
     free -= database.octets_to_move()  # the database may have to grow by it
-    if free < reserve:
+    if free < reserve * part:
         raise StoreUnavailable(
             f"{database.path.parent} has {max(0, free) // 1_000_000:,} MB left beside the database's log,"
             " which messages need: make room, then try again"
         )
-
-
-def lighten_log(database: Database) -> None:
-    """Have no more than a part of the reserve in the log: it grows by what a step deletes, too."""
-    database.lighten_log(_room(database.path)[1] // 4)
 
 
 def _room(path: Path) -> tuple[int, int]:
