@@ -158,6 +158,15 @@ def test_registrations_that_do_not_fit_leave_room_for_messages(small_disk: Path)
         assert settle(store, *map(sync, MDNS, KEYS)) == [Outcome.BOUND] * 400
 
 
+def stage_until_refused(store: Store, number: int) -> None:
+    steps = (
+        store.imports.stage(number, [staged(f"{'new-' * 14}{first + n:06}") for n in range(1_000)])
+        for first in itertools.count(step=1_000)
+    )
+    with pytest.raises(StoreUnavailable, match="MB left beside the database's log, which messages need"):
+        deque(steps)
+
+
 def test_import_beside_somebody_who_reads_for_long_leaves_the_messages_their_room(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=60m", small_disk], check=True)
     path = small_disk / "kmp.db"
@@ -167,12 +176,7 @@ def test_import_beside_somebody_who_reads_for_long_leaves_the_messages_their_roo
         with reader._database.snapshot():
             reader._database.rows("SELECT count(*) FROM keys")
             number = begin_import(command)
-            steps = (
-                command.imports.stage(number, [staged(f"{'new-' * 14}{first + n:06}") for n in range(1_000)])
-                for first in itertools.count(step=1_000)
-            )
-            with pytest.raises(StoreUnavailable, match="MB left beside the database's log, which messages need"):
-                deque(steps)
+            stage_until_refused(command, number)
             command.imports.discard(number)
             left = shutil.disk_usage(small_disk).free - intake._database.octets_to_move()
             assert left > 2_000_000  # the log can be moved once nobody reads
@@ -189,12 +193,7 @@ def test_import_that_fills_its_disk_leaves_the_messages_their_room_when_it_is_di
     with open_store(path, checkpoint_aside=True) as intake, open_store(path) as command:
         filled(intake)
         number = begin_import(command)
-        steps = (
-            command.imports.stage(number, [staged(f"{'new-' * 14}{first + n:06}") for n in range(1_000)])
-            for first in itertools.count(step=1_000)
-        )
-        with pytest.raises(StoreUnavailable, match="MB left beside the database's log, which messages need"):
-            deque(steps)
+        stage_until_refused(command, number)
         command.imports.discard(number)
         assert shutil.disk_usage(small_disk).free > 4_000_000  # of the 6 MB that are the messages'
         assert settle(intake, *map(sync, MDNS, KEYS)) == [Outcome.BOUND] * 400
