@@ -20,6 +20,10 @@ class StoreUnavailable(StoreError):
         return super().__str__() if todo is None else f"{super().__str__()}: {todo}"
 
 
+class NoRoom(StoreUnavailable):
+    """What was to be written would leave too little of the volume to the messages."""
+
+
 class StoreUnusable(StoreError):
     """This is not our database: missing, of another schema, or in a place where it must not lie (exit 78)."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from kmp_smsd.domain.key import StagedKey
 from kmp_smsd.storage.database import STEP_ROWS, Database
-from kmp_smsd.storage.errors import NotPossible, StoreUnavailable
+from kmp_smsd.storage.errors import NoRoom, NotPossible
 from kmp_smsd.storage.locks import ImportLock
 from kmp_smsd.storage.room import leave_room
 from kmp_smsd.storage.rows import write_rows
@@ -67,7 +67,7 @@ class Imports:
         """Stage at most STEP_ROWS keys; returns the key IDs that other imports have, whose keys are left out.
 
         Of keys with one ID in this import, the first is staged: whoever read the file knows of the others.
-        Raises StoreUnavailable where the volume would have too little room left.
+        Raises NoRoom where the volume would have too little left.
         """
         leave_room(self._database)
         with self._database.transaction() as connection:
@@ -103,7 +103,7 @@ class Imports:
     def discard(self, import_id: int) -> None:
         """Delete what was staged; a published import stays. What finds no room for that is left to the next import."""
         if self._database.rows("SELECT 1 FROM imports WHERE id = ? AND live_at IS NULL", (import_id,)):
-            with suppress(StoreUnavailable):  # nobody sees it
+            with suppress(NoRoom):  # nobody sees it
                 self._delete(import_id)
         self.close()
 
@@ -116,7 +116,7 @@ class Imports:
     def _delete(self, import_id: int) -> None:
         deleted = STEP_ROWS
         while deleted == STEP_ROWS:
-            leave_room(self._database, 0.5)  # an import that took up to all the rest is deleted in what was not its own
+            leave_room(self._database, 0.5)  # staging left all of it, so that there is room for this
             with self._database.unreferenced(), self._database.transaction() as connection:
                 deleted = connection.execute(
                     "DELETE FROM keys WHERE id IN (SELECT id FROM keys WHERE import = ? LIMIT ?)",

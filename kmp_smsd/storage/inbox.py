@@ -180,7 +180,11 @@ class Inbox:
         self._serial += 1
         path = self._directory / f"{self._serial:012}-{self._run}.messages"
         if not NAME.fullmatch(path.name):  # nobody would read it
-            raise OSError(0, "no number is left behind that of the last file: give that one a lower one", str(path))
+            raise OSError(
+                0,
+                "no number is left behind that of the last file: give that one a lower one, start intake again",
+                str(path),
+            )
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, SHARED_MODE)
         self._files.append(_File(path, identity_of(os.fstat(self._descriptor)), self._given, self._given))
         os.fchmod(self._descriptor, SHARED_MODE)

@@ -199,6 +199,17 @@ def test_import_that_fills_its_disk_leaves_the_messages_their_room_when_it_is_di
         assert settle(intake, *map(sync, MDNS, KEYS)) == [Outcome.BOUND] * 400
 
 
+def test_import_that_cannot_be_discarded_for_another_reason_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "kmp.db"
+    migrate(path)
+    with open_store(path) as store:
+        number = begin_import(store)
+        store.imports.stage(number, [staged("new-1")])
+        path.rename(tmp_path / "elsewhere")
+        with pytest.raises(StoreUnavailable, match="was removed or replaced under us"):
+            store.imports.discard(number)
+
+
 def test_disk_too_full_to_open_on_is_unavailable_and_not_unusable(small_disk: Path) -> None:
     path = small_disk / "kmp.db"
     migrate(path)
