@@ -138,8 +138,8 @@ class Registrations:
     def add(self, registrations: Sequence[Registration], now: int) -> int:
         """Register; returns how many were new. In steps of STEP_ROWS.
 
-        Raises NotPossible where an MDN is being erased, and NoRoom where too little would be left of the volume; the steps
-        before that one stand.
+        Raises NotPossible where an MDN is being erased, and NoRoom where too little would be left of the volume; the
+        steps before that one stand.
         """
         new = 0
         for start in range(0, len(registrations), STEP_ROWS):
