@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -212,14 +213,17 @@ def test_log_that_grows_because_it_cannot_be_moved_is_told_of_once(
     store = open_store(path, checkpoint_aside=True)
     checkpointer = store._database._checkpointer
     assert checkpointer is not None
+    failed = threading.Semaphore(0)
     with monkeypatch.context() as patch:
 
         def failing(*_: object) -> None:
+            failed.release()
             raise OSError(5, "Input/output error")
 
         patch.setattr(checkpoint, "move_log", failing)
-        for first in range(0, 1_000, 200):
-            add(store, first, 200)
+        for first in range(0, 5_000, 1_000):
+            add(store, first, 1_000)
+            assert failed.acquire(timeout=60)
         checkpointer.close()
     assert caplog.text.count("its log cannot be moved into it") == 1
     store.close()
