@@ -54,14 +54,21 @@ class SshChannel:
         whole = False
         try:
             while True:
-                # Refilled from half a window down, so that the far side gets lines in bursts and commits them together,
-                # and has some of them while we read its answers.
-                if len(unanswered) <= self._window // 2:
-                    yield from self._send(waiting, unanswered, keys)
+                # Refilled from half a window down, so that the far side gets lines in bursts and commits them together;
+                # and before its answers are looked into, so that it has something to do while the caller settles them.
+                answered = min(len(lines), len(unanswered))
+                if len(unanswered) - answered <= self._window // 2:
+                    try:
+                        yield from self._send(waiting, unanswered, self._window + answered, keys)
+                    except ChannelDown:  # what was answered before counts all the same
+                        while lines:
+                            yield self._result(lines.popleft(), unanswered, keys)
+                        raise
                 if not unanswered and not lines:
                     break
                 if not lines:
                     lines.extend(self._stream.receive(self._answer_within_s, keys))
+                    continue
                 yield self._result(lines.popleft(), unanswered, keys)
             whole = True
         finally:
@@ -73,11 +80,11 @@ class SshChannel:
         self._stream.close()
 
     def _send(
-        self, waiting: Iterator[Delivery], unanswered: dict[int, Delivery], keys: deque[bytes]
+        self, waiting: Iterator[Delivery], unanswered: dict[int, Delivery], most: int, keys: deque[bytes]
     ) -> Iterator[Rejected]:
         burst: list[bytes] = []
         too_long: list[Rejected] = []
-        while len(unanswered) < self._window and (delivery := next(waiting, None)) is not None:
+        while len(unanswered) < most and (delivery := next(waiting, None)) is not None:
             if isinstance(delivery, Bind):
                 keys.append(delivery.key)
             self._last_id += 1

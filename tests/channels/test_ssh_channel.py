@@ -13,7 +13,9 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import paramiko
 import pytest
@@ -117,6 +119,41 @@ def test_no_more_are_sent_unanswered_than_the_receiver_wants(platform: Platform,
     results = list(platform.open().deliver(binds))
     assert len(results) == len(binds)
     assert {result.reason for result in results if isinstance(result, Rejected)} <= {"most 1", "most 2", "most 3"}
+
+
+def test_more_is_sent_before_answers_are_handed_over(platform: Platform) -> None:
+    platform.misbehave("backwards", "4")
+    waiting = iter(make_binds(20))
+    results = platform.open(window=4).deliver(waiting)
+    assert len(list(islice(results, 4))) == 4
+    assert len(list(waiting)) == 20 - 8
+
+
+def test_what_was_answered_counts_although_more_cannot_be_sent(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform.misbehave("backwards", "4")
+    channel = platform.open(window=4)
+    waiting = iter(make_binds(20))
+    results: list[Confirmed | TryLater | Rejected] = []
+
+    def until_down() -> None:
+        for result in channel.deliver(waiting):
+            results.append(result)
+
+    def sent_once(*sent: Any) -> None:
+        monkeypatch.setattr(stream, "send", lambda *_: down("the connection broke"))
+        send(*sent)
+
+    def down(why: str) -> None:
+        raise stream.down(why)
+
+    stream = channel._stream
+    send = stream.send
+    monkeypatch.setattr(stream, "send", sent_once)
+    with pytest.raises(ChannelDown, match="the connection broke"):
+        until_down()
+    assert len(results) == 4
 
 
 def test_line_longer_than_the_receiver_takes_is_rejected_and_its_neighbours_go_on(platform: Platform) -> None:
