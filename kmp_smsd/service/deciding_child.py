@@ -33,6 +33,7 @@ from kmp_smsd.vault.own_process import end_with_parent, make_undumpable
 NAME = "kmp-smsd-decide"  # as ps and lslocks show it: 15 octets at most
 END_WITHIN_S = 5.0  # once nobody asks any more
 STUCK_S = 50.0  # before whoever asks is ended by its watchdog
+_NAMES = {"name": __name__, "levelno": logging.ERROR, "levelname": "ERROR"}
 _PLAIN = (str, int, float, bool, type(None))  # of other kinds some cannot be sent
 
 
@@ -73,12 +74,20 @@ class _ToPipe(logging.Handler):
         self._pipe = pipe
 
     def emit(self, record: logging.LogRecord) -> None:
-        fields = {**vars(record), "msg": record.getMessage(), "args": None, "exc_info": None}
-        if record.exc_info:
-            fields["exc_text"] = "".join(traceback.format_exception(record.exc_info[1]))
-        plain = {name: one if type(one) in _PLAIN else str(one) for name, one in fields.items()}
+        try:
+            plain = _plain(record)
+        except Exception:  # the fault of who says it; what is done meanwhile must not fail for it
+            said = {"msg": "something at line %d of %s could not be said", "args": (record.lineno, record.name)}
+            plain = _plain(logging.makeLogRecord({**_NAMES, **said}))
         with suppress(OSError):  # nobody asks any more
             self._pipe.send("log", plain)
+
+
+def _plain(record: logging.LogRecord) -> dict[str, Any]:
+    fields = {**vars(record), "msg": record.getMessage(), "args": None, "exc_info": None}
+    if record.exc_info:
+        fields["exc_text"] = "".join(traceback.format_exception(record.exc_info[1]))
+    return {name: one if type(one) in _PLAIN else str(one) for name, one in fields.items()}
 
 
 class _Decider:

@@ -255,7 +255,7 @@ class Intake(Service):
                 link=connection.link_name,
                 count=len(refused),
             )
-            connection.answer(refused)
+            self._tell(connection, refused)
         terms.in_flight += len(taken)
         deadline = now + terms.options.answer_within_s
         batch_max = self._sync.batch_max
@@ -316,7 +316,18 @@ class Intake(Service):
                     for message, request in zip(chunk.messages, chunk.requests, strict=True)
                 ]
         for connection, pairs in answers.items():
+            self._tell(connection, pairs)
+
+    def _tell(self, connection: Connection, pairs: Sequence[tuple[Message, int]]) -> None:
+        try:
             connection.answer(pairs)
+        except Exception:  # a fault of ours: the messages of others want their answers
+            self.log.failure(
+                "link {link}: {count} messages could not be answered",
+                event="answers_failed",
+                link=connection.link_name,
+                count=len(pairs),
+            )
 
     def _not_received(self, failure: Failure) -> None:
         """None of the batch may be taken to be on the disk: all of it stays with the SMSC."""
@@ -326,8 +337,10 @@ class Intake(Service):
             self.log.failure("a batch could not be received", failure, event="batch_not_received")
         batch = self._take_batch()
         self._release(batch)
-        self._leave(batch, "the store is unavailable")
-        self._next_batch()
+        try:
+            self._leave(batch, "the store is unavailable")
+        finally:
+            self._next_batch()
 
     def _take_batch(self) -> list[Chunk]:
         batch, self._batch = self._batch, None
@@ -345,7 +358,7 @@ class Intake(Service):
             if not chunk.answered:
                 chunk.answered = True
                 temporary = chunk.terms.options.temporary_status
-                chunk.connection.answer([(message, temporary) for message in chunk.messages])
+                self._tell(chunk.connection, [(message, temporary) for message in chunk.messages])
                 _, before = left.get(chunk.terms, ("", 0))
                 left[chunk.terms] = chunk.connection.link_name, before + len(chunk.messages)
         for terms, (link, count) in left.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
@@ -14,6 +15,9 @@ from twisted.python.threadpool import ThreadPool
 
 from kmp_smsd.service.busy import Busy
 from kmp_smsd.storage.lock_waits import Waits
+
+log = logging.getLogger(__name__)
+
 
 _Told = Callable[[bool, Any], object]
 """Is told in the thread whether a job succeeded, and its result, or the failure."""
@@ -44,15 +48,22 @@ class OneThread:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            told, call, args = job
             try:
-                result = call(*args)
-            except BaseException:  # whatever it is, somebody waits for it
-                told(False, Failure())
-            else:
-                told(True, result)
-                del result
-            del job, told, call, args  # else a batch would stay in memory until the next one
+                _do(*job)
+            except Exception:  # nobody may be told any more; the jobs behind it are to be done all the same
+                log.exception(
+                    "%s: what came of a job could not be told", self._thread.name, extra={"event": "job_untold"}
+                )
+            del job  # else a batch would stay in memory until the next one
+
+
+def _do(told: _Told, call: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    try:
+        result = call(*args)
+    except BaseException:  # whatever it is, somebody waits for it
+        told(False, Failure())
+    else:
+        told(True, result)
 
 
 class WorkThread:

@@ -8,6 +8,7 @@ took no more). So whatever grew is cut off after an error, the database here, th
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import logging
 import os
@@ -41,6 +42,8 @@ def move_log(connection: sqlite3.Connection, path: Path, how: str) -> Moved:
 
 
 def _move(connection: sqlite3.Connection, path: Path, how: str) -> Moved:
+    if growth(connection, path) > free_octets(path):  # trying it would leave nobody any room, inbox included
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     octets = os.stat(path).st_size
     moved = in_log(connection)[2]
     try:
@@ -70,6 +73,19 @@ def in_log(connection: sqlite3.Connection) -> Moved:
     return found
 
 
+def growth(connection: sqlite3.Connection, path: Path) -> int:
+    """By how many octets the database `path` becomes longer once all of its log is in it."""
+    ((pages,),) = connection.execute("PRAGMA page_count").fetchall()
+    ((page_octets,),) = connection.execute("PRAGMA page_size").fetchall()
+    return max(0, int(pages) * int(page_octets) - os.stat(path).st_size)
+
+
+def free_octets(path: Path) -> int:
+    """How many are free on its volume."""
+    volume = os.statvfs(path.parent)
+    return volume.f_bavail * volume.f_frsize
+
+
 def close(connection: sqlite3.Connection, path: Path) -> None:
     """Close a connection to the database `path`. The last one to be closed moves the log, as always with SQLite.
 
@@ -82,7 +98,7 @@ def close(connection: sqlite3.Connection, path: Path) -> None:
             connection.close()
     except FileNotFoundError:  # there is no log
         connection.close()
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, MemoryError) as error:
         _tell(path, error)
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))  # the interpreter's end would close it
 
@@ -132,7 +148,7 @@ class Checkpointer:
             self._wanted.clear()
             try:
                 move_log(self._connection, self._path, PASSIVE)
-            except (sqlite3.Error, OSError) as error:  # a full disk, say: the log is as large at the next wake
+            except (sqlite3.Error, OSError, MemoryError) as error:  # a full disk, say: the log is as large at the next wake
                 if not self._failing:  # once, until it succeeds: it is tried again fifty times a second
                     _tell(self._path, error)
                 self._failing = True

@@ -12,7 +12,7 @@ from typing import Any
 
 from pysqlite3 import dbapi2 as sqlite3
 
-from kmp_smsd.storage.checkpoint import PASSIVE, TRUNCATE, Checkpointer, close, in_log, move_log
+from kmp_smsd.storage.checkpoint import PASSIVE, TRUNCATE, Checkpointer, close, growth, in_log, move_log
 from kmp_smsd.storage.connection import BUSY_TIMEOUT_MS, PAGE_OCTETS, connect
 from kmp_smsd.storage.descriptors import writer
 from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
@@ -173,14 +173,15 @@ class Database:
         """
         with self.faults():
             self._check_files()
-            if self.octets_to_move() > octets:
+            _, pages, moved = in_log(self.connection)
+            if (pages - moved) * PAGE_OCTETS > octets:
                 move_log(self.connection, self.path, PASSIVE)
 
-    def octets_to_move(self) -> int:
-        """How much of the log is not in the database yet, which may have to grow by it."""
+    def growth(self) -> int:
+        """By how many octets the database will be longer once its log is in it. Not inside of a transaction."""
         with self.faults():
-            _, pages, moved = in_log(self.connection)
-        return (pages - moved) * PAGE_OCTETS
+            self._check_files()
+            return growth(self.connection, self.path)
 
     def empty_log(self) -> bool:
         """Move all of the write-ahead log into the database; False where somebody reads or writes."""

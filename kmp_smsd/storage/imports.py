@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from kmp_smsd.domain.key import StagedKey
@@ -13,6 +13,8 @@ from kmp_smsd.storage.errors import NoRoom, NotPossible
 from kmp_smsd.storage.locks import ImportLock
 from kmp_smsd.storage.room import leave_room
 from kmp_smsd.storage.rows import write_rows
+
+log = logging.getLogger(__name__)
 
 
 class Imports:
@@ -102,10 +104,15 @@ class Imports:
 
     def discard(self, import_id: int) -> None:
         """Delete what was staged; a published import stays. What finds no room for that is left to the next import."""
-        if self._database.rows("SELECT 1 FROM imports WHERE id = ? AND live_at IS NULL", (import_id,)):
-            with suppress(NoRoom):  # nobody sees it
+        try:
+            if self._database.rows("SELECT 1 FROM imports WHERE id = ? AND live_at IS NULL", (import_id,)):
                 self._delete(import_id)
-        self.close()
+        except NoRoom as error:  # nobody sees what stays
+            log.warning(
+                "what was staged stays, and goes with the next import: %s", error, extra={"event": "staged_stays"}
+            )
+        finally:
+            self.close()
 
     def listing(self) -> list[dict[str, Any]]:
         columns = ("import", "vendor", "file_name", "digest", "started_at", "live_at")

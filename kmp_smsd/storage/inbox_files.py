@@ -78,7 +78,7 @@ def read_file(path: Path) -> Content:
     received: list[Received] = []
     damaged: list[int] = []
     octets = zeros = 0
-    torn = holes = False
+    torn = holes = False  # of the last line that was read
     try:
         with path.open("rb") as file:
             identity = identity_of(os.fstat(file.fileno()))
@@ -94,6 +94,8 @@ def read_file(path: Path) -> Content:
                 # The last one may be there in part; where it is not, there are zeros.
                 holes = b"\0" in written
                 torn = parsed[-1] is None and (holes or not line.endswith(b"\n"))
+                if torn and _stands_behind_zeros(written, parts, parsed):
+                    torn = False  # each is synced before the next one is written: what was before it was answered
                 if holes or None in parsed:  # what was in the place of zeros is gone
                     damaged.append(number)
     except OSError as error:
@@ -102,6 +104,12 @@ def read_file(path: Path) -> Content:
     if torn:
         damaged.pop()
     return Content(identity, received, damaged, torn, (torn and holes) or zeros > min(octets, ROOM_OCTETS))
+
+
+def _stands_behind_zeros(written: bytes, parts: list[bytes], parsed: list[Received | None]) -> bool:
+    """Whether one of the whole lines among `parts` of what is `written` has zeros before it."""
+    whole = [part for part, one in zip(parts, parsed, strict=True) if one is not None]
+    return bool(whole) and b"\0" in written[: written.rfind(whole[-1])]
 
 
 def _parsed(part: bytes, path: Path, number: int) -> Received | None:

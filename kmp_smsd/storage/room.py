@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
+from kmp_smsd.storage.checkpoint import free_octets
 from kmp_smsd.storage.database import Database
-from kmp_smsd.storage.errors import NoRoom, StoreUnavailable
+from kmp_smsd.storage.errors import NoRoom
 
 #: A tenth of the volume is the messages', at most so much: two logs, one that is being emptied.
 RESERVE_OCTETS = 128 * 1024 * 1024
@@ -16,20 +16,28 @@ RESERVE_OCTETS = 128 * 1024 * 1024
 def leave_room(database: Database, part: float = 1.0) -> None:
     """To be called before each step of many rows: leave the messages so much of what is theirs.
 
-    Raises NoRoom where they would have less. Who reads for long keeps the log from being moved.
+    What is in the log alone has its room in the database first. Raises NoRoom where they would have less.
     """
-    free, reserve = _room(database.path)
-    with suppress(StoreUnavailable):  # a log that cannot be moved counts below
-        database.lighten_log(reserve // 4)
-    free -= database.octets_to_move()  # the database may have to grow by it
-    if free < reserve * part:
+    reserve = _reserve(database.path)
+    left = _left(database)
+    if reserve // 4 <= left < reserve * part:  # with less, moving the log would leave next to nothing meanwhile
+        with database.faults():
+            database.empty_log()  # it may be the largest that there is
+        left = _left(database)
+    if left < reserve * part:
         raise NoRoom(
-            f"{database.path.parent} has {max(0, free) // 1_000_000:,} MB left beside the database's log,"
+            f"{database.path.parent} has {max(0, left) // 1_000_000:,} MB left beside the database's log,"
             " which messages need: make room, then try again"
         )
+    database.lighten_log(reserve // 4)
 
 
-def _room(path: Path) -> tuple[int, int]:
-    """Free octets of its volume, and those of them that are the messages'."""
+def _left(database: Database) -> int:
+    """How many octets are free once the log is in the database."""
+    return free_octets(database.path) - database.growth()
+
+
+def _reserve(path: Path) -> int:
+    """How many octets of its volume are the messages'."""
     volume = os.statvfs(path.parent)
-    return volume.f_bavail * volume.f_frsize, min(RESERVE_OCTETS, volume.f_blocks * volume.f_frsize // 10)
+    return min(RESERVE_OCTETS, volume.f_blocks * volume.f_frsize // 10)

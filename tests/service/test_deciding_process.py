@@ -490,6 +490,19 @@ def test_what_cannot_be_sent_of_a_record_is_said_in_words():
     assert fields["odd"].startswith("<function ")
 
 
+def test_record_that_cannot_be_said_fails_nobody():
+    mine, its = Pipe()
+    with mine, its:
+        handler = _ToPipe(_Pipe(os.dup(its.fileno())))
+        handler.emit(logging.makeLogRecord({"name": "some", "msg": "%d", "args": ("8613900000001",), "lineno": 7}))
+        kind, fields = mine.recv()
+    assert (kind, fields["levelname"], fields["msg"]) == (
+        "log",
+        "ERROR",
+        "something at line 7 of some could not be said",
+    )
+
+
 def test_what_nobody_wants_to_hear_is_not_said(at, caplog):
     with at.store._database.transaction() as connection:
         connection.execute("CREATE TRIGGER spoilt BEFORE INSERT ON journal BEGIN SELECT RAISE(ABORT, 'spoilt'); END")

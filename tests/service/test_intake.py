@@ -1217,3 +1217,64 @@ def test_nothing_is_settled_after_the_inbox_was_closed(at):
     at.pool.run()
     assert counted(at.store) == {"bound": 1, "not_registered": 1}
     assert at.settled == [1, 1]
+
+
+# A fault at one link
+
+
+class Faulty(SmscByHand):
+    """A connection whose answers cannot be sent, for a fault of ours."""
+
+    def answer(self, _pairs):
+        raise ValueError("one connection is at fault")
+
+
+def test_connection_at_fault_costs_no_other_its_answers(start, events):
+    at = start(north=link(), south=link())
+    south = SmscByHand("south")
+    at.intake.messages(SmscByHand("north"), (mo(0),))
+    at.intake.messages(Faulty("north"), (mo(1),))
+    at.intake.messages(south, (mo(2),))
+    at.run()
+    assert [len(batch) for batch in at.batches] == [1, 2]
+    assert south.statuses() == [(2, OK)]
+    assert alarms(events) == ["link {link}: {count} messages could not be answered"]
+
+
+def test_connection_at_fault_holds_up_nobody_where_the_inbox_fails(start):
+    at = start(north=link(), south=link())
+    south = SmscByHand("south")
+    at.inbox_fails.append(StoreUnavailable("full"))
+    at.intake.messages(Faulty("north"), (mo(1),))
+    at.intake.messages(south, (mo(2),))
+    at.run()
+    assert south.statuses() == [(2, OK)]
+
+
+def test_connection_at_fault_costs_no_other_its_answers_when_they_are_late(start):
+    at = start(north=link(), south=link())
+    bad, south = Faulty("north"), SmscByHand("south")
+    at.intake.messages(SmscByHand("north"), (mo(0),))
+    at.intake.messages(bad, (mo(1),))
+    at.intake.messages(south, (mo(2),))
+    at.reactor.pass_time(20)
+    assert south.statuses() == [(2, TEMPORARY)]
+
+
+def test_what_cannot_be_taken_for_settling_is_not_answered_and_holds_up_nobody(start, monkeypatch):
+    at = start()
+    north = SmscByHand("north")
+    taken = []
+    take = at.intake.settler.take
+
+    def failing_once(received):
+        taken.append(received)
+        if len(taken) == 1:
+            raise ValueError("a fault of ours")
+        take(received)
+
+    monkeypatch.setattr(at.intake.settler, "take", failing_once)
+    at.intake.messages(north, (mo(1),))
+    at.intake.messages(north, (mo(2),))
+    at.run()
+    assert north.statuses() == [(2, OK)]

@@ -44,6 +44,20 @@ def test_error_of_a_job_is_told_and_ends_nothing(error):
     assert (failed, failure.value, after) == (False, error, (True, "done"))
 
 
+def test_job_of_which_nobody_can_be_told_holds_up_no_other(caplog):
+    def untold(*_):
+        raise RuntimeError("nobody is there any more")
+
+    told = []
+    thread = OneThread("work")
+    thread.start()
+    thread.callInThreadWithCallback(untold, lambda: 1)
+    thread.callInThreadWithCallback(lambda *result: told.append(result), lambda: 2)
+    thread.stop()
+    assert told == [(True, 2)]
+    assert [record.event for record in caplog.records] == ["job_untold"]
+
+
 def test_thread_that_was_never_begun_can_be_stopped():
     OneThread("work").stop()
 

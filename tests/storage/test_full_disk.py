@@ -17,9 +17,11 @@ from pysqlite3 import dbapi2 as sqlite3
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.storage import Store, StoreUnavailable, open_store
 from kmp_smsd.storage.backup import backup
+from kmp_smsd.storage.locks import ImportLock
 from kmp_smsd.storage.maintenance import migrate, restore
+from kmp_smsd.storage.requests import Add, Request
 from kmp_smsd.storage.scrubbing import Scrubber
-from kmp_smsd.storage.subscribers import Registration
+from kmp_smsd.storage.subscribers import Registration, register
 from tests.storage.stock import A, begin_import, bound, content, counted, import_keys, settle, staged, sync
 
 MDNS = [str(int(A) + number) for number in range(400)]
@@ -178,7 +180,7 @@ def test_import_beside_somebody_who_reads_for_long_leaves_the_messages_their_roo
             number = begin_import(command)
             stage_until_refused(command, number)
             command.imports.discard(number)
-            left = shutil.disk_usage(small_disk).free - intake._database.octets_to_move()
+            left = shutil.disk_usage(small_disk).free - intake._database.growth()
             assert left > 2_000_000  # the log can be moved once nobody reads
             assert settle(intake, *map(sync, MDNS, KEYS)) == [Outcome.BOUND] * 400
         command.imports.discard(begin_import(command))  # the next import removes what was left
@@ -208,6 +210,50 @@ def test_import_that_cannot_be_discarded_for_another_reason_says_so(tmp_path: Pa
         path.rename(tmp_path / "elsewhere")
         with pytest.raises(StoreUnavailable, match="was removed or replaced under us"):
             store.imports.discard(number)
+        ImportLock(path).close()  # another import may begin
+
+
+def test_what_is_refused_for_lack_of_room_takes_none(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    subprocess.run(["mount", "-o", "remount,size=40m", small_disk], check=True)
+    path = small_disk / "kmp.db"
+    migrate(path)
+    with open_store(path) as intake, open_store(path) as command:
+        filled(intake)
+        number = begin_import(command)
+        command.imports.stage(number, [staged("new-1")])
+        for first in range(0, 60_000, 1_000):  # what lies in the log alone
+            with intake._database.transaction() as connection:
+                register(connection, [Registration(str(int(A) + 9_000 + first + n), "meter") for n in range(1_000)], 1)
+        os.truncate(ballast := fill(small_disk), ballast.stat().st_size - 1_500_000)
+        assert intake._database.growth() > (free := shutil.disk_usage(small_disk).free)
+        with pytest.raises(StoreUnavailable, match="has 0 MB left"):
+            command.registrations.add([Registration(MDNS[0], "alarm")], 1)
+        with pytest.raises(StoreUnavailable, match="has 0 MB left"):
+            command.requests.apply([Request("1", b"", Add(MDNS[0], ("alarm",)))], 1)
+        command.imports.discard(number)
+        assert "what was staged stays, and goes with the next import: " in caplog.text
+        with pytest.raises(OSError, match="No space left on device"):
+            intake._database.empty_log()
+        assert shutil.disk_usage(small_disk).free == free
+        ballast.unlink()
+        assert settle(intake, *map(sync, MDNS, KEYS)) == [Outcome.BOUND] * 400
+
+
+def test_requests_that_do_not_fit_leave_room_for_messages(small_disk: Path) -> None:
+    path = small_disk / "kmp.db"
+    migrate(path)
+    with open_store(path) as store:
+        filled(store)
+        steps = (
+            store.requests.apply(
+                [Request(str(n), b"", Add(str(int(A) + 10_000 + n), ("meter",))) for n in range(first, first + 1_000)],
+                1,
+            )
+            for first in itertools.count(step=1_000)
+        )
+        with pytest.raises(StoreUnavailable, match="MB left beside the database's log, which messages need"):
+            deque(steps)
+        assert settle(store, *map(sync, MDNS, KEYS)) == [Outcome.BOUND] * 400
 
 
 def test_disk_too_full_to_open_on_is_unavailable_and_not_unusable(small_disk: Path) -> None:

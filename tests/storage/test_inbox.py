@@ -632,6 +632,66 @@ def test_last_line_with_zeros_in_it_may_have_been_answered_and_is_kept(
     assert [record.event for record in caplog.records] == ["inbox_torn"]
 
 
+def test_zeros_before_a_line_that_is_whole_are_damage_whatever_stands_at_the_end(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(path) as one:
+        for each in ("K1", "K2", "K3", "K4"):
+            one.append(requests(each))
+    (file,) = files(path)
+    first, second, third, fourth = file.read_bytes().rstrip(b"\0").splitlines(keepends=True)
+    file.write_bytes(first[:-1] + bytes(1 + len(second)) + third[:-1] + b"\0" + fourth[: len(fourth) // 2])
+    content = read_file(file)
+    assert (content.damaged, content.torn, content.hollow) == ([1], False, False)
+    assert left(path) == requests("K1", "K3")
+    assert [record.event for record in caplog.records] == ["inbox_damaged"]
+
+
+def test_file_with_too_many_zeros_that_gets_no_second_name_stays_in_its_place(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(path) as one:
+        one.append(requests("K1"))
+    (file,) = files(path)
+    file.write_bytes(damaged := file.read_bytes() + bytes(inbox_files.ROOM_OCTETS))
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refused)
+    with opened(path) as one:
+        assert len(one.take_left()) == 1
+        one.forget(1)
+        assert file.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("which", ["file", "directory"])
+def test_message_is_on_the_disk_with_the_name_of_its_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    synced = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    with opened(path) as one:
+        monkeypatch.setattr(os, "fsync", watched)
+        one.append(requests("K1"))
+        wanted = files(path)[0] if which == "file" else directory(path)
+        assert wanted.stat().st_ino in synced
+        one._end_file()
+
+        def broken(descriptor: int) -> None:
+            if os.path.isdir(f"/proc/self/fd/{descriptor}") == (which == "directory"):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(os, "fsync", broken)
+        with pytest.raises(StoreUnavailable, match="Input/output error"):
+            one.append(requests("K2"))
+
+
 def test_file_whose_only_line_was_not_written_is_told_of_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with opened(path) as one:
         one.append(requests("K1"))
