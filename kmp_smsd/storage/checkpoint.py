@@ -148,7 +148,7 @@ class Checkpointer:
             self._wanted.clear()
             try:
                 move_log(self._connection, self._path, PASSIVE)
-            except (sqlite3.Error, OSError, MemoryError) as error:  # a full disk, say: the log is as large at the next wake
+            except (sqlite3.Error, OSError, MemoryError) as error:  # a full disk, say; it is woken again
                 if not self._failing:  # once, until it succeeds: it is tried again fifty times a second
                     _tell(self._path, error)
                 self._failing = True
