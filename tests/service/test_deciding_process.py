@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
+from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd import __version__
 from kmp_smsd.cli.log_lines import JsonLine, traceback_of
@@ -593,24 +594,22 @@ def test_wait_for_who_asks_is_none_for_others(at):
 def test_who_asks_and_waits_for_it_waits_for_no_others(at):
     """It may hang with the lock, and then a restart does help."""
     register(at.store, A, "meter")
-    with at.store._database.transaction() as connection:
-        connection.execute(
-            """CREATE TRIGGER slow BEFORE INSERT ON journal BEGIN
-                 SELECT count(*) FROM (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 6000000)
-                                       SELECT i FROM n);
-               END"""
-        )
     pid = at.begun()
     with ExitStack() as opened:
+        stranger = sqlite3.connect(at.path, isolation_level=None)
+        opened.callback(stranger.close)
+        stranger.execute("BEGIN IMMEDIATE")  # for which it waits with the lock
         lock = opened.enter_context(closing(WriteLock(at.path)))
         outcomes = opened.enter_context(beside(at.settle, sync(A, "K1")))
         until(lambda: at.deciding.lock_wait.memory.holds)
         os.kill(pid, signal.SIGSTOP)
-        opened.callback(os.kill, pid, signal.SIGCONT)
         entered = opened.enter_context(beside(lambda: lock.__enter__() or lock.__exit__(None, None, None)))
+        opened.callback(os.kill, pid, signal.SIGCONT)
+        opened.callback(stranger.close)
         until(lambda: waits_for_a_lock(os.getpid()))
         assert not lock.wait.is_for_others
         assert not at.deciding.lock_wait.is_for_others
+        stranger.close()
         os.kill(pid, signal.SIGCONT)
         assert outcomes.result(20) == [Outcome.UNKNOWN_KEY]
         entered.result(20)
