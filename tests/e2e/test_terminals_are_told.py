@@ -118,9 +118,9 @@ def test_daemon_killed_again_and_again_tells_no_terminal_twice(carrier_with):
     carrier.start_role("dispatch")
     role = carrier.start_role("intake")
     for number, (mdn, key) in enumerate(terminals):
+        before = carrier.smsc.counts.submits
         answer = carrier.smsc.send(mdn, f"K1:{key}")
         if number % 3 == 0:
-            before = carrier.smsc.counts.submits
             carrier.wait_for(lambda before=before: carrier.smsc.counts.submits > before, "a reply to leave")
             role.kill()
             role = carrier.start_role("intake")
