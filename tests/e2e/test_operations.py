@@ -229,7 +229,7 @@ def test_a_paused_platform_gets_nothing_until_it_is_resumed(carrier: Carrier) ->
     assert carrier.say(mdn, f"K1:{key}") == ROK
     carrier.wait_for(lambda: platform(carrier)["due"] == 1, "the delivery to be due", WITHIN_S)
     assert (platform(carrier)["word"], platform(carrier)["paused"]) == ("paused", True)
-    assert not receivers(carrier, "metering")
+    carrier.wait_for(lambda: not receivers(carrier, "metering"), "the far end to notice", WITHIN_S)
     bound_and_delivered_elsewhere(carrier)
     carrier.command("resume", "platform", "metering")
     carrier.settled()
