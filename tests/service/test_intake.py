@@ -842,6 +842,7 @@ def test_all_that_waited_for_a_registration_is_decided_within_one_poll(at, monke
     register(at.store, MDN, *(f"app-{key}" for key in keys))
     at.poll()
     assert bound(at.store) == {(MDN, f"app-{key}"): key for key in keys}
+    assert WATCH_EVERY_S < 0.2
 
 
 def test_all_that_waits_is_looked_through_within_one_poll(at, monkeypatch):
