@@ -447,18 +447,25 @@ def unanswered_syns(port: int) -> int:
     return sum(f":{port:04X} 02 " in line for line in Path("/proc/net/tcp").read_text().splitlines())
 
 
+def in_queue(port: int) -> int:
+    """How many connections the listener on `port` has not accepted yet, as the kernel tells."""
+    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    (queues,) = (line[4] for line in lines if line[1].endswith(f":{port:04X}") and line[3] == "0A")
+    return int(queues.partition(":")[2], 16)
+
+
 @pytest.fixture
 def silent_port() -> Iterator[int]:
     """The queue of the listener is full: then the kernel leaves a SYN without an answer."""
     with contextlib.ExitStack() as opened:
         full = opened.enter_context(socket.socket())
         full.bind(("127.0.0.1", 0))
-        full.listen(0)
+        full.listen(0)  # one may wait
         port = full.getsockname()[1]
-        while not unanswered_syns(port):
-            one = opened.enter_context(socket.socket())
-            one.setblocking(False)
-            one.connect_ex(("127.0.0.1", port))
+        opened.enter_context(socket.create_connection(("127.0.0.1", port)))
+        deadline = time.monotonic() + 10
+        while not in_queue(port):
+            assert time.monotonic() < deadline
         yield port
 
 
