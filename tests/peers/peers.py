@@ -12,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -280,6 +281,12 @@ def _port_that_no_client_takes() -> int:
             return port
 
 
+def _is_listened_at(port: int) -> bool:
+    """As the kernel tells."""
+    lines = map(str.split, Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return any(line[1].endswith(f":{port:04X}") and line[3] == "0A" for line in lines)
+
+
 class DriveSmpp:
     """Kannel's drive_smpp: sends `messages` messages to the first that binds as a receiver, and ends with the link.
 
@@ -294,6 +301,13 @@ class DriveSmpp:
         )  # fmt: skip
 
     def __enter__(self) -> DriveSmpp:
+        """Once it listens: whoever connects to see whether it does would be its only connection."""
+        deadline, pause = time.monotonic() + WITHIN_S, threading.Event()
+        while not _is_listened_at(self.port):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.__exit__(None, None, None)
+                raise TimeoutError(f"drive_smpp does not listen on port {self.port}")
+            pause.wait(POLL_S)
         return self
 
     def __exit__(

@@ -29,7 +29,7 @@ def test_each_message_of_drive_smpp_is_answered_and_none_is_taken_for_a_receipt(
         enquired = [each.sequence_number for each in asked if each.command_id == CommandId.ENQUIRE_LINK]
         assert [each.sequence_number for each in tap.said(CommandId.ENQUIRE_LINK_RESP)] == enquired
         assert lab.counted() == {"malformed": MESSAGES}
-        tap.wait_for("us to enquire twice", lambda: len(tap.said(CommandId.ENQUIRE_LINK)) == 2)
+        tap.wait_for("us to enquire twice", lambda: len(tap.said(CommandId.ENQUIRE_LINK)) >= 2)
         assert len(tap.wires) == 1
         assert lab.roles[0].stop() == 0
         assert [each.command_id for each in pdus(wire.from_daemon)][-1] == CommandId.UNBIND
@@ -51,7 +51,7 @@ def test_drive_smpp_that_is_killed_finds_the_daemon_again(lab_with):
 
 
 def test_smsc_that_leaves_bind_transceiver_unanswered_is_bound_to_as_a_receiver(lab_with):
-    lab = lab_with(link={"bind": "auto", "bind_timeout_s": 0.2}, numbering=PLAN, sync=SYNC)
+    lab = lab_with(link={"bind": "auto", "bind_timeout_s": 3.0}, numbering=PLAN, sync=SYNC)
     tap = lab.tap
     with bearerbox():
         with DriveSmpp(MESSAGES) as first:  # it ends with its first connection
