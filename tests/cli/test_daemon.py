@@ -6,7 +6,6 @@ import fcntl
 import logging
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ from kmp_smsd.cli.log_lines import OneLine
 from kmp_smsd.simulator.openssh import new_identity
 from kmp_smsd.simulator.server import SmscServer
 from kmp_smsd.smpp.constants import CommandStatus
-from tests.cli.site import FIRST, HOST_KEY, PLATFORM, until
+from tests.cli.site import FIRST, HOST_KEY, PLATFORM, dead_port, until
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d (debug|info|warning|error|critical) [\w.]+: .+")
 
@@ -131,13 +130,17 @@ time.time = lambda: real() + float(open({clock!r}).read())
 """
 
 
+@pytest.fixture
+def dead_host():
+    with dead_port() as port:
+        yield f"127.0.0.1:{port}"
+
+
 @pytest.mark.parametrize("days", [-2, 2])
-def test_timers_go_on_when_the_clock_is_set(site, smsc, days):
+def test_timers_go_on_when_the_clock_is_set(site, smsc, dead_host, days):
     """A key that comes due is found, and a platform that is down is tried again and again."""
     site.ready("K1")
-    with socket.create_server(("127.0.0.1", 0)) as closed_soon:
-        host = f"127.0.0.1:{closed_soon.getsockname()[1]}"
-    site.write("platforms.d/metering.toml", "retry_min_s = 0.1\n" + PLATFORM.format(host=host, host_key=HOST_KEY))
+    site.write("platforms.d/metering.toml", "retry_min_s = 0.1\n" + PLATFORM.format(host=dead_host, host_key=HOST_KEY))
     clock = site.write("clock", "0")
 
     def set_clock(days):

@@ -19,7 +19,7 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.request import Unfit
 from kmp_smsd.simulator.openssh import new_identity
 from kmp_smsd.vault.master_key import create
-from tests.cli.site import FIRST, Site
+from tests.cli.site import FIRST, Site, dead_port
 
 #: What depends on the machine that the tests run on, and what takes the network.
 ELSEWHERE = ("clock", "platforms", "sandbox", "database", "address-filter")
@@ -205,15 +205,14 @@ def test_delivery_older_than_a_day_is_told(site):
 
 
 def test_smsc_that_does_not_answer_is_a_failure(site):
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
     text = site.config.read_text()
     start = text.index('hosts = ["127.0.0.1:')
-    site.write(
-        "kmp-smsd.toml",
-        text.replace(text[start : text.index("\n", start)], f'hosts = ["127.0.0.1:{port}", "no-such.invalid:1"]'),
-    )
-    code, found = reports(site)
+    with dead_port() as port:
+        site.write(
+            "kmp-smsd.toml",
+            text.replace(text[start : text.index("\n", start)], f'hosts = ["127.0.0.1:{port}", "no-such.invalid:1"]'),
+        )
+        code, found = reports(site)
     assert code == 69
     refused, unresolved = faults(found["smsc lab"])
     assert refused.endswith("no connection: Connection refused")

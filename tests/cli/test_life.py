@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import pytest
 
 from kmp_smsd.storage.inbox import Inbox
 from kmp_smsd.storage.outbox import Reject
 from kmp_smsd.vault.master_key import PublicKey, create
-from tests.cli.site import FIRST, SECOND, THIRD, Site, until
+from tests.cli.site import FIRST, SECOND, THIRD, Site, dead_port, until
 from tests.storage.stock import sync
 
 
@@ -21,8 +20,7 @@ def intake(site: Site):
     """A running intake whose SMSC is away: it decides what commands wish."""
 
     def start() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as closed_soon:
-            site.link(closed_soon.getsockname()[1])
+        site.link(reserved.enter_context(dead_port()))
         process = site.process("intake")
         running.append(process)
         for line in process.stderr:
@@ -34,13 +32,14 @@ def intake(site: Site):
 
     running: list = []
     drains: list[threading.Thread] = []
-    yield start
-    for process in running:
-        process.terminate()
-        assert process.wait(20) == 0
-        drains.pop().join()
-        process.stdout.close()
-        process.stderr.close()
+    with ExitStack() as reserved:
+        yield start
+        for process in running:
+            process.terminate()
+            assert process.wait(20) == 0
+            drains.pop().join()
+            process.stdout.close()
+            process.stderr.close()
 
 
 def test_a_key_lives_from_its_import_to_its_destruction(site):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 
 from kmp_smsd.simulator.openssh import new_identity
 from kmp_smsd.simulator.platform import SimulatedPlatform
 from kmp_smsd.storage import figures
 from kmp_smsd.storage.platforms import PlatformState
-from tests.cli.site import FIRST, HOST_KEY, SECOND
+from tests.cli.site import FIRST, HOST_KEY, SECOND, dead_port
 from tests.sshd import receiver_command
 
 
@@ -30,9 +28,8 @@ def platform(site):
 
 @pytest.fixture
 def dead_address():
-    with socket.create_server(("127.0.0.1", 0)) as closed_soon:
-        port = closed_soon.getsockname()[1]
-    return f"127.0.0.1:{port}"
+    with dead_port() as port:
+        yield f"127.0.0.1:{port}"
 
 
 def test_a_platform_is_trusted_by_the_line_that_trust_shows(site, platform):

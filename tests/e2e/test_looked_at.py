@@ -22,20 +22,26 @@ from tests.sshd import require_sshd
 WITHIN_S = 20.0  # of what is counted every few seconds
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
+def reserved_port() -> socket.socket:
+    """A port that the kernel gives to nobody while this is open; who names it may listen there all the same."""
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    one.bind(("127.0.0.1", 0))
+    return one
 
 
 class Looked(Carrier):
     """A carrier whose intake is looked at by TCP, and its dispatch by a socket."""
 
     def __init__(self, directory: Path) -> None:
-        self.port, self.socket = free_port(), directory / "dispatch-http.sock"
+        self._reserved = reserved_port()
+        self.port, self.socket = self._reserved.getsockname()[1], directory / "dispatch-http.sock"
         listening = {"intake": f"127.0.0.1:{self.port}", "dispatch": f"unix:{self.socket}"}
         super().__init__(directory, monitoring=listening)
+
+    def close(self) -> None:
+        super().close()
+        self._reserved.close()
 
     def get(self, role: str, path: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)

@@ -89,9 +89,10 @@ class Tap(Watched):
         self._threads: list[threading.Thread] = []
         self._closing = threading.Event()
         self._listening: socket.socket | None = None
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            self.port: int = first.getsockname()[1]
+        self._reserved = socket.socket()  # the kernel gives its port to nobody else, and we may listen there
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        self.port: int = self._reserved.getsockname()[1]
 
     def __repr__(self) -> str:
         return f"{len(self.wires)} connections, said to the SMSC: {[pdus(wire.from_daemon) for wire in self.wires]}"
@@ -119,6 +120,7 @@ class Tap(Watched):
             _hang_up(each)
         for thread in self._threads:
             thread.join(WITHIN_S)
+        self._reserved.close()
 
     def _start(self, call: Callable[..., None], *arguments: Any) -> None:
         thread = threading.Thread(target=call, args=arguments, daemon=True)
