@@ -91,7 +91,7 @@ def test_gateway_hears_of_decisions_again_once_intake_is_back(site):
     """In one session: while what it handed in waits it does not wait for each line, and from then on it does."""
     site_with_gateway(site)
     with (
-        site.process("sync", "submit", "--gateway", "data", "--wait", "2", "-", stdin=subprocess.PIPE) as process,
+        site.process("sync", "submit", "--gateway", "data", "--wait", "5", "-", stdin=subprocess.PIPE) as process,
         open_store(site.database, KNOWN) as store,
     ):
 
