@@ -129,6 +129,22 @@ def test_more_is_sent_before_answers_are_handed_over(platform: Platform) -> None
     assert len(list(waiting)) == 20 - 8
 
 
+def test_far_side_has_something_to_do_while_the_rest_of_a_window_is_made(
+    platform: Platform, binds: list[Bind], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = platform.open(window=8)
+    lines: list[int] = []
+    send = channel._stream.send
+
+    def watched(octets: bytes, *more: Any) -> None:
+        lines.append(octets.count(b"\n"))
+        send(octets, *more)
+
+    monkeypatch.setattr(channel._stream, "send", watched)
+    assert len(list(channel.deliver(binds[:8]))) == 8
+    assert lines == [2, 2, 2, 2]
+
+
 def test_what_was_answered_counts_although_more_cannot_be_sent(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
