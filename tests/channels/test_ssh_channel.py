@@ -157,16 +157,16 @@ def test_what_was_answered_counts_although_more_cannot_be_sent(
         for result in channel.deliver(waiting):
             results.append(result)
 
-    def sent_once(*sent: Any) -> None:
-        monkeypatch.setattr(stream, "send", lambda *_: down("the connection broke"))
-        send(*sent)
+    def a_window(octets: bytes, *more: Any) -> None:
+        sent.append(octets)
+        if b"".join(sent).count(b"\n") > 4:
+            raise stream.down("the connection broke")
+        send(octets, *more)
 
-    def down(why: str) -> None:
-        raise stream.down(why)
-
+    sent: list[bytes] = []
     stream = channel._stream
     send = stream.send
-    monkeypatch.setattr(stream, "send", sent_once)
+    monkeypatch.setattr(stream, "send", a_window)
     with pytest.raises(ChannelDown, match="the connection broke"):
         until_down()
     assert len(results) == 4
