@@ -350,7 +350,8 @@ class Deliverer:
             )
         self._rejections = 0
         self.counts.confirmed += 1
-        self._state = PlatformState(self.platform, last_success_at=now)
+        if self._state.last_success_at != now or self._state.held_back:  # ten of a millisecond share one
+            self._state = PlatformState(self.platform, last_success_at=now)
 
     def _tell_confirmed(self, row: OutboxRow) -> None:
         if _logger.isEnabledFor(logging.DEBUG):  # else it would cost each delivery something
