@@ -44,6 +44,7 @@ class SshChannel:
     def deliver(self, deliveries: Iterable[Delivery]) -> Iterator[Result]:
         """Send `deliveries`, at most a window of them ahead of the answers, and yield the results as they come.
 
+        Up to a window of answers may be there that have not been yielded.
         Each is taken when it is sent. Raises ChannelDown; what had no result by then is not known to be held. A caller
         that stops before the end closes the channel, since answers would be left in it.
         """
@@ -57,7 +58,7 @@ class SshChannel:
             while True:
                 # Refilled from half a window down, so that the far side gets lines in bursts and commits them together;
                 # and before its answers are looked into, so that it has something to do while the caller settles them.
-                answered = min(len(lines), len(unanswered))
+                answered = min(len(lines), len(unanswered), self._window)  # it may answer what it was not asked yet
                 if len(unanswered) - answered <= self._window // 2:
                     try:
                         yield from self._send(waiting, unanswered, self._window + answered, keys)
@@ -83,6 +84,7 @@ class SshChannel:
     def _send(
         self, waiting: Iterator[Delivery], unanswered: dict[int, Delivery], most: int, keys: deque[bytes]
     ) -> Iterator[Rejected]:
+        """Send until `most` are in `unanswered`; what is too long for the far side is yielded instead."""
         burst: list[bytes] = []
         too_long: list[Rejected] = []
         while len(unanswered) < most and (delivery := next(waiting, None)) is not None:

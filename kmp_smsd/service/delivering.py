@@ -6,8 +6,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -105,8 +105,6 @@ class Deliverer:
         self.counts = Counts()
         self._suspects: dict[tuple[str, str], OutboxRow] = {}  # by MDN and app: in work when something fails
         self._made_at: dict[tuple[str, str], float] = {}  # of each of them, in monotonic seconds
-        self._settlements: list[Settlement] = []  # of what was answered, to be settled
-        self._settled_at = -math.inf  # monotonic seconds
         self._rejections = 0  # in a row
         self._state = PlatformState(platform)
         self._reported: PlatformState | None = None  # the state as stored; None until it was read
@@ -127,7 +125,7 @@ class Deliverer:
 
     def run(self) -> Ended:
         """Deliver until nothing is due, the platform fails, its turn is over, or `stop` is called."""
-        self._suspects, self._settlements = {}, []
+        self._suspects = {}
         try:
             if self._store is None:
                 self._store = self._open_store()
@@ -191,17 +189,24 @@ class Deliverer:
     def _deliver_all(self, store: Store) -> Ended:
         until = self._monotonic() + TURN_S
         while not self._stopping.is_set() and self._monotonic() < until:
-            self._suspects, self._made_at = {}, {}
-            with closing(self._due(store, until)) as deliveries:
+            one_by_one = self._state.held_back or self._failures >= ONE_BY_ONE_AFTER
+            rows = store.outbox.due(self.platform, self._now(), 1 if one_by_one else BATCH_ROWS)
+            if not rows:
+                break
+            unsendable: list[Postpone] = []
+            deliveries = self._prepare(store, rows, unsendable)
+            try:
                 first = next(deliveries, None)
                 if first is None:  # nobody is called where nothing may be sent
-                    break
+                    continue
                 if self._channel is None:  # which takes long: no key waits for it in clear, and all is looked up anew
                     del first
                     deliveries.close()
                     self._channel = self._open()
                     continue
                 self._deliver(store, self._channel, chain([first], deliveries))
+            finally:
+                self._put_off(store, unsendable)
             if self._state.held_back:
                 return Ended("held back after many rejections", HELD_BACK_TRY_MS)
         return Ended(None)
@@ -213,36 +218,12 @@ class Deliverer:
         self._suspects = suspects
         return channel
 
-    def _due(self, store: Store, until: float) -> Generator[Delivery]:
-        """What is due, each made when there is room for it; more is looked up while others are on the road.
-
-        Ends when nothing else is due, at `until` (monotonic seconds), when `stop` was called, or after the first where
-        one at a time is to show itself. What may not be sent is put off.
-        """
-        one_by_one = self._state.held_back or self._failures >= ONE_BY_ONE_AFTER
-        while not self._stopping.is_set() and self._monotonic() < until:
-            rows = self._look_up(store, 1 if one_by_one else BATCH_ROWS)
-            if not rows:
-                return
-            unsendable: list[Postpone] = []
-            try:
-                yield from self._prepare(store, rows, unsendable)
-            finally:
-                self._put_off(store, unsendable)
-            if one_by_one and not unsendable:
-                return
-
-    def _look_up(self, store: Store, count: int) -> list[OutboxRow]:
-        """The next `count` rows that are due, the longest first, without those on the road."""
-        self._settle(store)
-        rows = store.outbox.due(self.platform, self._now(), count + len(self._suspects))
-        return [row for row in rows if (row.mdn, row.app_id) not in self._suspects]
-
-    def _prepare(self, store: Store, rows: Sequence[OutboxRow], unsendable: list[Postpone]) -> Iterator[Delivery]:
-        """What may be sent of `rows`; the rest is added to `unsendable`.
+    def _prepare(self, store: Store, rows: Sequence[OutboxRow], unsendable: list[Postpone]) -> Generator[Delivery]:
+        """What may be sent of `rows`, each made when there is room for it; the rest is added to `unsendable`.
 
         Ends where `rows` are no longer fresh, or `stop` was called. What was made is among the suspects.
         """
+        self._suspects, self._made_at = {}, {}
         until = self._monotonic() + FRESH_S
         for row in rows:
             place = (row.mdn, row.app_id)
@@ -273,25 +254,25 @@ class Deliverer:
                 store.outbox.settle(self.platform, unsendable[start : start + STEP_ROWS], self._now())
 
     def _deliver(self, store: Store, channel: Channel, deliveries: Iterable[Delivery]) -> None:
-        self._settled_at = self._monotonic()
+        settlements: list[Settlement] = []
+        settled_at = self._monotonic()
         try:
             for result in channel.deliver(deliveries):
                 place = (result.delivery.mdn, result.delivery.app_id)
                 row = self._suspects.pop(place)
                 self.counts.pushes += 1
                 self.counts.push_s += self._monotonic() - self._made_at.pop(place)
-                self._settlements.append(self._judge(store, row, result))
-                if len(self._settlements) >= STEP_ROWS or self._monotonic() - self._settled_at >= SETTLE_EVERY_S:
-                    self._settle(store)
+                settlements.append(self._judge(store, row, result))
+                if len(settlements) >= STEP_ROWS or self._monotonic() - settled_at >= SETTLE_EVERY_S:
+                    self._settle(store, settlements)
+                    settlements, settled_at = [], self._monotonic()
                 if self._state.held_back:
                     self.close_channel()  # what is on the road has nobody to answer to, and stays due
                     break
         finally:  # what was answered before the platform went down is settled all the same
-            self._settle(store)
+            self._settle(store, settlements)
 
-    def _settle(self, store: Store) -> None:
-        """Settle what was answered. Where that fails, it is due still, and will be answered again."""
-        settlements, self._settlements = self._settlements, []
+    def _settle(self, store: Store, settlements: list[Settlement]) -> None:
         if not settlements:
             return
         if self._state.held_back:
@@ -302,7 +283,6 @@ class Deliverer:
         if self._failures:
             self.log.info("platform {platform}: delivering again", event="platform_up", platform=self.platform)
         self._failures = 0
-        self._settled_at = self._monotonic()
 
     def _judge(self, store: Store, row: OutboxRow, result: Result) -> Settlement:
         now = self._now()

@@ -172,6 +172,38 @@ def test_what_was_answered_counts_although_more_cannot_be_sent(
     assert len(results) == 4
 
 
+def answering(monkeypatch: pytest.MonkeyPatch, channel: SshChannel, answers: list[dict[str, object]]) -> None:
+    """All of `answers` are there when the first one is waited for."""
+    lines = [json.dumps(answer).encode() for answer in answers]
+    monkeypatch.setattr(channel._stream, "receive", lambda *_: lines)
+
+
+def test_receiver_that_answers_ahead_gets_no_more_than_a_window_more(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform.misbehave("hang")
+    channel = platform.open(window=4)
+    answering(monkeypatch, channel, [{"id": number, "status": "retry"} for number in range(1, 101)])
+    waiting = iter(make_binds(100))
+    results = channel.deliver(waiting)
+    assert len(list(islice(results, 20))) == 20
+    assert len(list(waiting)) >= 100 - 20 - 2 * 4
+
+
+def test_key_is_hidden_though_a_window_was_sent_since(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    platform.misbehave("hang")
+    channel = platform.open(window=4)
+    binds = make_binds(9)[1:]
+    quoted = base64.b64encode(binds[0].key).decode()
+    answers = [{"id": number, "status": "rejected", "reason": f"cannot store {quoted}"} for number in (2, 3, 4, 1)]
+    answering(monkeypatch, channel, answers)
+    waiting = iter(binds)
+    for result in islice(channel.deliver(waiting), 3):
+        assert isinstance(result, Rejected)
+        assert result.reason == REPEATS_A_KEY
+    assert list(waiting) == []
+
+
 def test_line_longer_than_the_receiver_takes_is_rejected_and_its_neighbours_go_on(platform: Platform) -> None:
     platform.misbehave("short")
     long = dataclasses.replace(secret_bind(), key_id="L" * 1_000)  # which only a stolen intake could ask for
@@ -532,7 +564,9 @@ def test_receiver_killed_at_any_moment_has_confirmed_only_what_is_held(platform:
     confirmed: dict[str, Bind] = {}
     for number in range(20):
         before_the_kill = chance.randrange(1, 1400)
-        binds = make_binds(before_the_kill + 1100, VERSION + number)  # more than a window of them is left at the kill
+        binds = make_binds(
+            before_the_kill + 2100, VERSION + number
+        )  # more than two windows of them are left at the kill
         channel = platform.open()
         for bind in confirmed_until_down(channel, binds, before_the_kill, platform.server.kill_receivers):
             confirmed[bind.mdn] = bind

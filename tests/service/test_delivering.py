@@ -424,38 +424,6 @@ def test_stop_while_it_connects_is_no_failure_of_the_platform(at, events):
     assert events == []
 
 
-def test_more_is_looked_up_while_others_are_on_the_road(at, monkeypatch):
-    monkeypatch.setattr(delivering, "BATCH_ROWS", 2)
-    make_due(at.store, *range(1, 8))
-    at.room = 3
-    assert at.run() == Ended(None)
-    assert at.batches == [[mdn(number) for number in range(1, 8)]]
-    assert at.confirmed(*range(1, 8))
-
-
-def test_what_changes_on_the_road_follows_once_that_has_its_answer(at, monkeypatch):
-    monkeypatch.setattr(delivering, "BATCH_ROWS", 1)
-    make_due(at.store, 1, 2)
-    sent = []
-
-    class Road:
-        def deliver(self, batch):
-            for first in batch:
-                if isinstance(first, Bind):
-                    at.store.bindings.withdraw(first.mdn, "meter", at.now)
-                taken = [first, *batch]
-                sent.append([(type(one), one.mdn) for one in taken])
-                yield from map(Confirmed, taken)
-
-        def close(self):
-            pass
-
-    at.deliverer._open_channel = lambda _cancel: Road()
-    assert at.run() == Ended(None)
-    assert sent == [[(Bind, mdn(1)), (Bind, mdn(2))], [(Withdraw, mdn(1))]]
-    assert at.confirmed(1, 2)
-
-
 def test_a_turn_ends_although_more_is_due(at):
     """Where more platforms have work than there are connections, they take turns."""
     make_due(at.store, *range(1, 9))
@@ -466,7 +434,7 @@ def test_a_turn_ends_although_more_is_due(at):
 
     at.answer, at.room = slow, 1
     assert at.run() == Ended(None)
-    assert [len(batch) for batch in at.batches] == [3]
+    assert [len(batch) for batch in at.batches] == [1, 1, 1]
     assert at.deliverer.is_open
     at.run()
     assert at.confirmed(*range(1, 7))
