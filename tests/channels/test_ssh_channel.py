@@ -193,8 +193,9 @@ def test_receiver_that_answers_ahead_gets_no_more_than_a_window_more(
 def test_key_is_hidden_though_a_window_was_sent_since(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     platform.misbehave("hang")
     channel = platform.open(window=4)
-    binds = make_binds(9)[1:]
-    quoted = base64.b64encode(binds[0].key).decode()
+    quoted = "ODZIvwxFwaf/PtkJuwkTOA=="
+    first, *others = make_binds(8)
+    binds = [dataclasses.replace(first, key=base64.b64decode(quoted)), *others]
     answers = [{"id": number, "status": "rejected", "reason": f"cannot store {quoted}"} for number in (2, 3, 4, 1)]
     answering(monkeypatch, channel, answers)
     waiting = iter(binds)
