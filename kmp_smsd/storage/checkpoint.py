@@ -21,6 +21,7 @@ from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.descriptors import others_have_open
+from kmp_smsd.storage.volume import free_octets
 
 PASSIVE = "PRAGMA wal_checkpoint(PASSIVE)"
 TRUNCATE = "PRAGMA wal_checkpoint(TRUNCATE)"
@@ -42,7 +43,7 @@ def move_log(connection: sqlite3.Connection, path: Path, how: str) -> Moved:
 
 
 def _move(connection: sqlite3.Connection, path: Path, how: str) -> Moved:
-    if growth(connection, path) > free_octets(path):  # trying it would leave nobody any room, inbox included
+    if growth(connection, path) > free_octets(path.parent):  # trying it would leave nobody any room, inbox included
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     octets = os.stat(path).st_size
     moved = in_log(connection)[2]
@@ -78,12 +79,6 @@ def growth(connection: sqlite3.Connection, path: Path) -> int:
     ((pages,),) = connection.execute("PRAGMA page_count").fetchall()
     ((page_octets,),) = connection.execute("PRAGMA page_size").fetchall()
     return max(0, int(pages) * int(page_octets) - os.stat(path).st_size)
-
-
-def free_octets(path: Path) -> int:
-    """How many are free on its volume."""
-    volume = os.statvfs(path.parent)
-    return volume.f_bavail * volume.f_frsize
 
 
 def close(connection: sqlite3.Connection, path: Path) -> None:

@@ -19,6 +19,7 @@ from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.lock_waits import UNNAMED, LockWait, named
 from kmp_smsd.storage.locks import SHARED_MODE, WriteLock
 from kmp_smsd.storage.scrubbing import Scrubber
+from kmp_smsd.storage.volume import RESERVE_OCTETS, reserve_octets
 
 #: Who writes many rows writes so many in a transaction at most: each may be on pages of its own, and others wait.
 STEP_ROWS = 1_000
@@ -27,7 +28,7 @@ READ_ROWS = 1_000  # of one statement that only reads: until its end the log can
 # once; intake spends half as long on that as with 16 MiB.
 CHECKPOINT_PAGES = 64 * 1024 * 1024 // PAGE_OCTETS
 FINISH_PAGES = CHECKPOINT_PAGES // 64  # so few are moved while the writers wait; then the log begins anew
-LOG_PAGES_MAX = 4 * CHECKPOINT_PAGES  # from here on the writers wait for all of it
+LOG_PAGES_MAX = 4 * CHECKPOINT_PAGES  # from here on the writers wait for all of it.
 _LOG_HEADER_OCTETS, _FRAME_HEADER_OCTETS = 32, 24  # https://sqlite.org/fileformat2.html#the_write_ahead_log
 _WRITE_FAILED = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
 LOOK_AT_LOG_EVERY_S = 0.02  # a look takes as long as a tenth of a small transaction
@@ -64,6 +65,8 @@ class Database:
             self._share_files()
             self._files = [(one, _identity(one)) for one in _files_of(path)]
             self._log_looked_at = float("-inf")  # monotonic seconds
+            # Of these sizes: on a small volume the log is half of what others leave to the messages, too.
+            self._log_part = min(1.0, reserve_octets(path.parent) / RESERVE_OCTETS)
             self._checkpointer: Checkpointer | None = None
             if checkpoint_aside:
                 self._checkpointer = opened.enter_context(closing(Checkpointer(connect(path), path)))
@@ -178,7 +181,7 @@ class Database:
                 move_log(self.connection, self.path, PASSIVE)
 
     def growth(self) -> int:
-        """By how many octets the database will be longer once its log is in it. Not inside of a transaction."""
+        """By how many octets the database will be longer once its log is in it."""
         with self.faults():
             self._check_files()
             return growth(self.connection, self.path)
@@ -232,12 +235,13 @@ class Database:
             return
         self._log_looked_at = now
         with suppress(OSError, sqlite3.Error, MemoryError):  # the commit stands; the next writer finds the log as large
-            if self.log_path.stat().st_size < CHECKPOINT_PAGES * PAGE_OCTETS:  # the file says how far it ever grew
+            large = CHECKPOINT_PAGES * self._log_part
+            if self.log_path.stat().st_size < large * PAGE_OCTETS:  # the file says how far it ever grew
                 return
             _, pages, moved = in_log(self.connection)
-            if pages < CHECKPOINT_PAGES:
+            if pages < large:
                 return
-            if pages - moved <= FINISH_PAGES or pages >= LOG_PAGES_MAX:
+            if pages - moved <= FINISH_PAGES * self._log_part or pages >= LOG_PAGES_MAX * self._log_part:
                 move_log(self.connection, self.path, PASSIVE)
             elif self._checkpointer is not None:
                 self._checkpointer.wake()
@@ -249,6 +253,7 @@ class Database:
                 self._lock.mark()
             with suppress(sqlite3.Error, OSError, StoreUnavailable):  # then the next one does it first
                 self._cut_log()
+                move_log(self.connection, self.path, PASSIVE)  # it begins anew then: a full disk has room in it
 
     def _cut_log(self) -> None:
         """Cut off what is behind the last commit; the write lock is held. What is before it has been synced."""

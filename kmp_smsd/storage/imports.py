@@ -11,7 +11,7 @@ from kmp_smsd.domain.key import StagedKey
 from kmp_smsd.storage.database import STEP_ROWS, Database
 from kmp_smsd.storage.errors import NoRoom, NotPossible
 from kmp_smsd.storage.locks import ImportLock
-from kmp_smsd.storage.room import leave_room
+from kmp_smsd.storage.room import leaving_room
 from kmp_smsd.storage.rows import write_rows
 
 log = logging.getLogger(__name__)
@@ -71,8 +71,7 @@ class Imports:
         Of keys with one ID in this import, the first is staged: whoever read the file knows of the others.
         Raises NoRoom where the volume would have too little left.
         """
-        leave_room(self._database)
-        with self._database.transaction() as connection:
+        with leaving_room(self._database) as connection:
             before = connection.total_changes
             write_rows(
                 connection,
@@ -123,8 +122,8 @@ class Imports:
     def _delete(self, import_id: int) -> None:
         deleted = STEP_ROWS
         while deleted == STEP_ROWS:
-            leave_room(self._database, 0.5)  # staging left all of it, so that there is room for this
-            with self._database.unreferenced(), self._database.transaction() as connection:
+            # Staging left all of it, so that there is room for this.
+            with self._database.unreferenced(), leaving_room(self._database, 0.5) as connection:
                 deleted = connection.execute(
                     "DELETE FROM keys WHERE id IN (SELECT id FROM keys WHERE import = ? LIMIT ?)",
                     (import_id, STEP_ROWS),

@@ -10,7 +10,7 @@ from typing import Any
 from kmp_smsd.storage.database import STEP_ROWS, Database
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.renumbering import renumber
-from kmp_smsd.storage.room import leave_room
+from kmp_smsd.storage.room import leaving_room
 from kmp_smsd.storage.subscribers import Registration, register, unregister
 
 BATCH_ROWS = STEP_ROWS  # after so many, or so many requests, a transaction takes no further one; each may change 2,000
@@ -73,10 +73,9 @@ class Requests:
         are not; the same ID may come again with the fault mended. All results are on disk, those that are repeated too.
         Raises NoRoom where too little would be left of the volume.
         """
-        leave_room(self._database)
         results: list[Result] = []
         requests = requests[:BATCH_ROWS]
-        with self._database.transaction() as connection:
+        with leaving_room(self._database) as connection:
             before = connection.total_changes
             known = self._known(connection, requests)
             for request in requests:

@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from kmp_smsd.storage.checkpoint import free_octets
+from pysqlite3 import dbapi2 as sqlite3
+
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.errors import NoRoom
-
-#: A tenth of the volume is the messages', at most so much: two logs, one that is being emptied.
-RESERVE_OCTETS = 128 * 1024 * 1024
+from kmp_smsd.storage.volume import free_octets, reserve_octets
 
 
-def leave_room(database: Database, part: float = 1.0) -> None:
-    """To be called before each step of many rows: leave the messages so much of what is theirs.
+@contextmanager
+def leaving_room(database: Database, part: float = 1.0) -> Iterator[sqlite3.Connection]:
+    """A transaction for one step of many rows: it leaves the messages so much of what is theirs.
 
     What is in the log alone has its room in the database first. Raises NoRoom where they would have less.
     """
-    reserve = _reserve(database.path)
-    left = _left(database)
-    if reserve // 4 <= left < reserve * part:  # with less, moving the log would leave next to nothing meanwhile
+    reserve = reserve_octets(database.path.parent)
+    if reserve // 4 <= _left(database) < reserve * part:  # with less, moving the log would leave next to nothing
         with database.faults():
             database.empty_log()  # it may be the largest that there is
-        left = _left(database)
-    if left < reserve * part:
+    _check(database, reserve * part)
+    database.lighten_log(reserve // 4)
+    with database.transaction() as connection:
+        _check(database, reserve * part)  # others may have taken it while we waited
+        yield connection
+
+
+def _check(database: Database, wanted: float) -> None:
+    left = _left(database)
+    if left < wanted:
         raise NoRoom(
             f"{database.path.parent} has {max(0, left) // 1_000_000:,} MB left beside the database's log,"
             " which messages need: make room, then try again"
         )
-    database.lighten_log(reserve // 4)
 
 
 def _left(database: Database) -> int:
     """How many octets are free once the log is in the database."""
-    return free_octets(database.path) - database.growth()
-
-
-def _reserve(path: Path) -> int:
-    """How many octets of its volume are the messages'."""
-    volume = os.statvfs(path.parent)
-    return min(RESERVE_OCTETS, volume.f_blocks * volume.f_frsize // 10)
+    return free_octets(database.path.parent) - database.growth()

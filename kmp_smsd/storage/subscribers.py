@@ -10,7 +10,7 @@ from typing import Any
 from kmp_smsd.storage.bindings import close_holds, end_bindings
 from kmp_smsd.storage.database import STEP_ROWS, Database
 from kmp_smsd.storage.errors import NotPossible
-from kmp_smsd.storage.room import leave_room
+from kmp_smsd.storage.room import leaving_room
 from kmp_smsd.storage.waking import wake_mdns
 
 APPS_AT_ONCE = 250  # of one MDN: ending or moving one touches up to eight rows, of 5,000 in a transaction
@@ -143,8 +143,7 @@ class Registrations:
         """
         new = 0
         for start in range(0, len(registrations), STEP_ROWS):
-            leave_room(self._database)
-            with self._database.transaction() as connection:
+            with leaving_room(self._database) as connection:
                 step = registrations[start : start + STEP_ROWS]
                 if erased := being_erased(connection, {one.mdn for one in step}):
                     raise NotPossible(

@@ -15,14 +15,14 @@ import pytest
 from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.domain.outcome import Outcome
-from kmp_smsd.storage import Store, StoreUnavailable, open_store
+from kmp_smsd.storage import Store, StoreUnavailable, database, open_store
 from kmp_smsd.storage.backup import backup
 from kmp_smsd.storage.locks import ImportLock
 from kmp_smsd.storage.maintenance import migrate, restore
 from kmp_smsd.storage.requests import Add, Request
 from kmp_smsd.storage.scrubbing import Scrubber
 from kmp_smsd.storage.subscribers import Registration, register
-from tests.storage.stock import A, begin_import, bound, content, counted, import_keys, settle, staged, sync
+from tests.storage.stock import NOW, A, begin_import, bound, content, counted, import_keys, settle, staged, sync
 
 MDNS = [str(int(A) + number) for number in range(400)]
 KEYS = [f"k{number}" for number in range(400)]
@@ -237,6 +237,52 @@ def test_what_is_refused_for_lack_of_room_takes_none(small_disk: Path, caplog: p
         assert shutil.disk_usage(small_disk).free == free
         ballast.unlink()
         assert settle(intake, *map(sync, MDNS, KEYS)) == [Outcome.BOUND] * 400
+
+
+def touch(store: Store, at: int) -> None:
+    """Write what takes room in the log alone."""
+    with store._database.transaction() as connection:
+        connection.execute("UPDATE subscribers SET last_heard = ?", (at,))
+
+
+def test_log_that_filled_the_disk_begins_anew(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "CHECKPOINT_PAGES", 1_000_000)
+    path = small_disk / "kmp.db"
+    migrate(path)
+    with open_store(path) as store:
+        filled(store)
+        touch(store, NOW)  # no row becomes longer after that
+        assert store._database.empty_log()
+        ballast = fill(small_disk)
+        os.truncate(ballast, ballast.stat().st_size - (512 << 10))
+        with pytest.raises(StoreUnavailable, match="database or disk is full"):
+            deque(touch(store, NOW + later) for later in itertools.count())
+        for later in range(10):
+            touch(store, NOW + later)
+
+
+def test_log_is_small_on_a_small_volume(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=40m", small_disk], check=True)
+    path = small_disk / "kmp.db"
+    migrate(path)
+    with open_store(path) as store:
+        filled(store)
+        written = 0
+        while written < 40_000_000:
+            before = store._database.log_path.stat().st_size
+            touch(store, written)
+            written += max(10_000, store._database.log_path.stat().st_size - before)
+        assert store._database.log_path.stat().st_size < 16_000_000
+
+
+def test_room_that_others_took_meanwhile_is_nobodys(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = small_disk / "kmp.db"
+    migrate(path)
+    with open_store(path) as store:
+        filled(store)
+        monkeypatch.setattr(database.Database, "lighten_log", lambda *_: fill(small_disk))
+        with pytest.raises(StoreUnavailable, match="has 0 MB left"):
+            store.registrations.add([Registration(MDNS[0], "alarm")], 1)
 
 
 def test_requests_that_do_not_fit_leave_room_for_messages(small_disk: Path) -> None:

@@ -1,0 +1,21 @@
+"""Volumes: how much is free on one, and how much of that is the messages'."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+#: A tenth of the volume is the messages', at most so much: two logs, one that is being emptied.
+RESERVE_OCTETS = 128 * 1024 * 1024
+
+
+def free_octets(directory: Path) -> int:
+    """How many octets are free on the volume of `directory`. Raises OSError."""
+    volume = os.statvfs(directory)
+    return volume.f_bavail * volume.f_frsize
+
+
+def reserve_octets(directory: Path) -> int:
+    """How many octets of the volume of `directory` are the messages'. Raises OSError."""
+    volume = os.statvfs(directory)
+    return min(RESERVE_OCTETS, volume.f_blocks * volume.f_frsize // 10)
