@@ -130,7 +130,7 @@ def import_(settings: Settings, file: Path, dry_run: bool) -> None:
     from kmp_smsd.importing.csv_registrations import check_registrations
     from kmp_smsd.importing.faults import Faults
     from kmp_smsd.importing.lines import Lines
-    from kmp_smsd.storage.errors import NotPossible
+    from kmp_smsd.storage.errors import NotPossible, StoreUnavailable
 
     canonical = settings.config.numbering.parse
     faults, warnings = Faults(str(file)), Faults(str(file))
@@ -149,6 +149,8 @@ def import_(settings: Settings, file: Path, dry_run: bool) -> None:
                         new += store.registrations.add(step, now_ms())
                     except NotPossible as error:
                         raise Failed(f"{error}; {new:,} of {file} are registered: import it again then") from None
+                    except StoreUnavailable as error:
+                        raise StoreUnavailable(f"{error}; {new:,} of {file} are registered: import it again") from None
                 if changed or lines.digest != digest:
                     raise Failed(f"{file} changed while it was read, {new:,} are registered: import it again")
     for fault in faults.by_line():

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+
+from kmp_smsd.storage.volume import free_octets, reserve_octets
 
 _BATCH: Final = 5000
 
@@ -19,6 +23,7 @@ class Repeated:
     """
 
     def __init__(self) -> None:
+        self._directory = temporary_directory()
         self._database = sqlite3.connect("", isolation_level=None)
         self._database.executescript(
             """
@@ -72,6 +77,8 @@ class Repeated:
 
     def _find_again(self) -> bool:
         """Whether anything is there twice, in whatever case: one cheap sort, after which most files need no other."""
+        ((octets,),) = self._database.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
+        self._leave_room(octets)
         self._database.execute(
             "INSERT OR IGNORE INTO again SELECT lower(text) FROM seen GROUP BY lower(text) HAVING count(*) > 1"
         )
@@ -79,8 +86,27 @@ class Repeated:
 
     def _flush(self) -> None:
         with _faults():
+            self._leave_room()
             self._database.executemany("INSERT INTO seen VALUES (?, ?)", self._batch)
         self._batch.clear()
+
+    def _leave_room(self, wanted: int = 0) -> None:
+        """Raise OSError where not so many octets can be had: the database and its messages may be on that volume."""
+        left = free_octets(self._directory) - wanted
+        if left < reserve_octets(self._directory):
+            raise OSError(
+                f"{self._directory}, where the file's identifiers are sorted, has {max(0, left) // 1_000_000:,} MB"
+                " left: make room there, or name another directory in TMPDIR"
+            )
+
+
+def temporary_directory() -> Path:
+    """Where SQLite has its files without a name (https://sqlite.org/tempfiles.html, section 5)."""
+    named = (os.environ.get(name) for name in ("SQLITE_TMPDIR", "TMPDIR"))
+    for one in (*named, "/var/tmp", "/usr/tmp", "/tmp"):
+        if one and os.path.isdir(one) and os.access(one, os.W_OK | os.X_OK):
+            return Path(one)
+    return Path()
 
 
 @contextmanager
@@ -88,4 +114,4 @@ def _faults() -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        raise OSError(f"the temporary directory has no room to sort the file's identifiers: {error}") from error
+        raise OSError(f"{temporary_directory()}, where the file's identifiers are sorted: {error}") from error

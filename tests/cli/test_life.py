@@ -197,6 +197,17 @@ def test_registrations_come_from_a_file_whole_or_not_at_all(site):
     assert len(site.rows("registrations", "list")) == 3
 
 
+def test_registrations_that_find_no_room_say_how_many_did(site, monkeypatch):
+    site.ready()
+    rows = "".join(f"86138{number:08d},meter\n" for number in range(100, 1_600))
+    file = site.write("many.csv", f"mdn,app_id\n{rows}")
+    growths = iter([0] * 3)  # asked before and under the lock: those of the first step
+    monkeypatch.setattr("kmp_smsd.storage.database.Database.growth", lambda _: next(growths, 1 << 60))
+    done = site.run("registrations", "import", str(file))
+    assert done.exit_code == 75
+    assert done.stderr.endswith(f"make room, then try again; 1,000 of {file} are registered: import it again\n")
+
+
 def test_a_page_may_end_between_two_apps_of_one_number(site, monkeypatch):
     monkeypatch.setattr("kmp_smsd.cli.registrations.PAGE", 3)
     monkeypatch.setattr("kmp_smsd.cli.output.PAGE", 3)

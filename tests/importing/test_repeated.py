@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kmp_smsd.importing.repeated import Repeated
+from tests.mounting import require_root
 
 
 @given(st.lists(st.text("aAbB.", min_size=1, max_size=2), max_size=40))
@@ -25,8 +31,42 @@ def test_repeated_are_the_same_that_a_dictionary_finds(texts):
 def test_full_temporary_directory_is_an_os_error_with_a_sentence():
     with Repeated() as repeated:
         repeated._database.execute("PRAGMA max_page_count = 4")
-        with pytest.raises(OSError, match="the temporary directory has no room to sort the file's identifiers: "):
+        with pytest.raises(OSError, match="where the file's identifiers are sorted: database or disk is full"):
             _fill(repeated)
+
+
+SORT = """
+import shutil, sys
+from kmp_smsd.importing.repeated import Repeated
+with Repeated() as repeated:
+    try:
+        for line in range(int(sys.argv[1])):
+            repeated.add(line, "x" * 64)
+        list(repeated.equal())
+    except OSError as error:
+        print(error)
+    print(shutil.disk_usage(sys.argv[2]).free)
+"""
+
+
+@pytest.fixture
+def small(tmp_path):
+    require_root()
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", place], check=True)
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.mark.parametrize(("lines", "megabytes"), [(1_000_000, 3), (400_000, 10)], ids=["lines", "sorting"])
+def test_tenth_of_the_volume_is_left_where_identifiers_are_sorted(small, lines, megabytes):
+    said, free = subprocess.run(  # SQLite looks for the directory once in a process
+        [sys.executable, "-c", SORT, str(lines), small],
+        env=os.environ | {"TMPDIR": str(small)}, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    assert re.fullmatch(f"{small}, where .* are sorted, has . MB left: make room there, or name .* in TMPDIR", said)
+    assert megabytes * 1_000_000 < int(free) < 30_000_000
 
 
 def _fill(repeated):
