@@ -23,7 +23,7 @@ from kmp_smsd.storage.received import Message, Received
 # Fewer wait for the next look, so that they share a transaction; more would cost each little less, and who writes
 # beside us would wait for longer.
 SETTLE_MAX = 2_000
-BACKLOG_MAX = 50_000  # more is not received until some of it is settled: some four seconds of work, and 5 to 10 MB
+BACKLOG_MAX = 50_000  # more is not received until some of it is settled: some four seconds of work, and 15 MB
 RETRY_EVERY_S = 1.0
 
 
