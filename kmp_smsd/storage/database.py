@@ -248,12 +248,13 @@ class Database:
 
     def _take_back(self, error: BaseException) -> None:
         """After an error under the write lock, outside of any transaction: leave nothing of a write that failed."""
-        if _write_failed(error):
+        if failure := _failed_write(error):
             with suppress(OSError):  # it may be cut all the same
                 self._lock.mark()
             with suppress(sqlite3.Error, OSError, StoreUnavailable):  # then the next one does it first
                 self._cut_log()
-                move_log(self.connection, self.path, PASSIVE)  # it begins anew then: a full disk has room in it
+                if failure == sqlite3.SQLITE_FULL:  # not on a broken disk; it begins anew then, and has room in itself
+                    move_log(self.connection, self.path, PASSIVE)
 
     def _cut_log(self) -> None:
         """Cut off what is behind the last commit; the write lock is held. What is before it has been synced."""
@@ -302,10 +303,11 @@ def _identity(path: Path) -> str:
     return f"{status.st_dev}:{status.st_ino}"
 
 
-def _write_failed(error: BaseException | None) -> bool:
-    """Whether SQLite could not write; somebody may have raised another error from its own."""
+def _failed_write(error: BaseException | None) -> int:
+    """SQLite's code where it could not write, else 0; somebody may have raised another error from its own."""
     while error is not None:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _WRITE_FAILED:
-            return True
+        code: int = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _WRITE_FAILED:
+            return code
         error = error.__cause__
-    return False
+    return 0

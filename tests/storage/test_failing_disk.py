@@ -229,6 +229,19 @@ def test_log_that_grows_because_it_cannot_be_moved_is_told_of_once(
     store.close()
 
 
+@pytest.mark.parametrize(("code", "moves"), [(sqlite3.SQLITE_FULL, 1), (sqlite3.SQLITE_IOERR, 0)])
+def test_log_is_moved_at_once_where_the_disk_was_full_and_not_where_it_is_broken(
+    path: Path, monkeypatch: pytest.MonkeyPatch, code: int, moves: int
+) -> None:
+    moved: list[object] = []
+    monkeypatch.setattr(database, "move_log", lambda *how: moved.append(how))
+    error = sqlite3.OperationalError("not written")
+    error.sqlite_errorcode = code
+    with open_store(path) as store, pytest.raises(StoreUnavailable), store._database.transaction():
+        raise error
+    assert len(moved) == moves
+
+
 @pytest.fixture
 def thin_disk(tmp_path: Path) -> Iterator[Disk]:
     require_root()
