@@ -43,14 +43,26 @@ def move_log(connection: sqlite3.Connection, path: Path, how: str) -> Moved:
 
 
 def _move(connection: sqlite3.Connection, path: Path, how: str) -> Moved:
+    """PASSIVE in any case, and `how` once nothing is left to be moved: where that fails, it does so at the log.
+
+    After TRUNCATE the log does not tell what was moved: who cut the database by it would cut off what is nowhere else.
+    """
+    moved = _move_passively(connection, path)
+    if how != PASSIVE:
+        moved = (1, *moved[1:]) if growth(connection, path) else connection.execute(how).fetchone()
+    return moved
+
+
+def _move_passively(connection: sqlite3.Connection, path: Path) -> Moved:
     if growth(connection, path) > free_octets(path.parent):  # trying it would leave nobody any room, inbox included
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     octets = os.stat(path).st_size
-    moved = in_log(connection)[2]
+    before = in_log(connection)[2]
     try:
-        found: Moved = connection.execute(how).fetchone()
+        found: Moved = connection.execute(PASSIVE).fetchone()
     except sqlite3.Error:
-        if in_log(connection)[2] == moved:  # else it failed after that, at the log
+        _, pages, moved = in_log(connection)
+        if moved <= before and moved < pages:  # less where somebody began the log anew meanwhile
             os.truncate(path, octets)
         raise
     return found

@@ -65,8 +65,6 @@ class Database:
             self._share_files()
             self._files = [(one, _identity(one)) for one in _files_of(path)]
             self._log_looked_at = float("-inf")  # monotonic seconds
-            # Of these sizes: on a small volume the log is half of what others leave to the messages, too.
-            self._log_part = min(1.0, reserve_octets(path.parent) / RESERVE_OCTETS)
             self._checkpointer: Checkpointer | None = None
             if checkpoint_aside:
                 self._checkpointer = opened.enter_context(closing(Checkpointer(connect(path), path)))
@@ -187,7 +185,10 @@ class Database:
             return growth(self.connection, self.path)
 
     def empty_log(self) -> bool:
-        """Move all of the write-ahead log into the database; False where somebody reads or writes."""
+        """Move all of the write-ahead log into the database; False where somebody reads or writes.
+
+        To be called inside of `alone`: others would wait for it in SQLite, and not in their queue.
+        """
         self.connection.execute("PRAGMA busy_timeout = 0")
         try:
             (busy, _, _) = move_log(self.connection, self.path, TRUNCATE)
@@ -235,13 +236,15 @@ class Database:
             return
         self._log_looked_at = now
         with suppress(OSError, sqlite3.Error, MemoryError):  # the commit stands; the next writer finds the log as large
-            large = CHECKPOINT_PAGES * self._log_part
+            part = reserve_octets(self.path.parent) / RESERVE_OCTETS  # 1 on all but small volumes
+            large = CHECKPOINT_PAGES * part
             if self.log_path.stat().st_size < large * PAGE_OCTETS:  # the file says how far it ever grew
                 return
             _, pages, moved = in_log(self.connection)
             if pages < large:
                 return
-            if pages - moved <= FINISH_PAGES * self._log_part or pages >= LOG_PAGES_MAX * self._log_part:
+            most = LOG_PAGES_MAX if part == 1 else 1.5 * large  # of what others leave to the messages, three quarters
+            if pages - moved <= FINISH_PAGES * part or pages >= most:
                 move_log(self.connection, self.path, PASSIVE)
             elif self._checkpointer is not None:
                 self._checkpointer.wake()

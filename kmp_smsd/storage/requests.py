@@ -75,7 +75,8 @@ class Requests:
         """
         results: list[Result] = []
         requests = requests[:BATCH_ROWS]
-        with leaving_room(self._database) as connection:
+        grows = any(isinstance(request.wish, Add) for request in requests)
+        with leaving_room(self._database) if grows else self._database.transaction() as connection:
             before = connection.total_changes
             known = self._known(connection, requests)
             for request in requests:

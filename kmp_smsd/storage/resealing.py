@@ -31,5 +31,6 @@ def reseal(path: Path, before: str, after: str, sealed_anew: Callable[[str, byte
                 [(sealed_anew(data_key_id, octets), data_key_id) for data_key_id, octets in sealed],
             )
             connection.execute("UPDATE store SET master_key = ?", (after,))
-        database.empty_log()  # in which there is what was sealed before; where somebody reads, it stays for a while
+        with database.alone():
+            database.empty_log()  # in which there is what was sealed before; where somebody reads, it stays for a while
     return len(sealed)

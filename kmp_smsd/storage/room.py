@@ -18,26 +18,31 @@ def leaving_room(database: Database, part: float = 1.0) -> Iterator[sqlite3.Conn
 
     What is in the log alone has its room in the database first. Raises NoRoom where they would have less.
     """
-    reserve = reserve_octets(database.path.parent)
-    if reserve // 4 <= _left(database) < reserve * part:  # with less, moving the log would leave next to nothing
-        with database.faults():
-            database.empty_log()  # it may be the largest that there is
-    _check(database, reserve * part)
+    with database.faults():
+        reserve = reserve_octets(database.path.parent)
+        _empty_log_where_it_helps(database, reserve, reserve * part)
+        _check(database, reserve * part)
     database.lighten_log(reserve // 4)
     with database.transaction() as connection:
         _check(database, reserve * part)  # others may have taken it while we waited
         yield connection
 
 
+def _empty_log_where_it_helps(database: Database, reserve: int, wanted: float) -> None:
+    growth = database.growth()
+    left = free_octets(database.path.parent) - growth
+    if not left < wanted <= left + database.log_path.stat().st_size:
+        return
+    if left >= reserve // 4 or not growth:  # else moving it would leave next to nothing meanwhile
+        database.lighten_log(0)
+        with database.alone():
+            database.empty_log()
+
+
 def _check(database: Database, wanted: float) -> None:
-    left = _left(database)
+    left = free_octets(database.path.parent) - database.growth()
     if left < wanted:
         raise NoRoom(
             f"{database.path.parent} has {max(0, left) // 1_000_000:,} MB left beside the database's log,"
             " which messages need: make room, then try again"
         )
-
-
-def _left(database: Database) -> int:
-    """How many octets are free once the log is in the database."""
-    return free_octets(database.path.parent) - database.growth()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 #: A tenth of the volume is the messages', at most so much: two logs, one that is being emptied.
@@ -10,12 +11,12 @@ RESERVE_OCTETS = 128 * 1024 * 1024
 
 
 def free_octets(directory: Path) -> int:
-    """How many octets are free on the volume of `directory`. Raises OSError."""
+    """How many octets are free on the volume of `directory`; very many where it does not tell. Raises OSError."""
     volume = os.statvfs(directory)
-    return volume.f_bavail * volume.f_frsize
+    return volume.f_bavail * volume.f_frsize if volume.f_blocks else sys.maxsize
 
 
 def reserve_octets(directory: Path) -> int:
     """How many octets of the volume of `directory` are the messages'. Raises OSError."""
     volume = os.statvfs(directory)
-    return min(RESERVE_OCTETS, volume.f_blocks * volume.f_frsize // 10)
+    return min(RESERVE_OCTETS, volume.f_blocks * volume.f_frsize // 10) if volume.f_blocks else RESERVE_OCTETS

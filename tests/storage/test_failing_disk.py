@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pysqlite3 import dbapi2 as sqlite3
@@ -227,6 +228,29 @@ def test_log_that_grows_because_it_cannot_be_moved_is_told_of_once(
         checkpointer.close()
     assert caplog.text.count("its log cannot be moved into it") == 1
     store.close()
+
+
+class TruncatedInVain:
+    """A connection whose log is moved and begun anew, but cannot be made shorter."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, how: str) -> sqlite3.Cursor:
+        cursor = self._connection.execute(how)
+        if how == checkpoint.TRUNCATE:
+            cursor.fetchall()
+            raise sqlite3.OperationalError("disk I/O error")
+        return cursor
+
+
+def test_log_that_cannot_be_made_shorter_costs_the_database_nothing(path: Path) -> None:
+    with open_store(path) as store:
+        add(store, 0, 3_000)
+        in_vain: Any = TruncatedInVain(store._database.connection)
+        with pytest.raises(sqlite3.OperationalError, match="disk I/O error"):
+            checkpoint.move_log(in_vain, path, checkpoint.TRUNCATE)
+        assert registered(store) == 3_000
 
 
 @pytest.mark.parametrize(("code", "moves"), [(sqlite3.SQLITE_FULL, 1), (sqlite3.SQLITE_IOERR, 0)])
