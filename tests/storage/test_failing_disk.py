@@ -250,6 +250,7 @@ def test_log_that_cannot_be_made_shorter_costs_the_database_nothing(path: Path) 
         in_vain: Any = TruncatedInVain(store._database.connection)
         with pytest.raises(sqlite3.OperationalError, match="disk I/O error"):
             checkpoint.move_log(in_vain, path, checkpoint.TRUNCATE)
+    with open_store(path) as store:
         assert registered(store) == 3_000
 
 
