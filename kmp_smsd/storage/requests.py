@@ -10,7 +10,7 @@ from typing import Any
 from kmp_smsd.storage.database import STEP_ROWS, Database
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.renumbering import renumber
-from kmp_smsd.storage.room import leaving_room
+from kmp_smsd.storage.room import leaving_room, with_short_log
 from kmp_smsd.storage.subscribers import Registration, register, unregister
 
 BATCH_ROWS = STEP_ROWS  # after so many, or so many requests, a transaction takes no further one; each may change 2,000
@@ -75,8 +75,8 @@ class Requests:
         """
         results: list[Result] = []
         requests = requests[:BATCH_ROWS]
-        grows = any(isinstance(request.wish, Add) for request in requests)
-        with leaving_room(self._database) if grows else self._database.transaction() as connection:
+        grows = any(isinstance(request.wish, Add | Renumber) for request in requests)
+        with leaving_room(self._database) if grows else with_short_log(self._database) as connection:
             before = connection.total_changes
             known = self._known(connection, requests)
             for request in requests:

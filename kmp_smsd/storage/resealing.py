@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from kmp_smsd.storage.database import open_database
-from kmp_smsd.storage.errors import NotPossible
+from kmp_smsd.storage.errors import NotPossible, StoreUnavailable
 from kmp_smsd.storage.locks import SchemaLock
 from kmp_smsd.storage.maintenance import check_schema
 
@@ -31,6 +31,6 @@ def reseal(path: Path, before: str, after: str, sealed_anew: Callable[[str, byte
                 [(sealed_anew(data_key_id, octets), data_key_id) for data_key_id, octets in sealed],
             )
             connection.execute("UPDATE store SET master_key = ?", (after,))
-        with database.alone():
+        with suppress(StoreUnavailable), database.alone():  # what counts is done
             database.empty_log()  # in which there is what was sealed before; where somebody reads, it stays for a while
     return len(sealed)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.storage.database import Database
-from kmp_smsd.storage.errors import NoRoom
+from kmp_smsd.storage.errors import NoRoom, StoreUnavailable
 from kmp_smsd.storage.volume import free_octets, reserve_octets
 
 
@@ -25,6 +25,15 @@ def leaving_room(database: Database, part: float = 1.0) -> Iterator[sqlite3.Conn
     database.lighten_log(reserve // 4)
     with database.transaction() as connection:
         _check(database, reserve * part)  # others may have taken it while we waited
+        yield connection
+
+
+@contextmanager
+def with_short_log(database: Database) -> Iterator[sqlite3.Connection]:
+    """A transaction of what is not refused for lack of room; where possible, the log is moved as in `leaving_room`."""
+    with suppress(StoreUnavailable, OSError):
+        database.lighten_log(reserve_octets(database.path.parent) // 4)
+    with database.transaction() as connection:
         yield connection
 
 

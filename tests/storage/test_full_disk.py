@@ -278,6 +278,16 @@ def test_log_is_small_on_a_small_volume(small_disk: Path) -> None:
         assert store._database.log_path.stat().st_size < 6_000_000  # of which 4 are left to the messages
 
 
+def test_log_is_moved_by_who_only_removes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "kmp.db"
+    migrate(path)
+    moved: list[int] = []
+    monkeypatch.setattr(database.Database, "lighten_log", lambda _, octets: moved.append(octets))
+    with open_store(path) as store:
+        store.requests.apply([Request("1", b"", Remove(MDNS[0], None))], 1)
+    assert len(moved) == 1
+
+
 def test_room_that_others_took_meanwhile_is_nobodys(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = small_disk / "kmp.db"
     migrate(path)
