@@ -103,7 +103,8 @@ class Repeated:
         if octets > _CACHE_KIB * 1024 and free < wanted + reserve_octets(self._directory):
             raise OSError(
                 f"{self._directory} has {free // 1_000_000:,} MB left, and to sort the file's identifiers there takes"
-                f" {wanted // 1_000_000:,} MB of more: make room there, or name another directory in TMPDIR"
+                f" {wanted // 1_000_000:,} MB besides what stays free: make room there, or name another directory in"
+                " TMPDIR"
             )
 
 

@@ -28,7 +28,7 @@ READ_ROWS = 1_000  # of one statement that only reads: until its end the log can
 # once; intake spends half as long on that as with 16 MiB.
 CHECKPOINT_PAGES = 64 * 1024 * 1024 // PAGE_OCTETS
 FINISH_PAGES = CHECKPOINT_PAGES // 64  # so few are moved while the writers wait; then the log begins anew
-LOG_PAGES_MAX = 4 * CHECKPOINT_PAGES  # from here on the writers wait for all of it.
+LOG_PAGES_MAX = 4 * CHECKPOINT_PAGES  # from here on the writers wait for all of it
 _LOG_HEADER_OCTETS, _FRAME_HEADER_OCTETS = 32, 24  # https://sqlite.org/fileformat2.html#the_write_ahead_log
 _WRITE_FAILED = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
 LOOK_AT_LOG_EVERY_S = 0.02  # a look takes as long as a tenth of a small transaction

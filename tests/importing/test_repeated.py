@@ -70,7 +70,7 @@ def sort(small, megabytes, lines):
 def test_room_is_left_where_identifiers_are_sorted(small):
     said, free = sort(small, 90, 1_000_000)
     assert re.fullmatch(
-        rf"{small} has \d+ MB left, and to sort the file's identifiers there takes \d+ MB of more:"
+        rf"{small} has \d+ MB left, and to sort the file's identifiers there takes \d+ MB besides what stays free:"
         " make room there, or name another directory in TMPDIR",
         said,
     )
