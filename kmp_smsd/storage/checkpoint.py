@@ -3,6 +3,9 @@
 A file that grew by a write that failed is not to be trusted: a file system may have marked its new blocks as never
 written, and forget what is written into them again, although it syncs without an error (tried: ext4 on a volume that
 took no more). So whatever grew is cut off after an error, the database here, the log in database.py.
+
+And the database grows before the log is moved, by zeros that are synced: SQLite does not sync what it moves while
+somebody still reads an older state, and never moves it again, though a disk may tell only later that it lost it.
 """
 
 from __future__ import annotations
@@ -20,12 +23,13 @@ from pathlib import Path
 from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.storage.connection import connect
-from kmp_smsd.storage.descriptors import others_have_open
+from kmp_smsd.storage.descriptors import kept_descriptor, others_have_open
 from kmp_smsd.storage.volume import free_octets
 
 PASSIVE = "PRAGMA wal_checkpoint(PASSIVE)"
 TRUNCATE = "PRAGMA wal_checkpoint(TRUNCATE)"
 NOOP = "PRAGMA wal_checkpoint(NOOP)"
+_ZEROS = bytes(1024 * 1024)
 
 log = logging.getLogger(__name__)
 
@@ -54,18 +58,36 @@ def _move(connection: sqlite3.Connection, path: Path, how: str) -> Moved:
 
 
 def _move_passively(connection: sqlite3.Connection, path: Path) -> Moved:
-    if growth(connection, path) > free_octets(path.parent):  # trying it would leave nobody any room, inbox included
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    octets = os.stat(path).st_size
-    before = in_log(connection)[2]
-    try:
+    while octets := growth(connection, path):  # again for what was committed meanwhile
+        with _cut_where_it_fails(connection, path):
+            _lengthen(path, octets)
+    with _cut_where_it_fails(connection, path):  # for what was committed after the last look
         found: Moved = connection.execute(PASSIVE).fetchone()
-    except sqlite3.Error:
-        _, pages, moved = in_log(connection)
-        if moved <= before and moved < pages:  # less where somebody began the log anew meanwhile
+    return found
+
+
+def _lengthen(path: Path, octets: int) -> None:
+    if octets > free_octets(path.parent):  # trying it would leave nobody any room, inbox included
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    database = kept_descriptor(path)
+    while octets:
+        octets -= os.pwrite(database, _ZEROS[:octets], os.fstat(database).st_size)
+    os.fsync(database)
+
+
+@contextmanager
+def _cut_where_it_fails(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """Cut the database to its length where it cannot be written, unless somebody moved something into it meanwhile."""
+    octets = os.stat(path).st_size
+    _, pages, moved = in_log(connection)
+    try:
+        yield
+    except (sqlite3.Error, OSError):
+        _, pages_now, moved_now = in_log(connection)
+        begun_anew = pages_now < pages  # a writer does that where all has been moved
+        if moved_now < pages_now and (moved == pages if begun_anew else moved_now <= moved):
             os.truncate(path, octets)
         raise
-    return found
 
 
 @contextmanager

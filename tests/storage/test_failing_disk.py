@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ import sys
 from pathlib import Path
 from kmp_smsd.storage import open_store
 with open_store(Path(sys.argv[1])) as store:
+    assert store._database.rows("PRAGMA integrity_check") == [("ok",)]
     print(store._database.rows("SELECT count(*) FROM registrations")[0][0])
 """
 KILLED = """
@@ -171,7 +172,7 @@ def test_database_that_could_not_take_the_log_is_as_long_as_before(path: Path) -
     with open_store(path) as store:
         octets = path.stat().st_size
         add(store, 0, 3_000)
-        with no_file_grows_beyond(octets + 3 * 2048), pytest.raises(checkpoint.sqlite3.OperationalError):
+        with no_file_grows_beyond(octets + 3 * 2048), pytest.raises(OSError, match="File too large"):
             store._database.empty_log()
         assert path.stat().st_size == octets
         assert registered(store) == 3_000
@@ -362,6 +363,31 @@ def test_everything_confirmed_is_on_a_disk_that_failed_for_a_while(
             assert registered(store) == confirmed
             assert thin_disk.after_a_power_cut(COUNT) == confirmed
     assert thin_disk.after_a_power_cut(COUNT) == confirmed
+
+
+def test_what_was_moved_beside_a_reader_is_on_a_disk_that_told_later_that_it_failed(thin_disk: Disk) -> None:
+    path = thin_disk.inner / "kmp.db"
+    migrate(path)
+    with open_store(path) as store, closing(connect(path)) as reader:
+        connection = store._database.connection
+        add(store, 0, 1_000)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM registrations").fetchall()
+        add(store, 1_000, 20)
+        thin_disk.fail()
+        with suppress(OSError, sqlite3.Error):  # before it is synced, there is nothing that tells
+            checkpoint.move_log(connection, path, checkpoint.PASSIVE)
+        os.sync()
+        reader.execute("ROLLBACK")
+        with pytest.raises((OSError, sqlite3.Error)):
+            checkpoint.move_log(connection, path, checkpoint.PASSIVE)
+        thin_disk.mend()
+        with suppress(StoreUnavailable), store._database.alone():  # the kernel tells each descriptor of the fault once
+            store._database.empty_log()
+        with store._database.alone():
+            assert store._database.empty_log()
+        add(store, 1_020, 20)  # over the log that was moved
+        assert thin_disk.after_a_power_cut(COUNT) == 1_040
 
 
 LEFT = """

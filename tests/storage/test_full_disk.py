@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
@@ -26,6 +27,12 @@ from tests.storage.stock import NOW, A, begin_import, bound, content, counted, i
 
 MDNS = [str(int(A) + number) for number in range(400)]
 KEYS = [f"k{number}" for number in range(400)]
+MIGRATE = """
+import sys
+from pathlib import Path
+from kmp_smsd.storage.maintenance import migrate
+migrate(Path(sys.argv[1]))
+"""
 
 
 def filled(store: Store) -> None:
@@ -264,7 +271,8 @@ def test_log_that_filled_the_disk_begins_anew(small_disk: Path, monkeypatch: pyt
             touch(store, NOW + later)
 
 
-def test_log_is_small_on_a_small_volume(small_disk: Path) -> None:
+def test_log_is_small_on_a_small_volume(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "LOOK_AT_LOG_EVERY_S", 0.0)
     subprocess.run(["mount", "-o", "remount,size=40m", small_disk], check=True)
     path = small_disk / "kmp.db"
     migrate(path)
@@ -342,7 +350,7 @@ def test_disk_that_reports_errors_is_told_with_what_to_do(tmp_path: Path) -> Non
 
 def test_file_system_that_became_read_only_is_told_with_what_to_do(small_disk: Path) -> None:
     path = small_disk / "kmp.db"
-    migrate(path)
+    subprocess.run([sys.executable, "-c", MIGRATE, path], check=True)  # who has it open to write it would be in the way
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     with pytest.raises(StoreUnavailable, match=r"schema: Read-only file system: let it be written .* unmount "):
         open_store(path)
