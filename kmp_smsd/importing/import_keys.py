@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,8 +17,11 @@ from kmp_smsd.importing.faults import Fault, Faults
 from kmp_smsd.importing.key_text import KeyEncoding
 from kmp_smsd.importing.lines import Lines, Progress
 from kmp_smsd.storage.database import STEP_ROWS
+from kmp_smsd.storage.errors import StoreError
 from kmp_smsd.vault.data_key import DataKey
 from kmp_smsd.vault.master_key import PublicKey
+
+log = logging.getLogger(__name__)
 
 _VENDOR: Final = re.compile(r"[A-Za-z0-9._-]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9._-])?")
 _EXISTS: Final = "exists already; key IDs are unique over all vendors, and an import never replaces a key"
@@ -43,8 +47,11 @@ class ImportStore(Protocol):
     def publish(self, import_id: int, digest: str, now: int) -> None:
         """Make all keys of the import live at once, from `now` on; `digest` is that of their file."""
 
+    def is_live(self, import_id: int) -> bool:
+        """Whether its keys exist."""
+
     def discard(self, import_id: int) -> None:
-        """Remove the import and what was staged for it."""
+        """Remove the import and what was staged for it. Raises StoreError: then the next import does that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +108,14 @@ def import_keys(
             if not faults and lines.changed():
                 faults.add(1, "the file changed while it was read; import it again")
         except BaseException:  # an interrupt too: nothing of it may stay
-            with suppress(Exception):  # the first error is what people must see; the next import removes the rest
+            with suppress(Exception), _told():  # the first error is what people must see
                 staging.discard()
             raise
         import_id = None
-        if faults or dry_run:
+        if faults:
+            with _told():  # what is wrong with the file is what people must see
+                staging.discard()
+        elif dry_run:
             staging.discard()
         else:
             import_id = staging.publish(lines.digest)
@@ -148,13 +158,25 @@ class _Staging:
     def publish(self, digest: str) -> int:
         """Make it live; its number. Not discarded where this fails: it may be live. If not, the next one removes it."""
         assert self._import_id is not None  # a file without keys has a fault
-        self._store.publish(self._import_id, digest, self._clock())
+        try:
+            self._store.publish(self._import_id, digest, self._clock())
+        except KeyboardInterrupt:  # which came after the commit, maybe
+            if not self._store.is_live(self._import_id):
+                raise
         return self._import_id
 
     def discard(self) -> None:
         """Leave nothing behind."""
         if self._import_id is not None:
             self._store.discard(self._import_id)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:  # nobody sees what stays
+        log.warning("what was staged stays, and goes with the next import: %s", error, extra={"event": "staged_stays"})
 
 
 def _steps(rows: Iterator[KeyRow]) -> Iterator[list[KeyRow]]:

@@ -31,7 +31,7 @@ SUBSYSTEMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "kmp_smsd.service.counting",
         ),
         "channels": ("kmp_smsd.channels",),
-        "store": ("kmp_smsd.storage", "kmp_smsd.service.store_watch"),
+        "store": ("kmp_smsd.storage", "kmp_smsd.importing", "kmp_smsd.service.store_watch"),
         "control": (
             "kmp_smsd.control",
             "kmp_smsd.service.control",

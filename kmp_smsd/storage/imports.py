@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 from kmp_smsd.domain.key import StagedKey
 from kmp_smsd.storage.database import STEP_ROWS, Database
-from kmp_smsd.storage.errors import NoRoom, NotPossible
+from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.locks import ImportLock
 from kmp_smsd.storage.room import leaving_room
 from kmp_smsd.storage.rows import write_rows
-
-log = logging.getLogger(__name__)
 
 
 class Imports:
@@ -101,15 +98,15 @@ class Imports:
             connection.execute("UPDATE imports SET live_at = ?, digest = ? WHERE id = ?", (now, digest, import_id))
         self.close()
 
+    def is_live(self, import_id: int) -> bool:
+        """Whether the keys of the import exist."""
+        return bool(self._database.rows("SELECT 1 FROM imports WHERE id = ? AND live_at IS NOT NULL", (import_id,)))
+
     def discard(self, import_id: int) -> None:
-        """Delete what was staged; a published import stays. What finds no room for that is left to the next import."""
+        """Delete what was staged; a published import stays. Raises StoreUnavailable: then the next import does that."""
         try:
-            if self._database.rows("SELECT 1 FROM imports WHERE id = ? AND live_at IS NULL", (import_id,)):
+            if not self.is_live(import_id):
                 self._delete(import_id)
-        except NoRoom as error:  # nobody sees what stays
-            log.warning(
-                "what was staged stays, and goes with the next import: %s", error, extra={"event": "staged_stays"}
-            )
         finally:
             self.close()
 

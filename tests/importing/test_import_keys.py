@@ -8,8 +8,10 @@ import traceback
 import pytest
 
 from kmp_smsd.importing.import_keys import ImportRefused, import_keys
+from kmp_smsd.storage import open_store
 from kmp_smsd.storage.database import STEP_ROWS
-from kmp_smsd.storage.errors import NotPossible
+from kmp_smsd.storage.errors import NotPossible, StoreUnavailable
+from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.vault.algorithms import kcv
 from kmp_smsd.vault.data_key import Wrapped
 from kmp_smsd.vault.key_files import create_master_key
@@ -56,7 +58,15 @@ class Store:
         self.imports[import_id] |= {"digest": digest, "live": now}
         self.live.update(self.staged.pop(import_id))
 
+        if self.fail_on == "interrupt":
+            raise KeyboardInterrupt
+
+    def is_live(self, import_id):
+        return import_id not in self.staged
+
     def discard(self, import_id):
+        if self.fail_on == "discard":
+            raise StoreUnavailable("disk full")
         del self.staged[import_id]
 
 
@@ -259,6 +269,47 @@ def test_import_whose_publishing_failed_is_not_discarded_since_it_may_be_live(ru
     with pytest.raises(OSError, match="disk full"):
         run(GOOD)
     assert set(store.staged[1]) == {"k1", "k2"}
+
+
+def test_faults_are_shown_although_what_was_staged_cannot_be_deleted(run, store, caplog):
+    run(GOOD)
+    store.fail_on = "discard"
+    assert [fault.line for fault in run(GOOD).faults] == [2, 3]
+    assert "what was staged stays, and goes with the next import: disk full" in caplog.text
+
+
+def test_dry_run_that_leaves_something_behind_fails(run, store):
+    store.fail_on = "discard"
+    with pytest.raises(StoreUnavailable, match="disk full"):
+        run(GOOD, dry_run=True)
+
+
+def test_interrupt_after_the_commit_does_not_hide_that_the_keys_are_live(run, store):
+    store.fail_on = "interrupt"
+    assert run(GOOD).import_id == 1
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_interrupt_of_publishing_tells_whether_the_keys_are_live(tmp_path, public_and_master, monkeypatch, committed):
+    path = tmp_path / "keys.csv"
+    path.write_text(GOOD)
+    migrate(tmp_path / "kmp.db")
+    with open_store(tmp_path / "kmp.db") as store:
+        publish = store.imports.publish
+
+        def interrupted(*what):
+            if committed:
+                publish(*what)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(store.imports, "publish", interrupted)
+        arguments = (store.imports, path, "Acme", public_and_master[0])
+        if committed:
+            assert import_keys(*arguments, clock=iter(TIMES).__next__, plaintext=True).import_id == 1
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                import_keys(*arguments, clock=iter(TIMES).__next__, plaintext=True)
+        assert bool(store.keys.get("k1")) == committed
 
 
 def test_pipe_and_directory_are_refused_at_once(store, tmp_path, public_and_master):
