@@ -18,17 +18,12 @@ from kmp_smsd.storage.descriptors import writer
 from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.lock_waits import UNNAMED, LockWait, named
 from kmp_smsd.storage.locks import SHARED_MODE, WriteLock
+from kmp_smsd.storage.log_limits import log_limits
 from kmp_smsd.storage.scrubbing import Scrubber
-from kmp_smsd.storage.volume import RESERVE_OCTETS, reserve_octets
 
 #: Who writes many rows writes so many in a transaction at most: each may be on pages of its own, and others wait.
 STEP_ROWS = 1_000
 READ_ROWS = 1_000  # of one statement that only reads: until its end the log cannot begin anew
-# From so much of log on it is moved into the database: in 64 MiB many pages were written more than once, and are moved
-# once; intake spends half as long on that as with 16 MiB.
-CHECKPOINT_PAGES = 64 * 1024 * 1024 // PAGE_OCTETS
-FINISH_PAGES = CHECKPOINT_PAGES // 64  # so few are moved while the writers wait; then the log begins anew
-LOG_PAGES_MAX = 4 * CHECKPOINT_PAGES  # from here on the writers wait for all of it
 _LOG_HEADER_OCTETS, _FRAME_HEADER_OCTETS = 32, 24  # https://sqlite.org/fileformat2.html#the_write_ahead_log
 _WRITE_FAILED = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
 LOOK_AT_LOG_EVERY_S = 0.02  # a look takes as long as a tenth of a small transaction
@@ -236,15 +231,13 @@ class Database:
             return
         self._log_looked_at = now
         with suppress(OSError, sqlite3.Error, MemoryError):  # the commit stands; the next writer finds the log as large
-            part = reserve_octets(self.path.parent) / RESERVE_OCTETS  # 1 on all but small volumes
-            large = CHECKPOINT_PAGES * part
-            if self.log_path.stat().st_size < large * PAGE_OCTETS:  # the file says how far it ever grew
+            limits = log_limits(self.path.parent)
+            if self.log_path.stat().st_size < limits.large:  # the file says how far it ever grew
                 return
             _, pages, moved = in_log(self.connection)
-            if pages < large:
+            if pages * PAGE_OCTETS < limits.large:
                 return
-            most = LOG_PAGES_MAX if part == 1 else 1.5 * large  # of what others leave to the messages, three quarters
-            if pages - moved <= FINISH_PAGES * part or pages >= most:
+            if (pages - moved) * PAGE_OCTETS <= limits.finish or pages * PAGE_OCTETS >= limits.most:
                 move_log(self.connection, self.path, PASSIVE)
             elif self._checkpointer is not None:
                 self._checkpointer.wake()

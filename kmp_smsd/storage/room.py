@@ -9,6 +9,7 @@ from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.errors import NoRoom, StoreUnavailable
+from kmp_smsd.storage.log_limits import log_limits
 from kmp_smsd.storage.volume import free_octets, reserve_octets
 
 
@@ -19,10 +20,10 @@ def leaving_room(database: Database, part: float = 1.0) -> Iterator[sqlite3.Conn
     What is in the log alone has its room in the database first. Raises NoRoom where they would have less.
     """
     with database.faults():
-        reserve = reserve_octets(database.path.parent)
+        reserve, shared = reserve_octets(database.path.parent), log_limits(database.path.parent).shared
         _empty_log_where_it_helps(database, reserve, reserve * part)
         _check(database, reserve * part)
-    database.lighten_log(reserve // 4)
+    database.lighten_log(shared)
     with database.transaction() as connection:
         _check(database, reserve * part)  # others may have taken it while we waited
         yield connection
@@ -32,7 +33,7 @@ def leaving_room(database: Database, part: float = 1.0) -> Iterator[sqlite3.Conn
 def with_short_log(database: Database) -> Iterator[sqlite3.Connection]:
     """A transaction of what is not refused for lack of room; where possible, the log is moved as in `leaving_room`."""
     with suppress(StoreUnavailable, OSError):
-        database.lighten_log(reserve_octets(database.path.parent) // 4)
+        database.lighten_log(log_limits(database.path.parent).shared)
     with database.transaction() as connection:
         yield connection
 

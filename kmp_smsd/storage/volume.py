@@ -1,4 +1,4 @@
-"""Volumes: how much is free on one, and how much of that is the messages'."""
+"""Volumes: how much is on one, how much is free, and how much of it is the messages'."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ import sys
 from pathlib import Path
 
 #: A tenth of the volume is the messages', at most so much: two logs, one that is being emptied.
-RESERVE_OCTETS = 128 * 1024 * 1024
+_RESERVE_OCTETS = 128 * 1024 * 1024
+
+
+def size_octets(directory: Path) -> int:
+    """How large the volume of `directory` is; very large where it does not tell. Raises OSError."""
+    volume = os.statvfs(directory)
+    return volume.f_blocks * volume.f_frsize or sys.maxsize
 
 
 def free_octets(directory: Path) -> int:
@@ -18,5 +24,4 @@ def free_octets(directory: Path) -> int:
 
 def reserve_octets(directory: Path) -> int:
     """How many octets of the volume of `directory` are the messages'. Raises OSError."""
-    volume = os.statvfs(directory)
-    return min(RESERVE_OCTETS, volume.f_blocks * volume.f_frsize // 10) if volume.f_blocks else RESERVE_OCTETS
+    return min(_RESERVE_OCTETS, size_octets(directory) // 10)

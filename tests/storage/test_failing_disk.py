@@ -19,6 +19,7 @@ from pysqlite3 import dbapi2 as sqlite3
 from kmp_smsd.storage import Store, StoreUnavailable, checkpoint, database, open_store
 from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.inbox import Inbox
+from kmp_smsd.storage.log_limits import LogLimits
 from kmp_smsd.storage.maintenance import migrate, schema
 from kmp_smsd.storage.received import Settled
 from kmp_smsd.storage.subscribers import Registration
@@ -208,9 +209,8 @@ def test_log_that_stayed_is_not_moved_by_halves_by_a_command(path: Path, ask: Ca
 def test_log_that_grows_because_it_cannot_be_moved_is_told_of_once(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(database, "CHECKPOINT_PAGES", 20)
-    monkeypatch.setattr(database, "FINISH_PAGES", 0)
-    monkeypatch.setattr(database, "LOG_PAGES_MAX", 1_000_000)
+    limits = LogLimits(shared=1 << 40, large=20 * FRAME_OCTETS, finish=0, most=1 << 40)
+    monkeypatch.setattr(database, "log_limits", lambda _: limits)
     monkeypatch.setattr(database, "LOOK_AT_LOG_EVERY_S", 0.0)
     store = open_store(path, checkpoint_aside=True)
     checkpointer = store._database._checkpointer
@@ -335,12 +335,12 @@ class Disk:
             cut.unlink()
 
 
-@pytest.mark.parametrize("checkpoint_pages", [10_000, 40], ids=["the log grows", "the database grows"])
+@pytest.mark.parametrize("large_pages", [10_000, 40], ids=["the log grows", "the database grows"])
 def test_everything_confirmed_is_on_a_disk_that_failed_for_a_while(
-    thin_disk: Disk, monkeypatch: pytest.MonkeyPatch, checkpoint_pages: int
+    thin_disk: Disk, monkeypatch: pytest.MonkeyPatch, large_pages: int
 ) -> None:
-    monkeypatch.setattr(database, "CHECKPOINT_PAGES", checkpoint_pages)
-    monkeypatch.setattr(database, "FINISH_PAGES", checkpoint_pages * 100)
+    limits = LogLimits(shared=1 << 40, large=large_pages * FRAME_OCTETS, finish=1 << 40, most=1 << 40)
+    monkeypatch.setattr(database, "log_limits", lambda _: limits)
     monkeypatch.setattr(database, "LOOK_AT_LOG_EVERY_S", 0.0)
     path = thin_disk.inner / "kmp.db"
     migrate(path)

@@ -19,6 +19,7 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.storage import Store, StoreUnavailable, database, open_store
 from kmp_smsd.storage.backup import backup
 from kmp_smsd.storage.locks import ImportLock
+from kmp_smsd.storage.log_limits import LogLimits, log_limits
 from kmp_smsd.storage.maintenance import migrate, restore
 from kmp_smsd.storage.requests import Add, Remove, Request
 from kmp_smsd.storage.scrubbing import Scrubber
@@ -257,7 +258,8 @@ def touch(store: Store, at: int) -> None:
 
 
 def test_log_that_filled_the_disk_begins_anew(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "CHECKPOINT_PAGES", 1_000_000)
+    limits = LogLimits(shared=1 << 40, large=1 << 40, finish=0, most=1 << 40)
+    monkeypatch.setattr(database, "log_limits", lambda _: limits)
     path = small_disk / "kmp.db"
     migrate(path)
     with open_store(path) as store:
@@ -285,6 +287,21 @@ def test_log_is_small_on_a_small_volume(small_disk: Path, monkeypatch: pytest.Mo
             touch(store, written)
             written += max(10_000, store._database.log_path.stat().st_size - before)
         assert store._database.log_path.stat().st_size < 6_000_000  # of which 4 are left to the messages
+
+
+@pytest.mark.parametrize(
+    ("volume", "limits"),
+    [
+        (1 << 40, LogLimits(shared=32 << 20, large=64 << 20, finish=1 << 20, most=256 << 20)),
+        (8_000 << 20, LogLimits(shared=32 << 20, large=64 << 20, finish=1 << 20, most=200 << 20)),
+        (2_000 << 20, LogLimits(shared=32 << 20, large=64 << 20, finish=1 << 20, most=96 << 20)),
+        (640 << 20, LogLimits(shared=16 << 20, large=32 << 20, finish=1 << 19, most=48 << 20)),
+    ],
+)
+def test_log_s_limits_grow_with_its_volume(monkeypatch: pytest.MonkeyPatch, volume: int, limits: LogLimits) -> None:
+    told = os.statvfs_result((4096, 4096, volume // 4096, 0, 0, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: told)
+    assert log_limits(Path()) == limits
 
 
 def test_log_is_moved_by_who_only_removes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,9 @@ from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.storage import Store, StoreBusy, StoreUnavailable, StoreUnusable, maintenance, open_store
 from kmp_smsd.storage.backup import backup
+from kmp_smsd.storage.connection import PAGE_OCTETS
 from kmp_smsd.storage.locks import SchemaLock
+from kmp_smsd.storage.log_limits import LogLimits
 from kmp_smsd.storage.maintenance import migrate
 from kmp_smsd.storage.migrations import MIGRATIONS
 from tests.storage.stock import A, import_keys, register, settle, sync
@@ -254,9 +256,9 @@ def test_copy_that_was_put_in_place_by_hand_is_refused_with_advice(path: Path) -
 def test_log_stays_small_while_intake_writes_on(open_store: object, monkeypatch: pytest.MonkeyPatch) -> None:
     from kmp_smsd.storage import database
 
-    limits = {"CHECKPOINT_PAGES": 50, "FINISH_PAGES": 5, "LOG_PAGES_MAX": 150, "LOOK_AT_LOG_EVERY_S": 0}
-    for limit, value in limits.items():  # how large it is between two looks, the disk says
-        monkeypatch.setattr(database, limit, value)
+    limits = LogLimits(shared=1 << 40, large=50 * PAGE_OCTETS, finish=5 * PAGE_OCTETS, most=150 * PAGE_OCTETS)
+    monkeypatch.setattr(database, "log_limits", lambda _: limits)
+    monkeypatch.setattr(database, "LOOK_AT_LOG_EVERY_S", 0)  # how large it is between two looks, the disk says
     store: Store = open_store()  # type: ignore[operator]
     keys = [f"k{number}" for number in range(600)]
     import_keys(store, *keys)
