@@ -16,6 +16,8 @@ from benchmark.stock import Fresh, message, mixed, stranger
 from kmp_smsd.control.client import ask
 from kmp_smsd.simulator.lab import Lab
 
+WARM = 500  # messages before each round: no role is measured while it starts
+
 
 class Rounds:
     """Measures one installation."""
@@ -48,12 +50,16 @@ class Rounds:
             held_back = limit(settled_s, run.busy * run.took_s / settled_s, used_s)
             return replace(answered, cpu_s=sum(used_s), settled_s=settled_s, limit=held_back)
 
+        warm = [stranger(number) for number in range(WARM)]
         with self.floor(links) as pid:
+            generator.closed_loop(warm, window)
             yield sample(FLOOR, pid, news)
         if peer == "kannel":
             with kannel.started(self._lab.directory / "kannel", generator, links) as pid:
                 yield sample("kannel acknowledges", pid, news)
         with self.intake(links) as pid:
+            generator.closed_loop(warm, window)
+            self.wait_until_settled()  # the process that decides has begun
             yield decided("new bindings", pid, news)
             if "repeats" in workloads:
                 yield decided("repeats", pid, news)
