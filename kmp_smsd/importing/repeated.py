@@ -14,9 +14,10 @@ from kmp_smsd.storage.volume import free_octets, reserve_octets
 
 _BATCH: Final = 5000
 _CACHE_KIB: Final = 16_384
-# What sorting takes beside it, of what was remembered (measured: 1.8 to 2.4, and 3.4 where each is there twice).
-_SORTED: Final = 2.5
-_SORTED_AGAIN: Final = 3.5
+# What sorting takes beside it, of what was remembered (measured: 1.8 to 2.4, and 3.4 where each is there twice), where
+# that is more octets than are sorted in memory.
+_SORTED: Final = (2.5, 16 << 20)
+_SORTED_AGAIN: Final = (3.5, 6 << 20)
 
 
 class Repeated:
@@ -76,7 +77,7 @@ class Repeated:
                 self._any_again = self._find_again()
             if not self._any_again:
                 return
-            self._leave_room(_SORTED_AGAIN)
+            self._leave_room(*_SORTED_AGAIN)
             with closing(self._database.execute(query)) as cursor:
                 yield from cursor
 
@@ -89,18 +90,18 @@ class Repeated:
 
     def _flush(self) -> None:
         with _faults():
-            self._leave_room(_SORTED)
+            self._leave_room(*_SORTED)
             self._database.executemany("INSERT INTO seen VALUES (?, ?)", self._batch)
         self._batch.clear()
 
-    def _leave_room(self, times: float) -> None:
-        """Raise OSError where there is no room for so many times as much as is remembered.
+    def _leave_room(self, times: float, in_memory: int) -> None:
+        """Raise OSError where there is no room for so many times what is remembered, if that is more than `in_memory`.
 
-        The database and its messages may be on that volume, so a part is left of it. Little is in memory alone.
+        The database and its messages may be on that volume, so a part is left of it.
         """
         ((octets,),) = self._database.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
         free, wanted = free_octets(self._directory), int(octets * times)
-        if octets > _CACHE_KIB * 1024 and free < wanted + reserve_octets(self._directory):
+        if octets > in_memory and free < wanted + reserve_octets(self._directory):
             raise OSError(
                 f"{self._directory} has {free // 1_000_000:,} MB left, and to sort the file's identifiers there takes"
                 f" {wanted // 1_000_000:,} MB besides what stays free: make room there, or name another directory in"

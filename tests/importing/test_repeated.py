@@ -41,7 +41,7 @@ from kmp_smsd.importing.repeated import Repeated
 with Repeated() as repeated:
     try:
         for line in range(int(sys.argv[1])):
-            repeated.add(line, f"{line % 150_000:064}")
+            repeated.add(line, f"{line % int(sys.argv[3]):064}")
         list(repeated.equal())
     except OSError as error:
         print(error)
@@ -59,10 +59,10 @@ def small(tmp_path):
     subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def sort(small, megabytes, lines):
+def sort(small, megabytes, lines, different=150_000):
     subprocess.run(["mount", "-o", f"remount,size={megabytes}m", small], check=True)
     return subprocess.run(  # SQLite looks for the directory once in a process
-        [sys.executable, "-c", SORT, str(lines), small],
+        [sys.executable, "-c", SORT, str(lines), small, str(different)],
         env=os.environ | {"TMPDIR": str(small)}, capture_output=True, text=True, check=True,
     ).stdout.splitlines()  # fmt: skip
 
@@ -84,9 +84,16 @@ def test_identifiers_that_are_all_there_again_take_more(small):
     assert len(sort(small, 200, 300_000)) == 1
 
 
-def test_few_identifiers_take_no_room(small):
+@pytest.mark.parametrize(("lines", "different"), [(100_000, 100_000), (50_000, 25_000)])
+def test_few_identifiers_take_no_room(small, lines, different):
     (small / "ballast").write_bytes(bytes(38_000_000))
-    assert len(sort(small, 40, 100_000)) == 1
+    assert len(sort(small, 40, lines, different)) == 1
+
+
+def test_few_identifiers_that_are_all_there_again_take_some(small):
+    said, free = sort(small, 24, 100_000, 50_000)
+    assert said.startswith(f"{small} has ")
+    assert int(free) > 20_000_000
 
 
 def _fill(repeated):
