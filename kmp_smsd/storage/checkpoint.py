@@ -2,10 +2,11 @@
 
 A file that grew by a write that failed is not to be trusted: a file system may have marked its new blocks as never
 written, and forget what is written into them again, although it syncs without an error (tried: ext4 on a volume that
-took no more). So whatever grew is cut off after an error, the database here, the log in database.py.
+took no more). So the database grows by zeros that are synced before the log is moved into it, and what a write that
+failed has added is cut off, from the log in database.py.
 
-And the database grows before the log is moved, by zeros that are synced: SQLite does not sync what it moves while
-somebody still reads an older state, and never moves it again, though a disk may tell only later that it lost it.
+And SQLite does not sync what it moves while somebody reads an older state, or writes a later one, and never moves that
+again, though a disk may tell only later that it lost it. So after an error the log is moved from its beginning.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import errno
 import fcntl
 import logging
 import os
+import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pysqlite3 import dbapi2 as sqlite3
@@ -30,6 +32,7 @@ PASSIVE = "PRAGMA wal_checkpoint(PASSIVE)"
 TRUNCATE = "PRAGMA wal_checkpoint(TRUNCATE)"
 NOOP = "PRAGMA wal_checkpoint(NOOP)"
 _ZEROS = bytes(1024 * 1024)
+_MOVED_AT = 96  # in the log's index, nBackfill: https://sqlite.org/walformat.html#the_wal_index_header
 
 log = logging.getLogger(__name__)
 
@@ -58,36 +61,52 @@ def _move(connection: sqlite3.Connection, path: Path, how: str) -> Moved:
 
 
 def _move_passively(connection: sqlite3.Connection, path: Path) -> Moved:
-    while octets := growth(connection, path):  # again for what was committed meanwhile
-        with _cut_where_it_fails(connection, path):
-            _lengthen(path, octets)
-    with _cut_where_it_fails(connection, path):  # for what was committed after the last look
-        found: Moved = connection.execute(PASSIVE).fetchone()
+    with closing(connect(path)) as reader:
+        reader.execute("BEGIN")  # from its first look on, what is committed is not moved, and lengthens nothing
+        octets = growth(reader, path)
+        if octets > free_octets(path.parent):  # trying it would leave nobody any room, inbox included
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        try:
+            _lengthen(connection, path, octets)
+            found: Moved = connection.execute(PASSIVE).fetchone()
+        except (sqlite3.Error, OSError):
+            _move_again_from_the_beginning(connection, path)
+            raise
     return found
 
 
-def _lengthen(path: Path, octets: int) -> None:
-    if octets > free_octets(path.parent):  # trying it would leave nobody any room, inbox included
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    database = kept_descriptor(path)
-    while octets:
-        octets -= os.pwrite(database, _ZEROS[:octets], os.fstat(database).st_size)
-    os.fsync(database)
-
-
-@contextmanager
-def _cut_where_it_fails(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
-    """Cut the database to its length where it cannot be written, unless somebody moved something into it meanwhile."""
-    octets = os.stat(path).st_size
-    _, pages, moved = in_log(connection)
+def _lengthen(connection: sqlite3.Connection, path: Path, octets: int) -> None:
+    """Add zeros, and sync; without any, too: what was moved before may not be, nor the zeros of who was killed here."""
+    _, _, moved = in_log(connection)
+    database = kept_descriptor(path, os.O_RDWR | os.O_APPEND)  # behind what a stranger moves meanwhile
+    trusted = _octets_moved(database)
     try:
-        yield
-    except (sqlite3.Error, OSError):
-        _, pages_now, moved_now = in_log(connection)
-        begun_anew = pages_now < pages  # a writer does that where all has been moved
-        if moved_now < pages_now and (moved == pages if begun_anew else moved_now <= moved):
-            os.truncate(path, octets)
+        while octets > 0:
+            octets -= os.write(database, _ZEROS[:octets])
+        os.fsync(database)
+    except BaseException:  # an interrupt too
+        if in_log(connection)[2] == moved:  # else a stranger has moved something into it
+            os.truncate(path, trusted)
         raise
+
+
+def _octets_moved(database: int) -> int:
+    """How long the database is by its own header, which is moved with the rest of the log; zeros may be behind it.
+
+    See https://sqlite.org/fileformat2.html#the_database_header.
+    """
+    page_octets, pages = struct.unpack(">16xH10xI", os.pread(database, 32, 0))
+    return min(os.fstat(database).st_size, (65_536 if page_octets == 1 else int(page_octets)) * int(pages))
+
+
+def _move_again_from_the_beginning(connection: sqlite3.Connection, path: Path) -> None:
+    """Have SQLite forget what it has moved of a log that is not moved as a whole: that may not be on the disk.
+
+    Nobody begins such a log anew, and who reads takes it for what it was before.
+    """
+    _, pages, moved = in_log(connection)
+    if moved < pages:
+        os.pwrite(kept_descriptor(path.with_name(path.name + "-shm")), bytes(4), _MOVED_AT)
 
 
 @contextmanager

@@ -365,18 +365,40 @@ def test_everything_confirmed_is_on_a_disk_that_failed_for_a_while(
     assert thin_disk.after_a_power_cut(COUNT) == confirmed
 
 
-def test_what_was_moved_beside_a_reader_is_on_a_disk_that_told_later_that_it_failed(thin_disk: Disk) -> None:
+class CommittedMeanwhile:
+    """A connection for which something happens in the moment before it moves the log."""
+
+    def __init__(self, connection: sqlite3.Connection, what: Callable[[], None]) -> None:
+        self._connection = connection
+        self._what = what
+
+    def execute(self, how: str) -> sqlite3.Cursor:
+        if how == checkpoint.PASSIVE:
+            self._what()
+        return self._connection.execute(how)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before the look", "after it"])
+def test_what_lengthened_the_database_beside_a_reader_is_on_a_disk_that_told_later_that_it_failed(
+    thin_disk: Disk, late: bool
+) -> None:
     path = thin_disk.inner / "kmp.db"
     migrate(path)
-    with open_store(path) as store, closing(connect(path)) as reader:
+    with open_store(path) as store, open_store(path) as other, closing(connect(path)) as reader:
         connection = store._database.connection
-        add(store, 0, 1_000)
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM registrations").fetchall()
-        add(store, 1_000, 20)
-        thin_disk.fail()
+
+        def grow() -> None:
+            add(other, 0, 1_000)
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM registrations").fetchall()
+            add(other, 1_000, 20)
+            thin_disk.fail()
+
+        if not late:
+            grow()
+        mover: Any = CommittedMeanwhile(connection, grow) if late else connection
         with suppress(OSError, sqlite3.Error):  # before it is synced, there is nothing that tells
-            checkpoint.move_log(connection, path, checkpoint.PASSIVE)
+            checkpoint.move_log(mover, path, checkpoint.PASSIVE)
         os.sync()
         reader.execute("ROLLBACK")
         with pytest.raises((OSError, sqlite3.Error)):
@@ -388,6 +410,102 @@ def test_what_was_moved_beside_a_reader_is_on_a_disk_that_told_later_that_it_fai
             assert store._database.empty_log()
         add(store, 1_020, 20)  # over the log that was moved
         assert thin_disk.after_a_power_cut(COUNT) == 1_040
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
+def test_zeros_that_are_not_synced_are_cut_off(
+    path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def failing(_: int) -> None:
+        raise error
+
+    with open_store(path) as store:
+        octets = path.stat().st_size
+        add(store, 0, 3_000)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", failing)
+            with pytest.raises(type(error)):
+                checkpoint.move_log(store._database.connection, path, checkpoint.PASSIVE)
+        assert path.stat().st_size == octets
+        assert registered(store) == 3_000
+
+
+def test_zeros_are_not_cut_off_where_a_stranger_moved_the_log_meanwhile(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(path) as store, closing(connect(path)) as stranger:
+        add(store, 0, 3_000)
+
+        def failing(_: int) -> None:
+            stranger.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(os, "fsync", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            checkpoint.move_log(store._database.connection, path, checkpoint.PASSIVE)
+        assert registered(store) == 3_000
+        assert store._database.rows("PRAGMA integrity_check") == [("ok",)]
+
+
+def test_what_was_moved_beside_a_reader_is_moved_again_where_the_disk_tells_that_it_failed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with open_store(path) as store, closing(connect(path)) as reader:
+        connection = store._database.connection
+        add(store, 0, 1_000)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM registrations").fetchall()
+        add(store, 1_000, 20)
+        _, pages, moved = checkpoint.move_log(connection, path, checkpoint.PASSIVE)
+        assert 0 < moved < pages
+        reader.execute("ROLLBACK")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", failing)
+            with pytest.raises(OSError, match="Input/output error"):
+                checkpoint.move_log(connection, path, checkpoint.PASSIVE)
+        assert checkpoint.in_log(connection) == (0, pages, 0)
+        log = log_of(path).read_bytes()
+        with path.open("r+b") as database:  # what the disk lost
+            for at in range(32, 32 + moved * FRAME_OCTETS, FRAME_OCTETS):
+                database.seek((int.from_bytes(log[at : at + 4]) - 1) * 2048)
+                database.write(bytes(2048))
+        assert checkpoint.move_log(connection, path, checkpoint.PASSIVE) == (0, pages, pages)
+    with open_store(path) as store:
+        assert registered(store) == 1_020
+        assert store._database.rows("PRAGMA integrity_check") == [("ok",)]
+
+
+def test_zeros_of_who_was_killed_are_cut_off_where_the_disk_tells_that_it_failed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with open_store(path) as store:
+        octets = path.stat().st_size
+        add(store, 0, 3_000)
+        with path.open("ab") as database:
+            database.write(bytes(checkpoint.growth(store._database.connection, path)))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", failing)
+            with pytest.raises(OSError, match="Input/output error"):
+                checkpoint.move_log(store._database.connection, path, checkpoint.PASSIVE)
+        assert path.stat().st_size == octets
+        assert registered(store) == 3_000
+
+
+def test_zeros_of_who_was_killed_are_synced_by_the_next_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_store(path) as store:
+        add(store, 0, 3_000)
+        with path.open("ab") as database:
+            database.write(bytes(checkpoint.growth(store._database.connection, path)))
+        synced: list[int] = []
+        monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+        checkpoint.move_log(store._database.connection, path, checkpoint.PASSIVE)
+        assert synced == [path.stat().st_ino]
 
 
 LEFT = """
