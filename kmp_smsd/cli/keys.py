@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,9 @@ from kmp_smsd.cli.output import PAGE, count, listing, pages, record
 from kmp_smsd.cli.progress import progress
 from kmp_smsd.cli.settings import Settings, now_ms
 from kmp_smsd.vault.own_process import make_undumpable
+
+if TYPE_CHECKING:
+    from kmp_smsd.importing.import_keys import Report
 
 COLUMNS = {
     "key": "key_id",
@@ -57,21 +61,29 @@ def import_(settings: Settings, file: Path, vendor: str, plaintext: bool, encodi
         public_key = PublicKey.load(public_path)
     except FileNotFoundError:
         raise Failed(f"no {public_path}: make the master key with 'kmp-smsd master-key create'", 77) from None
-    with settings.store() as store, progress(file.name) as told:
-        try:
-            report = import_keys(
-                store.imports,
-                file,
-                vendor,
-                public_key,
-                clock=now_ms,
-                plaintext=plaintext,
-                dry_run=dry_run,
-                encoding=KeyEncoding(encoding) if encoding else None,
-                progress=told,
-            )
-        except ImportRefused as error:
-            raise click.UsageError(str(error), click.get_current_context()) from None
+    with settings.store() as store:
+        with progress(file.name) as told:
+            try:
+                report = import_keys(
+                    store.imports,
+                    file,
+                    vendor,
+                    public_key,
+                    clock=now_ms,
+                    plaintext=plaintext,
+                    dry_run=dry_run,
+                    encoding=KeyEncoding(encoding) if encoding else None,
+                    progress=told,
+                )
+            except ImportRefused as error:
+                raise click.UsageError(str(error), click.get_current_context()) from None
+        _tell(
+            report, file, vendor, dry_run=dry_run
+        )  # before the store is closed, which takes a while: ^C hides nothing
+
+
+def _tell(report: Report, file: Path, vendor: str, *, dry_run: bool) -> None:
+    """Say how an import ended. Raises Failed where there are faults."""
     for fault in report.faults:
         click.echo(fault, err=True)
     for warning in report.warnings:

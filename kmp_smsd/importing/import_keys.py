@@ -83,9 +83,10 @@ def import_keys(
 ) -> Report:
     """Check a key file, wrap its keys with a new data key and stage them; where all of it is right, publish them.
 
-    Any fault, a key ID that exists included, leaves nothing behind, and so does a dry run. After the first fault of the
-    file itself nothing more is staged, but the rest of it is checked. `clock` gives Unix milliseconds: between the
-    begin and the end of a large file lie minutes. `progress` is told the octets read and to read.
+    Any fault, a key ID that exists included, leaves nothing behind, and so does a dry run; what cannot be deleted goes
+    with the next import. After the first fault of the file itself nothing more is staged, but the rest of it is
+    checked. `clock` gives Unix milliseconds: between the begin and the end of a large file lie minutes. `progress` is
+    told the octets read and to read.
     Raises ImportRefused, OSError, and what the store raises.
     """
     if not plaintext:
@@ -112,11 +113,9 @@ def import_keys(
                 staging.discard()
             raise
         import_id = None
-        if faults:
-            with _told():  # what is wrong with the file is what people must see
+        if faults or dry_run:
+            with _told():  # what is wrong with the file, or that nothing is, is what people must see
                 staging.discard()
-        elif dry_run:
-            staging.discard()
         else:
             import_id = staging.publish(lines.digest)
     return Report(
@@ -162,6 +161,8 @@ class _Staging:
             self._store.publish(self._import_id, digest, self._clock())
         except KeyboardInterrupt:  # which came after the commit, maybe
             if not self._store.is_live(self._import_id):
+                with suppress(Exception), _told():
+                    self.discard()
                 raise
         return self._import_id
 
@@ -176,7 +177,11 @@ def _told() -> Iterator[None]:
     try:
         yield
     except StoreError as error:  # nobody sees what stays
-        log.warning("what was staged stays, and goes with the next import: %s", error, extra={"event": "staged_stays"})
+        log.warning(
+            "what was staged stays, and goes with the next import: %s",
+            error,
+            extra={"event": "staged_stays", "reason": str(error)},
+        )
 
 
 def _steps(rows: Iterator[KeyRow]) -> Iterator[list[KeyRow]]:

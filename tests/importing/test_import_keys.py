@@ -278,10 +278,18 @@ def test_faults_are_shown_although_what_was_staged_cannot_be_deleted(run, store,
     assert "what was staged stays, and goes with the next import: disk full" in caplog.text
 
 
-def test_dry_run_that_leaves_something_behind_fails(run, store):
+def test_dry_run_says_that_nothing_is_wrong_although_what_was_staged_cannot_be_deleted(run, store, caplog):
     store.fail_on = "discard"
-    with pytest.raises(StoreUnavailable, match="disk full"):
-        run(GOOD, dry_run=True)
+    assert run(GOOD, dry_run=True).fault_count == 0
+    assert "what was staged stays, and goes with the next import: disk full" in caplog.text
+
+
+def test_import_that_could_not_be_staged_says_what_of_it_stays(run, store, caplog, monkeypatch):
+    monkeypatch.setattr(store, "discard", lambda _: (_ for _ in ()).throw(StoreUnavailable("no room")))
+    store.fail_on = "stage"
+    with pytest.raises(OSError, match="disk full"):
+        run(GOOD)
+    assert "what was staged stays, and goes with the next import: no room" in caplog.text
 
 
 def test_interrupt_after_the_commit_does_not_hide_that_the_keys_are_live(run, store):
@@ -310,6 +318,7 @@ def test_interrupt_of_publishing_tells_whether_the_keys_are_live(tmp_path, publi
             with pytest.raises(KeyboardInterrupt):
                 import_keys(*arguments, clock=iter(TIMES).__next__, plaintext=True)
         assert bool(store.keys.get("k1")) == committed
+        assert len(store.imports.listing()) == committed
 
 
 def test_pipe_and_directory_are_refused_at_once(store, tmp_path, public_and_master):
