@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kmp_smsd.storage.volume import reserve_octets, size_octets
 
-# By itself it stays below this, unless only others than intake write.
+# Seldom reached while intake runs, which moves it beside the writers.
 _MOST = 256 * 1024 * 1024
 
 
