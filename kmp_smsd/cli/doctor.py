@@ -194,7 +194,7 @@ def _database(settings: Settings, config: Config, wanted: frozenset[str], *, dis
                 elif name == "clock":
                     yield _clock(store)
                 else:
-                    yield _traffic(store)
+                    yield _traffic(config, store)
                 done.append(name)
     except (StoreError, OSError) as error:
         code, sentence = explain(error) or (TEMPORARY, str(error))
@@ -244,7 +244,7 @@ def _clock(store: Store) -> Report:
     return Report("clock", tuple(judge_clock(facts)))
 
 
-def _traffic(store: Store) -> Report:
+def _traffic(config: Config, store: Store) -> Report:
     from kmp_smsd.diagnosis.finding import Report
     from kmp_smsd.diagnosis.traffic import DAY_MS, TrafficFacts, judge_traffic
     from kmp_smsd.storage.journal import HOUR_MS
@@ -257,6 +257,7 @@ def _traffic(store: Store) -> Report:
         holds=holds.count,
         oldest_hold_at=holds.oldest_at,
         platforms=store.platforms.listing(at_most=sys.maxsize),
+        configured=config.platforms.keys(),
     )
     return Report("traffic", tuple(judge_traffic(facts)))
 

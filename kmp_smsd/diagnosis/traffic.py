@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,8 @@ Row = Mapping[str, Any]
 class TrafficFacts:
     """`refused` are the classes of senders that ended as invalid_mdn in the last day: link, sender, count.
 
-    `platforms` are rows of `platforms list`; `oldest_hold_at` is when the longest open hold came, of `holds`.
+    `platforms` are rows of `platforms list`, `configured` those that have an enabled file; `oldest_hold_at` is when the
+    longest open hold came, of `holds`.
     """
 
     now: int
@@ -28,6 +29,7 @@ class TrafficFacts:
     holds: int = 0
     oldest_hold_at: int | None = None
     platforms: Sequence[Row] = ()
+    configured: Collection[str] = ()
 
 
 def judge_traffic(facts: TrafficFacts) -> list[Finding]:
@@ -75,6 +77,14 @@ def _deliveries(facts: TrafficFacts) -> list[Finding]:
                 warning(
                     f"{due:,} deliveries wait for a platform: no file names their app",
                     "kmp-smsd outbox list shows the apps: name them in a file of platforms.d, then 'kmp-smsd reload'",
+                )
+            )
+        elif due and name not in facts.configured and row["forgotten_at"] is None:
+            found.append(
+                warning(
+                    f"{due:,} deliveries and withdrawals wait for platform {name}, which has no enabled file",
+                    f"put its file back into platforms.d, then 'kmp-smsd reload'; where it is gone for good:"
+                    f" kmp-smsd platforms forget {name}",
                 )
             )
         elif oldest is not None and facts.now - oldest >= DAY_MS:

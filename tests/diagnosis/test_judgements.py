@@ -337,7 +337,8 @@ def test_last_receipt_is_told() -> None:
 
 
 def platform(name: str = "fleet", **changed: object) -> dict[str, object]:
-    return {"platform": name, "due": 0, "oldest_due_at": None, "rejected": 0, "last_error": None, **changed}
+    row = {"platform": name, "due": 0, "oldest_due_at": None, "rejected": 0, "last_error": None, "forgotten_at": None}
+    return row | changed
 
 
 def test_quiet_traffic_is_good() -> None:
@@ -346,7 +347,12 @@ def test_quiet_traffic_is_good() -> None:
         refused=[{"link": "north", "sender": "86199/13", "count": 9}],
         holds=2,
         oldest_hold_at=NOW - HOLD_DAYS * DAY_MS + 1,
-        platforms=[platform(due=3, oldest_due_at=NOW - DAY_MS + 1)],
+        platforms=[
+            platform(due=3, oldest_due_at=NOW - DAY_MS + 1),
+            platform("gone", due=3, oldest_due_at=NOW, forgotten_at=NOW),
+            platform("away"),
+        ],
+        configured={"fleet"},
     )
     assert set(levels(judge_traffic(facts))) == {OK}
 
@@ -377,10 +383,12 @@ def test_hold_that_waits_for_days_is_told() -> None:
         ),
         (platform(rejected=2), "platform fleet rejected 2 deliveries"),
         (platform("", due=2, oldest_due_at=NOW), "2 deliveries wait for a platform"),
+        (platform("away", due=2, oldest_due_at=NOW), "wait for platform away, which has no enabled file"),
     ],
 )
 def test_delivery_that_does_not_arrive_is_told(row: dict[str, object], sentence: str) -> None:
-    assert sentence in told(judge_traffic(TrafficFacts(now=NOW, platforms=[row]))).sentence
+    facts = TrafficFacts(now=NOW, platforms=[row], configured={"fleet"})
+    assert sentence in told(judge_traffic(facts)).sentence
 
 
 def test_app_without_a_platform_needs_no_restart() -> None:
