@@ -79,4 +79,8 @@ def retry(settings: Settings, name: str | None, mdn: str | None) -> None:
         if name is not None:
             check_name(settings, store, name)
         retried = store.outbox.retry(now_ms(), platform=name, mdn=mdn)
-    click.echo(f"{retried:,} {'delivery is' if retried == 1 else 'deliveries are'} tried now")
+    one = retried == 1
+    click.echo(
+        f"{retried:,} {'delivery' if one else 'deliveries'} that {'was' if one else 'were'} put off or rejected"
+        f" {'is' if one else 'are'} tried now, with all that was due already"
+    )
