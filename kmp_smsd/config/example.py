@@ -72,10 +72,14 @@ _SHOWN: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option of a section, for people: as `value` is written in TOML, and `live` where the example needs it."""
+    """One option of a section, for people: as `value` is written in TOML, and `live` where the example needs it.
+
+    `default` is written so as well, and empty where there is none.
+    """
 
     name: str
     value: str
+    default: str
     live: bool
     about: str
 
@@ -87,7 +91,8 @@ def options(model: type[BaseModel], section: str) -> Iterator[Option]:
         if name == "channel":
             continue
         value = live.get(name, shown.get(name, field.default))
-        yield Option(name, _toml(name, value), name in live, _about(name, field))
+        default = "" if field.is_required() else _toml(name, field.default)
+        yield Option(name, _toml(name, value), default, name in live, _about(name, field))
 
 
 def main_file() -> str:

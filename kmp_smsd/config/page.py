@@ -81,7 +81,7 @@ def told(model: Any, section: str) -> Iterator[tuple[Option, str]]:
         if model.model_fields[option.name].is_required():
             about += " **Required.**"
         elif "Default" not in about:
-            about += f" Default: `{option.value}`."
+            about += f" Default: `{option.default}`."  # the example may have to say something else
         if (reload := reload_of(model, option.name)) is not of_section(model):
             about += f" *Changed at a reload: {reload}.*"
         yield option, about

@@ -15,6 +15,7 @@ from kmp_smsd.config.load import load
 from kmp_smsd.config.models import Control, MainFile, Secrets, Storage
 from kmp_smsd.config.monitoring import Monitoring
 from kmp_smsd.config.numbering import Numbering
+from kmp_smsd.config.page import told
 from kmp_smsd.config.platform import Platform
 from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.numbering import AddressRules, NumberingPlan, NumberRange
@@ -86,6 +87,21 @@ def test_every_option_is_in_its_example_with_its_default(section):
             assert (tuple(written) if isinstance(written, list) else written) == (
                 str(default) if isinstance(default, Path) else default
             )
+
+
+@pytest.mark.parametrize("section", MODELS)
+def test_the_page_names_the_default_of_the_model_and_not_what_the_example_says(section):
+    for option, about in told(MODELS[section], section):
+        field = MODELS[section].model_fields[option.name]
+        named = re.findall(r"Default: `(.*?)`\.", about)
+        if field.is_required():
+            assert (named, about.count("**Required.**")) == ([], 1), option.name
+        elif field.default in (None, "", (), {}):
+            assert (named, about.count("Default: ")) == ([], 1), option.name
+        else:
+            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            expected = str(default) if isinstance(default, Path) else default
+            assert [tomllib.loads(f"it = {text}")["it"] for text in named] == [expected], option.name
 
 
 @pytest.mark.parametrize("model", MODELS.values())
