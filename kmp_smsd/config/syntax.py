@@ -58,7 +58,9 @@ def read_toml(text: str) -> Syntax:
             message, line, column = _parts(error, len(rows))
             bare = _BARE_VALUE.fullmatch(rows[line - 1])
             if bare is None or line in syntax.repaired or not _about_a_value(message):
-                syntax.faults.append((line, _section(rows, line), "", _sentence(message, rows[line - 1], column)))
+                # A section that is given twice is named by the line itself, not by the one before it.
+                last = line + 1 if message.startswith("Cannot declare") else line
+                syntax.faults.append((line, _section(rows, last), "", _sentence(message, rows[line - 1], column)))
                 return syntax
             key = bare["key"].strip()
             syntax.faults.append((line, _section(rows, line), key, _bare(key, bare["value"])))

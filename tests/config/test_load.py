@@ -342,6 +342,11 @@ def test_prefix_given_twice_is_a_fault_across_files(files):
     ]
 
 
+def test_section_that_is_given_twice_is_named_and_not_the_one_before_it(files):
+    files.append("[secrets]\n")
+    assert files.faults() == [f"kmp-smsd.toml:{GOOD_LINES + 1}: [secrets] this section is given twice"]
+
+
 @pytest.mark.parametrize("path", ["", "a\\u0000b"])
 def test_included_path_that_can_be_none_is_one_fault(files, path):
     ranges = 'ranges = [{prefix = "8613", digits = 13, name = "mobile"}]'
