@@ -101,6 +101,7 @@ class Link(Section):
         default=60.0,
         ge=0.1,
         le=86_400,
+        validate_default=True,
         description="Seconds between attempts, at most; they double from attempt to attempt.",
     )
     reconnect_refused_s: float = Field(

@@ -34,7 +34,7 @@ class Platform(Section):
         description="Seconds before a failed delivery is tried again; they double each time.",
     )
     retry_max_s: Annotated[float, not_below("retry_min_s")] = Field(
-        default=900.0, ge=1, le=86_400, description="Seconds between tries, at most."
+        default=900.0, ge=1, le=86_400, validate_default=True, description="Seconds between tries, at most."
     )
     channel: ChannelOptions = Field(description="How the platform is reached.")
 

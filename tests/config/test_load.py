@@ -342,6 +342,15 @@ def test_prefix_given_twice_is_a_fault_across_files(files):
     ]
 
 
+def test_lower_bound_above_the_default_of_the_upper_one_is_a_fault(files):
+    files.append("reconnect_min_s = 100\n")
+    files.write("platforms.d/metering.toml", "retry_min_s = 1000\n" + PLATFORM)
+    assert files.faults() == [
+        "kmp-smsd.toml:8: [smsc.north] reconnect_max_s: 60 is less than reconnect_min_s",
+        "platforms.d/metering.toml: retry_max_s: 900 is less than retry_min_s",
+    ]
+
+
 def test_section_that_is_given_twice_is_named_and_not_the_one_before_it(files):
     files.append("[secrets]\n")
     assert files.faults() == [f"kmp-smsd.toml:{GOOD_LINES + 1}: [secrets] this section is given twice"]
