@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from typing import NoReturn
-
-from kmp_smsd.cli.program import program
 
 
 def main() -> NoReturn:
     """Run the command of this process's arguments."""
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else somebody wants it ignored
+    if ours:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ^C while we are being imported ends us without a traceback
+    from kmp_smsd.cli.program import program
+
+    if ours:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     program.main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 
@@ -184,3 +185,22 @@ def test_messages_that_nobody_can_be_told_leave_the_exit_code(site):
         for words, code in ((("keys", "show", "NONE"), 1), (("keys",), 64), (("keys", "list"), 0)):
             process = site.process(*words, stdout=subprocess.DEVNULL, stderr=full)
             assert process.wait(20) == code
+
+
+INTERRUPTED_WHILE_IMPORTED = """
+import os, signal, sys
+from kmp_smsd.cli import main
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "kmp_smsd.cli.program":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+main()
+"""
+
+
+def test_interrupt_while_the_program_is_imported_shows_no_traceback() -> None:
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED_WHILE_IMPORTED], capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, b"")
