@@ -30,7 +30,7 @@ def tell(number: Number) -> list[Event]:
 def _events(number: Number) -> Iterator[Event]:
     for row in number.registrations:
         yield Event(row["registered_at"], "registered", f"registered for {row['app_id']}")
-    for row in number.journal:
+    for row in sorted(number.journal, key=lambda row: row["entry"]):  # those of one batch have one time
         yield _message(number, row)
     by_message = {(row["at"], row["key_id"]) for row in number.journal if row["outcome"] in _BINDS}
     for row in number.bindings:

@@ -10,6 +10,7 @@ import pytest
 from kmp_smsd.cli import explain as explain_module
 from kmp_smsd.cli.program import program
 from kmp_smsd.diagnosis import number as number_module
+from kmp_smsd.domain.request import SyncRequest
 from kmp_smsd.storage import journal
 from kmp_smsd.storage.outbox import Postpone, Reject
 from tests.cli.site import FIRST, SECOND, THIRD, Site
@@ -87,6 +88,15 @@ def test_approval_that_intake_has_not_decided_is_told_from_one_that_waits_for_a_
     with site.store() as store:
         store.holds.approve(1, "eve")
     assert told(site, SECOND)[2] == ["hold 1 is approved and intake has not decided it yet: is intake running?"]
+
+
+def test_messages_of_one_batch_are_told_in_the_order_in_which_they_came(site):
+    site.ready("K1", "K2", "K3")
+    came = [SyncRequest(FIRST, key_id, received_at=HOUR, link="north") for key_id in ("K1", "K2", "K3")]
+    with site.store() as store:
+        store.settle(came, HOUR)
+    story = " ".join(told(site, FIRST)[0])
+    assert re.findall("message by north with key (K.)", story) == ["K1", "K2", "K3"]
 
 
 def test_late_message_is_told_with_its_row(site):
