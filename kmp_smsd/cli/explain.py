@@ -76,8 +76,9 @@ def _gather(settings: Settings, store: Store, mdn: str, entries_max: int | None)
     journal, searched = _search(store, subscriber, entries_max)
     bindings, waiting = store.bindings.of(mdn), store.waiting.listing(mdn=mdn, limit=PAGE)
     outbox = store.outbox.listing(platform=None, mdn=mdn, everything=True, limit=PAGE)
-    holds = {row["hold"] for row in journal if row["hold"] is not None} | set(store.tracing.standing_holds(subscriber))
-    key_ids = {row["key_id"] for row in (*journal, *bindings, *waiting, *outbox) if row["key_id"]}
+    held = {row["hold"] for row in journal if row["hold"] is not None} | set(store.tracing.standing_holds(subscriber))
+    holds = [found for hold in sorted(held) if (found := store.holds.get(hold))]
+    key_ids = {row["key_id"] for row in (*journal, *bindings, *waiting, *outbox, *holds) if row["key_id"]}
     return Number(
         mdn=mdn,
         now=now,
@@ -87,7 +88,7 @@ def _gather(settings: Settings, store: Store, mdn: str, entries_max: int | None)
         bindings=bindings,
         outbox=outbox,
         waiting=waiting,
-        holds=[found for hold in sorted(holds) if (found := store.holds.get(hold))],
+        holds=holds,
         replies=store.tracing.replies(subscriber),
         journal=journal,
         keys=store.tracing.keys(sorted(key_ids)),

@@ -178,7 +178,12 @@ def _tell(hold: dict[str, Any]) -> bool:
     if hold["state"] == "approved":
         click.echo(f"hold {number}: {outcome}: key {hold['key_id']} is bound to {hold['mdn']} {hold['app_id']}")
         return True
-    if hold["state"] == "open":
+    if hold["state"] == "open" and outcome in ("held", None):  # None: a message came first that had new evidence
+        click.echo(
+            f"hold {number}: held: nothing was bound, since another binding came in its way meanwhile: see 'kmp-smsd"
+            " holds list', then approve it again"
+        )
+    elif hold["state"] == "open":
         click.echo(f"hold {number}: {outcome}: nothing was bound, the hold stays open")
     else:
         click.echo(f"hold {number}: {outcome or hold['state']}: nothing was bound, the hold is {hold['state']}")

@@ -26,7 +26,7 @@ class Searched:
 class Number:
     """All that is known at `now`. `known` is None where the database has nothing of it.
 
-    `keys` has of each key that exists its state, app_id, valid_from and valid_until, and where it is bound.
+    `keys` has of each key that exists its state, app_id, valid_from and valid_until, and where it is bound since when.
     """
 
     mdn: str

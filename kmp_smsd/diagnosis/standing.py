@@ -112,9 +112,8 @@ def _hold(number: Number, row: Row) -> Iterator[str]:
     if row["state"] == "open" and row["deciding"]:
         yield f"hold {hold} is approved and intake has not decided it yet: is intake running?"
     elif row["state"] == "open":
-        ends = _what_ends(row)
         yield (
-            f"decide hold {hold}: 'kmp-smsd holds approve {hold}' binds key {key} for {app}{ends};"
+            f"decide hold {hold}: 'kmp-smsd holds approve {hold}' {_what_approval_does(number, row)};"
             f" 'kmp-smsd holds refuse {hold}' refuses it"
         )
     elif row["state"] == "refused" and lacking.stands(number, row):
@@ -125,13 +124,30 @@ def _hold(number: Number, row: Row) -> Iterator[str]:
             yield f"{refused} what stood in its way ends; to admit it, withdraw that: 'kmp-smsd bindings withdraw'"
 
 
-def _what_ends(row: Row) -> str:
-    ends = []
-    if row["key_bound_at_mdn"]:
-        ends.append(f"its binding to {row['key_bound_at_mdn']} for {row['key_bound_at_app']}")
-    if row["here_bound_key_id"]:
-        ends.append(f"the binding of key {row['here_bound_key_id']} here")
-    return f" and ends {' and '.join(ends)}" if ends else ""
+def _what_approval_does(number: Number, row: Row) -> str:
+    """It ends no binding that is not in the evidence: where one was made since, the request is held again."""
+    key, app = row["key_id"], row["app_id"]
+    ends, new = [], []
+    at = number.keys[key]
+    if at["bound_mdn"] is not None:
+        place = f"{at['bound_mdn']} for {at['bound_app']}"
+        if (at["bound_mdn"], at["bound_app"], at["bound_at"]) == (
+            row["key_bound_at_mdn"],
+            row["key_bound_at_app"],
+            row["key_bound_since"],
+        ):
+            ends.append(f"its binding to {place}")
+        else:
+            new.append(f"key {key} is bound to {place} now")
+    for one in number.bound:
+        if one["app_id"] == app and one["key_id"] != key:
+            if (one["key_id"], one["bound_at"]) == (row["here_bound_key_id"], row["here_bound_since"]):
+                ends.append(f"the binding of key {one['key_id']} here")
+            else:
+                new.append(f"key {one['key_id']} is bound here now")
+    if new:
+        return f"has it held again with new evidence, since {' and '.join(new)}: approve it once more after that"
+    return f"binds key {key} for {app}{' and ends ' if ends else ''}{' and '.join(ends)}"
 
 
 def _undelivered(number: Number, row: Row) -> Iterator[str]:

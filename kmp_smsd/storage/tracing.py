@@ -22,7 +22,7 @@ SELECT id, at, outcome, link, key_id, app, why, hold FROM journal
 WHERE id >= ? AND id < ? AND subscriber = ? ORDER BY id DESC"""
 
 _KEYS = """
-SELECT k.key_id, k.state, k.app, k.valid_from, k.valid_until, s.mdn, b.app
+SELECT k.key_id, k.state, k.app, k.valid_from, k.valid_until, s.mdn, b.app, b.bound_at
 FROM json_each(?) j CROSS JOIN keys k ON k.key_id = j.value JOIN imports i ON i.id = k.import
 LEFT JOIN bindings b ON b.key = k.id AND b.state = 'bound' LEFT JOIN subscribers s ON s.number = b.subscriber
 WHERE i.live_at IS NOT NULL"""
@@ -96,7 +96,7 @@ class Tracing:
         )
 
     def keys(self, key_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Those of `key_ids` that exist: state, app that they are reserved for, validity, and where they are bound."""
-        columns = ("key_id", "state", "app_id", "valid_from", "valid_until", "bound_mdn", "bound_app")
+        """Those of `key_ids` that exist: state, the app they are reserved for, validity, where and since when bound."""
+        columns = ("key_id", "state", "app_id", "valid_from", "valid_until", "bound_mdn", "bound_app", "bound_at")
         found = self._database.records(columns, _KEYS, (json.dumps(list(key_ids)),))
         return {row["key_id"]: row for row in found}

@@ -81,6 +81,28 @@ def test_hold_is_to_be_decided_and_it_is_told_what_approving_ends(site):
     assert now.startswith("key K1 is refused for meter since a person refused hold 1")
 
 
+def test_hold_in_whose_way_another_key_came_is_told_to_be_held_again(site):
+    site.ready("K1", "K2", "K3", mdns=(FIRST, SECOND))
+    site.message(SECOND, "K1", at=HOUR)
+    site.message(FIRST, "K1", at=2 * HOUR)
+    site.message(FIRST, "K2", at=3 * HOUR)
+    now = told(site, FIRST)[2][0]
+    assert "approve 1' has it held again with new evidence, since key K2 is bound here now: approve it once more" in now
+    site.message(FIRST, "K1", at=4 * HOUR)
+    ends = f"ends its binding to {SECOND} for meter and the binding of key K2 here"
+    assert f"binds key K1 for meter and {ends}" in told(site, FIRST)[2][0]
+
+
+def test_hold_whose_key_went_elsewhere_meanwhile_is_told_to_be_held_again(site):
+    site.ready("K1", mdns=(FIRST, SECOND))
+    site.message(FIRST, "K1", at=HOUR)
+    site.message(SECOND, "K1", at=2 * HOUR)
+    site.ok("registrations", "renumber", FIRST, THIRD, "--yes")
+    assert f"held again with new evidence, since key K1 is bound to {THIRD} for meter now" in told(site, SECOND)[2][0]
+    site.ok("bindings", "withdraw", THIRD, "meter")
+    assert "approve 1' binds key K1 for meter; 'kmp-smsd holds refuse 1'" in told(site, SECOND)[2][0]
+
+
 def test_approval_that_intake_has_not_decided_is_told_from_one_that_waits_for_a_person(site):
     site.ready("K1", mdns=(FIRST, SECOND))
     site.message(FIRST, "K1", at=HOUR)

@@ -317,6 +317,21 @@ def test_an_approval_that_binds_nothing_says_why_and_leaves_the_hold_open(site, 
     assert "open, last key_not_usable" in site.ok("holds", "list")
 
 
+def test_an_approval_in_whose_way_another_key_came_says_to_approve_again(site, intake):
+    site.ready("K1", "K2", mdns=(FIRST, SECOND))
+    site.message(SECOND, "K1")
+    site.message(FIRST, "K1", at=1_000_001)
+    site.message(FIRST, "K2", at=1_000_002)
+    intake()
+    done = site.run("holds", "approve", "1")
+    assert (done.exit_code, done.stdout) == (
+        1,
+        "hold 1: held: nothing was bound, since another binding came in its way meanwhile: see 'kmp-smsd holds list',"
+        " then approve it again\n",
+    )
+    assert site.ok("holds", "approve", "1") == f"hold 1: moved: key K1 is bound to {FIRST} meter\n"
+
+
 def test_a_backup_tells_of_messages_that_are_not_in_it(site):
     site.ready("K1")
     with site.store() as store, closing(Inbox(site.database, lambda: store.settled)) as inbox:
