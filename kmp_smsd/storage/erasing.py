@@ -144,15 +144,14 @@ class Erasing:
         if not found:
             return None
         number, last_heard, erasing_at = found[0]
+        registered = rows("SELECT app FROM registrations WHERE subscriber = ? ORDER BY app", (number,))
         columns = ("app_id", "platform", "key_id", "wanted_version", "confirmed_version", "rejected_version", "error")
         return {
             "mdn": mdn,
             "subscriber": number,
-            "last_heard_at": last_heard,
+            "last_heard_at": None if registered else last_heard,  # not kept while it is registered
             "erasing_at": erasing_at,
-            "registered": [
-                row[0] for row in rows("SELECT app FROM registrations WHERE subscriber = ? ORDER BY app", (number,))
-            ],
+            "registered": [app_id for (app_id,) in registered],
             "bound": self._database.records(
                 ("app_id", "key_id"),
                 """SELECT b.app, k.key_id FROM bound b JOIN keys k ON k.id = b.key

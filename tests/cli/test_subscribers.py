@@ -46,6 +46,13 @@ def test_number_is_shown_erased_and_shown_no_more(site):
     assert [row["mdn"] for row in site.rows("holds", "list", "--all")] == [None]
 
 
+def test_when_a_number_was_last_heard_is_shown_only_where_it_is_kept(site):
+    site.ready("K1")
+    site.message(FIRST, "K1", at=1_000_000)
+    site.message(SECOND, "K1", at=2_000_000)
+    assert [site.rows("subscribers", "show", mdn)[0]["last_heard_at"] for mdn in (FIRST, SECOND)] == [None, 2_000_000]
+
+
 def test_number_is_not_erased_in_front_of_its_messages(site):
     """What was answered and is not decided yet would bring it back."""
     site.ready("K1", mdns=(FIRST, SECOND))
