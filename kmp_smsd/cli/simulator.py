@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -80,11 +81,18 @@ def smsc(file: IO[bytes], port: int, system_id: str, password: str, window: int,
     A message stays here until the ESME accepts it or says never; then its command_status is printed. Ends when all
     are answered, or when interrupted. What the ESME submits (a reply to a terminal) is taken and told.
     """
+    from twisted.internet.error import CannotListenError
+
     from kmp_smsd.simulator.server import SmscServer
     from kmp_smsd.simulator.smsc import SmscSettings
 
     server = SmscServer(SmscSettings(system_id=system_id, password=password, window=window), port)
-    with server:
+    try:
+        server.start()
+    except CannotListenError as error:
+        raise Failed(f"port {port} of 127.0.0.1: {error.socketError.strerror}: choose another by --port") from None
+    with ExitStack() as ending:
+        ending.callback(server.stop)
         click.echo(f"kmp-smsd: an SMSC listens on 127.0.0.1:{server.port}", err=True)
         server.answer_submits(_take)
         _send_lines(server, file, destination)

@@ -35,6 +35,8 @@ def status(settings: Settings, role: str | None, as_json: bool, check: bool) -> 
 
     Never waits for the database. Exits 69 where no role answers.
     """
+    if check and as_json:
+        raise click.UsageError("--check prints one line for monitoring, and --json more: choose one of them")
     asked = _ask(sockets(settings, role))
     if check:
         code, line = judged(asked)

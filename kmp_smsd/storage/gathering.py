@@ -61,6 +61,7 @@ _OCCUPANTS = """
 SELECT b.id, b.key, b.subscriber, b.app, b.received_at
 FROM json_each(?) j CROSS JOIN bindings b ON b.key = j.value WHERE b.state = 'bound'"""
 
+# Said twice of the state, for the index of what has ended (`state <> 'bound'`).
 # What else there is of a key, of another subscriber than the one who sends it, bears on nothing: and there may be much.
 _SUPERSEDED = """
 SELECT b.key, b.subscriber, b.app, b.ended_at

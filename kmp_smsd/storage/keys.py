@@ -115,8 +115,13 @@ class Keys:
         if found is None:
             raise NotPossible(f"no key {key_id}: see 'kmp-smsd keys list'")
         key, present, past_reason = found
-        if present not in allowed or present == state:
-            raise NotPossible(f"key {key_id} is {present} and cannot become {state}")
+        if present == state:
+            done = "not suspended: there is nothing to resume" if state == "live" else f"{state} already"
+            raise NotPossible(f"key {key_id} is {done}")
+        if present not in allowed:
+            raise NotPossible(
+                f"key {key_id} is {present} and cannot become {'active again' if state == 'live' else state}"
+            )
         if state == "destroyed":
             reason = past_reason  # why it was revoked
         connection.execute("UPDATE keys SET state = ?, reason = ? WHERE id = ?", (state, reason, key))

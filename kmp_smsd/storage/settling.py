@@ -100,7 +100,7 @@ class Settling:
 
         try:
             return _decided(self._settle(read, now))
-        except StoreUnavailable:
+        except (StoreUnavailable, MemoryError):
             raise
         except Exception:  # one request's own fault: fewer at a time, until it stands alone
             if not again:

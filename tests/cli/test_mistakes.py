@@ -138,7 +138,7 @@ def test_a_directory_whose_name_is_not_utf8_is_no_bug(site):
     ("words", "sentence"),
     [
         (("keys", "show", "NONE"), "no key NONE: see 'kmp-smsd keys list'"),
-        (("keys", "resume", "K1"), "key K1 is live and cannot become live"),
+        (("keys", "resume", "K1"), "key K1 is not suspended: there is nothing to resume"),
         (("holds", "refuse", "7"), "hold 7 does not exist: see 'kmp-smsd holds list'"),
         (("bindings", "withdraw", FIRST, "meter"), f"{FIRST} has no binding for meter: see"),
         (("registrations", "remove", SECOND, "meter"), f"{SECOND} is not registered for meter: see"),

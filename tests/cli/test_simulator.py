@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -93,3 +94,11 @@ def test_a_device_without_an_end_is_no_public_key(site):
     code, told = site.refused("simulator", "platform", "/dev/zero")
     assert code == 1
     assert "/dev/zero is no SSH public key" in told
+
+
+def test_port_that_is_taken_is_told_with_what_to_do(site):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, told = site.refused("simulator", "smsc", "--port", str(port))
+    assert code == 1
+    assert told == f"port {port} of 127.0.0.1: Address already in use: choose another by --port"

@@ -233,6 +233,8 @@ def test_a_role_that_is_away_is_told_and_the_other_one_shown(site, roles):
     done = site.run("status")
     assert (done.exit_code, "dispatch does not run" in done.stderr, "north" in done.stdout) == (0, True, True)
     assert site.run("status", "--check").exit_code == 2
+    code, told = site.refused("status", "--check", "--json")
+    assert (code, "choose one of them" in told) == (64, True)
     assert site.run("status", "--check", "--role", "intake").exit_code == 0
 
 
