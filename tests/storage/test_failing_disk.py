@@ -412,50 +412,43 @@ def test_what_lengthened_the_database_beside_a_reader_is_on_a_disk_that_told_lat
         assert thin_disk.after_a_power_cut(COUNT) == 1_040
 
 
-@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
-def test_zeros_that_are_not_synced_are_cut_off(
-    path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+def move_in_vain(
+    store: Store, path: Path, error: BaseException | None = None, meanwhile: Callable[[], object] = lambda: None
 ) -> None:
-    def failing(_: int) -> None:
-        raise error
+    """Move the log to a disk that tells of an error when it is synced, after `meanwhile`."""
+    told = error or OSError(5, "Input/output error")
 
+    def failing(_: int) -> None:
+        meanwhile()
+        raise told
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        with pytest.raises(type(told)):
+            checkpoint.move_log(store._database.connection, path, checkpoint.PASSIVE)
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
+def test_zeros_that_are_not_synced_are_cut_off(path: Path, error: BaseException) -> None:
     with open_store(path) as store:
         octets = path.stat().st_size
         add(store, 0, 3_000)
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", failing)
-            with pytest.raises(type(error)):
-                checkpoint.move_log(store._database.connection, path, checkpoint.PASSIVE)
+        move_in_vain(store, path, error)
         assert path.stat().st_size == octets
         assert registered(store) == 3_000
 
 
-def test_zeros_are_not_cut_off_where_a_stranger_moved_the_log_meanwhile(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_zeros_are_not_cut_off_where_a_stranger_moved_the_log_meanwhile(path: Path) -> None:
     with open_store(path) as store, closing(connect(path)) as stranger:
         add(store, 0, 3_000)
-
-        def failing(_: int) -> None:
-            stranger.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            raise OSError(5, "Input/output error")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", failing)
-            with pytest.raises(OSError, match="Input/output error"):
-                checkpoint.move_log(store._database.connection, path, checkpoint.PASSIVE)
+        move_in_vain(store, path, meanwhile=lambda: stranger.execute("PRAGMA wal_checkpoint(PASSIVE)"))
         add(store, 3_000)  # over the log that was moved
     with open_store(path) as store:  # without the pages that a connection remembers
         assert registered(store) == 3_100
         assert store._database.rows("PRAGMA integrity_check") == [("ok",)]
 
 
-def test_what_was_moved_beside_a_reader_is_moved_again_where_the_disk_tells_that_it_failed(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def failing(_: int) -> None:
-        raise OSError(5, "Input/output error")
-
+def test_what_was_moved_beside_a_reader_is_moved_again_where_the_disk_tells_that_it_failed(path: Path) -> None:
     with open_store(path) as store, closing(connect(path)) as reader:
         connection = store._database.connection
         add(store, 0, 1_000)
@@ -465,10 +458,7 @@ def test_what_was_moved_beside_a_reader_is_moved_again_where_the_disk_tells_that
         _, pages, moved = checkpoint.move_log(connection, path, checkpoint.PASSIVE)
         assert 0 < moved < pages
         reader.execute("ROLLBACK")
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", failing)
-            with pytest.raises(OSError, match="Input/output error"):
-                checkpoint.move_log(connection, path, checkpoint.PASSIVE)
+        move_in_vain(store, path)
         assert checkpoint.in_log(connection) == (0, pages, 0)
         log = log_of(path).read_bytes()
         with path.open("r+b") as database:  # what the disk lost
@@ -481,21 +471,13 @@ def test_what_was_moved_beside_a_reader_is_moved_again_where_the_disk_tells_that
         assert store._database.rows("PRAGMA integrity_check") == [("ok",)]
 
 
-def test_zeros_of_who_was_killed_are_cut_off_where_the_disk_tells_that_it_failed(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def failing(_: int) -> None:
-        raise OSError(5, "Input/output error")
-
+def test_zeros_of_who_was_killed_are_cut_off_where_the_disk_tells_that_it_failed(path: Path) -> None:
     with open_store(path) as store:
         octets = path.stat().st_size
         add(store, 0, 3_000)
         with path.open("ab") as database:
             database.write(bytes(checkpoint.growth(store._database.connection, path)))
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", failing)
-            with pytest.raises(OSError, match="Input/output error"):
-                checkpoint.move_log(store._database.connection, path, checkpoint.PASSIVE)
+        move_in_vain(store, path)
         assert path.stat().st_size == octets
         assert registered(store) == 3_000
 
