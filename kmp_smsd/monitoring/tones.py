@@ -42,7 +42,7 @@ def of_platform(platform: Mapping[str, Any]) -> Tone:
     """The tone of a platform."""
     if platform["paused"]:
         return Tone.PAUSED
-    if platform["word"] == "held back after rejections":
+    if platform["word"] in ("held back after rejections", "without an enabled file"):
         return Tone.BAD
     if platform["word"] == "draining":
         return Tone.BUSY

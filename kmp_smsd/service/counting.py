@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.application.service import Service
@@ -17,13 +18,23 @@ from kmp_smsd.service.store_watch import StoreWatch
 from kmp_smsd.service.watching import watch
 from kmp_smsd.storage import Store, StoreUnavailable
 from kmp_smsd.storage.figures import DueFigures
+from kmp_smsd.storage.platforms import PlatformState
 
 COUNT_EVERY_S = 5.0
 REST = 20  # times what the last count took: counting never takes more than a twentieth of a core
 
 
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """A platform without an enabled file, where something is due; `since` when that is known, in Unix seconds."""
+
+    apps: tuple[str, ...]
+    state: PlatformState
+    since: float
+
+
 class Counting(Service):
-    """Counts in a thread and with a `store` of its own; `names` gives the platforms.
+    """Counts in a thread and with a `store` of its own; `names` gives the platforms that are served.
 
     On a cold disk one count may take minutes: the figures grow old meanwhile, and that is all. Dispatch is judged by
     `thread`, its own, which looks for work all the time.
@@ -44,7 +55,7 @@ class Counting(Service):
         self._store = store
         self._names = names
         self._reactor = reactor
-        self._monotonic = monotonic
+        self._monotonic, self._wall = monotonic, wall
         self._pool = ThreadPool(1, 1, name="count")
         self._watch = watch(self._look, reactor)
         self._watched: Deferred[Any] | None = None
@@ -53,6 +64,7 @@ class Counting(Service):
         self.watch = StoreWatch(store, self._in_thread, thread, writes=False, monotonic=monotonic, wall=wall)
         self.due: Mapping[str, DueFigures] = {}
         self.rejected: Mapping[str, int] = {}
+        self.unserved: Mapping[str, Unserved] = {}  # by name, which is empty where no file names the app
 
     def startService(self) -> None:
         super().startService()
@@ -85,15 +97,24 @@ class Counting(Service):
         """Count platform by platform; between them the store is measured, so that its figures do not wait for all."""
         begun_at = self._monotonic()
         due: dict[str, DueFigures] = {}
-        for name in list(self._names()):
+        served = list(self._names())
+        others = yield self._in_thread(self._store.platforms.unserved, served)
+        for name in (*served, *others):
             due[name] = yield self._in_thread(self._store.figures.due, name)
             yield self.watch.measure()
             if not self._watch.running:
                 return
+        self.unserved = yield self._in_thread(lambda: {name: self._look_at(name) for name in others})
         self.rejected = yield self._in_thread(self._store.figures.rejected)
         self.due = due
         ended_at = self._monotonic()
         self._not_before = ended_at + REST * (ended_at - begun_at)
+
+    def _look_at(self, name: str) -> Unserved:
+        """In the counting thread."""
+        known = self.unserved.get(name)
+        platforms = self._store.platforms
+        return Unserved(platforms.apps(name), platforms.state(name), known.since if known else self._wall())
 
     def _in_thread(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._pool, call, *args)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, succeed
@@ -10,14 +10,14 @@ from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, succ
 from kmp_smsd.config.load import Config
 from kmp_smsd.config.platform import Platform
 from kmp_smsd.service.counting import Counting
-from kmp_smsd.service.delivering import Deliverer
+from kmp_smsd.service.delivering import Counts, Deliverer
 from kmp_smsd.service.dispatch import Dispatcher
 from kmp_smsd.service.dispatch_worker import Served
 from kmp_smsd.service.erasing import Eraser
 from kmp_smsd.service.log_levels import LogLevels
-from kmp_smsd.service.rates import Rates
+from kmp_smsd.service.rates import WINDOWS_S, Rates
 from kmp_smsd.service.role import Prepared, Role, RoleService, UnknownName
-from kmp_smsd.service.status import ConfigurationStatus, PlatformStatus, Snapshot, ms
+from kmp_smsd.service.status import NO_PLATFORM, ConfigurationStatus, PlatformStatus, PlatformWord, Snapshot, ms
 from kmp_smsd.storage.figures import DueFigures
 
 
@@ -88,21 +88,41 @@ class DispatchRole(RoleService):
             raise UnknownName("platform", name, self.config.platforms)
 
     def snapshot(self, configuration: ConfigurationStatus, log_levels: LogLevels) -> Snapshot:
+        served = self.dispatcher.workers.served()
         return Snapshot(
             **self._head(configuration, log_levels, self.counting.watch),
-            platforms=tuple(self._status(served) for served in self.dispatcher.workers.served()),
+            platforms=(*map(self._status, served), *self._unserved({one.name for one in served})),
         )
 
     def _status(self, served: Served) -> PlatformStatus:
         now = self._monotonic()
+        rates = self._rates_of(served, now).per_s(served.counts.confirmed, now)
+        return self._platform(served, self.config.platforms[served.name].apps, rates)
+
+    def _unserved(self, served: Collection[str]) -> Iterator[PlatformStatus]:
+        """Those without an enabled file where something is due: nobody else tells that it waits."""
+        for name, one in self.counting.unserved.items():
+            if name not in served:  # else a reload came after the count
+                idle = Served(
+                    name=name,
+                    word=PlatformWord.UNSERVED,
+                    paused=False,
+                    since=one.since,
+                    counts=Counts(),
+                    state=one.state,
+                    next_try_at=None,
+                )
+                yield self._platform(idle, one.apps, dict.fromkeys(WINDOWS_S, 0.0))
+
+    def _platform(self, served: Served, apps: tuple[str, ...], rates: Mapping[str, float]) -> PlatformStatus:
         due = self.counting.due.get(served.name, DueFigures())
         counts, state = served.counts, served.state
         return PlatformStatus(
-            name=served.name,
+            name=served.name or NO_PLATFORM,
             word=served.word.value,
             paused=served.paused,
             since=int(served.since * 1000),
-            apps=self.config.platforms[served.name].apps,
+            apps=apps,
             due=due.count,
             due_more=due.more,
             oldest_due_at=due.oldest_at,
@@ -111,7 +131,7 @@ class DispatchRole(RoleService):
             rejections=counts.rejections,
             postponed=counts.postponed,
             failures=counts.failures,
-            rates=self._rates_of(served, now).per_s(counts.confirmed, now),
+            rates=rates,
             push_s={"count": counts.pushes, "sum": round(counts.push_s, 6)},
             last_success_at=None if state is None else state.last_success_at,
             last_error=None if state is None else state.last_error,

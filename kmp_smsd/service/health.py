@@ -6,7 +6,7 @@ write lock.
 
 from __future__ import annotations
 
-from kmp_smsd.service.status import PlatformWord, Snapshot, State
+from kmp_smsd.service.status import NO_PLATFORM, PlatformStatus, PlatformWord, Snapshot, State
 
 LAG_MAX_S = 10.0
 STUCK_MAX_S = 60.0  # longer than any transaction of ours
@@ -64,7 +64,9 @@ def degraded(snapshot: Snapshot) -> tuple[str, ...]:
         if not (link.bound or link.paused)
     ]
     for platform in snapshot.platforms:
-        if platform.word == PlatformWord.HELD_BACK:
+        if platform.word == PlatformWord.UNSERVED:
+            reasons.append(_unserved(platform))
+        elif platform.word == PlatformWord.HELD_BACK:
             reasons.append(f"platform {platform.name} is {platform.word}")
         elif platform.last_error is not None and platform.due and not platform.paused:
             reasons.append(f"platform {platform.name} fails: {platform.last_error}")
@@ -75,6 +77,13 @@ def degraded(snapshot: Snapshot) -> tuple[str, ...]:
     if snapshot.configuration.needs_restart:
         reasons.append(f"needs restart: {', '.join(snapshot.configuration.needs_restart)}")
     return tuple(reasons)
+
+
+def _unserved(platform: PlatformStatus) -> str:
+    due = f"{platform.due:,}{'+' if platform.due_more else ''}"
+    if platform.name == NO_PLATFORM:
+        return f"{due} deliveries wait for a platform: no file names their app"
+    return f"{due} deliveries and withdrawals wait for platform {platform.name}, which has no enabled file"
 
 
 def _paused(snapshot: Snapshot) -> list[str]:

@@ -152,6 +152,10 @@ class PlatformWord(StrEnum):
     PAUSED = "paused"  # by a person
     HELD_BACK = "held back after rejections"
     DRAINING = "draining"
+    UNSERVED = "without an enabled file"  # and something is due there
+
+
+NO_PLATFORM = "(none yet)"  # the name of what is due where no file names the app
 
 
 def ms(seconds: float | None) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kmp_smsd.service.health import degraded
-from kmp_smsd.service.status import Snapshot, State
+from kmp_smsd.service.status import PlatformWord, Snapshot, State
 
 
 def summary(snapshots: Sequence[Snapshot]) -> str:
@@ -29,6 +29,7 @@ def _links(snapshot: Snapshot) -> str:
 
 
 def _platforms(snapshot: Snapshot) -> str:
-    count, due = len(snapshot.platforms), sum(platform.due for platform in snapshot.platforms)
+    count = sum(platform.word != PlatformWord.UNSERVED for platform in snapshot.platforms)
+    due = sum(platform.due for platform in snapshot.platforms)
     more = "more than " if any(platform.due_more for platform in snapshot.platforms) else ""
     return f"{count} platform{'' if count == 1 else 's'}, {f'{more}{due:,}' if due else 'nothing'} due"

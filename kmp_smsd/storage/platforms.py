@@ -87,15 +87,12 @@ class Platforms:
         return [self._platform(name, figures.due(name, at_most=at_most), rejected[name]) for name in self.names()]
 
     def _platform(self, name: str, due: DueFigures, rejected: int) -> dict[str, Any]:
-        apps = [
-            row[0] for row in self._database.rows("SELECT app FROM routes WHERE platform = ? ORDER BY app", (name,))
-        ]
         state = asdict(self.state(name))
         del state["name"]
         forgotten = self._database.rows("SELECT forgotten_at FROM platforms WHERE name = ?", (name,))
         return {
             "platform": name,
-            "apps": apps,
+            "apps": list(self.apps(name)),
             "due": due.count,
             "due_more": due.more,
             "oldest_due_at": due.oldest_at,
@@ -103,6 +100,16 @@ class Platforms:
             **state,
             "forgotten_at": forgotten[0][0] if forgotten else None,
         }
+
+    def unserved(self, served: Collection[str]) -> list[str]:
+        """Those of `names` where something is due, and which are neither `served` nor to be forgotten."""
+        left, figures = {*served, *self.to_forget(served)}, Figures(self._database)
+        return [name for name in self.names() if name not in left and figures.due(name, at_most=1).count]
+
+    def apps(self, name: str) -> tuple[str, ...]:
+        """The apps that are routed to a platform, whether it has a file or not."""
+        found = self._database.rows("SELECT app FROM routes WHERE platform = ? ORDER BY app", (name,))
+        return tuple(row[0] for row in found)
 
     def wish_forgotten(self, name: str, now: int) -> None:
         """Have dispatch drop what it has of a platform that is gone, as soon as it runs without a file of it."""

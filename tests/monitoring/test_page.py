@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from kmp_smsd.monitoring.markup import Markup, element, text
 from kmp_smsd.monitoring.page import CONTENT_SECURITY_POLICY, page
 from kmp_smsd.monitoring.tones import Tone, of_link, of_platform
+from kmp_smsd.service.status import PlatformWord
 from tests.monitoring.snapshots import MINUTE, NOW, dispatch, intake
 
 VOID = {"meta"}
@@ -107,6 +108,10 @@ def test_links_on_their_way_are_not_red_and_a_short_failure_of_a_platform_is_not
     assert of_platform({**platform, "last_success_at": None}) is Tone.BAD
     assert of_platform({**platform, "last_success_at": None, "last_error_at": None}) is Tone.WARNING
     assert of_platform({**dispatch()["platforms"][0], "rejected": 1}) is Tone.WARNING
+
+
+def test_platform_without_a_file_is_red() -> None:
+    assert of_platform({**dispatch()["platforms"][0], "word": PlatformWord.UNSERVED.value}) is Tone.BAD
 
 
 def test_reasons_stand_at_the_top() -> None:

@@ -68,6 +68,27 @@ def test_platforms_may_come_and_go(at):
     assert list(at.counting.due) == ["fleet"]
 
 
+def test_what_is_due_at_a_platform_without_a_file_is_counted_as_long_as_something_is(at):
+    at.make_due(1)
+    at.names = ["fleet"]
+    at.look()
+    assert [(name, figures.count) for name, figures in at.counting.due.items()] == [("fleet", 0), ("metering", 1)]
+    ((name, found),) = at.counting.unserved.items()
+    assert (name, found.apps, found.since) == ("metering", ("meter",), WALL_S + COUNT_EVERY_S)
+    at.look()
+    assert at.counting.unserved["metering"].since == found.since
+    at.store.platforms.wish_forgotten("metering", 1)
+    at.look()
+    assert (list(at.counting.due), at.counting.unserved) == (["fleet"], {})
+
+
+def test_what_is_due_where_no_file_names_the_app_is_counted(at):
+    import_keys(at.store, "KEY-1")
+    make_due(at.store, 1)
+    at.look()
+    assert (list(at.counting.unserved), at.counting.due[""].count) == ([""], 1)
+
+
 def test_counting_that_takes_long_rests_long(at):
     counted, real = [], at.mine.figures.due
 

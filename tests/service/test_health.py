@@ -6,6 +6,7 @@ import pytest
 
 from kmp_smsd.service.health import alive, alive_in, degraded, ready
 from kmp_smsd.service.status import (
+    NO_PLATFORM,
     ConfigurationStatus,
     LinkStatus,
     PlatformStatus,
@@ -84,6 +85,14 @@ def test_who_drains_is_not_ready():
         ({"last_error": "refused", "due": 1}, ("platform metering fails: refused",)),
         ({"last_error": "refused", "due": 0}, ()),
         ({"word": PlatformWord.HELD_BACK}, ("platform metering is held back after rejections",)),
+        (
+            {"word": PlatformWord.UNSERVED, "last_error": "refused", "due": 1000, "due_more": True},
+            ("1,000+ deliveries and withdrawals wait for platform metering, which has no enabled file",),
+        ),
+        (
+            {"word": PlatformWord.UNSERVED, "name": NO_PLATFORM, "due": 2},
+            ("2 deliveries wait for a platform: no file names their app",),
+        ),
         ({"paused": True, "word": PlatformWord.PAUSED, "last_error": "x", "due": 1}, ("platform metering is paused",)),
     ],
 )

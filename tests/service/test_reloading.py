@@ -9,15 +9,18 @@ from twisted.python.failure import Failure
 
 from kmp_smsd.control.protocol import Refused
 from kmp_smsd.service import counting, daemon, dispatch, dispatch_workers, erasing, reloading, thread, wiring
+from kmp_smsd.service.counting import COUNT_EVERY_S
 from kmp_smsd.service.deciding import DecidingHere
 from kmp_smsd.service.link_state import LinkWord
 from kmp_smsd.service.role import Role
+from kmp_smsd.service.summary import summary
 from kmp_smsd.service.wiring import make_service
 from kmp_smsd.storage import open_store
 from tests.config.config_files import PLATFORM
 from tests.service.by_hand import PoolByHand, ReactorByHand, SmscByHand, mo
 from tests.service.test_wiring import Site
-from tests.service.vendor import Vendor
+from tests.service.vendor import Vendor, make_due
+from tests.storage.stock import import_keys
 
 FLEET = PLATFORM.replace('"meter"', '"tracker"')
 SOUTH = """\
@@ -269,6 +272,24 @@ def test_platforms_come_change_and_go(at):
     assert at.reload() == (["platforms.d/fleet.toml gone"], [])
     assert list(at.dispatch.dispatcher.workers.names()) == ["metering"]
     assert [one.name for one in at.service.snapshot(at.dispatch).platforms] == ["metering"]
+
+
+def test_a_platform_whose_file_was_removed_stays_in_the_status_while_something_is_due_there(at):
+    platforms = at.site.directory / "platforms.d"
+    with open_store(at.site.database) as store:
+        import_keys(store, "KEY-1")
+        make_due(store, 1)
+    (platforms / "metering.toml").rename(platforms / "metering.off")
+    at.reload()
+    at.reactor.advance(COUNT_EVERY_S)
+    at.run()
+    (metering,) = at.service.snapshot(at.dispatch).platforms
+    assert (metering.name, metering.word, metering.due) == ("metering", "without an enabled file", 1)
+    assert metering.apps == ("meter",)
+    assert summary([at.service.snapshot(at.dispatch)]).startswith("0 platforms, 1 due; 1 deliveries and withdrawals")
+    (platforms / "metering.off").rename(platforms / "metering.toml")
+    at.reload()  # and nothing was counted since
+    assert [one.word for one in at.service.snapshot(at.dispatch).platforms] != ["without an enabled file"]
 
 
 def test_dispatch_has_nothing_to_do_where_no_platform_changed(at):
