@@ -30,7 +30,9 @@ POLL_S = 0.05
 
 def _state(row: Row) -> str:
     if not row["configured"]:
-        return "in no file" if row["forgotten_at"] is None else "to be forgotten"
+        if row["forgotten_at"] is not None:
+            return "to be forgotten"
+        return "disabled" if row["disabled"] else "in no file"
     if row["held_back"]:
         return "held back"
     return "failing" if row["last_error"] else "good" if row["last_success_at"] else "new"
@@ -81,6 +83,7 @@ def list_(settings: Settings, count_all: bool, as_json: bool) -> None:
 
     It is read from the database; whether a person has paused one is known to dispatch alone: `kmp-smsd status`.
     """
+    from kmp_smsd.config.load import platform_section
     from kmp_smsd.storage.figures import COUNTED_MAX
 
     config = settings.config
@@ -95,7 +98,10 @@ def list_(settings: Settings, count_all: bool, as_json: bool) -> None:
     }  # fmt: skip
     rows = []
     for name in sorted(seen.keys() | config.platforms.keys()):
-        row = {"platform": name, "apps": [], **new, **seen.get(name, {}), "configured": name in config.platforms}
+        row = {
+            "platform": name, "apps": [], **new, **seen.get(name, {}),
+            "configured": name in config.platforms, "disabled": platform_section(name) in config.disabled,
+        }  # fmt: skip
         if name in config.platforms:
             row["apps"] = list(config.platforms[name].apps)
         rows.append(row)

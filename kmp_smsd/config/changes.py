@@ -11,21 +11,21 @@ from pydantic import BaseModel
 
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.config.link import Link
-from kmp_smsd.config.load import PLATFORMS, Config
+from kmp_smsd.config.load import PLATFORMS, Config, platform_section
 from kmp_smsd.config.numbering import Numbering
 from kmp_smsd.config.platform import Platform
 from kmp_smsd.config.section import Reload
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_NOT_WRITTEN = frozenset({"path", "policy"})  # where the file is, and what is made of [sync] and [gateway.NAME]
+_NOT_WRITTEN = frozenset({"path", "policy", "disabled"})  # where the file is, and what is made of other sections
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """One option that differs; `option` is empty where the whole section is `new` or `gone`.
 
-    `role` is the one that uses it, empty where both do.
+    `role` is the one that uses it, empty where both do. What is gone may still be there, and `disabled`.
     """
 
     section: str  # "sync", "smsc.north", "platforms.d/metering.toml"
@@ -34,16 +34,18 @@ class Change:
     role: str = ""
     new: bool = False
     gone: bool = False
+    disabled: bool = False
 
     def __str__(self) -> str:
         place = self.section if self.section.startswith(PLATFORMS) else f"[{self.section}]"
-        return f"{place} {'new' if self.new else 'gone' if self.gone else self.option}".rstrip()
+        gone = "disabled" if self.disabled else "gone"
+        return f"{place} {'new' if self.new else gone if self.gone else self.option}".rstrip()
 
 
 def changes(old: Config, new: Config) -> tuple[Change, ...]:
     """Every option in which `new` differs from `old`, in the order of the sections."""
     return tuple(
-        change
+        replace(change, disabled=True) if change.gone and change.section in new.disabled else change
         for field in fields(Config)
         if field.name not in _NOT_WRITTEN
         for change in _of_section(field.name, getattr(old, field.name), getattr(new, field.name))
@@ -100,7 +102,7 @@ def _of_section(name: str, old: Any, new: Any) -> Iterator[Change]:
 
 
 def _section(name: str, member: str) -> str:
-    return f"{PLATFORMS}/{member}.toml" if name == "platforms" else f"{name.removesuffix('s')}.{member}"
+    return platform_section(member) if name == "platforms" else f"{name.removesuffix('s')}.{member}"
 
 
 def _of_member(section: str, old: BaseModel | None, new: BaseModel | None) -> Iterator[Change]:

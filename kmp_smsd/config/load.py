@@ -35,7 +35,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The whole configuration. What is not enabled has been checked but is not in it."""
+    """The whole configuration. What is not enabled has been checked but is not in it: `disabled` are its sections."""
 
     path: Path
     storage: Storage
@@ -48,6 +48,7 @@ class Config:
     smsc: Mapping[str, Link]
     gateways: Mapping[str, Gateway]
     platforms: Mapping[str, Platform]
+    disabled: frozenset[str]  # "smsc.north", "platforms.d/metering.toml"
 
 
 def load(path: str | os.PathLike[str], platforms: str | os.PathLike[str] | None = None) -> Config:
@@ -83,7 +84,16 @@ def load(path: str | os.PathLike[str], platforms: str | os.PathLike[str] | None 
         platforms=MappingProxyType(
             {name: file.value for name, file in files.items() if file.value is not None and file.value.enabled}
         ),
+        disabled=frozenset(
+            [f"smsc.{name}" for name, link in config.smsc.items() if not link.enabled]
+            + [platform_section(name) for name, file in files.items() if file.value and not file.value.enabled]
+        ),
     )
+
+
+def platform_section(name: str) -> str:
+    """What a platform's file is called where sections are told."""
+    return f"{PLATFORMS}/{name}.toml"
 
 
 @dataclass(slots=True)

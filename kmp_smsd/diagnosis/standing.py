@@ -163,8 +163,8 @@ def _undelivered(number: Number, row: Row) -> Iterator[str]:
         yield f"name the app {app} in a file of platforms.d, then 'kmp-smsd reload'"
     elif name not in number.configured:
         yield (
-            f"platform {name} has no enabled file in platforms.d: put it back, then 'kmp-smsd reload'; where it"
-            f" is gone for good: 'kmp-smsd platforms forget {name}'"
+            f"platform {name} has no enabled file in platforms.d: put it back or enable it, then 'kmp-smsd reload';"
+            f" where it is gone for good: 'kmp-smsd platforms forget {name}'"
         )
     elif row["wanted_version"] == row["rejected_version"]:
         yield (

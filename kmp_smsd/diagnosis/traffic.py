@@ -83,8 +83,8 @@ def _deliveries(facts: TrafficFacts) -> list[Finding]:
             found.append(
                 warning(
                     f"{due:,} deliveries and withdrawals wait for platform {name}, which has no enabled file",
-                    f"put its file back into platforms.d, then 'kmp-smsd reload'; where it is gone for good:"
-                    f" kmp-smsd platforms forget {name}",
+                    f"put its file back into platforms.d, or enable it there, then 'kmp-smsd reload'; where it is gone"
+                    f" for good: kmp-smsd platforms forget {name}",
                 )
             )
         elif oldest is not None and facts.now - oldest >= DAY_MS:

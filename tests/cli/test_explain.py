@@ -165,7 +165,7 @@ def test_delivery_to_a_platform_without_a_file_names_the_file(site):
     site.message(FIRST, "K1")
     settle_due(site, Postpone, "gone")
     assert told(site, FIRST)[2][0].startswith(
-        "platform gone has no enabled file in platforms.d: put it back, then 'kmp-smsd reload'"
+        "platform gone has no enabled file in platforms.d: put it back or enable it, then 'kmp-smsd reload'"
     )
 
 

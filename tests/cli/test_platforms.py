@@ -8,7 +8,7 @@ from kmp_smsd.simulator.openssh import new_identity
 from kmp_smsd.simulator.platform import SimulatedPlatform
 from kmp_smsd.storage import figures
 from kmp_smsd.storage.platforms import PlatformState
-from tests.cli.site import FIRST, HOST_KEY, SECOND, dead_port
+from tests.cli.site import FIRST, HOST_KEY, PLATFORM, SECOND, dead_port
 from tests.sshd import receiver_command
 
 
@@ -113,6 +113,12 @@ def test_platforms_are_listed_whether_dispatch_has_seen_them_or_not(site):
     with site.store() as store:
         store.routes.set({"alarm": "gone"})
     assert "in no file" in site.ok("platforms", "list")
+    disabled = PLATFORM.format(host="gone.example", host_key=HOST_KEY)
+    site.write("platforms.d/gone.toml", "enabled = false\n" + disabled)
+    assert "disabled" in site.ok("platforms", "list")
+    assert {row["platform"]: row["disabled"] for row in site.rows("platforms", "list")} == {
+        "": False, "gone": True, "metering": False
+    }  # fmt: skip
     site.platform("metering", "keys.example", HOST_KEY).unlink()
     assert [row["configured"] for row in site.rows("platforms", "list")].count(True) == 0
 

@@ -58,7 +58,7 @@ def test_the_same_files_differ_in_nothing(edit):
             MAIN.replace('"smsc-north"', '"other"') + "in_flight_max = 5\n",
             {"[smsc.north] password": Reload.RESTART, "[smsc.north] in_flight_max": Reload.RESTART},
         ),
-        (MAIN + "enabled = false\n", {"[smsc.north] gone": Reload.LINK}),
+        (MAIN + "enabled = false\n", {"[smsc.north] disabled": Reload.LINK}),
     ],
 )
 def test_each_changed_option_is_named_with_what_a_reload_does(edit, main, expected):
@@ -74,6 +74,12 @@ def test_platforms_are_named_by_their_files(files, edit):
         "platforms.d/metering.toml window": Reload.PLATFORM,
     }
     assert told(new, old)["platforms.d/fleet.toml gone"] is Reload.PLATFORM
+
+
+def test_a_platform_whose_file_is_there_but_not_enabled_is_not_said_to_be_gone(files, edit):
+    files.write("platforms.d/metering.toml", PLATFORM)
+    old, new = edit(platforms={"metering": "enabled = false\n" + PLATFORM})
+    assert told(old, new) == {"platforms.d/metering.toml disabled": Reload.PLATFORM}
 
 
 @pytest.mark.parametrize(
