@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from kmp_smsd.cli.failures import CONFIGURATION, Failed
-from kmp_smsd.cli.settings import Settings
+from kmp_smsd.cli.settings import DEFAULT_CONFIG, Settings
 from kmp_smsd.control.client import ask
 from kmp_smsd.control.protocol import ROLES, PathTooLong, socket_path
 
@@ -23,11 +23,14 @@ role_option = click.option("--role", type=click.Choice(ROLES), help="Ask this ro
 
 
 def control_directory(settings: Settings) -> Path:
-    """``[control] directory``, even of a file that is faulty elsewhere."""
+    """``[control] directory``, even of a file that is faulty elsewhere. Raises Failed where a file named is none."""
     try:
-        text = settings.path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        return Path(DEFAULT_DIRECTORY)
+        text = settings.path.read_text(encoding="utf-8-sig", errors="replace")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        if settings.path == DEFAULT_CONFIG:  # which nobody named: a role may run with another one
+            return Path(DEFAULT_DIRECTORY)
+        sentence = f"{settings.path}: {error.strerror}: name the configuration file with --config or KMP_SMSD_CONFIG"
+        raise Failed(sentence, CONFIGURATION) from None
     try:
         found = tomllib.loads(text)["control"]["directory"]
     except tomllib.TOMLDecodeError:

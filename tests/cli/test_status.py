@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from kmp_smsd.cli import roles as roles_module
 from kmp_smsd.cli.roles import control_directory
 from kmp_smsd.cli.settings import Settings
 from kmp_smsd.cli.status import judged
@@ -168,8 +169,32 @@ def test_the_directory_is_found_in_a_file_that_is_faulty_too(tmp_path, content, 
     assert control_directory(Settings(tmp_path / "kmp-smsd.toml")) == tmp_path / directory
 
 
-def test_without_a_file_it_is_the_usual_one(tmp_path):
+def test_without_a_file_it_is_the_usual_one_where_nobody_named_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(roles_module, "DEFAULT_CONFIG", tmp_path / "none.toml")
     assert control_directory(Settings(tmp_path / "none.toml")) == Path("/run/kmp-smsd")
+
+
+@pytest.mark.parametrize("words", [["status"], ["status", "--check"], ["top"], ["reload"], ["drain"], ["resume"]])
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("none.toml", "No such file or directory"),
+        ("none/kmp-smsd.toml", "No such file or directory"),
+        ("kmp-smsd.toml/kmp-smsd.toml", "Not a directory"),
+        ("control", "Is a directory"),
+    ],
+)
+def test_a_file_that_was_named_and_is_none_is_told_instead_of_a_role_that_is_away(site, words, name, fault):
+    site.config = site.directory / name
+    assert site.refused(*words) == (
+        78,
+        f"{name}: {fault}: name the configuration file with --config or KMP_SMSD_CONFIG",
+    )
+
+
+def test_the_directory_is_the_usual_one_where_the_file_is_no_text(tmp_path):
+    (tmp_path / "kmp-smsd.toml").write_bytes(b"\x7fELF\xff")
+    assert control_directory(Settings(tmp_path / "kmp-smsd.toml")) == Path("/run/kmp-smsd")
 
 
 # Commands
