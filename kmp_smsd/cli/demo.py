@@ -13,6 +13,7 @@ from typing import Any
 import click
 from tabulate import tabulate
 
+from kmp_smsd.cli.standard_output import check_heard
 from kmp_smsd.simulator.lab import SHORT_CODE, Lab
 from kmp_smsd.smpp.constants import name_of
 
@@ -155,6 +156,7 @@ def _play(lab: Lab) -> None:
 
 def _title(text: str) -> None:
     click.secho(f"\n== {text}", bold=True)
+    check_heard()
 
 
 def _run(lab: Lab, *words: str) -> None:

@@ -14,6 +14,7 @@ import click
 from kmp_smsd.cli.arguments import json_option
 from kmp_smsd.cli.failures import CONFIGURATION, NO_PERMISSION, TEMPORARY, UNAVAILABLE, explain
 from kmp_smsd.cli.settings import Settings, now_ms
+from kmp_smsd.cli.standard_output import check_heard
 
 if TYPE_CHECKING:
     from kmp_smsd.config.faults import ConfigFaults
@@ -74,6 +75,7 @@ def doctor(settings: Settings, binds: bool, skipped: tuple[str, ...], role: str,
             click.echo(findings.as_json(report))
         else:
             findings.show(report)
+        check_heard()  # the checks that are left may take long
     if not as_json:
         findings.show_count(reports)
     raise click.exceptions.Exit(exit_code(reports))

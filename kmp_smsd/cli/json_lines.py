@@ -10,6 +10,7 @@ from io import FileIO
 from typing import Any, TypeVar
 
 from kmp_smsd.cli.failures import TEMPORARY, Failed
+from kmp_smsd.cli.standard_output import check_heard
 
 STDIN = 0
 READ_OCTETS = 1 << 16
@@ -38,9 +39,11 @@ def arriving(file: str, read: Callable[[bytes | None], Asked]) -> Iterator[list[
 
 
 def tell(results: Sequence[Mapping[str, Any]]) -> None:
-    """Print a line for each result, at once."""
+    """Print a line for each result, at once. Whoever sent them counts a line without a result as not done."""
     try:
         sys.stdout.write("".join(json.dumps(result) + "\n" for result in results))
-        sys.stdout.flush()
-    except BrokenPipeError as error:
-        raise Failed("nobody reads the results: send the lines that had none again", TEMPORARY) from error
+        check_heard()
+    except OSError as error:
+        gone = isinstance(error, BrokenPipeError)
+        why = "nobody reads the results" if gone else f"the results cannot be written: {error.strerror or error}"
+        raise Failed(f"{why}: send the lines that had none again", TEMPORARY) from error

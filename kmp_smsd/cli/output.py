@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from kmp_smsd.cli.standard_output import check_heard
 from kmp_smsd.domain.shown import printable
 
 PAGE = 1000
@@ -42,11 +43,13 @@ def listing(pages: Iterable[Sequence[Row]], columns: Columns, *, as_json: bool, 
     for page in pages:
         if as_json:
             sys.stdout.write("".join(_json(row) for row in page))
+            check_heard()
             continue
         cells = [[_cell(row, column) for column in columns.values()] for row in page]
         table = _table(list(columns), cells, widths)
         # The headers count in the width of every page, but stand on the first one only.
         sys.stdout.write(table if first else table.partition("\n")[2])
+        check_heard()
         first = False
     if first and not as_json:
         click.echo(f"kmp-smsd: {nothing}", err=True)

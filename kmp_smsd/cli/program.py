@@ -16,7 +16,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from kmp_smsd import __version__
-from kmp_smsd.cli.failures import BUG, INTERRUPTED, USAGE, explain
+from kmp_smsd.cli import standard_output
+from kmp_smsd.cli.failures import BUG, INTERRUPTED, REFUSED, USAGE, explain
 from kmp_smsd.cli.settings import DEFAULT_CONFIG, Settings
 from kmp_smsd.domain.shown import printable, shown
 
@@ -98,13 +99,16 @@ class Program(click.Group):
     ) -> NoReturn:
         settings = Settings()
         _open_closed_streams()
+        standard_output.install()
         arguments = sys.argv[1:] if args is None else list(args)
         try:
             _check(arguments)
             extra |= {"standalone_mode": False, "obj": settings}
             code = super().main(arguments, prog_name or "kmp-smsd", **extra)
+            if (fault := standard_output.fault()) is not None and not isinstance(fault, BrokenPipeError):
+                _complain(f"{'' if code else 'done, but '}{_not_written(fault)}")
+                code = code or REFUSED  # not 75: who tries again does again what is done
         except _ReaderGone:
-            _forget(sys.stdout)
             code = 0
         except (KeyboardInterrupt, click.Abort):
             _complain("interrupted")
@@ -117,13 +121,11 @@ class Program(click.Group):
             _complain(f"{_sentence(error.format_message(), arguments)} (see '{path} --help')")
             code = USAGE
         except click.ClickException as error:
-            _forget_if_broken(sys.stdout)
             _complain(error.format_message())
             code = error.exit_code
         except Exception as error:  # a bug, too, is one sentence and exit code 70
-            if isinstance(error, OSError):
-                _forget_if_broken(sys.stdout)
-            known = explain(error)
+            fault = standard_output.fault()
+            known = (REFUSED, _not_written(fault)) if fault is not None and fault is error else explain(error)
             if settings.debug:
                 traceback.print_exc()
             code, sentence = known or (
@@ -205,12 +207,8 @@ def _to_stdout() -> Iterator[None]:
         raise _ReaderGone from None  # click would call it a failure
 
 
-def _forget_if_broken(stream: TextIO) -> None:
-    """What is left in its buffer would be a second fault when the interpreter ends."""
-    try:
-        stream.flush()
-    except OSError:
-        _forget(stream)
+def _not_written(fault: OSError) -> str:
+    return f"standard output cannot be written: {fault.strerror or fault}"
 
 
 def _forget(stream: TextIO) -> None:

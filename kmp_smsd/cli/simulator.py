@@ -6,7 +6,6 @@ import base64
 import os
 import signal
 import subprocess
-import sys
 import threading
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from kmp_smsd.cli.failures import REFUSED, Failed
+from kmp_smsd.cli.standard_output import check_heard
 from kmp_smsd.domain.shown import printable, shown
 
 if TYPE_CHECKING:
@@ -113,7 +113,6 @@ def _send_lines(server: SmscServer, file: IO[bytes], destination: str) -> None:
 
     room = threading.Semaphore(10_000)  # messages that wait here, however long the file is
     said = threading.Lock()
-    broken = threading.Event()
     sent: set[Future[int]] = set()
 
     for number, line in enumerate(iter(lambda: file.readline(LINE_OCTETS_MAX + 1), b""), 1):
@@ -128,20 +127,18 @@ def _send_lines(server: SmscServer, file: IO[bytes], destination: str) -> None:
             room.release()
             with said:
                 sent.discard(future)
-                try:
-                    click.echo(f"{name_of(future.result())} {printable(text)}")
-                except BrokenPipeError:
-                    broken.set()
+                click.echo(f"{name_of(future.result())} {printable(text)}")
 
         room.acquire()
-        if broken.is_set():
-            raise BrokenPipeError
+        with said:
+            check_heard()
         future = server.send(source_addr, message, destination_addr=destination)
         with said:
             sent.add(future)
         future.add_done_callback(answered)
-    while sent and not broken.is_set():
+    while sent:
         with said:
+            check_heard()
             future_or_none = next(iter(sent), None)
         if future_or_none is not None:
             future_or_none.result()
@@ -199,7 +196,7 @@ def platform(public_key: Path, store: Path) -> None:
             f'[channel]\nkind = "ssh"\nhosts = ["{server.address}"]\nuser = "{server.user}"\n'
             f'host_keys = ["{server.host_key}"]'
         )
-        sys.stdout.flush()
+        check_heard()
         _until_stopped()
     finally:
         server.stop()

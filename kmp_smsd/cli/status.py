@@ -16,6 +16,7 @@ from kmp_smsd.cli.failures import UNAVAILABLE, Failed
 from kmp_smsd.cli.progress import is_lively
 from kmp_smsd.cli.roles import role_option, sockets
 from kmp_smsd.cli.settings import Settings, now_ms
+from kmp_smsd.cli.standard_output import check_heard
 from kmp_smsd.cli.status_text import text
 from kmp_smsd.control.client import RoleAway, ask
 from kmp_smsd.control.protocol import Refused
@@ -74,7 +75,7 @@ def top(settings: Settings, role: str | None, every_s: float) -> None:
             lines = _screen(_ask(meant)).split("\n")
             # Each line is wiped behind its end, and what is below the last: nothing flickers.
             click.echo(HOME + "\x1b[K\n".join(lines) + TO_END, nl=False)
-            sys.stdout.flush()
+            check_heard()
             time.sleep(every_s)
 
 

@@ -181,7 +181,9 @@ def test_results_for_which_the_disk_has_no_room_are_told(site):
         process = site.process("registrations", "apply", str(site.write("one", lines(ADD))), stdout=full)
         _, told = process.communicate()
     assert process.returncode == 75
-    assert told == "kmp-smsd: No space left on device\n"
+    assert told == (
+        "kmp-smsd: the results cannot be written: No space left on device: send the lines that had none again\n"
+    )
     assert apply(site, ADD) == [ADDED]
 
 

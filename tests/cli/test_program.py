@@ -132,13 +132,37 @@ def test_a_question_is_asked_on_a_terminal_and_no_is_heard(site):
         assert ("deactivated" in said) is (code == 0)
 
 
-def test_a_full_output_device_is_told(site):
-    site.ready("K1")
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("keys", "list"), ""),
+        (("keys", "show", "K1"), "done, but "),
+        (("keys", "suspend", "K1", "K2"), "done, but "),
+        (("--version",), "done, but "),
+    ],
+)
+def test_a_full_output_device_is_told_and_not_as_something_to_be_tried_again(site, words, told):
+    site.ready("K1", "K2")
     with open("/dev/full", "w", encoding="utf-8") as full:
-        process = site.process("keys", "list", stdout=full)
-        assert process.wait(20) == 75
-    assert process.stderr.read() == "kmp-smsd: No space left on device\n"
+        process = site.process(*words, stdout=full)
+        assert process.wait(20) == 1
+    assert process.stderr.read() == f"kmp-smsd: {told}standard output cannot be written: No space left on device\n"
     process.stderr.close()
+
+
+@pytest.mark.parametrize("output", ["/dev/full", "a closed pipe"])
+def test_what_is_to_be_done_is_done_though_nobody_can_be_told(site, output):
+    site.ready("K1", "K2")
+    if output == "/dev/full":
+        writing = os.open(output, os.O_WRONLY)
+    else:
+        reading, writing = os.pipe()
+        os.close(reading)
+    process = site.process("keys", "suspend", "K1", "K2", stdout=writing)
+    os.close(writing)
+    told = process.communicate(timeout=20)[1]
+    assert (process.returncode, bool(told)) == ((1, True) if output == "/dev/full" else (0, False))
+    assert [row["state"] for row in site.rows("keys", "list")] == ["suspended", "suspended"]
 
 
 def test_an_old_locale_shows_names_all_the_same(site):
