@@ -73,13 +73,10 @@ def judge_shared_directory(directory: FileFacts, what: str, group: int | None = 
 
 def judge_database_file(file: FileFacts, directory: FileFacts) -> Finding:
     """The database or a file beside it: closed to others, and the group's where the directory is."""
+    if file.is_missing:  # no fault of permissions: whoever opens it tells that it is needed
+        return warning(f"{file.path}: {file.fault}", "is its volume mounted? For a new one: kmp-smsd db migrate")
     if file.fault:
-        return failure(
-            f"{file.path}: {file.fault}",
-            "kmp-smsd db migrate makes it"
-            if file.is_missing
-            else "run this as root, or as a member of the service's group",
-        )
+        return failure(f"{file.path}: {file.fault}", "run this as root, or as a member of the service's group")
     if file.mode & stat.S_IRWXO:
         return failure(f"{file.path}, which names subscribers, is open to other users", f"chmod o= {file.path}")
     if directory.mode & stat.S_IWGRP:

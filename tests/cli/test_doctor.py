@@ -112,6 +112,13 @@ def test_database_open_to_others_is_a_failure(site):
     assert (code, found["permissions"]["level"]) == (77, "failure")
 
 
+def test_a_missing_database_is_no_missing_permission(site):
+    site.database.unlink()
+    code, found = reports(site)
+    assert (code, found["permissions"]["level"], found["database"]["level"]) == (78, "warning", "failure")
+    assert faults(found["permissions"]) == [f"{site.database}: No such file or directory"]
+
+
 def test_missing_password_is_a_failure_of_intake_only(site):
     (site.directory / "smsc-password").unlink()
     assert reports(site)[0] == 77
