@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kmp_smsd.cli.arguments import FilePath
 from kmp_smsd.cli.failures import TEMPORARY, Failed
 from kmp_smsd.cli.json_lines import arriving, tell
 from kmp_smsd.cli.output import count
@@ -19,7 +20,7 @@ Numbered = tuple[int, "Request"]
 
 
 @click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.argument("file", type=FilePath(exists=True, dir_okay=False, allow_dash=True))
 @click.pass_obj
 def apply(settings: Settings, file: str) -> None:
     """Do the requests of a business system: JSON lines in FILE, or - for standard input; one result line each.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import click
 
+from kmp_smsd.cli.failures import NO_PERMISSION, Failed
 from kmp_smsd.cli.settings import Settings
 from kmp_smsd.domain.identifiers import is_app_id, is_key_id
 from kmp_smsd.domain.shown import shown
@@ -77,6 +79,40 @@ class WordsType(click.ParamType):  # type: ignore[type-arg]  # generic only in n
         if not (text and text.isprintable() and len(text) <= self._characters_max):
             self.fail(f"'{shown(value)}': write 1 to {self._characters_max} printable characters", param, ctx)
         return text
+
+
+class FilePath(click.Path):
+    """A path as click takes it. One that we may not read is no wrong argument: another user may give the same one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            _check_permission(value)
+            raise
+
+
+class OpenFile(click.File):
+    """A file as click opens it, with the same difference."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            _check_permission(value)
+            raise
+
+
+def _check_permission(path: str) -> None:
+    """Raise Failed where we may not read `path`, or not even see whether it is there."""
+    try:
+        os.stat(path)
+        forbidden = not os.access(path, os.R_OK)
+    except OSError as error:
+        forbidden = isinstance(error, PermissionError)
+    if forbidden:
+        sentence = f"{shown(path)}: permission denied: run this as root, or as a user who may read it"
+        raise Failed(sentence, NO_PERMISSION)
 
 
 class SecondsType(click.FloatRange):

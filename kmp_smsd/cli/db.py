@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kmp_smsd.cli.arguments import json_option, yes_option
+from kmp_smsd.cli.arguments import FilePath, json_option, yes_option
 from kmp_smsd.cli.carefully import confirm
 from kmp_smsd.cli.output import count, local_time
 from kmp_smsd.cli.settings import Settings, now_ms
@@ -44,7 +44,7 @@ def schema(settings: Settings, known: bool) -> None:
 
 
 @db.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FilePath(path_type=Path))
 @click.pass_obj
 def backup(settings: Settings, file: Path) -> None:
     """Write a copy of the database to FILE, which must not exist, while everything goes on."""
@@ -66,7 +66,7 @@ def backup(settings: Settings, file: Path) -> None:
 
 
 @db.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=FilePath(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--other-master-key", is_flag=True, help="Take it even where its keys are sealed to another master key than ours."
 )

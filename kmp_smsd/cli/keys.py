@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmp_smsd.cli.arguments import KEY_ID, REASON, dry_run_option, json_option, yes_option
+from kmp_smsd.cli.arguments import KEY_ID, REASON, FilePath, dry_run_option, json_option, yes_option
 from kmp_smsd.cli.carefully import confirm, each
 from kmp_smsd.cli.failures import Failed
 from kmp_smsd.cli.output import PAGE, count, listing, pages, record
@@ -37,7 +37,7 @@ def keys() -> None:
 
 
 @keys.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=FilePath(exists=True, dir_okay=False, path_type=Path))
 @click.option("--vendor", required=True, help="Whose terminals these are.")
 @click.option("--plaintext", is_flag=True, help="The keys in FILE are in clear, and that is all right.")
 @click.option(

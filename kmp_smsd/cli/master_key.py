@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmp_smsd.cli.arguments import yes_option
+from kmp_smsd.cli.arguments import FilePath, yes_option
 from kmp_smsd.cli.carefully import confirm
 from kmp_smsd.cli.failures import Failed
 from kmp_smsd.cli.output import count
@@ -25,7 +25,7 @@ _KEEP = (
 private_option = click.option(
     "--private",
     "private_path",
-    type=click.Path(path_type=Path),
+    type=FilePath(path_type=Path),
     help="Where the private half lies. Default: the file that [secrets] master_key names, or credentials/NAME beside "
     "the configuration for a credential.",
 )
@@ -67,7 +67,7 @@ def create(settings: Settings, private_path: Path | None) -> None:
 @click.option(
     "--from",
     "from_path",
-    type=click.Path(path_type=Path),
+    type=FilePath(path_type=Path),
     help="The private half that opens the keys of the database. Default: the present one.",
 )
 @yes_option

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kmp_smsd.cli import completing
-from kmp_smsd.cli.arguments import SECONDS, dry_run_option, json_option, yes_option
+from kmp_smsd.cli.arguments import SECONDS, FilePath, dry_run_option, json_option, yes_option
 from kmp_smsd.cli.carefully import confirm
 from kmp_smsd.cli.failures import CONFIGURATION, NO_PERMISSION, UNAVAILABLE, Failed
 from kmp_smsd.cli.output import Columns, Row, count, due, listing, platform
@@ -112,7 +112,7 @@ def list_(settings: Settings, count_all: bool, as_json: bool) -> None:
 @click.argument("name", shell_complete=completing.platforms)
 @click.option(
     "--identity",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FilePath(exists=True, dir_okay=False, path_type=Path),
     help="The SSH private key to log in with, where the daemon's own is a credential of its unit.",
 )
 @json_option

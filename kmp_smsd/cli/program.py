@@ -142,7 +142,7 @@ class Program(click.Group):
 @click.option(
     "--config",
     "path",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),  # told by who reads it
     default=DEFAULT_CONFIG,
     envvar="KMP_SMSD_CONFIG",
     show_default=True,

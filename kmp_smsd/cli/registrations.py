@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kmp_smsd.cli.apply import apply
-from kmp_smsd.cli.arguments import APP_ID, MDN, NEW_MDN, dry_run_option, json_option, yes_option
+from kmp_smsd.cli.arguments import APP_ID, MDN, NEW_MDN, FilePath, dry_run_option, json_option, yes_option
 from kmp_smsd.cli.carefully import confirm
 from kmp_smsd.cli.failures import Failed
 from kmp_smsd.cli.output import PAGE, count, listing, pages
@@ -122,7 +122,7 @@ def list_(settings: Settings, mdn: str | None, app_id: str | None, as_json: bool
 
 
 @registrations.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=FilePath(exists=True, dir_okay=False, path_type=Path))
 @dry_run_option
 @click.pass_obj
 def import_(settings: Settings, file: Path, dry_run: bool) -> None:

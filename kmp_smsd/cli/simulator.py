@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
+from kmp_smsd.cli.arguments import FilePath, OpenFile
 from kmp_smsd.cli.failures import REFUSED, Failed
 from kmp_smsd.cli.standard_output import check_heard
 from kmp_smsd.domain.shown import printable, shown
@@ -41,7 +42,7 @@ LATIN1 = Latin1Type()
 
 @click.command()
 @click.option(
-    "--directory", type=click.Path(file_okay=False, path_type=Path), help="Leave the files here; else none remain."
+    "--directory", type=FilePath(file_okay=False, path_type=Path), help="Leave the files here; else none remain."
 )
 def demo(directory: Path | None) -> None:
     """Show the whole road of a key on this machine: SMSC, terminals, daemon, platforms.
@@ -66,7 +67,7 @@ def simulator() -> None:
 
 
 @simulator.command()
-@click.argument("file", type=click.File("rb"), default="-")
+@click.argument("file", type=OpenFile("rb"), default="-")
 @click.option("--port", type=click.IntRange(0, 65535), default=2775, show_default=True, help="0: any free one.")
 @click.option("--system-id", type=LATIN1, default="esme", show_default=True, help="The system_id that may bind.")
 @click.option("--password", type=LATIN1, default="secret", show_default=True, help="Its password.")
@@ -165,10 +166,10 @@ def _is_latin1(text: str) -> bool:
 
 
 @simulator.command()
-@click.argument("public_key", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("public_key", type=FilePath(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--store",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FilePath(dir_okay=False, path_type=Path),
     default=Path("held.db"),
     show_default=True,
     help="Where kmp-receive keeps what it is given.",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kmp_smsd.cli import completing
+from kmp_smsd.cli.arguments import FilePath
 from kmp_smsd.cli.failures import CONFIGURATION, TEMPORARY, Failed
 from kmp_smsd.cli.json_lines import arriving, tell
 from kmp_smsd.cli.output import count
@@ -28,7 +29,7 @@ def sync() -> None:
 
 
 @sync.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.argument("file", type=FilePath(exists=True, dir_okay=False, allow_dash=True))
 @click.option(
     "--gateway",
     metavar="NAME",

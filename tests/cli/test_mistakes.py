@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from kmp_smsd.cli import failures
 from kmp_smsd.cli.failures import explain
 from kmp_smsd.cli.program import program
+from kmp_smsd.config import load
 from kmp_smsd.storage import StoreUnavailable
 from kmp_smsd.vault.master_key import PublicKey
 from tests.cli.site import FIRST, SECOND, Site
@@ -286,6 +289,46 @@ def test_a_busy_database_is_tried_again_later(site):
         code, told = site.refused("db", "migrate")
     assert code == 75
     assert "kmp.db is in use: stop kmp-smsd and wait for running commands, then try again" in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("registrations", "apply"),
+        ("registrations", "import"),
+        ("keys", "import", "--vendor", "Acme", "--plaintext"),
+        ("sync", "submit", "--gateway", "data"),
+        ("db", "restore"),
+        ("db", "backup"),
+        ("platforms", "test", "metering", "--identity"),
+        ("master-key", "create", "--private"),
+        ("master-key", "rotate", "--from"),
+        ("simulator", "platform"),
+        ("simulator", "smsc"),
+    ],
+)
+def test_a_file_that_we_may_not_read_is_a_missing_permission_and_no_wrong_argument(site, monkeypatch, words):
+    file, access = str(site.write("theirs", "")), os.access  # root, who may run this, may read everything
+
+    def opened(name, *_, **__):
+        raise PermissionError(13, "Permission denied", name)
+
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != file and access(path, mode))
+    monkeypatch.setattr(click.types, "open_stream", opened)
+    code, told = site.refused(*words, file)
+    assert (code, told) == (77, "theirs: permission denied: run this as root, or as a user who may read it")
+
+
+@pytest.mark.parametrize("words", [("check-config",), ("status",), ("keys", "list")])
+def test_a_configuration_that_we_may_not_read_is_a_missing_permission_too(site, monkeypatch, words):
+    def opened(name, *_, **__):
+        raise PermissionError(13, "Permission denied", str(name))
+
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(load, "open_without_waiting", opened)
+    monkeypatch.setattr(type(site.config), "read_text", opened)
+    done = site.run(*words)
+    assert (done.exit_code, "permission denied: run this as root, or as a member of" in done.stderr) == (77, True)
 
 
 def test_a_permission_that_is_missing_is_not_told_as_a_passing_fault():
