@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from kmp_smsd.cli.failures import NO_PERMISSION, Failed
 from kmp_smsd.cli.output import count
 from kmp_smsd.cli.settings import Settings
 
@@ -13,9 +14,14 @@ from kmp_smsd.cli.settings import Settings
 def check_config(settings: Settings) -> None:
     """Tell everything that is wrong with the configuration.
 
-    Exits 0, or 78 after every fault of every file, each with its line. No secret is read.
+    Exits 0, 78 after every fault of every file, each with its line, or 77 where an SMSC's password is unfit for a bind.
+    A password is looked at only where whoever runs this may read it, and no other secret is.
     """
+    from kmp_smsd.cli.gathering.secrets import unfit_passwords
+
     config = settings.config
+    if unfit := list(unfit_passwords(config)):
+        raise Failed("\n".join(unfit), NO_PERMISSION)
     click.echo(
         f"{config.path}: good; {count(len(config.smsc), 'link')} to SMSCs, {count(len(config.platforms), 'platform')}"
     )

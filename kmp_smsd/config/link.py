@@ -53,6 +53,11 @@ class Link(Section):
         default=False,
         description="SMPP allows 8 characters in a password. true: longer ones are sent too; some SMSCs issue them.",
     )
+    allow_empty_password: bool = Field(
+        default=False,
+        description="An empty password is most often a file that was not filled in. true: it is sent; some SMSCs want "
+        "none.",
+    )
     bind: Literal["transceiver", "receiver", "pair", "auto"] = Field(
         default="auto",
         description="How to bind: transceiver; receiver; pair: a receiver, and a transmitter beside it on a connection "

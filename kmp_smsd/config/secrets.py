@@ -20,6 +20,10 @@ class SecretUnavailable(Exception):
     """A secret cannot be read, or not be used; the text says what to do. The service exits 77."""
 
 
+class PasswordUnfit(SecretUnavailable):
+    """A password was read, and is not fit for a bind as it is."""
+
+
 def read_secret(ref: SecretRef) -> bytes:
     """The secret that `ref` points to, without the newline at its end.
 
@@ -64,14 +68,20 @@ def _remedy(credential: str) -> str:
 def read_password(link: Link) -> str:
     """The password of `link`, fit for a bind.
 
-    Raises SecretUnavailable.
+    Raises SecretUnavailable; PasswordUnfit where it could be read.
     """
     secret = read_secret(link.password)
-    where = link.password.credential or link.password.file
+    credential = link.password.credential
+    where = credential or link.password.file
+    if not secret and not link.allow_empty_password:  # rather than lose a good link to an SMSC that refuses it
+        remedy = _remedy(credential) if credential else "write the one that the SMSC issued into it"
+        raise PasswordUnfit(
+            f"the password in {where} is empty: {remedy}; if the SMSC wants none, set allow_empty_password = true"
+        )
     if not secret.isascii() or b"\0" in secret:
-        raise SecretUnavailable(f"the password in {where} has octets that are not ASCII: SMPP cannot carry it")
+        raise PasswordUnfit(f"the password in {where} has octets that are not ASCII: SMPP cannot carry it")
     if len(secret) > SMPP_PASSWORD_MAX and not link.allow_long_password:
-        raise SecretUnavailable(
+        raise PasswordUnfit(
             f"the password in {where} is longer than SMPP's {SMPP_PASSWORD_MAX} characters: "
             "if the SMSC issued it so, set allow_long_password = true"
         )

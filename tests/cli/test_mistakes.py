@@ -198,6 +198,17 @@ def test_a_good_configuration_is_summed_up(site):
     assert "no link to an SMSC is enabled" in told
 
 
+def test_a_good_configuration_whose_password_is_unfit_for_a_bind_is_a_matter_of_the_password(site):
+    site.link(2775)
+    password = site.write("smsc-password", "")
+    code, told = site.refused("check-config")
+    assert code == 77
+    assert told.startswith("[smsc.lab] the password in smsc-password is empty: ")
+    assert site.refused("intake") == (77, told.removeprefix("[smsc.lab] "))
+    password.unlink()  # as for somebody who may not look at it
+    assert "good; 1 link to SMSCs" in site.ok("check-config")
+
+
 def test_a_missing_configuration_is_named(tmp_path):
     site = Site(tmp_path)
     site.config.unlink()

@@ -119,6 +119,20 @@ def test_password_longer_than_smpp_allows_needs_the_setting(credentials):
     assert read_password(link(allow_long_password=True)) == "123456789"
 
 
+@pytest.mark.parametrize("octets", [b"", b"\n"])
+def test_empty_password_is_a_file_not_filled_in_unless_the_setting_says_otherwise(credentials, octets):
+    path = credentials / "smsc_north"
+    path.write_bytes(octets)
+    path.chmod(0o600)
+    named = {"password": {"credential": "smsc_north"}}
+    with pytest.raises(SecretUnavailable, match="the password in smsc_north is empty: put it into /etc/kmp-smsd/cred"):
+        read_password(link(**named))
+    assert read_password(link(**named, allow_empty_password=True)) == ""
+    with pytest.raises(SecretUnavailable, match=re.escape(f"the password in {path} is empty: write the one")) as raised:
+        read_password(link(password={"file": str(path)}))
+    assert str(raised.value).endswith("; if the SMSC wants none, set allow_empty_password = true")
+
+
 @pytest.mark.parametrize("octets", [b"a\x00b", "ä".encode()])
 def test_password_that_smpp_cannot_carry_is_refused(credentials, octets):
     (credentials / "smsc").write_bytes(octets)

@@ -191,6 +191,15 @@ def test_password_that_cannot_be_read_any_more_refuses_a_reload_as_it_would_a_st
     assert at.words() == {"north": LinkWord.CONNECTING}
 
 
+def test_password_file_that_was_emptied_leaves_the_link_as_it_is(at):
+    links = at.intake.links
+    at.site.secret("smsc-north", "")
+    code, told = at.refused()
+    assert (code, told.partition(":")[0]) == (77, "the password in smsc-north is empty")
+    assert at.intake.links == links
+    assert len(at.reactor.tcpClients) == 1
+
+
 def test_reload_that_comes_while_a_link_drains_waits_for_it(at):
     at.site.smsc("in_flight_max = 7\n")
     at.begin()

@@ -9,7 +9,7 @@ from functools import partial
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.cli.gathering.files import look_at
 from kmp_smsd.config.load import Config
-from kmp_smsd.config.secrets import CREDENTIALS, SecretUnavailable, read_password, read_secret
+from kmp_smsd.config.secrets import CREDENTIALS, PasswordUnfit, SecretUnavailable, read_password, read_secret
 from kmp_smsd.diagnosis.secrets import MasterKeyFacts, SecretFacts
 from kmp_smsd.vault.master_key import MasterKey, MasterKeyFileFault, PublicKey
 
@@ -46,6 +46,17 @@ def secrets_of(config: Config, *, intake: bool, dispatch: bool) -> Iterator[Secr
                 yield _secret(option, ref, partial(read_secret, ref))
         if config.secrets.master_key is None:
             yield SecretFacts(option="[secrets] master_key", fault="is missing: dispatch needs the private half")
+
+
+def unfit_passwords(config: Config) -> Iterator[str]:
+    """Of each password that can be read here and is unfit for a bind, why; the others are for intake to tell."""
+    for name, link in config.smsc.items():
+        try:
+            read_password(link.model_copy(update={"password": here(link.password)}))
+        except PasswordUnfit as error:
+            yield f"[smsc.{name}] {error}"
+        except SecretUnavailable:
+            continue
 
 
 def master_key_of(config: Config, in_database: str | None, *, dispatch: bool) -> MasterKeyFacts:
