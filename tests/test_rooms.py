@@ -19,7 +19,7 @@ ROOMS = {
     "vault": {"cryptography"},
     "storage": {"domain", "sqlite_utils", "pysqlite3"},
     "channels": {"domain", "vault", "pydantic", "paramiko", "cryptography"},
-    "config": {"domain", "channels", "pydantic", "pydantic_core"},
+    "config": {"domain", "channels", "control", "pydantic", "pydantic_core"},
     "importing": {"domain", "vault", "storage"},
     "control": set(),
     "monitoring": {"domain", "prometheus_client"},

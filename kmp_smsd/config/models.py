@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.config.gateway import Gateway
@@ -15,6 +15,7 @@ from kmp_smsd.config.monitoring import Monitoring
 from kmp_smsd.config.numbering import Numbering
 from kmp_smsd.config.section import NAME, NAME_IN_WORDS, ConfPath, Section, written_as
 from kmp_smsd.config.sync import Sync
+from kmp_smsd.control.protocol import ROLES, socket_path
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 
 LinkName = Annotated[str, written_as(NAME, f"a link's name as {NAME_IN_WORDS}")]
@@ -75,10 +76,17 @@ class Secrets(Section):
     )
 
 
+def _has_room_for_sockets(directory: Path) -> Path:
+    """Of every role, whichever run here: the commands ask all of them."""
+    for role in ROLES:
+        socket_path(directory, role)
+    return directory
+
+
 class Control(Section):
     """How a running role is asked and told: by `kmp-smsd status`, `reload` and their like, on this machine only."""
 
-    directory: ConfPath = Field(
+    directory: Annotated[ConfPath, AfterValidator(_has_room_for_sockets)] = Field(
         default=Path("/run/kmp-smsd"),
         description="The directory of the sockets intake.sock and dispatch.sock. Whoever may write to them controls "
         "the daemon: it belongs to root and the group of the operators, and no others have a way in.",

@@ -12,8 +12,8 @@ from pydantic import BeforeValidator, Field, ValidationInfo
 
 from kmp_smsd.channels.host import Host
 from kmp_smsd.config.section import Section
+from kmp_smsd.control.protocol import SOCKET_PATH_OCTETS_MAX
 
-SOCKET_PATH_OCTETS_MAX = 107  # sun_path has 108, with a NUL
 _WRITTEN = 'write "127.0.0.1:PORT", "[::1]:PORT" or "unix:/PATH"'
 
 

@@ -8,6 +8,7 @@ any number of ``{"progress":"sentence"}`` lines, then one of ``{"ok":true,"resul
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,7 +126,7 @@ def decode_answer(line: bytes) -> Answer:
 def socket_path(directory: Path, role: str) -> Path:
     """Where `role` listens. Raises PathTooLong."""
     path = directory / f"{role}.sock"
-    octets = len(str(path).encode("utf-8", "surrogateescape"))
+    octets = len(os.fsencode(path))
     if octets > SOCKET_PATH_OCTETS_MAX:
         raise PathTooLong(
             f"{path} has {octets} octets, a socket's path has at most {SOCKET_PATH_OCTETS_MAX}:"

@@ -390,6 +390,19 @@ def test_missing_file_directory_and_fifo_are_told_at_once(files):
     ]
 
 
+def test_control_directory_without_room_for_the_path_of_every_socket_is_a_fault(files):
+    for written, octets in (("d", 1), ("é", 2)):
+        room = 107 - len(b"//dispatch.sock") - octets
+        files.append(f'[control]\ndirectory = "/{written}{"d" * room}"\n')
+        files.load()
+        files.append(f'[control]\ndirectory = "/{written}{"d" * (room + 1)}"\n')
+        (fault,) = files.faults()
+        assert fault.startswith("kmp-smsd.toml:13: [control] directory: /")
+        assert fault.endswith(
+            "d/dispatch.sock has 108 octets, a socket's path has at most 107: give [control] directory a shorter one"
+        )
+
+
 def test_platforms_d_that_is_a_file_is_a_fault(files):
     files.write("platforms.d", "")
     assert files.faults() == ["platforms.d: cannot be read: Not a directory"]
