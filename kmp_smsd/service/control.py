@@ -5,6 +5,7 @@ Whoever may open the socket is trusted to control the daemon, but not to be quic
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -71,7 +72,8 @@ def claim(directory: Path, role: str) -> Path:
                     raise ControlUnusable(f"{path} is in the way, and is no socket: remove it", CONFIGURATION)
                 path.unlink()
         if not os.access(directory, os.W_OK):
-            raise PermissionError
+            read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
+            raise OSError(errno.EROFS if read_only else errno.EACCES, "")  # as a write would
     except PathTooLong as error:
         raise ControlUnusable(str(error), CONFIGURATION) from None
     except (FileNotFoundError, NotADirectoryError):
@@ -84,6 +86,14 @@ def claim(directory: Path, role: str) -> Path:
         raise ControlUnusable(
             f"{directory}: permission denied: this service's user must be able to write to [control] directory",
             NO_PERMISSION,
+        ) from None
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        raise ControlUnusable(
+            f"{directory} is on a file system that is mounted read-only: let it be written (its mount, ReadWritePaths="
+            " of the unit), or let [control] directory name another",
+            CONFIGURATION,
         ) from None
     return path
 

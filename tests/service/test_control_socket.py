@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
 from contextlib import closing
 
 import pytest
@@ -30,6 +31,7 @@ from kmp_smsd.service.control import (
     ControlUnusable,
     claim,
 )
+from tests.mounting import require_root
 from tests.service.by_hand import ReactorByHand
 
 
@@ -247,6 +249,23 @@ def test_a_path_that_is_too_long_is_told(tmp_path):
     directory.mkdir()
     code, sentence = refused(directory)
     assert (code, "at most 107" in sentence) == (78, True)
+
+
+def test_a_directory_on_a_file_system_that_is_mounted_read_only_is_told(tmp_path):
+    require_root()
+    with listening(tmp_path / "intake.sock"):  # left there; of dispatch there is none
+        pass
+    subprocess.run(["mount", "--bind", "-o", "ro", tmp_path, tmp_path], check=True)
+    try:
+        assert {refused(tmp_path, role) for role in ("intake", "dispatch")} == {
+            (
+                78,
+                f"{tmp_path} is on a file system that is mounted read-only: let it be written (its mount,"
+                " ReadWritePaths= of the unit), or let [control] directory name another",
+            )
+        }
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)
 
 
 def test_the_socket_is_the_group_s_and_nobody_else_s(tmp_path):
