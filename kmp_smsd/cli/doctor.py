@@ -297,7 +297,7 @@ def _smsc(config: Config, name: str, *, binds: bool) -> Report:
             found.append(failure(f"no bind is tried: {error}", "run this as root, or where intake's password is read"))
         else:
             reached = [host for host, facts in zip(link.hosts, hosts, strict=True) if facts.connected]
-            found += [judge_bind(try_bind(host, link, password)) for host in reached]
+            found += [judge_bind(name, try_bind(host, link, password)) for host in reached]
     return Report(f"smsc {name}", tuple(found), UNAVAILABLE)
 
 

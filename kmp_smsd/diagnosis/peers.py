@@ -44,8 +44,8 @@ class ProbeFacts:
 ALREADY_BOUND, WRONG_PASSWORD, WRONG_SYSTEM_ID, BIND_FAILED = 0x05, 0x0E, 0x0F, 0x0D
 
 _BIND_REMEDIES = {
-    WRONG_PASSWORD: "compare [smsc.NAME] password with what the SMSC's operator issued, and restart intake",
-    WRONG_SYSTEM_ID: "compare [smsc.NAME] system_id with what the SMSC's operator issued",
+    WRONG_PASSWORD: "compare [smsc.{name}] password with what the SMSC's operator issued, and restart intake",
+    WRONG_SYSTEM_ID: "compare [smsc.{name}] system_id with what the SMSC's operator issued",
     BIND_FAILED: "ask the SMSC's operator: account, our address, and which kinds of bind it allows (option bind)",
 }
 
@@ -67,8 +67,8 @@ def judge_smsc(hosts: Sequence[HostFacts]) -> list[Finding]:
     return found
 
 
-def judge_bind(bind: BindFacts) -> Finding:
-    """The answer to a real bind."""
+def judge_bind(name: str, bind: BindFacts) -> Finding:
+    """The answer to a real bind of the link `name`."""
     if bind.status == 0:
         return ok(f"{bind.host}: {bind.how} was accepted, and unbound again")
     if bind.status == ALREADY_BOUND:
@@ -78,7 +78,7 @@ def judge_bind(bind: BindFacts) -> Finding:
         )
     if bind.status is None:
         return failure(f"{bind.host}: {bind.how}: {bind.fault}", "ask the SMSC's operator what it saw of this bind")
-    remedy = _BIND_REMEDIES.get(bind.status, "ask the SMSC's operator what this status means there")
+    remedy = _BIND_REMEDIES.get(bind.status, "ask the SMSC's operator what this status means there").format(name=name)
     return failure(f"{bind.host}: {bind.how} was refused with {bind.status_name}", remedy)
 
 

@@ -298,15 +298,16 @@ def test_address_of_the_internet_is_told_from_a_private_one(address: str, public
     [
         (0, OK, ""),
         (0x05, WARNING, "if intake runs"),
-        (0x0E, FAILURE, "password"),
-        (0x0F, FAILURE, "system_id"),
+        (0x0E, FAILURE, "compare [smsc.north] password"),
+        (0x0F, FAILURE, "compare [smsc.north] system_id"),
         (0x0D, FAILURE, "option bind"),
         (0x400, FAILURE, "ask the SMSC's operator"),
         (None, FAILURE, "what it saw of this bind"),
     ],
 )
 def test_answer_to_a_bind_has_its_remedy(status: int | None, level: Level, remedy: str) -> None:
-    found = judge_bind(BindFacts(host="a:1", how="bind_transceiver", status=status, status_name="X", fault="silence"))
+    facts = BindFacts(host="a:1", how="bind_transceiver", status=status, status_name="X", fault="silence")
+    found = judge_bind("north", facts)
     assert found.level is level
     assert remedy in found.remedy
 
