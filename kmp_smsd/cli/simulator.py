@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import signal
-import subprocess
 import threading
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -188,7 +187,7 @@ def platform(public_key: Path, store: Path) -> None:
         raise Failed(f"{public_key} is no SSH public key: name the .pub file of the daemon's SSH identity")
     try:
         command = receiver_command(store.absolute())
-    except (RuntimeError, subprocess.CalledProcessError) as error:
+    except RuntimeError as error:
         raise Failed(str(error)) from None
     server = SimulatedPlatform(command, line)
     server.start()

@@ -44,10 +44,15 @@ def receiver_path() -> Path:
 
 
 def receiver_command(store: Path) -> list[str]:
-    """The command of a kmp-receive on `store`, which is made where there is none."""
+    """The command of a kmp-receive on `store`, which is made where there is none.
+
+    Raises RuntimeError with the sentence of kmp-receive where it cannot be made, or where there is no kmp-receive.
+    """
     command = [sys.executable, str(receiver_path()), "--store", str(store)]
     if not store.exists():
-        subprocess.run([*command, "init"], check=True)
+        made = subprocess.run([*command, "init"], stderr=subprocess.PIPE, encoding="utf-8")
+        if made.returncode:
+            raise RuntimeError(made.stderr.strip() or f"kmp-receive could not make {store}: {made.returncode}")
     return command
 
 

@@ -90,6 +90,16 @@ def test_a_file_that_is_no_public_key_is_refused(site, text):
     assert "x.pub is no SSH public key" in told
 
 
+def test_a_store_that_cannot_be_made_is_told_in_one_sentence(site):
+    public = site.write("ssh.pub", new_identity()[1] + "\n")
+    platform = site.process("simulator", "platform", str(public), "--store", str(site.directory / "none" / "held.db"))
+    assert platform.communicate(timeout=20) == (
+        "",
+        f"kmp-smsd: kmp-receive: store: no directory {site.directory}/none: is its volume mounted?\n",
+    )
+    assert platform.returncode == 1
+
+
 def test_a_device_without_an_end_is_no_public_key(site):
     code, told = site.refused("simulator", "platform", "/dev/zero")
     assert code == 1
