@@ -5,6 +5,7 @@ No sentence quotes a line: it names subscribers, and results are kept by whoever
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import json
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from typing import Any, Final
 from kmp_smsd.importing.arriving_lines import MOST_OCTETS
 
 ID_CHARACTERS_MAX: Final = 64
+_UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 Canonical = Callable[[str], str]
 
@@ -25,8 +27,10 @@ def read_object(line: bytes | None) -> dict[str, Any]:
     """The fields of a line. None stands for a line of more than MOST_OCTETS. Raises LineFault."""
     if line is None:
         raise LineFault(f"the line has more than {MOST_OCTETS:,} octets; is a line end missing?")
+    if line.startswith(_UTF_16) or b"\0" in line:  # of which JSON has none, and UTF-16 one in each ASCII character
+        raise LineFault("this is in UTF-16, or no text; save the file in UTF-8")
     try:
-        text = line.decode("utf-8")
+        text = line.decode("utf-8-sig")  # Windows begins a file in UTF-8 with a byte order mark
     except UnicodeDecodeError as error:
         raise LineFault(f"octet {error.start + 1} is not UTF-8; write JSON in UTF-8") from None
     try:

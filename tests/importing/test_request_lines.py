@@ -45,14 +45,20 @@ def test_digest_is_of_what_is_said_and_not_of_how_it_is_written() -> None:
     assert len({read(line).digest for line in [ADD, *others]}) == 5
 
 
+def test_byte_order_mark_with_which_windows_begins_a_file_in_utf_8_is_passed_over() -> None:
+    assert read("\ufeff" + json.dumps(ADD)) == read(ADD)
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
         (None, "the line has more than 65,536 octets; is a line end missing?"),
         (b'{"id":"\xff"}', "octet 8 is not UTF-8; write JSON in UTF-8"),
-        (b"\xff\xfe{\0", "octet 1 is not UTF-8; write JSON in UTF-8"),
-        (b'{"id":"a\0"}', "not JSON from character 9 on; write one object in one line"),
-        ("\ufeff{}", "not JSON from character 1 on; write one object in one line"),
+        (b"\xff\xfe{\0", "this is in UTF-16, or no text; save the file in UTF-8"),
+        (b"\xfe\xff\0{", "this is in UTF-16, or no text; save the file in UTF-8"),
+        (b'\0{\0"\0i\0d\0"\0:', "this is in UTF-16, or no text; save the file in UTF-8"),
+        (b'{"id":"a\0"}', "this is in UTF-16, or no text; save the file in UTF-8"),
+        ("\ufeff\ufeff{}", "not JSON from character 1 on; write one object in one line"),
         ("{} {}", "not JSON from character 4 on; write one object in one line"),
         ("add", "not JSON from character 1 on; write one object in one line"),
         ('{"id": "1"', "not JSON from character 11 on; write one object in one line"),
