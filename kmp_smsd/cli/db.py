@@ -8,6 +8,7 @@ import click
 
 from kmp_smsd.cli.arguments import FilePath, json_option, yes_option
 from kmp_smsd.cli.carefully import confirm
+from kmp_smsd.cli.failures import NO_PERMISSION, Failed
 from kmp_smsd.cli.output import count, local_time
 from kmp_smsd.cli.settings import Settings, now_ms
 
@@ -135,7 +136,7 @@ def check(settings: Settings, as_json: bool) -> None:
 def _public_half(settings: Settings, *, must_be_good: bool) -> str | None:
     """The fingerprint of the configured public half; None where the machine is new and has none yet.
 
-    Raises MasterKeyFileFault where the file `must_be_good` and is not.
+    Raises Failed where the file `must_be_good` and is not.
     """
     from kmp_smsd.vault.master_key import MasterKeyFileFault, PublicKey
 
@@ -143,7 +144,7 @@ def _public_half(settings: Settings, *, must_be_good: bool) -> str | None:
         return PublicKey.load(settings.config.secrets.public_key).fingerprint
     except FileNotFoundError:
         return None
-    except MasterKeyFileFault:
+    except MasterKeyFileFault as fault:
         if must_be_good:
-            raise
+            raise Failed(f"{fault}; to restore without it, say --other-master-key", NO_PERMISSION) from None
         return None

@@ -19,7 +19,7 @@ from kmp_smsd.storage.checkpoint import opened
 from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.durable import sync
-from kmp_smsd.storage.errors import NotPossible, StoreUnavailable, StoreUnusable
+from kmp_smsd.storage.errors import NotPossible, StoreBusy, StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.locks import SHARED_MODE, SchemaLock
 from kmp_smsd.storage.migrations import MIGRATIONS
 from kmp_smsd.storage.outbox import Outbox
@@ -59,22 +59,34 @@ def check_place(path: Path) -> None:
         raise StoreUnusable(f"{path.parent} is a network file system ({kind}): put the database on a local disk")
 
 
-def check_schema(connection: Any, path: Path, *, older: bool = False) -> None:
-    """Raise StoreUnusable unless the database has the schema that this program knows, or an `older` one."""
+def check_schema(connection: Any, path: Path, *, is_backup: bool = False) -> None:
+    """Raise StoreUnusable unless the database has the schema that this program knows; a backup may have an older one.
+
+    What to do is another thing where it is to be restored: a backup is neither made nor migrated.
+    """
+    no_database = f"{path} is not a database of kmp-smsd"
+    other = "name another file, whole as 'kmp-smsd db backup' wrote it"
     try:
         applied = [one.name for one in MIGRATIONS.applied(sqlite_utils.Database(connection, execute_plugins=False))]
         pending = [one.name for one in MIGRATIONS.pending(sqlite_utils.Database(connection, execute_plugins=False))]
     except sqlite3.OperationalError as error:
-        raise StoreUnavailable(f"{path}: {error}") from error
+        # One with a write-ahead log, as of cp instead of a backup, needs a file beside it, even to be read.
+        cannot_open = is_backup and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN
+        copy_it = ": copy it into a directory where you can write, and restore the copy" if cannot_open else ""
+        raise StoreUnavailable(f"{path}: {error}{copy_it}") from error
     except sqlite3.DatabaseError as error:
-        raise StoreUnusable(f"{path} is not a database of kmp-smsd: {error}") from error
+        raise StoreUnusable(f"{no_database}: {error}{f': {other}' if is_backup else ''}") from error
     if connection.execute("PRAGMA auto_vacuum").fetchone()[0]:  # its pages are not those that an erasure knows
         raise StoreUnusable(f"{path} has auto_vacuum, which somebody set: run 'PRAGMA auto_vacuum = 0; VACUUM' on it")
     if not applied:
-        raise StoreUnusable(f"{path} is not a database of kmp-smsd: for a new one run 'kmp-smsd db migrate'")
+        make = "for a new one run 'kmp-smsd db migrate'"
+        raise StoreUnusable(f"{no_database}: {other if is_backup else make}")
     if len(applied) + len(pending) > len(MIGRATIONS._migrations):
-        raise StoreUnusable(f"{path} was made by a newer kmp-smsd ({applied[-1]}): install that, or restore a backup")
-    if pending and not older:
+        older = "an older" if is_backup else "a"
+        raise StoreUnusable(
+            f"{path} was made by a newer kmp-smsd ({applied[-1]}): install that, or restore {older} backup"
+        )
+    if pending and not is_backup:
         raise StoreUnusable(f"{path} has an older schema ({applied[-1]}): run 'kmp-smsd db migrate'")
 
 
@@ -156,10 +168,10 @@ def restore(
         _remove(copy)
         try:
             with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as original:
-                check_schema(original, source, older=True)
+                check_schema(original, source, is_backup=True)
                 (verdict,) = original.execute("PRAGMA integrity_check(1)").fetchone()
                 if verdict != "ok":
-                    raise NotPossible(f"{source} is damaged: {verdict}")
+                    raise NotPossible(f"{source} is damaged: {verdict.splitlines()[-1]}: restore another backup")
                 sealed_to = _master_key(original)
                 if not other_master_key:
                     _check_master_key(original, source, public_half, path)
@@ -217,7 +229,8 @@ def _check_master_key(original: Any, source: Path, public_half: str | None, path
         if sealed_to is not None and known is not None and sealed_to != known:
             raise NotPossible(
                 f"the keys in {source} are sealed to master key {sealed_to}, {ours} {known}: is it the backup of"
-                " another installation? With both halves of its master key at hand, say --other-master-key"
+                " another installation, or from before 'kmp-smsd master-key rotate'? With both halves of its master key"
+                " at hand, say --other-master-key"
             )
 
 
@@ -253,7 +266,11 @@ def _set_aside(path: Path, now: int) -> Path | None:
             last.execute("BEGIN EXCLUSIVE")
             last.execute("COMMIT")
             last.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            raise StoreBusy(
+                f"another program, such as a shell of SQLite, has {path} open: end it (fuser {path})"
+            ) from error
         raise
     except sqlite3.DatabaseError:  # damaged: that is why it is replaced
         _take_log_along(path, previous)

@@ -181,7 +181,10 @@ def _what_else(found: str, needed: str) -> str:
         )
     if found.startswith(_PREFIX):
         return f"this is a master key file of another version of kmp-smsd; this one reads {needed}"
-    return "this is not a master key; `kmp-smsd master-key create` makes one"
+    return (
+        "this is not a master key; restore the file from its copy, or, where no key was imported yet, move it away and"
+        " let `kmp-smsd master-key create` make one"
+    )
 
 
 def _damaged(source: str) -> MasterKeyFileFault:

@@ -369,7 +369,7 @@ def test_a_backup_of_another_installation_is_restored_only_where_that_is_said(si
     other.ok("db", "backup", str(copy))
     code, told = site.refused("db", "restore", str(copy), "--yes")
     assert code == 1
-    assert "is it the backup of another installation?" in told
+    assert "is it the backup of another installation, or from before 'kmp-smsd master-key rotate'?" in told
     (site.directory / "master.pub").rename(site.directory / "moved")  # the present database tells it as well
     assert site.refused("db", "restore", str(copy), "--yes")[0] == 1
     (site.directory / "moved").rename(site.directory / "master.pub")
@@ -394,6 +394,19 @@ def test_a_backup_says_which_master_key_it_needs_and_so_does_its_restoring_on_a_
     assert f"its keys need both halves of master key {needed}, and there is no good public half here" in told
     (new.directory / "master.pub").write_bytes((site.directory / "master.pub").read_bytes())
     assert "its keys need" not in new.ok("db", "restore", str(copy), "--yes")
+
+
+def test_a_public_half_that_is_none_is_not_to_be_made_anew_for_a_restore(site):
+    site.ready("K1")
+    copy = site.directory / "copy.db"
+    site.ok("db", "backup", str(copy))
+    site.write("master.pub", "nonsense")
+    assert site.refused("db", "restore", str(copy), "--yes") == (
+        77,
+        "master.pub: this is not a master key; restore the file from its copy, or, where no key was imported yet, move"
+        " it away and let `kmp-smsd master-key create` make one; to restore without it, say --other-master-key",
+    )
+    site.ok("db", "restore", str(copy), "--yes", "--other-master-key")
 
 
 def test_a_number_that_left_the_numbering_plan_can_still_be_seen_and_ended(site):

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from kmp_smsd.storage.backup import backup
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.maintenance import migrate, restore
 from kmp_smsd.storage.subscribers import Registration
+from tests.mounting import require_root
 from tests.storage.stock import (
     DIGEST,
     FINGERPRINT,
@@ -186,6 +188,48 @@ def test_damaged_backup_changes_nothing(path: Path, saved: Path, damage: str) ->
     assert list(path.parent.glob("*restor*")) == []
 
 
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (
+            "noise",
+            "is not a database of kmp-smsd: file is not a database: name another file, whole as 'kmp-smsd db backup'",
+        ),
+        ("empty", "is not a database of kmp-smsd: name another file, whole as 'kmp-smsd db backup' wrote it"),
+        ("middle", "is damaged: Tree [0-9]+ .*: restore another backup"),
+        ("newer", r"made by a newer kmp-smsd \(9999_later\): install that, or restore an older backup"),
+    ],
+)
+def test_backup_that_is_refused_says_what_to_do_about_a_backup(
+    path: Path, saved: Path, damage: str, sentence: str
+) -> None:
+    octets = saved.read_bytes()
+    if damage == "newer":
+        with closing(sqlite3.connect(saved)) as connection, connection:
+            connection.execute(
+                "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('kmp-smsd', '9999_later', '')"
+            )
+    else:
+        middle = octets[:8_192] + b"\x8f" * 4_096 + octets[12_288:]
+        saved.write_bytes({"noise": b"\x8f" * 20_000, "middle": middle, "empty": b""}[damage])
+    with pytest.raises((NotPossible, StoreUnusable), match=sentence) as raised:
+        restore(path, saved, NOW)
+    assert "\n" not in str(raised.value)
+
+
+def test_copy_that_only_sqlite_s_own_files_beside_it_make_readable_is_to_be_copied(path: Path, tmp_path: Path) -> None:
+    require_root()
+    place = tmp_path / "disc"
+    place.mkdir()
+    shutil.copy(path, place / "copied.db")  # with cp, so it has the mode of the log, and no log
+    subprocess.run(["mount", "--bind", "-o", "ro", place, place], check=True)
+    try:
+        with pytest.raises(StoreUnavailable, match="unable to open database file: copy it into a directory where you"):
+            restore(path, place / "copied.db", NOW)
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
 @pytest.fixture
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The backup of another installation, whose keys are sealed to its own master key."""
@@ -247,7 +291,7 @@ def test_restore_waits_for_nobody(path: Path, saved: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as shell:
         shell.execute("BEGIN")
         shell.execute("SELECT count(*) FROM keys").fetchone()
-        with pytest.raises(StoreUnavailable, match="locked"):
+        with pytest.raises(StoreBusy, match=r"a shell of SQLite, has .*/kmp\.db open: end it"):
             restore(path, saved, NOW)
     with open_store(path) as store:
         assert bound(store) == {(A, "meter"): "k2"}
