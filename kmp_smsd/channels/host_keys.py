@@ -41,4 +41,7 @@ def _fetch(host: Host, within_s: float) -> ShownKeys:
         except ChannelDown as down:
             return ShownKeys(host=host, fault=str(down))
         keys.append(HostKey(algorithm, blob, host))
+    if not keys:
+        known = ", ".join(HOST_KEY_ALGORITHMS)
+        return ShownKeys(host=host, fault=f"{host}: no common algorithm, or no host key of type {known}")
     return ShownKeys(host=host, keys=tuple(keys))

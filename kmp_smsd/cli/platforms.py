@@ -292,13 +292,17 @@ def _hosts_in_file(settings: Settings, name: str) -> tuple[Path, list[Host], lis
     if not is_platform_name(name) or not path.is_file():
         raise _unknown_file(name, directory)
     try:
-        with open(path, "rb") as file:
-            channel = tomllib.load(file).get("channel", {})
-        hosts = [ssh_host(text) for text in channel["hosts"]]
-        if not hosts:
-            raise ValueError
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise Failed(f'{path}: hosts = ["HOST:PORT"] is needed in [channel]: see check-config', CONFIGURATION) from None
+        channel = tomllib.loads(path.read_text(encoding="utf-8-sig")).get("channel")
+    except ValueError:
+        raise Failed(f"{path} is not in TOML: 'kmp-smsd check-config' tells where", CONFIGURATION) from None
+    channel = channel if isinstance(channel, dict) else {}
+    written = channel.get("hosts")
+    if not isinstance(written, list) or not written:
+        raise Failed(f'{path}: hosts = ["HOST:PORT"] is needed in [channel], a list in [ ]', CONFIGURATION)
+    try:
+        hosts = [ssh_host(text) for text in written]
+    except ValueError as error:
+        raise Failed(f"{path}: [channel] hosts: {error}", CONFIGURATION) from None
     pinned = []
     written = channel.get("host_keys")
     for text in written if isinstance(written, list) else ():
@@ -311,5 +315,5 @@ def _hosts_in_file(settings: Settings, name: str) -> tuple[Path, list[Host], lis
 
 def _unknown_file(name: str, directory: Path) -> Failed:
     close = difflib.get_close_matches(name, [path.stem for path in directory.glob("*.toml")], n=1)
-    hint = f" (did you mean '{close[0]}'?)" if close else ""
+    hint = f" (did you mean '{close[0]}'?)" if close else ": write it first, with hosts in [channel]"
     return Failed(f"no {directory}/{shown(name)}.toml{hint}")

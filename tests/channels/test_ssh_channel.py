@@ -20,6 +20,7 @@ from typing import Any
 import paramiko
 import pytest
 
+from kmp_smsd.channels import host_keys
 from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.hiding import REPEATS_A_KEY, presentable
 from kmp_smsd.channels.host import Host
@@ -654,6 +655,18 @@ def test_host_that_is_down_shows_its_fault_instead_of_keys(platform: Platform) -
     [shown] = fetch_host_keys([Host.parse(platform.server.address)])
     assert shown.keys == ()
     assert "Connection refused" in shown.fault
+
+
+def test_host_without_a_key_of_a_type_that_can_be_pinned_says_so(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_keys, "HOST_KEY_ALGORITHMS", ("ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"))
+    host = Host.parse(platform.server.address)
+    [shown] = fetch_host_keys([host])
+    assert shown.keys == ()
+    assert (
+        shown.fault == f"{host}: no common algorithm, or no host key of type ecdsa-sha2-nistp384, ecdsa-sha2-nistp521"
+    )
 
 
 def test_probe_tells_of_every_host_and_sends_no_key(platform: Platform, second: OpensshServer) -> None:

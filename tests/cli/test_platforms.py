@@ -62,10 +62,30 @@ def test_keys_can_be_shown_before_the_file_is_complete(site, platform):
     assert row["pinned"] is False
     site.write("platforms.d/metering.toml", f'[channel]\nhosts = ["{platform.address}"]\nhost_keys = 5\n')
     assert site.rows("platforms", "trust", "metering") == [row]
-    site.write("platforms.d/metering.toml", "[channel]\nhost = 1\n")
-    code, told = site.refused("platforms", "trust", "metering")
-    assert code == 78
-    assert 'hosts = ["HOST:PORT"] is needed in [channel]' in told
+    site.write("platforms.d/metering.toml", f'\ufeff[channel]\nhosts = ["{platform.address}"]\n')
+    assert site.rows("platforms", "trust", "metering") == [row]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[channel]\nhost = 1\n", ': hosts = ["HOST:PORT"] is needed in [channel], a list in [ ]'),
+        ("channel = 1\n", ': hosts = ["HOST:PORT"] is needed in [channel], a list in [ ]'),
+        ('[channel]\nhosts = "keys.example"\n', ': hosts = ["HOST:PORT"] is needed in [channel], a list in [ ]'),
+        ('[channel]\nhosts = ["keys.example:0"]\n', ": [channel] hosts: port 0 is not between 1 and 65535"),
+        ('apps = [\n[channel]\nhosts = ["keys.example"]\n', " is not in TOML: 'kmp-smsd check-config' tells where"),
+    ],
+)
+def test_file_that_names_no_host_says_which_line_to_write_unless_it_is_no_toml(site, text, sentence):
+    site.write("platforms.d/metering.toml", text)
+    assert site.refused("platforms", "trust", "metering") == (78, f"platforms.d/metering.toml{sentence}")
+
+
+def test_platform_without_a_file_gets_one_before_its_keys_are_shown(site):
+    told = "no platforms.d/fleet.toml: write it first, with hosts in [channel]"
+    assert site.refused("platforms", "trust", "fleet") == (1, told)
+    told = "no platforms.d/metring.toml (did you mean 'metering'?)"
+    assert site.refused("platforms", "trust", "metring") == (1, told)
 
 
 def test_one_dead_host_of_two_is_told_and_spoils_the_exit_code(site, platform, dead_address):
