@@ -7,7 +7,6 @@ is checked. A configuration that cannot be read has no names.
 
 from __future__ import annotations
 
-import sys
 import tomllib
 from contextlib import suppress
 from pathlib import Path
@@ -72,7 +71,10 @@ def _beginning(incomplete: str, names: Any) -> list[CompletionItem]:
 
 
 if __name__ == "__main__":
+    from kmp_smsd.config.generating import only_argument
+
+    share = only_argument("python -m kmp_smsd.cli.completing SHARE, such as /usr/share")
     for shell, place in SCRIPTS.items():
-        path = Path(sys.argv[1], place)
+        path = share / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(script(shell), encoding="utf-8")

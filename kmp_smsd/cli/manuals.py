@@ -9,15 +9,14 @@ import argparse
 import inspect
 import re
 import runpy
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 
 from kmp_smsd import __version__
 from kmp_smsd.cli import roff
 from kmp_smsd.cli.program import program
+from kmp_smsd.config.generating import only_argument
 from kmp_smsd.config.page import FILES, of_section, told
 from kmp_smsd.simulator.lab import receiver_path
 
@@ -158,7 +157,8 @@ PAGES = {
 }
 
 if __name__ == "__main__":
+    share = only_argument("python -m kmp_smsd.cli.manuals SHARE, such as /usr/share")
     for place, page in PAGES.items():
-        path = Path(sys.argv[1], place)
+        path = share / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page(), encoding="utf-8")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from kmp_smsd.config.faults import bounds
 from kmp_smsd.config.gateway import Gateway
+from kmp_smsd.config.generating import only_argument
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.models import Control, Secrets, Storage
 from kmp_smsd.config.monitoring import Monitoring
@@ -165,6 +165,6 @@ def _toml(name: str, value: Any) -> str:
 
 
 if __name__ == "__main__":
-    conf = Path(sys.argv[1])
+    conf = only_argument("python -m kmp_smsd.config.example DIRECTORY, such as conf")
     (conf / "kmp-smsd.toml").write_text(main_file())
     (conf / "platforms.d" / "example.toml").write_text(platform_file())

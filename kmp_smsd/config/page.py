@@ -5,15 +5,14 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from kmp_smsd.config.changes import reload_of
 from kmp_smsd.config.example import Option, options
 from kmp_smsd.config.gateway import Gateway
+from kmp_smsd.config.generating import only_argument
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.models import Control, Secrets, Storage
 from kmp_smsd.config.monitoring import Monitoring
@@ -100,4 +99,5 @@ def _heading(text: str, mark: str, *, overline: bool = False) -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(page(), encoding="utf-8")
+    path = only_argument("python -m kmp_smsd.config.page FILE, such as docs/options.rst")
+    path.write_text(page(), encoding="utf-8")

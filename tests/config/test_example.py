@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -52,6 +54,16 @@ def test_example_files_are_what_the_models_say():
     remedy = "run: python -m kmp_smsd.config.example conf"
     assert (CONF / "kmp-smsd.toml").read_text() == main_file(), remedy
     assert (CONF / "platforms.d" / "example.toml").read_text() == platform_file(), remedy
+
+
+@pytest.mark.parametrize("module", ["config.example", "config.page", "cli.manuals", "cli.completing"])
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_what_writes_files_tells_its_usage_unless_it_is_told_where(module, words, tmp_path):
+    command = [sys.executable, "-m", f"kmp_smsd.{module}", *words]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (64, "")
+    assert run.stderr.startswith(f"usage: python -m kmp_smsd.{module} ")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_examples_load(conf):
