@@ -125,10 +125,16 @@ def _hold(number: Number, row: Row) -> Iterator[str]:
 
 
 def _what_approval_does(number: Number, row: Row) -> str:
-    """It ends no binding that is not in the evidence: where one was made since, the request is held again."""
+    """It binds no key that cannot be bound, and ends no binding that is not in the evidence: then it is held again."""
     key, app = row["key_id"], row["app_id"]
     ends, new = [], []
     at = number.keys[key]
+    if at["state"] == "suspended":
+        return f"binds nothing while key {key} is suspended: 'kmp-smsd keys resume {key}' before"
+    if at["valid_until"] is not None and at["valid_until"] <= number.now:
+        return f"binds nothing, since key {key} is no longer valid ('kmp-smsd keys show {key}')"
+    if at["valid_from"] is not None and number.now < at["valid_from"]:
+        return f"binds nothing until key {key} is valid ('kmp-smsd keys show {key}')"
     if at["bound_mdn"] is not None:
         place = f"{at['bound_mdn']} for {at['bound_app']}"
         if (at["bound_mdn"], at["bound_app"], at["bound_at"]) == (

@@ -81,6 +81,38 @@ def test_hold_is_to_be_decided_and_it_is_told_what_approving_ends(site):
     assert now.startswith("key K1 is refused for meter since a person refused hold 1")
 
 
+def test_approval_binds_no_key_that_is_suspended_and_explain_says_so(site):
+    site.ready("K1", mdns=(FIRST, SECOND))
+    site.message(FIRST, "K1", at=HOUR)
+    site.message(SECOND, "K1", at=2 * HOUR)
+    site.ok("keys", "suspend", "K1", "--reason", "stolen")
+    before = "binds nothing while key K1 is suspended: 'kmp-smsd keys resume K1' before; 'kmp-smsd holds refuse 1'"
+    assert f"decide hold 1: 'kmp-smsd holds approve 1' {before}" in told(site, SECOND)[2][0]
+    with site.store() as store:
+        store.holds.approve(1, "eve")
+        store.settle_again(3 * HOUR)
+    (hold,) = site.rows("holds", "list")
+    assert (hold["state"], hold["last_outcome"]) == ("open", "key_not_usable")
+    site.ok("keys", "resume", "K1")
+    assert f"binds key K1 for meter and ends its binding to {FIRST} for meter" in told(site, SECOND)[2][0]
+
+
+@pytest.mark.parametrize(
+    ("limit", "day", "at", "binds"),
+    [
+        ("valid_until", "2001-01-01", HOUR, "nothing, since key K1 is no longer valid ('kmp-smsd keys show K1')"),
+        ("valid_from", "2100-01-01", 5_000_000 * HOUR, "nothing until key K1 is valid ('kmp-smsd keys show K1')"),
+    ],
+)
+def test_approval_binds_no_key_outside_its_validity_and_explain_says_so(site, limit, day, at, binds):
+    site.ready(mdns=(FIRST, SECOND))
+    keys = site.write("limited.csv", f"key_id,key,{limit}\nK1,{1:032x},{day}\n")
+    site.ok("keys", "import", str(keys), "--vendor", "Acme", "--plaintext")
+    site.message(FIRST, "K1", at=at)
+    site.message(SECOND, "K1", at=at + HOUR)
+    assert f"decide hold 1: 'kmp-smsd holds approve 1' binds {binds}; 'kmp-smsd holds" in told(site, SECOND)[2][0]
+
+
 def test_hold_in_whose_way_another_key_came_is_told_to_be_held_again(site):
     site.ready("K1", "K2", "K3", mdns=(FIRST, SECOND))
     site.message(SECOND, "K1", at=HOUR)
