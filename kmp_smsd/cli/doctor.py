@@ -283,7 +283,7 @@ def _address_filter(config: Config, *, intake: bool, dispatch: bool) -> Report:
 def _smsc(config: Config, name: str, *, binds: bool) -> Report:
     from kmp_smsd.cli.gathering.network import reach, try_bind
     from kmp_smsd.cli.gathering.secrets import here
-    from kmp_smsd.config.secrets import SecretUnavailable, read_password
+    from kmp_smsd.config.secrets import PasswordUnfit, SecretUnavailable, read_password
     from kmp_smsd.diagnosis.finding import Report, failure
     from kmp_smsd.diagnosis.peers import judge_bind, judge_smsc
 
@@ -293,6 +293,8 @@ def _smsc(config: Config, name: str, *, binds: bool) -> Report:
     if binds:
         try:
             password = read_password(link.model_copy(update={"password": here(link.password)}))
+        except PasswordUnfit as error:
+            found.append(failure(f"no bind is tried: {error}", "mend what the sentence names; intake needs it, too"))
         except SecretUnavailable as error:
             found.append(failure(f"no bind is tried: {error}", "run this as root, or where intake's password is read"))
         else:

@@ -233,6 +233,14 @@ def test_bind_that_gets_no_answer_is_a_failure(site):
     assert "the bind was not answered within 0.2 s" in faults(found["smsc lab"])[0]
 
 
+def test_password_that_is_unfit_for_a_bind_is_to_be_mended_and_not_to_be_read_by_another(site):
+    site.write("smsc-password", "")
+    done = site.run("doctor", "--bind", "--role", "intake")
+    told = done.stdout[done.stdout.index("no bind is tried: the password in ") :]
+    assert "-> mend what the sentence names; intake needs it, too" in told
+    assert "run this as root" not in told
+
+
 def test_platform_that_does_not_answer_is_a_failure(site):
     site.platform("metering", "127.0.0.1:1")
     code, found = reports(site, skip=("clock", "sandbox", "database"))
