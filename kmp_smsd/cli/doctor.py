@@ -39,7 +39,8 @@ CHECKS = (
 )
 ROLES = ("both", "intake", "dispatch")
 PLATFORMS_AT_ONCE = 16
-BESIDE = ("-wal", "-shm", ".next", ".write", ".schema", ".import", ".inbox")  # the database: log, index and locks
+# The database: log, index and locks.
+BESIDE = ("-wal", "-shm", ".next", ".write", ".moving", ".schema", ".import", ".inbox")
 
 
 @click.command()

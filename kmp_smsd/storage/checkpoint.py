@@ -6,7 +6,8 @@ took no more). So the database grows by zeros that are synced before the log is 
 failed has added is cut off, from the log in database.py.
 
 And SQLite does not sync what it moves while somebody reads an older state, or writes a later one, and never moves that
-again, though a disk may tell only later that it lost it. So after an error the log is moved from its beginning.
+again, though a disk may tell only later that it lost it, and tells each descriptor once. So a mark stands while the log
+is moved. Whoever finds it moves the log from its beginning.
 """
 
 from __future__ import annotations
@@ -19,20 +20,24 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.descriptors import kept_descriptor, others_have_open
+from kmp_smsd.storage.locks import Mark, open_shared_file
 from kmp_smsd.storage.volume import free_octets
 
 PASSIVE = "PRAGMA wal_checkpoint(PASSIVE)"
 TRUNCATE = "PRAGMA wal_checkpoint(TRUNCATE)"
 NOOP = "PRAGMA wal_checkpoint(NOOP)"
 _ZEROS = bytes(1024 * 1024)
-_MOVED_AT = 96  # in the log's index, nBackfill: https://sqlite.org/walformat.html#the_wal_index_header
+# In the log's index, nBackfill, and the octet that is locked: https://sqlite.org/walformat.html#the_wal_index_file_format
+_MOVED_AT = 96
+_CHECKPOINT_LOCK = 121
+LOG_HEADER_OCTETS, FRAME_HEADER_OCTETS = 32, 24  # https://sqlite.org/fileformat2.html#the_write_ahead_log
 
 log = logging.getLogger(__name__)
 
@@ -45,86 +50,129 @@ def move_log(connection: sqlite3.Connection, path: Path, how: str) -> Moved:
 
     Hindered where somebody else moves it. Raises sqlite3.Error and OSError.
     """
-    with _alone(path, wait=False) as alone:
-        return _move(connection, path, how) if alone else (1, 0, 0)
+    with _alone(path, wait=False) as mark:
+        return (1, 0, 0) if mark is None else _move(connection, path, how, mark)
 
 
-def _move(connection: sqlite3.Connection, path: Path, how: str) -> Moved:
+def _move(connection: sqlite3.Connection, path: Path, how: str, mark: Mark) -> Moved:
     """PASSIVE in any case, and `how` once nothing is left to be moved: where that fails, it does so at the log.
 
-    After TRUNCATE the log does not tell what was moved: who cut the database by it would cut off what is nowhere else.
+    The mark stands while it goes on. Whoever finds it, left by an error, an interrupt or a kill, trusts nothing of it.
     """
-    moved = _move_passively(connection, path)
-    if how != PASSIVE:
-        moved = (1, *moved[1:]) if growth(connection, path) else connection.execute(how).fetchone()
+    if mark.stands:
+        _distrust(connection, path, mark)
+    try:
+        moved = _move_passively(connection, path, mark)
+        if how != PASSIVE:
+            moved = (1, *moved[1:]) if growth(connection, path) else connection.execute(how).fetchone()
+    except BaseException:  # an interrupt too
+        if mark.stands:
+            with suppress(sqlite3.Error, OSError):  # then the next one does it first
+                _distrust(connection, path, mark)
+        raise
+    mark.remove()
     return moved
 
 
-def _move_passively(connection: sqlite3.Connection, path: Path) -> Moved:
+def _move_passively(connection: sqlite3.Connection, path: Path, mark: Mark) -> Moved:
     with closing(connect(path)) as reader:
         reader.execute("BEGIN")  # from its first look on, what is committed is not moved, and lengthens nothing
         octets = growth(reader, path)
         if octets > free_octets(path.parent):  # trying it would leave nobody any room, inbox included
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        try:
-            _lengthen(connection, path, octets)
-            found: Moved = connection.execute(PASSIVE).fetchone()
-        except (sqlite3.Error, OSError):
-            _move_again_from_the_beginning(connection, path)
-            raise
+        mark.leave()
+        _lengthen(path, octets)
+        found: Moved = connection.execute(PASSIVE).fetchone()
     return found
 
 
-def _lengthen(connection: sqlite3.Connection, path: Path, octets: int) -> None:
-    """Add zeros, and sync; without any, too: what was moved before may not be, nor the zeros of who was killed here."""
-    _, _, moved = in_log(connection)
+def _lengthen(path: Path, octets: int) -> None:
+    """Add zeros, and sync; without any, too: what was moved before may not be."""
     database = kept_descriptor(path, os.O_RDWR | os.O_APPEND)  # behind what a stranger moves meanwhile
-    trusted = _octets_moved(database)
-    try:
-        while octets > 0:
-            octets -= os.write(database, _ZEROS[:octets])
-        os.fsync(database)
-    except BaseException:  # an interrupt too
-        if in_log(connection)[2] == moved:  # else a stranger has moved something into it
-            os.truncate(path, trusted)
-        raise
+    while octets > 0:
+        octets -= os.write(database, _ZEROS[:octets])
+    os.fsync(database)
 
 
-def _octets_moved(database: int) -> int:
-    """How long the database is by its own header, which is moved with the rest of the log; zeros may be behind it.
+def _distrust(connection: sqlite3.Connection, path: Path, mark: Mark) -> None:
+    """Cut off zeros, and have SQLite forget what it has moved of a log that is not moved as a whole.
 
-    See https://sqlite.org/fileformat2.html#the_database_header.
+    Neither may be on the disk. Nobody begins such a log anew, and who reads takes it for what it was before. Raises
+    BlockingIOError where a stranger moves it just now.
     """
-    page_octets, pages = struct.unpack(">16xH10xI", os.pread(database, 32, 0))
-    return min(os.fstat(database).st_size, (65_536 if page_octets == 1 else int(page_octets)) * int(pages))
+    with _no_checkpoint(path):
+        _, pages, moved = in_log(connection)
+        by_halves = moved < pages
+        os.truncate(path, _octets_moved(path, moved if by_halves else 0))  # first, as it asks what has been moved
+        if by_halves:
+            os.pwrite(kept_descriptor(_index_of(path)), bytes(4), _MOVED_AT)
+    mark.remove()
 
 
-def _move_again_from_the_beginning(connection: sqlite3.Connection, path: Path) -> None:
-    """Have SQLite forget what it has moved of a log that is not moved as a whole: that may not be on the disk.
+def _octets_moved(path: Path, frames: int) -> int:
+    """How far the database reaches by its own header, or by the first `frames` of its log, which have been moved.
 
-    Nobody begins such a log anew, and who reads takes it for what it was before.
+    The page of the header has not, where it is in the log once more behind them. Zeros may be behind all that. See
+    https://sqlite.org/fileformat2.html#the_database_header and, in it, the WAL frame header.
     """
-    _, pages, moved = in_log(connection)
-    if moved < pages:
-        os.pwrite(kept_descriptor(path.with_name(path.name + "-shm")), bytes(4), _MOVED_AT)
+    database = kept_descriptor(path)
+    octets = os.fstat(database).st_size
+    magic, page_octets, pages = struct.unpack(">16sH10xI", os.pread(database, 32, 0))
+    if magic != b"SQLite format 3\0":
+        return octets
+    page_octets = 65_536 if page_octets == 1 else int(page_octets)
+    with open(log_of(path), "rb") as wal:
+        for frame in range(frames):
+            at = LOG_HEADER_OCTETS + frame * (FRAME_HEADER_OCTETS + page_octets)
+            (page,) = struct.unpack(">I", os.pread(wal.fileno(), 4, at))
+            pages = max(pages, page)
+    return min(octets, page_octets * int(pages))
 
 
 @contextmanager
-def _alone(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Whether nobody else moves the log, or closes the database, meanwhile: who cuts it must know what is in it."""
-    with open(path.with_name(path.name + "-wal"), "rb") as lock:  # on which SQLite has no lock that closing gives up
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+def _no_checkpoint(path: Path) -> Iterator[None]:
+    """While nobody who does not know of `_alone` moves the log: SQLite's own lock of who does.
+
+    Not around a checkpoint: SQLite would give it up, since a lock is the process's. Raises BlockingIOError.
+    """
+    index = kept_descriptor(_index_of(path))
+    fcntl.lockf(index, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _CHECKPOINT_LOCK)
+    try:
+        yield
+    finally:
+        fcntl.lockf(index, fcntl.LOCK_UN, 1, _CHECKPOINT_LOCK)
+
+
+@contextmanager
+def _alone(path: Path, *, wait: bool) -> Iterator[Mark | None]:
+    """While nobody else moves the log, or closes the database: who cuts it must know what is in it.
+
+    Yields the mark of those who do, None where somebody else does just now. Raises OSError.
+    """
+    lock = open_shared_file(path.with_name(path.name + ".moving"))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield None
+    else:
+        yield Mark(lock)
+    finally:
+        os.close(lock)
 
 
 def in_log(connection: sqlite3.Connection) -> Moved:
     """How much is in the log; nothing is moved."""
     found: Moved = connection.execute(NOOP).fetchone()
     return found
+
+
+def log_of(path: Path) -> Path:
+    """The write-ahead log of the database `path`."""
+    return path.with_name(path.name + "-wal")
+
+
+def _index_of(path: Path) -> Path:
+    return path.with_name(path.name + "-shm")
 
 
 def growth(connection: sqlite3.Connection, path: Path) -> int:
@@ -140,12 +188,10 @@ def close(connection: sqlite3.Connection, path: Path) -> None:
     But as `move_log` does. Where that fails it stays open for as long as this process: SQLite would try it again.
     """
     try:
-        with _alone(path, wait=True):
-            if not others_have_open(path):
-                _move(connection, path, PASSIVE)
+        with _alone(path, wait=True) as mark:
+            if mark is not None and log_of(path).exists() and not others_have_open(path):
+                _move(connection, path, PASSIVE, mark)
             connection.close()
-    except FileNotFoundError:  # there is no log
-        connection.close()
     except (sqlite3.Error, OSError, MemoryError) as error:
         _tell(path, error)
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))  # the interpreter's end would close it

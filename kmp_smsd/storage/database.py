@@ -12,7 +12,18 @@ from typing import Any
 
 from pysqlite3 import dbapi2 as sqlite3
 
-from kmp_smsd.storage.checkpoint import PASSIVE, TRUNCATE, Checkpointer, close, growth, in_log, move_log
+from kmp_smsd.storage.checkpoint import (
+    FRAME_HEADER_OCTETS,
+    LOG_HEADER_OCTETS,
+    PASSIVE,
+    TRUNCATE,
+    Checkpointer,
+    close,
+    growth,
+    in_log,
+    log_of,
+    move_log,
+)
 from kmp_smsd.storage.connection import BUSY_TIMEOUT_MS, PAGE_OCTETS, connect
 from kmp_smsd.storage.descriptors import writer
 from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
@@ -24,7 +35,6 @@ from kmp_smsd.storage.scrubbing import Scrubber
 #: Who writes many rows writes so many in a transaction at most: each may be on pages of its own, and others wait.
 STEP_ROWS = 1_000
 READ_ROWS = 1_000  # of one statement that only reads: until its end the log cannot begin anew
-_LOG_HEADER_OCTETS, _FRAME_HEADER_OCTETS = 32, 24  # https://sqlite.org/fileformat2.html#the_write_ahead_log
 _WRITE_FAILED = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
 LOOK_AT_LOG_EVERY_S = 0.02  # a look takes as long as a tenth of a small transaction
 
@@ -47,7 +57,7 @@ class Database:
 
     def __init__(self, path: Path, *, checkpoint_aside: bool = False) -> None:
         self.path = path
-        self.log_path = path.with_name(path.name + "-wal")
+        self.log_path = log_of(path)
         with ExitStack() as opened:
             self._files: list[tuple[Path, str]] = []
             self.connection = connect(path)
@@ -83,7 +93,7 @@ class Database:
         with self._lock:
             with self.faults():
                 self._check_files()
-                if self._lock.is_marked:  # a write failed; see checkpoint.py
+                if self._lock.mark.stands:  # a write failed; see checkpoint.py
                     self._cut_log()
                 self._begin()
                 try:
@@ -246,7 +256,7 @@ class Database:
         """After an error under the write lock, outside of any transaction: leave nothing of a write that failed."""
         if failure := _failed_write(error):
             with suppress(OSError):  # it may be cut all the same
-                self._lock.mark()
+                self._lock.mark.leave()
             with suppress(sqlite3.Error, OSError, StoreUnavailable):  # then the next one does it first
                 self._cut_log()
                 if failure == sqlite3.SQLITE_FULL:  # not on a broken disk; it begins anew then, and has room in itself
@@ -257,7 +267,7 @@ class Database:
         before = self.connection.execute("PRAGMA data_version").fetchone()
         _, pages, _ = in_log(self.connection)
         ((page_octets,),) = self.connection.execute("PRAGMA page_size").fetchall()
-        octets = _LOG_HEADER_OCTETS + pages * (_FRAME_HEADER_OCTETS + page_octets) if pages else 0
+        octets = LOG_HEADER_OCTETS + pages * (FRAME_HEADER_OCTETS + page_octets) if pages else 0
         self.connection.execute("BEGIN IMMEDIATE")  # for whoever does not know of our lock
         try:
             if self.connection.execute("PRAGMA data_version").fetchone() != before:
@@ -265,7 +275,7 @@ class Database:
             os.truncate(self.log_path, octets)
         finally:
             self.connection.execute("ROLLBACK")
-        self._lock.unmark()
+        self._lock.mark.remove()
 
     def _share_files(self) -> None:
         """Database, log and index are 0660: two users write them, whatever their umasks."""

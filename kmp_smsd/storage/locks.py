@@ -26,15 +26,47 @@ def open_shared(path: Path) -> Iterator[int]:
     Raises StoreUnavailable where that fails.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SHARED_MODE)
+        descriptor = open_shared_file(path)
     except OSError as error:
         raise StoreUnavailable(f"{path}: {error.strerror}") from error
     try:
-        if os.fstat(descriptor).st_uid == os.geteuid():
-            os.fchmod(descriptor, SHARED_MODE)  # whatever the umask was
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def open_shared_file(path: Path) -> int:
+    """The same without its end. Raises OSError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SHARED_MODE)
+    try:
+        if os.fstat(descriptor).st_uid == os.geteuid():
+            os.fchmod(descriptor, SHARED_MODE)  # whatever the umask was
+    except BaseException:  # an interrupt too
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+class Mark:
+    """What a holder of the lock file `descriptor` leaves for those that hold it after it, of any process.
+
+    Only a holder asks. It outlives a kill, and takes no room on the disk.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    @property
+    def stands(self) -> bool:
+        return os.fstat(self._descriptor).st_size > 0
+
+    def leave(self) -> None:
+        """Raises OSError."""
+        os.ftruncate(self._descriptor, 1)
+
+    def remove(self) -> None:
+        """Raises OSError."""
+        os.ftruncate(self._descriptor, 0)
 
 
 class WriteLock:
@@ -45,6 +77,7 @@ class WriteLock:
             self._next = opened.enter_context(open_shared(database.with_name(database.name + ".next")))
             self._write = opened.enter_context(open_shared(database.with_name(database.name + ".write")))
             self.wait = LockWait(self._write)
+            self.mark = Mark(self._write)
             self._opened = opened.pop_all()
 
     def __enter__(self) -> None:
@@ -77,19 +110,6 @@ class WriteLock:
     ) -> None:
         self.wait.released()
         fcntl.flock(self._write, fcntl.LOCK_UN)
-
-    @property
-    def is_marked(self) -> bool:
-        """Whether a holder left a mark for those that come after it, of any process. The holder asks."""
-        return os.fstat(self._write).st_size > 0
-
-    def mark(self) -> None:
-        """Leave the mark; takes no room on the disk. Raises OSError."""
-        os.ftruncate(self._write, 1)
-
-    def unmark(self) -> None:
-        """Remove it. Raises OSError."""
-        os.ftruncate(self._write, 0)
 
     def close(self) -> None:
         self._opened.close()

@@ -26,7 +26,7 @@ from kmp_smsd.storage.outbox import Outbox
 from kmp_smsd.storage.replies import Replies
 
 RESTORE_STEP_ROWS = 10_000  # nobody waits for the copy
-_MADE_WITH_A_COPY = ("", "-journal", "-wal", "-shm", ".next", ".write")
+_MADE_WITH_A_COPY = ("", "-journal", "-wal", "-shm", ".next", ".write", ".moving")
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "ncpfs"})
 
 

@@ -471,6 +471,136 @@ def test_what_was_moved_beside_a_reader_is_moved_again_where_the_disk_tells_that
         assert store._database.rows("PRAGMA integrity_check") == [("ok",)]
 
 
+def move_by_halves(store: Store, path: Path) -> int:
+    """Move what is in the log but for the last of it; the pages that were moved, without the one of the header."""
+    connection = store._database.connection
+    add(store, 0, 1_000)
+    with closing(connect(path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM registrations").fetchall()
+        add(store, 1_000, 300)
+        hindered, pages, moved = checkpoint.move_log(connection, path, checkpoint.PASSIVE)
+    assert (hindered, 0 < moved < pages) == (0, True)
+    return moved
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt(), MemoryError()])
+def test_what_was_moved_before_the_header_s_page_is_not_cut_off(path: Path, error: BaseException) -> None:
+    with open_store(path) as store:
+        moved, log = move_by_halves(store, path), log_of(path).read_bytes()
+        frames = range(32, 32 + moved * FRAME_OCTETS, FRAME_OCTETS)
+        move_in_vain(store, path, error)
+        assert path.stat().st_size == 2048 * max(int.from_bytes(log[at : at + 4]) for at in frames)
+        assert checkpoint.in_log(store._database.connection)[2] == 0
+    with open_store(path) as store:  # without the pages that a connection remembers
+        assert registered(store) == 1_300
+        assert store._database.rows("PRAGMA integrity_check") == [("ok",)]
+
+
+class SyncedInVain:
+    """A connection for which the disk tells that it lost something when the log is to be emptied."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, how: str) -> sqlite3.Cursor:
+        if how == checkpoint.TRUNCATE:
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._connection.execute(how)
+
+
+def test_all_is_moved_again_where_emptying_the_log_tells_that_the_disk_failed(path: Path) -> None:
+    with open_store(path) as store, closing(connect(path)) as reader:
+        add(store, 0, 1_000)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM registrations").fetchall()
+        store._database.connection.execute("UPDATE subscribers SET last_heard = 2 WHERE number <= 10")
+        in_vain: Any = SyncedInVain(store._database.connection)
+        with pytest.raises(sqlite3.OperationalError):
+            checkpoint.move_log(in_vain, path, checkpoint.TRUNCATE)
+        assert checkpoint.in_log(store._database.connection)[2] == 0
+
+
+KILLED_MOVING = """
+import os, sys
+from pathlib import Path
+from kmp_smsd.storage import checkpoint, open_store
+path = Path(sys.argv[1])
+store = open_store(path)
+os.fsync = lambda _: os._exit(9)
+checkpoint.move_log(store._database.connection, path, checkpoint.PASSIVE)
+"""
+
+
+def moved_when_synced(store: Store, path: Path) -> int:
+    """How much of the log counts as moved when its next move begins to write."""
+    found: list[int] = []
+    connection = store._database.connection
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: found.append(checkpoint.in_log(connection)[2]))
+        checkpoint.move_log(connection, path, checkpoint.PASSIVE)
+    (moved,) = found
+    return moved
+
+
+def test_all_is_moved_again_after_who_was_killed_while_the_disk_may_have_told_it_that_it_failed(path: Path) -> None:
+    with open_store(path) as store:
+        moved = move_by_halves(store, path)
+        assert subprocess.run([sys.executable, "-c", KILLED_MOVING, path]).returncode == 9
+        assert checkpoint.in_log(store._database.connection)[2] == moved
+        assert moved_when_synced(store, path) == 0
+        assert moved_when_synced(store, path) > 0
+        assert registered(store) == 1_300
+
+
+STRANGER = """
+import fcntl, sys
+with open(sys.argv[1] + "-shm", "r+b") as index:
+    fcntl.lockf(index, fcntl.LOCK_EX, 1, 121)
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_nothing_is_cut_off_nor_forgotten_while_a_stranger_moves_the_log(path: Path) -> None:
+    with open_store(path) as store:
+        moved = move_by_halves(store, path)
+        add(store, 2_000, 1_000)
+        growth = checkpoint.growth(store._database.connection, path)
+        octets = path.stat().st_size
+        command = [sys.executable, "-c", STRANGER, path]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
+            assert stranger.stdin is not None
+            assert stranger.stdout is not None
+            assert stranger.stdout.readline() == b"locked\n"
+            move_in_vain(store, path)
+            assert path.stat().st_size == octets + growth
+            assert checkpoint.in_log(store._database.connection)[2] == moved
+            with pytest.raises(BlockingIOError):
+                checkpoint.move_log(store._database.connection, path, checkpoint.PASSIVE)
+            stranger.stdin.close()
+        assert moved_when_synced(store, path) == 0
+        assert registered(store) == 2_300
+
+
+def test_strangers_wait_while_we_ask_what_has_been_moved(path: Path) -> None:
+    with open_store(path) as store:
+        add(store, 0)
+        try_lock = [sys.executable, "-c", STRANGER.replace("LOCK_EX", "LOCK_EX | fcntl.LOCK_NB"), path]
+        look = checkpoint.in_log
+        tried: list[int] = []
+
+        def tried_after(connection: sqlite3.Connection) -> tuple[int, int, int]:
+            found = look(connection)
+            tried.append(subprocess.run(try_lock, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode)
+            return found
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(checkpoint, "in_log", tried_after)
+            move_in_vain(store, path)
+        assert tried == [1]
+
+
 def test_zeros_of_who_was_killed_are_cut_off_where_the_disk_tells_that_it_failed(path: Path) -> None:
     with open_store(path) as store:
         octets = path.stat().st_size

@@ -239,8 +239,8 @@ with open_store(path) as store:
     shown = subprocess.run(
         [sys.executable, "-c", script, str(path), str(umask)], check=True, capture_output=True, text=True
     ).stdout
-    names = ["kmp.db", "kmp.db-shm", "kmp.db-wal", "kmp.db.import", "kmp.db.next", "kmp.db.schema", "kmp.db.write"]
-    assert shown.splitlines() == [f"{name} 0o660" for name in names]
+    besides = ("", "-shm", "-wal", ".import", ".moving", ".next", ".schema", ".write")
+    assert shown.splitlines() == [f"kmp.db{name} 0o660" for name in besides]
 
 
 def test_copy_that_was_put_in_place_by_hand_is_refused_with_advice(path: Path) -> None:
