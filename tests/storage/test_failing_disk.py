@@ -601,6 +601,20 @@ def test_strangers_wait_while_we_ask_what_has_been_moved(path: Path) -> None:
         assert tried == [1]
 
 
+def test_database_whose_header_is_lost_is_not_cut_off(path: Path) -> None:
+    with open_store(path) as store:
+        octets = path.stat().st_size
+        path.with_name("kmp.db.moving").write_bytes(b"\0")  # as of who was killed
+        header = path.read_bytes()[:100]
+        with path.open("r+b") as database:
+            database.write(bytes(100))
+        with pytest.raises(sqlite3.DatabaseError):
+            checkpoint.move_log(store._database.connection, path, checkpoint.PASSIVE)
+        assert path.stat().st_size == octets
+        with path.open("r+b") as database:
+            database.write(header)
+
+
 def test_zeros_of_who_was_killed_are_cut_off_where_the_disk_tells_that_it_failed(path: Path) -> None:
     with open_store(path) as store:
         octets = path.stat().st_size
