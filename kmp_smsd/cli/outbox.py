@@ -60,8 +60,8 @@ def list_(settings: Settings, name: str | None, mdn: str | None, everything: boo
                 lambda after: store.outbox.listing(
                     platform=name, mdn=mdn, everything=everything, after=after, limit=PAGE
                 ),
-                (0, "", ""),
-                lambda row: (int(row["subscriber"]), str(row["app_id"]), str(row["platform"])),
+                0,
+                lambda row: int(row["id"]),
             ),
             COLUMNS,
             as_json=as_json,

@@ -27,7 +27,7 @@ class Invariant:
     name: str
     says: str
     table: str
-    place: tuple[str, ...]  # the columns of the primary key
+    place: tuple[str, ...]  # the columns that tell of it, the primary key first
     broken: str
 
 
@@ -60,7 +60,7 @@ INVARIANTS = (
         "wanted_is_bound",
         "each key that is wanted is bound there",
         "outbox",
-        ("subscriber", "app", "platform"),
+        ("id", "subscriber", "app", "platform"),
         """r.key IS NOT NULL AND NOT EXISTS (
              SELECT 1 FROM bindings b
              WHERE b.key = r.key AND b.state = 'bound' AND b.subscriber = r.subscriber AND b.app = r.app)""",
@@ -69,28 +69,28 @@ INVARIANTS = (
         "one_key_wanted",
         "no MDN and app want a key at two platforms",
         "outbox",
-        ("subscriber", "app", "platform"),
+        ("id", "subscriber", "app", "platform"),
         f"r.key IS NOT NULL AND EXISTS ({_AT_THIS_PLACE} AND o.platform <> r.platform AND o.key IS NOT NULL)",
     ),
     Invariant(
         "key_has_the_last_word",
         "no withdrawal has a higher version than the key that is wanted",
         "outbox",
-        ("subscriber", "app", "platform"),
+        ("id", "subscriber", "app", "platform"),
         f"r.key IS NOT NULL AND EXISTS ({_AT_THIS_PLACE} AND o.wanted_version > r.wanted_version)",
     ),
     Invariant(
         "versions_in_order",
         "nothing was confirmed or rejected at a version that was never wanted",
         "outbox",
-        ("subscriber", "app", "platform"),
+        ("id", "subscriber", "app", "platform"),
         "max(r.confirmed_version, r.rejected_version) > r.wanted_version",
     ),
     Invariant(
         "wanted_has_a_number",
         "whatever is wanted is wanted for a number that is not erased",
         "outbox",
-        ("subscriber", "app", "platform"),
+        ("id", "subscriber", "app", "platform"),
         "NOT EXISTS (SELECT 1 FROM subscribers s WHERE s.number = r.subscriber AND s.mdn IS NOT NULL)",
     ),
     Invariant(
@@ -173,16 +173,14 @@ class Checking:
 
     def _true(self, invariant: Invariant) -> Checked:
         """Walk a table; each step sees one commit, and the rows of others as they were at it."""
-        place = ", ".join(invariant.place)
-        after: list[Any] = [0, "", ""][: len(invariant.place)]
-        rows = count = 0
+        primary = invariant.place[0]
+        after = rows = count = 0
         faults: list[str] = []
         while True:
             step = self._database.rows(
-                f"""SELECT {place}, {invariant.broken} FROM (
-                      SELECT * FROM {invariant.table} WHERE ({place}) > ({", ".join("?" * len(after))})
-                      ORDER BY {place} LIMIT ?) r""",
-                (*after, READ_ROWS),
+                f"""SELECT {", ".join(invariant.place)}, {invariant.broken} FROM (
+                      SELECT * FROM {invariant.table} WHERE {primary} > ? ORDER BY {primary} LIMIT ?) r""",
+                (after, READ_ROWS),
             )
             rows += len(step)
             for *where, broken in step:
@@ -192,7 +190,7 @@ class Checking:
                         faults.append(_named(invariant, where))
             if len(step) < READ_ROWS:
                 return Checked(invariant.name, invariant.says, rows, tuple(faults), count)
-            after = list(step[-1][:-1])
+            after = step[-1][0]
 
     def _staged(self) -> Checked:
         """Imports that were broken off, and whose keys wait for the next import to discard them."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kmp_smsd.storage.database import READ_ROWS, Database
 from kmp_smsd.storage.migrations import MIGRATIONS
-from kmp_smsd.storage.outbox import DUE
+from kmp_smsd.storage.outbox import BEHIND
 
 #: Rows of one platform that are counted. Each is looked up in the table, which takes up to 20 microseconds.
 COUNTED_MAX = 100_000
@@ -49,36 +49,33 @@ class Figures:
     def due(self, platform: str, *, at_most: int = COUNTED_MAX) -> DueFigures:
         """Count what is due at `platform`, the longest due first. Raises StoreUnavailable."""
         count, oldest = 0, None
-        after = (-1, -1, "")
+        after = (-1, -1)
         while count <= at_most:  # one more than is told shows that there is more
             rows = self._database.rows(
-                f"""SELECT try_at, subscriber, app, wanted_at FROM outbox
-                    WHERE platform = ? AND {DUE} AND (try_at, subscriber, app) > (?, ?, ?)
-                    ORDER BY try_at, subscriber, app LIMIT ?""",
+                f"SELECT try_at, id, wanted_at FROM ({BEHIND})",
                 (platform, *after, min(READ_ROWS, at_most + 1 - count)),
             )
             if not rows:
                 return DueFigures(count, False, oldest)
             count += len(rows)
-            oldest = min([row[3] for row in rows] + ([] if oldest is None else [oldest]))
-            after = rows[-1][:3]
+            oldest = min([row[2] for row in rows] + ([] if oldest is None else [oldest]))
+            after = rows[-1][:2]
         return DueFigures(at_most, True, oldest)
 
     def rejected(self, *, at_most: int = COUNTED_MAX) -> Counter[str]:
         """How many deliveries each platform has rejected, of the first `at_most`. Raises StoreUnavailable."""
         rejected: Counter[str] = Counter()
-        after = (-1, "", "")
+        after = -1
         while rejected.total() < at_most:
             rows = self._database.rows(
-                """SELECT subscriber, app, platform FROM outbox
-                   WHERE wanted_version = rejected_version AND (subscriber, app, platform) > (?, ?, ?)
-                   ORDER BY subscriber, app, platform LIMIT ?""",
-                (*after, min(READ_ROWS, at_most - rejected.total())),
+                """SELECT id, platform FROM outbox INDEXED BY outbox_rejected
+                   WHERE wanted_version = rejected_version AND id > ? ORDER BY id LIMIT ?""",
+                (after, min(READ_ROWS, at_most - rejected.total())),
             )
             if not rows:
                 break
-            rejected.update(row[2] for row in rows)
-            after = rows[-1]
+            rejected.update(platform for _, platform in rows)
+            after = rows[-1][0]
         return rejected
 
     def probe(self) -> None:

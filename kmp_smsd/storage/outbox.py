@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,17 +13,35 @@ from kmp_smsd.storage.wanting import Want, want
 TRY_WITHIN_MS = 86_400_000  # nobody waits longer for a try: a later one was set before the clock was set back
 DUE = "wanted_version <> confirmed_version AND wanted_version <> rejected_version"
 
+# Each platform is looked for behind the one before, since an index may hold millions of due rows of one.
+DUE_PLATFORMS = f"""
+WITH RECURSIVE owed (name) AS (
+  SELECT '' UNION ALL
+  SELECT (SELECT min(platform) FROM outbox WHERE platform > name AND {DUE}) FROM owed WHERE name IS NOT NULL)
+SELECT name FROM owed WHERE name IS NOT NULL"""
+
+# The due rows of platform ?1 behind the one that is number ?3 of those to be tried at ?2, at most ?4. In two halves,
+# because SQLite does not look for a pair of which one half is the row's number.
+BEHIND = f"""
+SELECT * FROM (SELECT * FROM outbox WHERE platform = ?1 AND {DUE} AND try_at = ?2 AND id > ?3 ORDER BY id LIMIT ?4)
+UNION ALL
+SELECT * FROM (SELECT * FROM outbox WHERE platform = ?1 AND {DUE} AND try_at > ?2 ORDER BY try_at, id LIMIT ?4)
+LIMIT ?4"""
+
 
 def has_come(try_at: int, now: int) -> bool:
     """Whether at `now` it is time to try what is to be tried at `try_at` (both in Unix milliseconds)."""
     return not now < try_at <= now + TRY_WITHIN_MS
 
 
-_CONFIRM = """
+# The row is found by its number, without the index of places: rows that are due together lie together. That it is still
+# of that place is asked all the same, because a number may come again where a row was dropped.
+_THIS_ROW = "id = ? AND subscriber = ? AND app = ? AND platform = ?"
+_CONFIRM = f"""
 UPDATE outbox SET confirmed_version = max(confirmed_version, ?),
   rejected_version = iif(rejected_version = ?, 0, rejected_version),
   attempts = iif(wanted_version = ?, 0, attempts), error = iif(wanted_version = ?, NULL, error)
-WHERE subscriber = ? AND app = ? AND platform = ?"""
+WHERE {_THIS_ROW}"""
 
 
 class WrappedKey(NamedTuple):
@@ -47,6 +66,7 @@ class WrappedKey(NamedTuple):
 class OutboxRow(NamedTuple):
     """One due row: deliver `key` (None: withdraw) at `version`."""
 
+    id: int
     subscriber: int
     mdn: str
     app_id: str
@@ -106,9 +126,9 @@ class Outbox:
     def due(self, platform: str, now: int, limit: int) -> list[OutboxRow]:
         """Return up to `limit` rows of `platform` whose time has come (see `has_come`), the longest due first."""
         return [
-            OutboxRow(subscriber, mdn, app_id, version, attempts, WrappedKey(*key) if key[0] is not None else None)
-            for subscriber, mdn, app_id, version, attempts, *key in self._database.rows(
-                f"""SELECT o.subscriber, s.mdn, o.app, o.wanted_version, o.attempts, k.key_id,
+            OutboxRow(row, subscriber, mdn, app_id, version, attempts, WrappedKey(*key) if key[0] is not None else None)
+            for row, subscriber, mdn, app_id, version, attempts, *key in self._database.rows(
+                f"""SELECT o.id, o.subscriber, s.mdn, o.app, o.wanted_version, o.attempts, k.key_id,
                       k.algorithm, k.kcv, k.app, k.state, i.data_key, k.nonce, k.ciphertext
                     FROM (SELECT * FROM (SELECT * FROM outbox WHERE platform = ?1 AND try_at <= ?2 AND {DUE}
                                          ORDER BY try_at LIMIT ?4)
@@ -135,31 +155,30 @@ class Outbox:
         confirmed, postponed, rejected, outbid = [], [], [], []
         for settlement in settlements:
             row = settlement.row
-            place = (row.subscriber, row.app_id, platform)
+            this_row = (row.id, row.subscriber, row.app_id, platform)
             match settlement:
                 case Confirm():
-                    confirmed.append((row.version,) * 4 + place)
+                    confirmed.append((row.version,) * 4 + this_row)
                 case Postpone():
-                    postponed.append((settlement.try_at, settlement.reason, *place, row.version))
+                    postponed.append((settlement.try_at, settlement.reason, *this_row, row.version))
                 case Reject():
-                    rejected.append((row.version, now, settlement.reason, *place, row.version))
+                    rejected.append((row.version, now, settlement.reason, *this_row, row.version))
                 case Outbid():
-                    outbid.append((settlement, place))
+                    outbid.append(settlement)
         with self._database.transaction() as connection:
             connection.executemany(_CONFIRM, confirmed)
             connection.executemany(
-                """UPDATE outbox SET try_at = ?, error = ?, attempts = attempts + 1
-                   WHERE subscriber = ? AND app = ? AND platform = ? AND wanted_version = ?""",
+                f"""UPDATE outbox SET try_at = ?, error = ?, attempts = attempts + 1
+                    WHERE {_THIS_ROW} AND wanted_version = ?""",
                 postponed,
             )
             connection.executemany(
-                """UPDATE outbox SET rejected_version = ?, try_at = ?, error = ?, attempts = attempts + 1
-                   WHERE subscriber = ? AND app = ? AND platform = ? AND wanted_version = ?
-                     AND wanted_version <> confirmed_version""",
+                f"""UPDATE outbox SET rejected_version = ?, try_at = ?, error = ?, attempts = attempts + 1
+                    WHERE {_THIS_ROW} AND wanted_version = ? AND wanted_version <> confirmed_version""",
                 rejected,
             )
-            for settlement, place in outbid:
-                _answer_stale(connection, settlement, place, now)
+            for settlement in outbid:
+                _answer_stale(connection, settlement, platform, now)
 
     def retry(self, now: int, *, platform: str | None = None, mdn: str | None = None) -> int:
         """Make due rows due at once, and want rejected ones again at a new version; the number of rows."""
@@ -170,9 +189,17 @@ class Outbox:
             condition += " AND subscriber = (SELECT number FROM subscribers WHERE mdn = ?)"
             parameters.append(mdn)
         self._hurry(now, platform, mdn)
-        return sum(self._retry_waiting(condition, parameters, now)) + sum(
-            self._retry_rejected(condition, parameters, now)
-        )
+        if mdn is not None:
+            with self._database.transaction() as connection:
+                hastened = connection.execute(
+                    f"UPDATE outbox SET try_at = ?, attempts = 0 WHERE {condition} AND {DUE} AND try_at > ?",
+                    (now, *parameters, now),
+                )
+            waiting = int(hastened.rowcount)
+        else:
+            names = [platform] if platform is not None else [name for (name,) in self._database.rows(DUE_PLATFORMS)]
+            waiting = sum(self.hasten(names, now))
+        return waiting + sum(self._retry_rejected(condition, parameters, now))
 
     def hasten(self, platforms: Iterable[str], now: int) -> Iterator[int]:
         """Make due at once, step by step, what waits at `platforms`; yields the rows of each step.
@@ -180,7 +207,7 @@ class Outbox:
         It failed, or was wanted by a clock that has been set back.
         """
         for platform in platforms:
-            yield from self._retry_waiting("platform = ?", [platform], now)
+            yield from self._hasten(platform, now)
 
     def _hurry(self, now: int, platform: str | None, mdn: str | None) -> None:
         """Wish that dispatch does not wait before it tries these platforms again."""
@@ -199,25 +226,19 @@ class Outbox:
                 (now, *parameters),
             )
 
-    def _retry_waiting(self, condition: str, parameters: Sequence[Any], now: int) -> Iterator[int]:
-        """Make due at once what waits, one transaction a step; yields the rows of each.
+    def _hasten(self, platform: str, now: int) -> Iterator[int]:
+        """Make due at once what waits at `platform`, one transaction a step; yields the rows of each.
 
         A walk along the index, from row to row: what its platform puts off again meanwhile stays put off.
         """
-        after = ("", 0, 0, "")
+        after = (now, sys.maxsize)
         while True:
             with self._database.transaction() as connection:
                 rows = connection.execute(
-                    f"""SELECT platform, try_at, subscriber, app FROM outbox
-                        WHERE {condition} AND {DUE} AND try_at > ?
-                          AND (platform, try_at, subscriber, app) > (?, ?, ?, ?)
-                        ORDER BY platform, try_at, subscriber, app LIMIT ?""",
-                    (*parameters, now, *after, STEP_ROWS),
+                    f"SELECT try_at, id FROM ({BEHIND})", (platform, *after, STEP_ROWS)
                 ).fetchall()
                 connection.executemany(
-                    """UPDATE outbox SET try_at = ?, attempts = 0
-                       WHERE platform = ? AND subscriber = ? AND app = ?""",
-                    [(now, platform, subscriber, app) for platform, _, subscriber, app in rows],
+                    "UPDATE outbox SET try_at = ?, attempts = 0 WHERE id = ?", [(now, row) for _, row in rows]
                 )
             if rows:
                 yield len(rows)
@@ -226,23 +247,21 @@ class Outbox:
             after = rows[-1]
 
     def _retry_rejected(self, condition: str, parameters: Sequence[Any], now: int) -> Iterator[int]:
-        """Want again what was rejected, as `_retry_waiting` walks: what is rejected again meanwhile stays rejected."""
-        after = (0, "", "")
+        """Want again what was rejected, as `_hasten` walks: what is rejected again meanwhile stays rejected."""
+        after = 0
         while True:
             with self._database.transaction() as connection:
                 rows = connection.execute(
-                    f"""SELECT subscriber, app, platform, key FROM outbox INDEXED BY outbox_rejected
-                        WHERE {condition} AND wanted_version = rejected_version
-                          AND (subscriber, app, platform) > (?, ?, ?)
-                        ORDER BY subscriber, app, platform LIMIT ?""",
-                    (*parameters, *after, STEP_ROWS // 2),  # each may want another row again above it
+                    f"""SELECT id, subscriber, app, key, platform FROM outbox INDEXED BY outbox_rejected
+                        WHERE {condition} AND wanted_version = rejected_version AND id > ? ORDER BY id LIMIT ?""",
+                    (*parameters, after, STEP_ROWS // 2),  # each may want another row again above it
                 ).fetchall()
-                want(connection, [Want(subscriber, app, key, platform) for subscriber, app, platform, key in rows], now)
+                want(connection, [Want(*wanted) for _, *wanted in rows], now)
             if rows:
                 yield len(rows)
             if len(rows) < STEP_ROWS // 2:
                 return
-            after = rows[-1][:3]
+            after = rows[-1][0]
 
     def want_again(self, now: int, *, platform: str | None = None, step_rows: int | None = None) -> int:
         """Want every row (of `platform`) again at a new version: the platform, or our own store, was restored.
@@ -264,26 +283,27 @@ class Outbox:
         wants_per_row: int = 1,
         step_rows: int | None = None,
     ) -> Iterator[int]:
-        """Walk the whole outbox, one transaction a step; yields how much was wanted in each, after its commit.
+        """Walk the outbox as it is now, one transaction a step; yields how much was wanted in each, after its commit.
 
         `wants_of` is given the transaction's connection and (subscriber, app, platform, key) rows, and returns at most
         `wants_per_row` for each, of which `step_rows` (STEP_ROWS where it is None) make a step.
         """
         step_rows = (step_rows or STEP_ROWS) // wants_per_row
-        after = (0, "", "")
+        after = 0
+        ((last,),) = self._database.rows("SELECT max(id) FROM outbox")  # what is wanted meanwhile comes behind it
         while True:
             with self._database.transaction() as connection:
                 rows = connection.execute(
-                    """SELECT subscriber, app, platform, key FROM outbox WHERE (subscriber, app, platform) > (?, ?, ?)
-                       ORDER BY subscriber, app, platform LIMIT ?""",
-                    (*after, step_rows),
+                    """SELECT id, subscriber, app, platform, key FROM outbox WHERE id > ? AND id <= ?
+                       ORDER BY id LIMIT ?""",
+                    (after, last, step_rows),
                 ).fetchall()
-                wants = wants_of(connection, rows)
+                wants = wants_of(connection, [row[1:] for row in rows])
                 want(connection, wants, now)
             yield len(wants)
             if len(rows) < step_rows:
                 return
-            after = rows[-1][:3]
+            after = rows[-1][0]
 
     def again(self, platform: str, since: int, now: int) -> None:
         """Want again what `platform` rejected at `since` (Unix milliseconds) or later and what is still rejected."""
@@ -309,19 +329,20 @@ class Outbox:
         platform: str | None,
         mdn: str | None,
         everything: bool,
-        after: tuple[int, str, str] = (0, "", ""),
+        after: int = 0,
         limit: int,
     ) -> list[dict[str, Any]]:
-        """Rows for people: due and rejected ones, or all of them, behind the row `after`: (subscriber, app, platform).
+        """Rows for people: due and rejected ones, or all of them, behind the row whose `id` is `after`.
 
         A row's `subscriber` is its MDN's number here, which stays where the MDN is erased. `try_at` is that of a due
         row, `rejected_at` that of a rejected one.
         """
         columns = (
             "mdn", "app_id", "platform", "key_id", "kcv", "wanted_version", "confirmed_version", "rejected_version",
-            "wanted_at", "try_at", "rejected_at", "attempts", "error", "subscriber",
+            "wanted_at", "try_at", "rejected_at", "attempts", "error", "subscriber", "id",
         )  # fmt: skip
-        condition, parameters = "(o.subscriber, o.app, o.platform) > (?, ?, ?)", [*after]
+        condition = "o.id > ?"
+        parameters: list[Any] = [after]
         if mdn is not None:
             condition += " AND o.subscriber = (SELECT number FROM subscribers WHERE mdn = ?)"
             parameters.append(mdn)
@@ -329,26 +350,26 @@ class Outbox:
             columns,
             f"""SELECT s.mdn, o.app, o.platform, k.key_id, k.kcv, o.wanted_version, o.confirmed_version,
                      o.rejected_version, o.wanted_at, iif({DUE}, o.try_at, NULL),
-                     iif(o.wanted_version = o.rejected_version, o.try_at, NULL), o.attempts, o.error, o.subscriber
+                     iif(o.wanted_version = o.rejected_version, o.try_at, NULL), o.attempts, o.error, o.subscriber, o.id
                    FROM outbox o JOIN subscribers s ON s.number = o.subscriber LEFT JOIN keys k ON k.id = o.key
                    WHERE {condition} AND (? OR o.wanted_version <> o.confirmed_version)
                      AND (? IS NULL OR o.platform = ?)
-                   ORDER BY o.subscriber, o.app, o.platform LIMIT ?""",
+                   ORDER BY o.id LIMIT ?""",
             (*parameters, everything, platform, platform, limit),
         )
 
 
-def _answer_stale(connection: Any, outbid: Outbid, place: tuple[int, str, str], now: int) -> None:
+def _answer_stale(connection: Any, outbid: Outbid, platform: str, now: int) -> None:
     """Want the same above what the platform holds, in the caller's transaction, unless something else is wanted by now.
 
     Where that is what another platform's name was told for this MDN and app, both names lead to one store, and what was
     here is gone from it: the withdrawal is confirmed. A higher one would take away what was put in its place.
     """
     row = outbid.row
+    this_row = (row.id, row.subscriber, row.app_id, platform)
     still = connection.execute(
-        """SELECT key, wanted_at, attempts FROM outbox
-           WHERE subscriber = ? AND app = ? AND platform = ? AND wanted_version = ?""",
-        (*place, row.version),
+        f"SELECT key, wanted_at, attempts FROM outbox WHERE {_THIS_ROW} AND wanted_version = ?",
+        (*this_row, row.version),
     ).fetchone()
     if still is None:
         return
@@ -356,14 +377,13 @@ def _answer_stale(connection: Any, outbid: Outbid, place: tuple[int, str, str], 
     told_elsewhere = connection.execute(
         """SELECT 1 FROM outbox
            WHERE subscriber = ? AND app = ? AND platform <> ? AND ? IN (wanted_version, confirmed_version)""",
-        (*place, outbid.held),
+        (row.subscriber, row.app_id, platform, outbid.held),
     ).fetchone()
     if key is None and told_elsewhere:
-        connection.execute(_CONFIRM, (row.version,) * 4 + place)
+        connection.execute(_CONFIRM, (row.version,) * 4 + this_row)
         return
-    want(connection, [Want(row.subscriber, row.app_id, key, place[2], outbid.held)], now)
+    want(connection, [Want(row.subscriber, row.app_id, key, platform, outbid.held)], now)
     connection.execute(
-        """UPDATE outbox SET wanted_at = ?, try_at = ?, attempts = ?, error = ?
-           WHERE subscriber = ? AND app = ? AND platform = ?""",
-        (wanted_at, outbid.try_at, attempts + 1, outbid.reason, *place),
+        f"UPDATE outbox SET wanted_at = ?, try_at = ?, attempts = ?, error = ? WHERE {_THIS_ROW}",
+        (wanted_at, outbid.try_at, attempts + 1, outbid.reason, *this_row),
     )

@@ -9,14 +9,10 @@ from typing import Any
 
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.figures import COUNTED_MAX, DueFigures, Figures
-from kmp_smsd.storage.outbox import DUE
+from kmp_smsd.storage.outbox import DUE_PLATFORMS
 
-# Each platform is looked for behind the one before, since an index may hold millions of due rows of one.
-_NAMES = f"""
-WITH RECURSIVE owed (name) AS (
-  SELECT '' UNION ALL
-  SELECT (SELECT min(platform) FROM outbox WHERE platform > name AND {DUE}) FROM owed WHERE name IS NOT NULL)
-SELECT name FROM owed WHERE name IS NOT NULL UNION SELECT platform FROM routes UNION SELECT name FROM platforms
+_NAMES = f"""{DUE_PLATFORMS}
+UNION SELECT platform FROM routes UNION SELECT name FROM platforms
 UNION SELECT platform FROM outbox WHERE wanted_version = rejected_version ORDER BY 1"""
 
 

@@ -19,7 +19,7 @@ def vendor():
 
 
 def row(key, app_id="meter"):
-    return OutboxRow(subscriber=1, mdn=MDN, app_id=app_id, version=VERSION, attempts=0, key=key)
+    return OutboxRow(id=1, subscriber=1, mdn=MDN, app_id=app_id, version=VERSION, attempts=0, key=key)
 
 
 def prepare(vendor, key, app_id="meter", *, apps=("meter", "alarm"), data_keys=None):

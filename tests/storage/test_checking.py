@@ -111,7 +111,7 @@ def test_faults_are_named_by_numbers_and_counted_beyond_the_first(path: Path, mo
     with open_store(path) as store:
         (found,) = [one for one in store.checking.check() if one.name == "versions_in_order"]
         ((rows,),) = store._database.rows("SELECT count(*) FROM outbox")
-    assert (found.count, found.faults) == (rows, ("outbox: subscriber 1 app meter platform metering",))
+    assert (found.count, found.faults) == (rows, ("outbox: id 1 subscriber 1 app meter platform metering",))
     assert A not in str(found)
 
 

@@ -91,7 +91,8 @@ def test_counting_uses_the_indexes(store):
     store._database.rows = explained
     store.figures.due("metering")
     store.figures.rejected()
-    assert plans == [
-        "SEARCH outbox USING INDEX outbox_due (platform=? AND (try_at,subscriber,app)>(?,?,?))",
-        "SEARCH outbox USING INDEX outbox_rejected ((subscriber,app,platform)>(?,?,?))",
+    assert [step for step in plans if "outbox" in step] == [
+        "SEARCH outbox USING INDEX outbox_due (platform=? AND try_at=? AND rowid>?)",
+        "SEARCH outbox USING INDEX outbox_due (platform=? AND try_at>?)",
+        "SEARCH outbox USING INDEX outbox_rejected (id>?)",
     ]

@@ -298,3 +298,40 @@ def test_database_whose_pages_somebody_has_move_is_refused(path: Path, mode: str
     with closing(sqlite3.connect(path, isolation_level=None)) as shell:
         shell.executescript("PRAGMA journal_mode = DELETE; PRAGMA auto_vacuum = 0; VACUUM; PRAGMA journal_mode = WAL")
     open_store(path).close()
+
+
+def test_outbox_of_an_older_program_keeps_its_rows_and_what_they_stand_for(path: Path) -> None:
+    newer = [one for one in MIGRATIONS._migrations if one.name >= "0010"]
+    del MIGRATIONS._migrations[-len(newer) :]
+    try:
+        migrate(path)
+        with closing(sqlite3.connect(path, isolation_level=None)) as old:
+            for number in range(1, 4):
+                old.execute(
+                    "INSERT INTO outbox (subscriber, app, platform, key, wanted_version, rejected_version, wanted_at,"
+                    " try_at, attempts, error) VALUES (?, 'meter', 'metering', ?, 7, ?, 5, ?, 2, 'why')",
+                    (number, number, 7 * (number == 3), 10 - number),
+                )
+                old.execute(
+                    "INSERT INTO bindings (key, subscriber, app, state, received_at, bound_at)"
+                    " VALUES (?, ?, 'meter', 'bound', 5, 5)",
+                    (number, number),
+                )
+    finally:
+        MIGRATIONS._migrations.extend(newer)
+    assert migrate(path).applied == tuple(one.name for one in newer)
+    with closing(sqlite3.connect(path)) as new:
+        rows = new.execute(
+            "SELECT subscriber, app, platform, key, wanted_version, confirmed_version, rejected_version, wanted_at,"
+            " try_at, attempts, error FROM outbox ORDER BY id"
+        ).fetchall()
+        assert rows == [
+            (number, "meter", "metering", number, 7, 0, 7 * (number == 3), 5, 10 - number, 2, "why")
+            for number in range(1, 4)
+        ]
+        assert new.execute("SELECT key, subscriber FROM bound ORDER BY key").fetchall() == [(1, 1), (2, 2), (3, 3)]
+        with pytest.raises(sqlite3.IntegrityError, match="another key is bound"):
+            new.execute(
+                "INSERT INTO bindings (key, subscriber, app, state, received_at, bound_at)"
+                " VALUES (9, 1, 'meter', 'bound', 6, 6)"
+            )

@@ -289,11 +289,11 @@ def test_rows_are_listed_in_pages(store: Store) -> None:
     import_keys(store, *[f"key{number}" for number in range(5)])
     settle(store, *[sync(A, f"key{number}", f"app{number}") for number in range(5)])
     apps: list[str] = []
-    after = (0, "", "")
+    after = 0
     while page := store.outbox.listing(platform=None, mdn=A, everything=True, after=after, limit=2):
         apps += [one["app_id"] for one in page]
-        after = page[-1]["subscriber"], page[-1]["app_id"], page[-1]["platform"]
-    assert apps == ["app0", "app1", "app2", "app3", "app4", "meter"]
+        after = page[-1]["id"]
+    assert apps == ["meter", "app0", "app1", "app2", "app3", "app4"]
     assert len(outbox(store)) == 6
 
 
