@@ -15,7 +15,7 @@ from typing import Any
 import sqlite_utils
 from pysqlite3 import dbapi2 as sqlite3
 
-from kmp_smsd.storage.checkpoint import opened
+from kmp_smsd.storage.checkpoint import log_of, opened
 from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.durable import sync
@@ -169,6 +169,8 @@ def restore(
         try:
             with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as original:
                 check_schema(original, source, is_backup=True)
+                if (missing := _cut_off(original, source)) > 0:  # SQLite takes what is missing of a page for zeros
+                    raise NotPossible(f"{source} is cut short by {missing:,} octets: copy it again, or restore another")
                 (verdict,) = original.execute("PRAGMA integrity_check(1)").fetchone()
                 if verdict != "ok":
                     raise NotPossible(f"{source} is damaged: {verdict.splitlines()[-1]}: restore another backup")
@@ -198,6 +200,13 @@ def restore(
         finally:
             _remove(copy)
     return Restored(wanted_again, previous, sealed_to)
+
+
+def _cut_off(connection: Any, path: Path) -> int:
+    """How many octets are missing at the end of the database `path`; with a log beside it, that cannot be told."""
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (page_octets,) = connection.execute("PRAGMA page_size").fetchone()
+    return 0 if log_of(path).exists() else max(0, int(pages) * int(page_octets) - path.stat().st_size)
 
 
 def _copy(connection: Any, target: Path) -> None:

@@ -197,6 +197,7 @@ def test_damaged_backup_changes_nothing(path: Path, saved: Path, damage: str) ->
         ),
         ("empty", "is not a database of kmp-smsd: name another file, whole as 'kmp-smsd db backup' wrote it"),
         ("middle", "is damaged: Tree [0-9]+ .*: restore another backup"),
+        ("cut", "is cut short by 100 octets: copy it again, or restore another"),
         ("newer", r"made by a newer kmp-smsd \(9999_later\): install that, or restore an older backup"),
     ],
 )
@@ -211,7 +212,7 @@ def test_backup_that_is_refused_says_what_to_do_about_a_backup(
             )
     else:
         middle = octets[:8_192] + b"\x8f" * 4_096 + octets[12_288:]
-        saved.write_bytes({"noise": b"\x8f" * 20_000, "middle": middle, "empty": b""}[damage])
+        saved.write_bytes({"noise": b"\x8f" * 20_000, "middle": middle, "empty": b"", "cut": octets[:-100]}[damage])
     with pytest.raises((NotPossible, StoreUnusable), match=sentence) as raised:
         restore(path, saved, NOW)
     assert "\n" not in str(raised.value)
