@@ -169,7 +169,7 @@ def import_(settings: Settings, file: Path, dry_run: bool) -> None:
 
 def _steps(lines: Lines, settings: Settings, faults: Faults) -> Iterator[list[Registration]]:
     from kmp_smsd.importing.csv_registrations import read_registrations
-    from kmp_smsd.storage.database import STEP_ROWS
+    from kmp_smsd.storage.rows import STEP_ROWS
     from kmp_smsd.storage.subscribers import Registration
 
     rows = read_registrations(lines, faults, settings.config.numbering.parse)

@@ -16,8 +16,8 @@ from kmp_smsd.importing.csv_keys import KeyRow, read_keys
 from kmp_smsd.importing.faults import Fault, Faults
 from kmp_smsd.importing.key_text import KeyEncoding
 from kmp_smsd.importing.lines import Lines, Progress
-from kmp_smsd.storage.database import STEP_ROWS
 from kmp_smsd.storage.errors import StoreError
+from kmp_smsd.storage.rows import STEP_ROWS
 from kmp_smsd.vault.data_key import DataKey
 from kmp_smsd.vault.master_key import PublicKey
 

@@ -24,8 +24,8 @@ from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.shown import masked_in
 from kmp_smsd.service.deciding import LOADED, DecidingHere
 from kmp_smsd.storage import open_store
-from kmp_smsd.storage.database import identity_of, replaced
 from kmp_smsd.storage.errors import StoreError, StoreUnavailable
+from kmp_smsd.storage.open_files import identity_of, replaced
 from kmp_smsd.storage.received import Received
 from kmp_smsd.storage.wait_memory import WaitMemory
 from kmp_smsd.vault.own_process import end_with_parent, make_undumpable

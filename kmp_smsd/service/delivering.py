@@ -19,9 +19,9 @@ from kmp_smsd.domain.shown import masked
 from kmp_smsd.service.preparing import Preparer, Unsendable
 from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.storage import Store, StoreError
-from kmp_smsd.storage.database import STEP_ROWS
 from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, Settlement
 from kmp_smsd.storage.platforms import PlatformState
+from kmp_smsd.storage.rows import STEP_ROWS
 
 _logger = logging.getLogger(__name__)  # to be asked for its level; looking it up takes a lock
 

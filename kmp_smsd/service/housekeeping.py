@@ -14,8 +14,8 @@ from twisted.logger import Logger
 from kmp_smsd.config.models import Storage
 from kmp_smsd.service.watching import watch
 from kmp_smsd.storage import Store, StoreUnavailable
-from kmp_smsd.storage.database import STEP_ROWS
 from kmp_smsd.storage.retention import Step
+from kmp_smsd.storage.rows import STEP_ROWS
 
 STEP_EVERY_S = 30.0
 DAY_MS = 86_400_000

@@ -11,9 +11,10 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from kmp_smsd.storage.database import READ_ROWS, Database
+from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.errors import StoreBusy, StoreError
 from kmp_smsd.storage.locks import ImportLock
+from kmp_smsd.storage.rows import READ_ROWS
 
 FAULTS_MAX = 20  # that are named; the others are counted
 

@@ -3,7 +3,7 @@
 A file that grew by a write that failed is not to be trusted: a file system may have marked its new blocks as never
 written, and forget what is written into them again, although it syncs without an error (tried: ext4 on a volume that
 took no more). So the database grows by zeros that are synced before the log is moved into it, and what a write that
-failed has added is cut off, from the log in database.py.
+failed has added is cut off, from the log in write_ahead_log.py.
 
 And SQLite does not sync what it moves while somebody reads an older state, or writes a later one, and never moves that
 again, though a disk may tell only later that it lost it, and tells each descriptor once. So a mark stands while the log

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kmp_smsd.storage.bindings import close_holds, end_bindings
-from kmp_smsd.storage.database import STEP_ROWS, Database
+from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.rows import STEP_ROWS
 from kmp_smsd.storage.subscribers import all_apps
 
 #: What a subscriber has that is deleted with it. Ended bindings, settled holds and the journal know its number alone;

@@ -6,9 +6,10 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
-from kmp_smsd.storage.database import READ_ROWS, Database
+from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.migrations import MIGRATIONS
 from kmp_smsd.storage.outbox import BEHIND
+from kmp_smsd.storage.rows import READ_ROWS
 
 #: Rows of one platform that are counted. Each is looked up in the table, which takes up to 20 microseconds.
 COUNTED_MAX = 100_000

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from kmp_smsd.domain.key import StagedKey
-from kmp_smsd.storage.database import STEP_ROWS, Database
+from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.locks import ImportLock
 from kmp_smsd.storage.room import leaving_room
-from kmp_smsd.storage.rows import write_rows
+from kmp_smsd.storage.rows import STEP_ROWS, write_rows
 
 
 class Imports:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from kmp_smsd.storage.database import STEP_ROWS, Database
+from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.rows import STEP_ROWS
 from kmp_smsd.storage.wanting import Want, want
 
 TRY_WITHIN_MS = 86_400_000  # nobody waits longer for a try: a later one was set before the clock was set back

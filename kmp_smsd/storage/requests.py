@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kmp_smsd.storage.database import STEP_ROWS, Database
+from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.renumbering import renumber
 from kmp_smsd.storage.room import leaving_room, with_short_log
+from kmp_smsd.storage.rows import STEP_ROWS
 from kmp_smsd.storage.subscribers import Registration, register, unregister
 
 BATCH_ROWS = STEP_ROWS  # after so many, or so many requests, a transaction takes no further one; each may change 2,000

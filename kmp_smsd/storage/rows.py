@@ -1,4 +1,4 @@
-"""Many rows in few statements."""
+"""Many rows: how many at a time, and written in few statements."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
-ROWS_MAX = 128  # of one statement
+#: Who writes many rows writes so many in a transaction at most: each may be on pages of its own, and others wait.
+STEP_ROWS = 1_000
+READ_ROWS = 1_000  # of one statement that only reads: until its end the log cannot begin anew
+ROWS_MAX = 128  # that one statement writes
 
 
 def write_rows(connection: Any, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:

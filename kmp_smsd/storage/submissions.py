@@ -12,7 +12,8 @@ from typing import Any
 from kmp_smsd.domain.facts import Decision
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.request import SyncRequest, Unfit
-from kmp_smsd.storage.database import STEP_ROWS, Database
+from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.rows import STEP_ROWS
 from kmp_smsd.storage.subscribers import hear
 from kmp_smsd.storage.waiting import said
 

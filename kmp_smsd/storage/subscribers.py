@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from kmp_smsd.storage.bindings import close_holds, end_bindings
-from kmp_smsd.storage.database import STEP_ROWS, Database
+from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.room import leaving_room
+from kmp_smsd.storage.rows import STEP_ROWS
 from kmp_smsd.storage.waking import wake_mdns
 
 APPS_AT_ONCE = 250  # of one MDN: ending or moving one touches up to eight rows, of 5,000 in a transaction

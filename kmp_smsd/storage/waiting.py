@@ -9,8 +9,9 @@ from typing import Any
 from kmp_smsd.domain.facts import Decision, Facts
 from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.domain.waiting import again_at, waits
-from kmp_smsd.storage.database import STEP_ROWS, Database
+from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.replying import dump_reply_to
+from kmp_smsd.storage.rows import STEP_ROWS
 from kmp_smsd.storage.subscribers import hear
 from kmp_smsd.storage.waking import AT_ONCE
 

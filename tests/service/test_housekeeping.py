@@ -10,8 +10,8 @@ from kmp_smsd.service.deciding import DecidingHere
 from kmp_smsd.service.housekeeping import DAY_MS, PAUSE_S, STEP_EVERY_S, Kept
 from kmp_smsd.service.intake import Intake
 from kmp_smsd.storage import StoreUnavailable, open_store, retention
-from kmp_smsd.storage.database import STEP_ROWS
 from kmp_smsd.storage.inbox import Inbox
+from kmp_smsd.storage.rows import STEP_ROWS
 from tests.service.by_hand import MDN, PLAN, PoolByHand, ReactorByHand, SmscByHand, alarms, finished, link, mo
 from tests.storage.fresh import new_database
 from tests.storage.stock import confirm_all, import_keys, register, settle, sync

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from pysqlite3 import dbapi2 as sqlite3
 
-from kmp_smsd.storage import Store, StoreUnavailable, checkpoint, database, open_store
+from kmp_smsd.storage import Store, StoreUnavailable, checkpoint, open_store, write_ahead_log
 from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.inbox import Inbox
 from kmp_smsd.storage.log_limits import LogLimits
@@ -148,7 +148,7 @@ def test_commit_of_somebody_who_does_not_know_of_our_lock_is_not_cut_off(
 ) -> None:
     with open_store(path) as store, closing(connect(path)) as stranger:
         add(store, 0)
-        look = database.in_log
+        look = write_ahead_log.in_log
 
         def meanwhile(connection: sqlite3.Connection) -> tuple[int, int, int]:
             found = look(connection)
@@ -160,7 +160,7 @@ def test_commit_of_somebody_who_does_not_know_of_our_lock_is_not_cut_off(
 
         good = log_of(path).stat().st_size
         with monkeypatch.context() as patch:
-            patch.setattr(database, "in_log", meanwhile)
+            patch.setattr(write_ahead_log, "in_log", meanwhile)
             with no_file_grows_beyond(good + 4 * FRAME_OCTETS), pytest.raises(StoreUnavailable):
                 add(store, 100)
         add(store, 100)
@@ -210,10 +210,10 @@ def test_log_that_grows_because_it_cannot_be_moved_is_told_of_once(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     limits = LogLimits(shared=1 << 40, large=20 * FRAME_OCTETS, finish=0, most=1 << 40)
-    monkeypatch.setattr(database, "log_limits", lambda _: limits)
-    monkeypatch.setattr(database, "LOOK_AT_LOG_EVERY_S", 0.0)
+    monkeypatch.setattr(write_ahead_log, "log_limits", lambda _: limits)
+    monkeypatch.setattr(write_ahead_log, "LOOK_EVERY_S", 0.0)
     store = open_store(path, checkpoint_aside=True)
-    checkpointer = store._database._checkpointer
+    checkpointer = store._database._log._checkpointer
     assert checkpointer is not None
     failed = threading.Semaphore(0)
     with monkeypatch.context() as patch:
@@ -260,7 +260,7 @@ def test_log_is_moved_at_once_where_the_disk_was_full_and_not_where_it_is_broken
     path: Path, monkeypatch: pytest.MonkeyPatch, code: int, moves: int
 ) -> None:
     moved: list[object] = []
-    monkeypatch.setattr(database, "move_log", lambda *how: moved.append(how))
+    monkeypatch.setattr(write_ahead_log, "move_log", lambda *how: moved.append(how))
     error = sqlite3.OperationalError("not written")
     error.sqlite_errorcode = code
     with open_store(path) as store, pytest.raises(StoreUnavailable), store._database.transaction():
@@ -340,8 +340,8 @@ def test_everything_confirmed_is_on_a_disk_that_failed_for_a_while(
     thin_disk: Disk, monkeypatch: pytest.MonkeyPatch, large_pages: int
 ) -> None:
     limits = LogLimits(shared=1 << 40, large=large_pages * FRAME_OCTETS, finish=1 << 40, most=1 << 40)
-    monkeypatch.setattr(database, "log_limits", lambda _: limits)
-    monkeypatch.setattr(database, "LOOK_AT_LOG_EVERY_S", 0.0)
+    monkeypatch.setattr(write_ahead_log, "log_limits", lambda _: limits)
+    monkeypatch.setattr(write_ahead_log, "LOOK_EVERY_S", 0.0)
     path = thin_disk.inner / "kmp.db"
     migrate(path)
     with open_store(path) as store:

@@ -16,7 +16,7 @@ import pytest
 from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.domain.outcome import Outcome
-from kmp_smsd.storage import Store, StoreUnavailable, database, open_store
+from kmp_smsd.storage import Store, StoreUnavailable, database, open_store, write_ahead_log
 from kmp_smsd.storage.backup import backup
 from kmp_smsd.storage.locks import ImportLock
 from kmp_smsd.storage.log_limits import LogLimits, log_limits
@@ -259,7 +259,7 @@ def touch(store: Store, at: int) -> None:
 
 def test_log_that_filled_the_disk_begins_anew(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = LogLimits(shared=1 << 40, large=1 << 40, finish=0, most=1 << 40)
-    monkeypatch.setattr(database, "log_limits", lambda _: limits)
+    monkeypatch.setattr(write_ahead_log, "log_limits", lambda _: limits)
     path = small_disk / "kmp.db"
     migrate(path)
     with open_store(path) as store:
@@ -275,7 +275,7 @@ def test_log_that_filled_the_disk_begins_anew(small_disk: Path, monkeypatch: pyt
 
 
 def test_log_is_small_on_a_small_volume(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "LOOK_AT_LOG_EVERY_S", 0.0)
+    monkeypatch.setattr(write_ahead_log, "LOOK_EVERY_S", 0.0)
     subprocess.run(["mount", "-o", "remount,size=40m", small_disk], check=True)
     path = small_disk / "kmp.db"
     migrate(path)

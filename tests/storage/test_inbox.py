@@ -26,6 +26,7 @@ from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.inbox import Inbox
 from kmp_smsd.storage.inbox_files import directory, read_file
 from kmp_smsd.storage.received import DamagedLine, ForeignLine, Message, Place, Received, Settled
+from kmp_smsd.storage.write_ahead_log import WriteAheadLog
 from tests.storage.fresh import new_database
 from tests.storage.stock import NOW, A, B, counted, sync
 
@@ -1097,12 +1098,12 @@ with open_store(Path(sys.argv[1])) as store:
 
 
 def test_lack_of_memory_behind_a_commit_settles_nothing_again(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: Database) -> None:
+    def fail(_: WriteAheadLog) -> None:
         raise MemoryError
 
     with open_store(database) as store:
         with monkeypatch.context() as patch:
-            patch.setattr(Database, "_checkpoint_when_large", fail)
+            patch.setattr(WriteAheadLog, "move_when_large", fail)
             with pytest.raises(MemoryError):
                 store.settle([sync(A, "K1"), sync(B, "K2")], NOW, Place("run", 2))
         assert counted(store) == {"not_registered": 2}
@@ -1137,7 +1138,6 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from kmp_smsd.domain.request import SyncRequest
-from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.inbox import Inbox
 from kmp_smsd.storage.received import Settled
 inbox = Inbox(Path(sys.argv[1]), lambda: Settled({}))

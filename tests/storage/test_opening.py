@@ -254,11 +254,11 @@ def test_copy_that_was_put_in_place_by_hand_is_refused_with_advice(path: Path) -
 
 
 def test_log_stays_small_while_intake_writes_on(open_store: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kmp_smsd.storage import database
+    from kmp_smsd.storage import write_ahead_log
 
     limits = LogLimits(shared=1 << 40, large=50 * PAGE_OCTETS, finish=5 * PAGE_OCTETS, most=150 * PAGE_OCTETS)
-    monkeypatch.setattr(database, "log_limits", lambda _: limits)
-    monkeypatch.setattr(database, "LOOK_AT_LOG_EVERY_S", 0)  # how large it is between two looks, the disk says
+    monkeypatch.setattr(write_ahead_log, "log_limits", lambda _: limits)
+    monkeypatch.setattr(write_ahead_log, "LOOK_EVERY_S", 0)  # how large it is between two looks, the disk says
     store: Store = open_store()  # type: ignore[operator]
     keys = [f"k{number}" for number in range(600)]
     import_keys(store, *keys)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kmp_smsd.storage import Store, open_store
-from kmp_smsd.storage.database import STEP_ROWS
 from kmp_smsd.storage.requests import Add, Renumber
+from kmp_smsd.storage.rows import STEP_ROWS
 from tests.storage.contract.test_requests import asked
 from tests.storage.stock import NOW, A, B
 

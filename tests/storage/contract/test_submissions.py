@@ -11,7 +11,7 @@ from kmp_smsd.domain.payload import Proof
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 from kmp_smsd.domain.request import SyncRequest
 from kmp_smsd.storage import Store
-from kmp_smsd.storage.database import STEP_ROWS
+from kmp_smsd.storage.rows import STEP_ROWS
 from kmp_smsd.storage.submissions import Answer, answer_faulty_submission
 from tests.storage.stock import HOUR, NOW, A, B, bound, import_keys, journalled, open_holds, register, settle, sync
 
