@@ -81,8 +81,8 @@ class WordsType(click.ParamType):  # type: ignore[type-arg]  # generic only in n
         return text
 
 
-class FilePath(click.Path):
-    """A path as click takes it. One that we may not read is no wrong argument: another user may give the same one."""
+class _Permitted(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
+    """Where click takes a file, but one that we may not read is no wrong argument: another user may give the same."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
@@ -92,15 +92,12 @@ class FilePath(click.Path):
             raise
 
 
-class OpenFile(click.File):
-    """A file as click opens it, with the same difference."""
+class FilePath(_Permitted, click.Path):
+    """A path as click takes it."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return super().convert(value, param, ctx)
-        except click.BadParameter:
-            _check_permission(value)
-            raise
+
+class OpenFile(_Permitted, click.File):
+    """A file as click opens it."""
 
 
 def _check_permission(path: str) -> None:

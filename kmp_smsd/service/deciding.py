@@ -22,6 +22,7 @@ def _loaded() -> str:
 
 
 LOADED = _loaded()
+END_WITHIN_S = 5.0  # for the helper, once nobody asks any more
 
 
 class Deciding(Protocol):

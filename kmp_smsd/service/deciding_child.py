@@ -22,7 +22,7 @@ from typing import Any
 from kmp_smsd import __version__
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.shown import masked_in
-from kmp_smsd.service.deciding import LOADED, DecidingHere
+from kmp_smsd.service.deciding import END_WITHIN_S, LOADED, DecidingHere
 from kmp_smsd.storage import open_store
 from kmp_smsd.storage.errors import StoreError, StoreUnavailable
 from kmp_smsd.storage.open_files import identity_of, replaced
@@ -31,7 +31,6 @@ from kmp_smsd.storage.wait_memory import WaitMemory
 from kmp_smsd.vault.own_process import end_with_parent, make_undumpable
 
 NAME = "kmp-smsd-decide"  # as ps and lslocks show it: 15 octets at most
-END_WITHIN_S = 5.0  # once nobody asks any more
 STUCK_S = 50.0  # before whoever asks is ended by its watchdog
 _NAMES = {"name": __name__, "levelno": logging.ERROR, "levelname": "ERROR"}
 _PLAIN = (str, int, float, bool, type(None))  # of other kinds some cannot be sent

@@ -25,7 +25,7 @@ import kmp_smsd
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.service.backoff import Backoff
-from kmp_smsd.service.deciding import LOADED
+from kmp_smsd.service.deciding import END_WITHIN_S, LOADED
 from kmp_smsd.storage import Store, StoreUnavailable
 from kmp_smsd.storage.lock_waits import Waits
 from kmp_smsd.storage.received import Received
@@ -33,7 +33,7 @@ from kmp_smsd.storage.wait_memory import WaitMemory
 
 log = logging.getLogger(__name__)
 
-CLOSE_WITHIN_S = 8.0  # some more than it takes for its end
+CLOSE_WITHIN_S = END_WITHIN_S + 3.0
 BEGIN_MIN_S, BEGIN_MAX_S = 1.0, 30.0  # from one to the next
 _CHILD = "kmp_smsd.service.deciding_child"
 # By vfork, with Python's lock held, all threads of intake would stand still until the program is there, for which a
