@@ -21,7 +21,7 @@ from kmp_smsd.storage.backup import backup
 from kmp_smsd.storage.locks import ImportLock
 from kmp_smsd.storage.log_limits import LogLimits, log_limits
 from kmp_smsd.storage.maintenance import migrate, restore
-from kmp_smsd.storage.requests import Add, Remove, Request
+from kmp_smsd.storage.requests import Add, Remove, Renumber, Request
 from kmp_smsd.storage.scrubbing import Scrubber
 from kmp_smsd.storage.subscribers import Registration, register
 from tests.storage.stock import NOW, A, begin_import, bound, content, counted, import_keys, settle, staged, sync
@@ -237,8 +237,9 @@ def test_what_is_refused_for_lack_of_room_takes_none(small_disk: Path) -> None:
         assert intake._database.growth() > (free := shutil.disk_usage(small_disk).free)
         with pytest.raises(StoreUnavailable, match="has 0 MB left"):
             command.registrations.add([Registration(MDNS[0], "alarm")], 1)
-        with pytest.raises(StoreUnavailable, match="has 0 MB left"):
-            command.requests.apply([Request("1", b"", Add(MDNS[0], ("alarm",)))], 1)
+        for wish in (Add(MDNS[0], ("alarm",)), Renumber(MDNS[0], str(int(A) + 8_999))):
+            with pytest.raises(StoreUnavailable, match="has 0 MB left"):
+                command.requests.apply([Request("1", b"", wish)], 1)
         (gone,) = command.requests.apply([Request("2", b"", Remove(str(int(A) + 9_000), None))], 1)
         assert gone["result"] == "done"
         free = shutil.disk_usage(small_disk).free
