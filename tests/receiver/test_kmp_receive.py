@@ -412,6 +412,10 @@ def test_store_that_is_mounted_meanwhile_is_used(run: Run, tmp_path: Path) -> No
     assert receiver.ask(BIND)[0]["status"] == "stored"
 
 
+def test_new_store_has_small_pages(store: Path) -> None:
+    assert int.from_bytes(store.read_bytes()[16:18]) == 2_048
+
+
 def test_init_leaves_a_store_as_it_is(run: Run, store: Path) -> None:
     run().ask(BIND)
     again = command(store, "init")
