@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from kmp_smsd.storage import Store
 from kmp_smsd.storage import outbox as outbox_module
-from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, has_come
+from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, Settlement, has_come
 from kmp_smsd.storage.wanting import want
 from tests.storage.conftest import OpenStore
 from tests.storage.stock import (
@@ -269,6 +269,28 @@ def test_versions_only_grow_although_the_clock_goes_back(open_store: Any) -> Non
             store.bindings.withdraw(A, "meter", now)
         seen.append(versions(store)[A, "meter"])
     assert seen == sorted(set(seen))
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        Confirm,
+        lambda row: Postpone(row, NOW + HOUR, "busy"),
+        lambda row: Reject(row, "no room"),
+        lambda row: Outbid(row, NOW + HOUR, NOW + HOUR, "stale"),
+    ],
+    ids=["confirmed", "put off", "rejected", "stale"],
+)
+def test_what_comes_of_a_row_that_was_dropped_is_not_that_of_the_one_that_has_its_number(
+    store: Store, row: OutboxRow, late: Callable[[OutboxRow], Settlement]
+) -> None:
+    with store._database.transaction() as connection:
+        connection.execute("DELETE FROM outbox")
+    settle(store, sync(B, "k2"))
+    (before,) = due(store)
+    assert (before.id, before.version) == (row.id, row.version)
+    store.outbox.settle("metering", [late(row)], NOW)
+    assert due(store) == [before]
 
 
 def test_moved_key_s_withdrawal_and_binding_both_leave(open_store: Any) -> None:
