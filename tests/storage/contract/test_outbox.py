@@ -12,7 +12,7 @@ import pytest
 from kmp_smsd.storage import Store
 from kmp_smsd.storage import outbox as outbox_module
 from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, Settlement, has_come
-from kmp_smsd.storage.wanting import want
+from kmp_smsd.storage.wanting import Want, want
 from tests.storage.conftest import OpenStore
 from tests.storage.stock import (
     HOUR,
@@ -317,6 +317,20 @@ def test_rows_are_listed_in_pages(store: Store) -> None:
         after = page[-1]["id"]
     assert apps == ["meter", "app0", "app1", "app2", "app3", "app4"]
     assert len(outbox(store)) == 6
+
+
+def test_a_walk_does_not_come_to_what_is_wanted_meanwhile(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "STEP_ROWS", 2)
+    fill(store, 5)
+    met: list[str] = []
+
+    def wanted_elsewhere(_: Any, rows: list[Any]) -> list[Want]:
+        met.extend(platform for _, _, platform, _ in rows)
+        assert len(met) < 10
+        return [Want(subscriber, app, None, f"beside {platform}") for subscriber, app, platform, _ in rows]
+
+    assert sum(store.outbox.walk(wanted_elsewhere, NOW)) == 5
+    assert met == ["metering"] * 5
 
 
 def test_what_its_platform_puts_off_again_meanwhile_is_hastened_once(
