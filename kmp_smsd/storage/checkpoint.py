@@ -6,8 +6,8 @@ took no more). So the database grows by zeros that are synced before the log is 
 failed has added is cut off, from the log in write_ahead_log.py.
 
 And SQLite does not sync what it moves while somebody reads an older state, or writes a later one, and never moves that
-again, though a disk may tell only later that it lost it, and tells each descriptor once. So a mark stands while the log
-is moved. Whoever finds it moves the log from its beginning.
+again: so we sync it. A mark stands while the log is moved. Whoever finds it, left by an error, an interrupt or a kill,
+moves the log from its beginning, because a disk tells each descriptor only once that it lost something.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ def move_log(connection: sqlite3.Connection, path: Path, how: str) -> Moved:
 
 
 def _move(connection: sqlite3.Connection, path: Path, how: str, mark: Mark) -> Moved:
-    """PASSIVE in any case, and `how` once nothing is left to be moved: where that fails, it does so at the log.
-
-    The mark stands while it goes on. Whoever finds it, left by an error, an interrupt or a kill, trusts nothing of it.
-    """
+    """PASSIVE in any case, and `how` once nothing is left to be moved: where that fails, it does so at the log."""
     if mark.stands:
-        _distrust(connection, path, mark)
+        try:
+            _distrust(connection, path, mark)
+        except BlockingIOError:  # a stranger moves it just now
+            return 1, 0, 0
     try:
         moved = _move_passively(connection, path, mark)
         if how != PASSIVE:
@@ -80,53 +80,50 @@ def _move_passively(connection: sqlite3.Connection, path: Path, mark: Mark) -> M
         octets = growth(reader, path)
         if octets > free_octets(path.parent):  # trying it would leave nobody any room, inbox included
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        mark.leave()
-        _lengthen(path, octets)
+        ((page_octets,),) = connection.execute("PRAGMA page_size").fetchall()
+        mark.leave(os.stat(path).st_size // page_octets)
+        database = kept_descriptor(path, os.O_RDWR | os.O_APPEND)  # behind what a stranger moves meanwhile
+        if octets:
+            while octets > 0:
+                octets -= os.write(database, _ZEROS[:octets])
+            os.fsync(database)
         found: Moved = connection.execute(PASSIVE).fetchone()
+        os.fsync(database)  # a writer may have been there before SQLite looked whether all is moved
     return found
 
 
-def _lengthen(path: Path, octets: int) -> None:
-    """Add zeros, and sync; without any, too: what was moved before may not be."""
-    database = kept_descriptor(path, os.O_RDWR | os.O_APPEND)  # behind what a stranger moves meanwhile
-    while octets > 0:
-        octets -= os.write(database, _ZEROS[:octets])
-    os.fsync(database)
-
-
 def _distrust(connection: sqlite3.Connection, path: Path, mark: Mark) -> None:
-    """Cut off zeros, and have SQLite forget what it has moved of a log that is not moved as a whole.
+    """Cut off zeros, and have SQLite forget what it has moved of the log: neither may be on the disk.
 
-    Neither may be on the disk. Nobody begins such a log anew, and who reads takes it for what it was before. Raises
-    BlockingIOError where a stranger moves it just now.
+    Nobody begins such a log anew. Who reads since before still takes from the database what had been moved: nothing is
+    cut off of what was there when the mark was left. Raises BlockingIOError where a stranger moves the log just now.
     """
     with _no_checkpoint(path):
-        _, pages, moved = in_log(connection)
-        by_halves = moved < pages
-        os.truncate(path, _octets_moved(path, moved if by_halves else 0))  # first, as it asks what has been moved
-        if by_halves:
-            os.pwrite(kept_descriptor(_index_of(path)), bytes(4), _MOVED_AT)
+        _, _, moved = in_log(connection)
+        ((page_octets,),) = connection.execute("PRAGMA page_size").fetchall()
+        kept = max(mark.pages * page_octets, _octets_moved(path, moved))
+        os.truncate(path, min(kept, os.stat(path).st_size))  # first, as it asks what has been moved
+        os.pwrite(kept_descriptor(_index_of(path)), bytes(4), _MOVED_AT)
     mark.remove()
 
 
 def _octets_moved(path: Path, frames: int) -> int:
     """How far the database reaches by its own header, or by the first `frames` of its log, which have been moved.
 
-    The page of the header has not, where it is in the log once more behind them. Zeros may be behind all that. See
-    https://sqlite.org/fileformat2.html#the_database_header and, in it, the WAL frame header.
+    A stranger may have moved more than the mark tells. The page of the header has not been, where it is in the log once
+    more behind them. See https://sqlite.org/fileformat2.html#the_database_header and, in it, the WAL frame header.
     """
     database = kept_descriptor(path)
-    octets = os.fstat(database).st_size
-    magic, page_octets, pages = struct.unpack(">16sH10xI", os.pread(database, 32, 0))
-    if magic != b"SQLite format 3\0":
-        return octets
+    header = os.pread(database, 32, 0)
+    if len(header) < 32 or not header.startswith(b"SQLite format 3\0"):
+        return os.fstat(database).st_size
+    page_octets, pages = struct.unpack(">16xH10xI", header)
     page_octets = 65_536 if page_octets == 1 else int(page_octets)
     with open(log_of(path), "rb") as wal:
         for frame in range(frames):
             at = LOG_HEADER_OCTETS + frame * (FRAME_HEADER_OCTETS + page_octets)
-            (page,) = struct.unpack(">I", os.pread(wal.fileno(), 4, at))
-            pages = max(pages, page)
-    return min(octets, page_octets * int(pages))
+            pages = max(pages, int.from_bytes(os.pread(wal.fileno(), 4, at)))
+    return page_octets * int(pages)
 
 
 @contextmanager
@@ -192,9 +189,11 @@ def close(connection: sqlite3.Connection, path: Path) -> None:
             if mark is not None and log_of(path).exists() and not others_have_open(path):
                 _move(connection, path, PASSIVE, mark)
             connection.close()
-    except (sqlite3.Error, OSError, MemoryError) as error:
-        _tell(path, error)
+    except BaseException as error:  # an interrupt too
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))  # the interpreter's end would close it
+        if not isinstance(error, sqlite3.Error | OSError | MemoryError):
+            raise
+        _tell(path, error)
 
 
 @contextmanager

@@ -60,9 +60,14 @@ class Mark:
     def stands(self) -> bool:
         return os.fstat(self._descriptor).st_size > 0
 
-    def leave(self) -> None:
-        """Raises OSError."""
-        os.ftruncate(self._descriptor, 1)
+    @property
+    def pages(self) -> int:
+        """What `leave` was told."""
+        return max(0, os.fstat(self._descriptor).st_size - 1)
+
+    def leave(self, pages: int = 0) -> None:
+        """Raises OSError. `pages` is for whoever finds it, and how long the file is tells of it: without a block."""
+        os.ftruncate(self._descriptor, 1 + pages)
 
     def remove(self) -> None:
         """Raises OSError."""

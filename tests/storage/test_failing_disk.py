@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import shutil
@@ -487,14 +488,28 @@ def move_by_halves(store: Store, path: Path) -> int:
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt(), MemoryError()])
 def test_what_was_moved_before_the_header_s_page_is_not_cut_off(path: Path, error: BaseException) -> None:
     with open_store(path) as store:
-        moved, log = move_by_halves(store, path), log_of(path).read_bytes()
-        frames = range(32, 32 + moved * FRAME_OCTETS, FRAME_OCTETS)
+        move_by_halves(store, path)
+        octets = path.stat().st_size
+        add(store, 2_000)  # which lengthens it
         move_in_vain(store, path, error)
-        assert path.stat().st_size == 2048 * max(int.from_bytes(log[at : at + 4]) for at in frames)
+        assert path.stat().st_size == octets
         assert checkpoint.in_log(store._database.connection)[2] == 0
     with open_store(path) as store:  # without the pages that a connection remembers
-        assert registered(store) == 1_300
+        assert registered(store) == 1_400
         assert store._database.rows("PRAGMA integrity_check") == [("ok",)]
+
+
+def test_who_reads_since_before_keeps_what_was_moved_although_two_moves_failed(path: Path) -> None:
+    with open_store(path) as store, closing(connect(path)) as reader:
+        move_by_halves(store, path)
+        reader.execute("PRAGMA cache_size = 1")
+        reader.execute("BEGIN")  # with what was moved in the database, by its count
+        reader.execute("SELECT count(*) FROM store").fetchall()
+        for first in (2_000, 3_000):
+            add(store, first)
+            move_in_vain(store, path)
+        assert reader.execute("SELECT count(*) FROM registrations").fetchall() == [(1_300,)]
+        assert reader.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 class SyncedInVain:
@@ -532,13 +547,12 @@ checkpoint.move_log(store._database.connection, path, checkpoint.PASSIVE)
 """
 
 
-def moved_when_synced(store: Store, path: Path) -> int:
-    """How much of the log counts as moved when its next move begins to write."""
+def moved_before(store: Store, path: Path) -> int:
+    """Move the log; how much of it counted as moved before."""
     found: list[int] = []
     connection = store._database.connection
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: found.append(checkpoint.in_log(connection)[2]))
-        checkpoint.move_log(connection, path, checkpoint.PASSIVE)
+    watched: Any = CommittedMeanwhile(connection, lambda: found.append(checkpoint.in_log(connection)[2]))
+    checkpoint.move_log(watched, path, checkpoint.PASSIVE)
     (moved,) = found
     return moved
 
@@ -547,9 +561,9 @@ def test_all_is_moved_again_after_who_was_killed_while_the_disk_may_have_told_it
     with open_store(path) as store:
         moved = move_by_halves(store, path)
         assert subprocess.run([sys.executable, "-c", KILLED_MOVING, path]).returncode == 9
-        assert checkpoint.in_log(store._database.connection)[2] == moved
-        assert moved_when_synced(store, path) == 0
-        assert moved_when_synced(store, path) > 0
+        assert checkpoint.in_log(store._database.connection)[2] > moved
+        assert moved_before(store, path) == 0
+        assert moved_before(store, path) > 0
         assert registered(store) == 1_300
 
 
@@ -576,10 +590,9 @@ def test_nothing_is_cut_off_nor_forgotten_while_a_stranger_moves_the_log(path: P
             move_in_vain(store, path)
             assert path.stat().st_size == octets + growth
             assert checkpoint.in_log(store._database.connection)[2] == moved
-            with pytest.raises(BlockingIOError):
-                checkpoint.move_log(store._database.connection, path, checkpoint.PASSIVE)
+            assert checkpoint.move_log(store._database.connection, path, checkpoint.PASSIVE) == (1, 0, 0)
             stranger.stdin.close()
-        assert moved_when_synced(store, path) == 0
+        assert moved_before(store, path) == 0
         assert registered(store) == 2_300
 
 
@@ -615,26 +628,49 @@ def test_database_whose_header_is_lost_is_not_cut_off(path: Path) -> None:
             database.write(header)
 
 
-def test_zeros_of_who_was_killed_are_cut_off_where_the_disk_tells_that_it_failed(path: Path) -> None:
+def test_zeros_of_who_was_killed_are_cut_off_by_the_next_one(path: Path) -> None:
     with open_store(path) as store:
         octets = path.stat().st_size
         add(store, 0, 3_000)
-        with path.open("ab") as database:
-            database.write(bytes(checkpoint.growth(store._database.connection, path)))
+        subprocess.run([sys.executable, "-c", KILLED_MOVING, path], check=False)
+        assert path.stat().st_size > octets
         move_in_vain(store, path)
         assert path.stat().st_size == octets
         assert registered(store) == 3_000
 
 
-def test_zeros_of_who_was_killed_are_synced_by_the_next_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("grows", [True, False], ids=["it grows", "it does not"])
+def test_zeros_are_synced_before_the_log_is_moved_and_what_was_moved_after_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch, grows: bool
+) -> None:
     with open_store(path) as store:
-        add(store, 0, 3_000)
-        with path.open("ab") as database:
-            database.write(bytes(checkpoint.growth(store._database.connection, path)))
-        synced: list[int] = []
-        monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
-        checkpoint.move_log(store._database.connection, path, checkpoint.PASSIVE)
-        assert synced == [path.stat().st_ino]
+        move_by_halves(store, path)
+        if grows:
+            add(store, 2_000, 1_000)
+        done: list[object] = []
+        monkeypatch.setattr(os, "fsync", lambda descriptor: done.append(os.fstat(descriptor).st_ino))
+        watched: Any = CommittedMeanwhile(store._database.connection, lambda: done.append("moved"))
+        checkpoint.move_log(watched, path, checkpoint.PASSIVE)
+        synced = path.stat().st_ino
+        assert done == [synced, "moved", synced][not grows :]
+
+
+def test_interrupt_while_the_last_one_closes_leaves_the_log_to_the_next_one(path: Path) -> None:
+    store = open_store(path)
+    add(store, 0, 1_000)
+
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.close()
+    del store
+    gc.collect()
+    assert log_of(path).stat().st_size > 0
+    with open_store(path) as store:
+        assert registered(store) == 1_000
 
 
 LEFT = """
