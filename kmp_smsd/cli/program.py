@@ -8,9 +8,9 @@ import sys
 import traceback
 import unicodedata
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 import click
 from click.shell_completion import CompletionItem
@@ -189,12 +189,9 @@ def _sentence(text: str, arguments: Sequence[str]) -> str:
 
 
 def _complain(sentence: str) -> None:
-    """Say it, or be silent where standard error takes nothing any more: the exit code tells it too."""
+    """Say it; where standard error takes nothing any more, the exit code tells it."""
     lines = sentence if "\n" in sentence else f"kmp-smsd: {sentence}"
-    try:
-        click.echo("\n".join(map(printable, lines.split("\n"))), err=True)
-    except OSError:
-        _forget(sys.stderr)
+    click.echo("\n".join(map(printable, lines.split("\n"))), err=True)
 
 
 @contextmanager
@@ -209,12 +206,6 @@ def _to_stdout() -> Iterator[None]:
 
 def _not_written(fault: OSError) -> str:
     return f"standard output cannot be written: {fault.strerror or fault}"
-
-
-def _forget(stream: TextIO) -> None:
-    """Nothing more is written there, not even what is left in its buffer when the interpreter ends."""
-    with suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _open_closed_streams() -> None:

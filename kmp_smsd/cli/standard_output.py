@@ -1,4 +1,4 @@
-"""Standard output that keeps no command from its work: that it could not be written is told in the end."""
+"""Standard output and standard error that keep no command from its work: what could not be told breaks nothing off."""
 
 from __future__ import annotations
 
@@ -25,17 +25,27 @@ class StandardOutput(io.FileIO):
         return memoryview(data).nbytes
 
 
+class StandardError(StandardOutput):
+    """Standard error, where each message is tried anew: a daemon's log goes on when the disk has room again."""
+
+    def write(self, data: Any, /) -> int:
+        self.fault = None
+        return super().write(data)
+
+
 def install() -> None:
-    """Have `sys.stdout` be such a one, unless somebody has replaced it, or it is closed."""
-    old = sys.__stdout__
-    if old is None or sys.stdout is not old:
-        return
-    sys.stdout = io.TextIOWrapper(
-        io.BufferedWriter(StandardOutput(old.fileno(), "wb", closefd=False)),
-        encoding=old.encoding,
-        errors=old.errors,
-        line_buffering=old.isatty(),
-    )
+    """Have `sys.stdout` and `sys.stderr` be such ones, unless somebody has replaced them, or they are closed."""
+    for name, kind in (("stdout", StandardOutput), ("stderr", StandardError)):
+        old = getattr(sys, f"__{name}__")
+        if old is None or getattr(sys, name) is not old:
+            continue
+        new = io.TextIOWrapper(
+            io.BufferedWriter(kind(old.fileno(), "wb", closefd=False)),
+            encoding=old.encoding,
+            errors=old.errors,
+            line_buffering=old.line_buffering,
+        )
+        setattr(sys, name, new)
 
 
 def fault() -> OSError | None:

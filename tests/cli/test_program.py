@@ -165,6 +165,21 @@ def test_what_is_to_be_done_is_done_though_nobody_can_be_told(site, output):
     assert [row["state"] for row in site.rows("keys", "list")] == ["suspended", "suspended"]
 
 
+@pytest.mark.parametrize("output", ["/dev/full", "a closed pipe"])
+def test_what_is_to_be_done_is_done_though_a_message_before_it_is_not_heard(site, output):
+    site.ready("K1")
+    if output == "/dev/full":
+        writing = os.open(output, os.O_WRONLY)
+    else:
+        reading, writing = os.pipe()
+        os.close(reading)
+    process = site.process("keys", "suspend", "NONE", "K1", stderr=writing)
+    os.close(writing)
+    said = process.communicate(timeout=20)[0]
+    assert (process.returncode, "suspended" in said) == (1, True)
+    assert [row["state"] for row in site.rows("keys", "list")] == ["suspended"]
+
+
 def test_an_old_locale_shows_names_all_the_same(site):
     site.ready()
     keys = site.write("keys.csv", "key_id,key,serial\nK1,00112233445566778899aabbccddeeff,\u7535\u8868\n")
