@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import select
 import sys
 from typing import Any
 
@@ -19,7 +20,9 @@ class StandardOutput(io.FileIO):
     def write(self, data: Any, /) -> int:
         if self.fault is None:
             try:
-                return super().write(data)
+                while (written := super().write(data)) is None:
+                    select.select([], [self], [])  # another program that has it too wants it not to block
+                return written
             except OSError as error:
                 self.fault = error
         return memoryview(data).nbytes

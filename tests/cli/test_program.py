@@ -90,6 +90,22 @@ def test_a_reader_who_has_seen_enough_ends_a_listing_in_silence(site):
     process.stderr.close()
 
 
+def test_a_reader_who_takes_their_time_gets_all_though_another_program_has_the_pipe_not_block(site):
+    site.ready()
+    rows = "".join(f"86138{number:08d},meter\n" for number in range(6000))
+    site.ok("registrations", "import", str(site.write("many.csv", f"mdn,app_id\n{rows}")))
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    process = site.process("registrations", "list", "--json", stdout=writing)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as said:
+        assert said.readline().startswith('{"mdn": "8613800000000"')
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        assert len(said.readlines()) == 5999
+    assert (process.communicate(timeout=20)[1], process.returncode) == ("", 0)
+
+
 def test_a_progress_bar_is_for_people_only(site):
     site.ready()
     keys = str(site.keys("K1", "K2"))
