@@ -198,7 +198,7 @@ class Outbox:
                 )
             waiting = int(hastened.rowcount)
         else:
-            names = [platform] if platform is not None else [name for (name,) in self._database.rows(DUE_PLATFORMS)]
+            names = [name for (name,) in self._database.rows(DUE_PLATFORMS) if name] if platform is None else [platform]
             waiting = sum(self.hasten(names, now))
         return waiting + sum(self._retry_rejected(condition, parameters, now))
 

@@ -218,6 +218,15 @@ def test_retry_makes_waiting_rows_due_and_rejected_ones_wanted_again(store: Stor
     assert {(one.mdn, one.version) for one in due(store, now=NOW + 1)} == {(B, other.version), (A, NOW + 1)}
 
 
+def test_retry_leaves_alone_what_has_no_platform(store: Store) -> None:
+    register(store, A, "meter")
+    import_keys(store, "k1")
+    settle(store, sync(A, "k1"), now=NOW + HOUR)  # by a clock that was set back since
+    (waiting,) = outbox(store)
+    assert (waiting["platform"], store.outbox.retry(NOW)) == ("", 0)
+    assert outbox(store) == [waiting]
+
+
 @pytest.mark.usefixtures("row")
 def test_again_wants_what_a_platform_rejected_since_then(store: Store) -> None:
     reject_all(store, now=NOW + 5)
