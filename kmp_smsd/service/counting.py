@@ -104,9 +104,9 @@ class Counting(Service):
             yield self.watch.measure()
             if not self._watch.running:
                 return
-        self.unserved = yield self._in_thread(lambda: {name: self._look_at(name) for name in others})
+        unserved = yield self._in_thread(lambda: {name: self._look_at(name) for name in others})
         self.rejected = yield self._in_thread(self._store.figures.rejected)
-        self.due = due
+        self.due, self.unserved = due, unserved  # together: where something is due, it is never told as 0
         ended_at = self._monotonic()
         self._not_before = ended_at + REST * (ended_at - begun_at)
 

@@ -82,6 +82,20 @@ def test_what_is_due_at_a_platform_without_a_file_is_counted_as_long_as_somethin
     assert (list(at.counting.due), at.counting.unserved) == (["fleet"], {})
 
 
+def test_a_platform_without_a_file_is_told_together_with_what_is_due_there(at):
+    at.make_due(1)
+    at.names, told, real = ["fleet"], [], at.mine.figures.rejected
+
+    def rejected():
+        told.append((dict(at.counting.unserved), "metering" in at.counting.due))
+        return real()
+
+    at.mine.figures.rejected = rejected
+    at.look()
+    assert told == [({}, True)]  # as of when it had its file
+    assert list(at.counting.unserved) == ["metering"]
+
+
 def test_what_is_due_where_no_file_names_the_app_is_counted(at):
     import_keys(at.store, "KEY-1")
     make_due(at.store, 1)
