@@ -299,7 +299,8 @@ def test_a_platform_whose_file_was_removed_stays_in_the_status_while_something_i
     assert summary([at.service.snapshot(at.dispatch)]).startswith("0 platforms, 1 due; 1 deliveries and withdrawals")
     (platforms / "metering.off").rename(platforms / "metering.toml")
     at.reload()  # and nothing was counted since
-    assert [one.word for one in at.service.snapshot(at.dispatch).platforms] != ["without an enabled file"]
+    (metering,) = at.service.snapshot(at.dispatch).platforms
+    assert metering.word != "without an enabled file"
 
 
 def test_dispatch_has_nothing_to_do_where_no_platform_changed(at):
