@@ -125,7 +125,10 @@ class Outbox:
         self._database = database
 
     def due(self, platform: str, now: int, limit: int) -> list[OutboxRow]:
-        """Return up to `limit` rows of `platform` whose time has come (see `has_come`), the longest due first."""
+        """Return up to `limit` rows of `platform` whose time has come (see `has_come`), the longest due first.
+
+        Those of one time by subscriber: places that follow one another cost the platform's store fewer pages.
+        """
         return [
             OutboxRow(row, subscriber, mdn, app_id, version, attempts, WrappedKey(*key) if key[0] is not None else None)
             for row, subscriber, mdn, app_id, version, attempts, *key in self._database.rows(
@@ -139,7 +142,7 @@ class Outbox:
                           LIMIT ?4) o
                     JOIN subscribers s ON s.number = o.subscriber
                     LEFT JOIN keys k ON k.id = o.key LEFT JOIN imports i ON i.id = k.import
-                    ORDER BY o.try_at""",
+                    ORDER BY o.try_at, o.subscriber""",
                 (platform, now, now + TRY_WITHIN_MS, limit),
             )
         ]
