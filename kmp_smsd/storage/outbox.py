@@ -127,7 +127,7 @@ class Outbox:
     def due(self, platform: str, now: int, limit: int) -> list[OutboxRow]:
         """Return up to `limit` rows of `platform` whose time has come (see `has_come`), the longest due first.
 
-        Those of one time by subscriber: places that follow one another cost the platform's store fewer pages.
+        Those of one time by MDN: places that follow one another are on fewer pages of the platform's store.
         """
         return [
             OutboxRow(row, subscriber, mdn, app_id, version, attempts, WrappedKey(*key) if key[0] is not None else None)
@@ -142,7 +142,7 @@ class Outbox:
                           LIMIT ?4) o
                     JOIN subscribers s ON s.number = o.subscriber
                     LEFT JOIN keys k ON k.id = o.key LEFT JOIN imports i ON i.id = k.import
-                    ORDER BY o.try_at, o.subscriber""",
+                    ORDER BY o.try_at, s.mdn""",
                 (platform, now, now + TRY_WITHIN_MS, limit),
             )
         ]

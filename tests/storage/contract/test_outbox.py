@@ -20,6 +20,7 @@ from tests.storage.stock import (
     NOW,
     A,
     B,
+    C,
     bound,
     confirm_all,
     due,
@@ -67,6 +68,15 @@ def test_rows_come_due_in_the_order_of_their_time(store: Store, row: OutboxRow) 
     assert store.outbox.next_try("metering", NOW) == NOW + 1
     assert due(store, "other", NOW + 10) == []
     assert store.outbox.next_try("other", NOW) is None
+
+
+def test_rows_of_one_time_come_by_mdn(store: Store) -> None:
+    store.routes.set({"meter": "metering"})
+    import_keys(store, "k1", "k2", "k3")
+    for mdn in (C, A, B):  # so that neither order of coming is theirs
+        register(store, mdn, "meter")
+    settle(store, sync(B, "k1"), sync(C, "k2"), sync(A, "k3"))
+    assert [one.mdn for one in due(store)] == [A, B, C]
 
 
 def test_try_more_than_a_day_ahead_was_set_before_the_clock_was_set_back_and_is_due(
