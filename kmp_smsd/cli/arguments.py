@@ -81,7 +81,7 @@ class WordsType(click.ParamType):  # type: ignore[type-arg]  # generic only in n
         return text
 
 
-class _Permitted(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
+class _Permitted(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
     """Where click takes a file, but one that we may not read is no wrong argument: another user may give the same."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:

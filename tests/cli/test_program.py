@@ -166,31 +166,31 @@ def test_a_full_output_device_is_told_and_not_as_something_to_be_tried_again(sit
     process.stderr.close()
 
 
-@pytest.mark.parametrize("output", ["/dev/full", "a closed pipe"])
-def test_what_is_to_be_done_is_done_though_nobody_can_be_told(site, output):
-    site.ready("K1", "K2")
-    if output == "/dev/full":
-        writing = os.open(output, os.O_WRONLY)
+@pytest.fixture(params=["/dev/full", "a closed pipe"])
+def unheard(request):
+    """A descriptor that takes nothing, and how a command ends whose output it is."""
+    if request.param == "/dev/full":
+        writing = os.open(request.param, os.O_WRONLY)
     else:
         reading, writing = os.pipe()
         os.close(reading)
-    process = site.process("keys", "suspend", "K1", "K2", stdout=writing)
+    yield writing, 1 if request.param == "/dev/full" else 0
     os.close(writing)
+
+
+def test_what_is_to_be_done_is_done_though_nobody_can_be_told(site, unheard):
+    site.ready("K1", "K2")
+    writing, code = unheard
+    process = site.process("keys", "suspend", "K1", "K2", stdout=writing)
     told = process.communicate(timeout=20)[1]
-    assert (process.returncode, bool(told)) == ((1, True) if output == "/dev/full" else (0, False))
+    assert (process.returncode, bool(told)) == (code, bool(code))
     assert [row["state"] for row in site.rows("keys", "list")] == ["suspended", "suspended"]
 
 
-@pytest.mark.parametrize("output", ["/dev/full", "a closed pipe"])
-def test_what_is_to_be_done_is_done_though_a_message_before_it_is_not_heard(site, output):
+def test_what_is_to_be_done_is_done_though_a_message_before_it_is_not_heard(site, unheard):
     site.ready("K1")
-    if output == "/dev/full":
-        writing = os.open(output, os.O_WRONLY)
-    else:
-        reading, writing = os.pipe()
-        os.close(reading)
+    writing, _ = unheard
     process = site.process("keys", "suspend", "NONE", "K1", stderr=writing)
-    os.close(writing)
     said = process.communicate(timeout=20)[0]
     assert (process.returncode, "suspended" in said) == (1, True)
     assert [row["state"] for row in site.rows("keys", "list")] == ["suspended"]
