@@ -65,9 +65,10 @@ def _move(connection: sqlite3.Connection, path: Path, how: str, mark: Mark) -> M
         moved = _move_passively(connection, path, mark)
         if how != PASSIVE:
             moved = (1, *moved[1:]) if growth(connection, path) else connection.execute(how).fetchone()
+            os.fsync(_appending(path))  # it may have moved some more, and not the rest
     except BaseException:  # an interrupt too
         if mark.stands:
-            with suppress(sqlite3.Error, OSError):  # then the next one does it first
+            with suppress(sqlite3.Error, OSError, MemoryError):  # then the next one does it first
                 _distrust(connection, path, mark)
         raise
     mark.remove()
@@ -82,7 +83,7 @@ def _move_passively(connection: sqlite3.Connection, path: Path, mark: Mark) -> M
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         ((page_octets,),) = connection.execute("PRAGMA page_size").fetchall()
         mark.leave(os.stat(path).st_size // page_octets)
-        database = kept_descriptor(path, os.O_RDWR | os.O_APPEND)  # behind what a stranger moves meanwhile
+        database = _appending(path)
         if octets:
             while octets > 0:
                 octets -= os.write(database, _ZEROS[:octets])
@@ -95,14 +96,18 @@ def _move_passively(connection: sqlite3.Connection, path: Path, mark: Mark) -> M
 def _distrust(connection: sqlite3.Connection, path: Path, mark: Mark) -> None:
     """Cut off zeros, and have SQLite forget what it has moved of the log: neither may be on the disk.
 
-    Nobody begins such a log anew. Who reads since before still takes from the database what had been moved: nothing is
-    cut off of what was there when the mark was left. Raises BlockingIOError where a stranger moves the log just now.
+    Who reads since before still takes from the database what had been moved: nothing is cut off of what was there when
+    the mark was left. Raises BlockingIOError where a stranger moves the log, or mends its index, just now.
     """
+    in_log(connection)  # which may mend the index, and that would give up the lock
     with _no_checkpoint(path):
-        _, _, moved = in_log(connection)
+        hindered, _, moved = in_log(connection)
+        if hindered:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         ((page_octets,),) = connection.execute("PRAGMA page_size").fetchall()
-        kept = max(mark.pages * page_octets, _octets_moved(path, moved))
-        os.truncate(path, min(kept, os.stat(path).st_size))  # first, as it asks what has been moved
+        kept = max(mark.pages, -(-_octets_moved(path, moved) // page_octets))
+        mark.leave(kept)  # from here on the index does not tell it any more: for whoever has to begin once more
+        os.truncate(path, min(kept * page_octets, os.stat(path).st_size))
         os.pwrite(kept_descriptor(_index_of(path)), bytes(4), _MOVED_AT)
     mark.remove()
 
@@ -163,6 +168,11 @@ def in_log(connection: sqlite3.Connection) -> Moved:
     return found
 
 
+def _appending(path: Path) -> int:
+    """The descriptor that writes behind what a stranger moves meanwhile. One for all: each is told of an error once."""
+    return kept_descriptor(path, os.O_RDWR | os.O_APPEND)
+
+
 def log_of(path: Path) -> Path:
     """The write-ahead log of the database `path`."""
     return path.with_name(path.name + "-wal")
@@ -186,8 +196,10 @@ def close(connection: sqlite3.Connection, path: Path) -> None:
     """
     try:
         with _alone(path, wait=True) as mark:
-            if mark is not None and log_of(path).exists() and not others_have_open(path):
+            if mark is not None and log_of(path).exists() and (mark.stands or not others_have_open(path)):
                 _move(connection, path, PASSIVE, mark)
+                if mark.stands:  # SQLite would move what is not to be trusted
+                    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             connection.close()
     except BaseException as error:  # an interrupt too
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))  # the interpreter's end would close it

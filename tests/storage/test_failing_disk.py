@@ -20,6 +20,7 @@ from pysqlite3 import dbapi2 as sqlite3
 from kmp_smsd.storage import Store, StoreUnavailable, checkpoint, open_store, write_ahead_log
 from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.inbox import Inbox
+from kmp_smsd.storage.locks import Mark
 from kmp_smsd.storage.log_limits import LogLimits
 from kmp_smsd.storage.maintenance import migrate, schema
 from kmp_smsd.storage.received import Settled
@@ -369,12 +370,15 @@ def test_everything_confirmed_is_on_a_disk_that_failed_for_a_while(
 class CommittedMeanwhile:
     """A connection for which something happens in the moment before it moves the log."""
 
-    def __init__(self, connection: sqlite3.Connection, what: Callable[[], None]) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, what: Callable[[], None], when: str = checkpoint.PASSIVE
+    ) -> None:
         self._connection = connection
         self._what = what
+        self._when = when
 
     def execute(self, how: str) -> sqlite3.Cursor:
-        if how == checkpoint.PASSIVE:
+        if how == self._when:
             self._what()
         return self._connection.execute(how)
 
@@ -531,6 +535,49 @@ def test_who_reads_since_before_keeps_what_was_moved_although_two_moves_failed(p
         assert reader.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
+def test_what_was_moved_is_kept_although_who_distrusted_it_was_not_done(path: Path) -> None:
+    killed = KILLED_MOVING.replace("lambda _: os._exit(9)", "lambda _, calls=iter([0, 1]): next(calls) and os._exit(9)")
+    with open_store(path) as store, closing(connect(path)) as reader:
+        connection = store._database.connection
+        add(store, 0, 1_000)
+        with closing(connect(path)) as before:
+            before.execute("BEGIN")
+            before.execute("SELECT count(*) FROM registrations").fetchall()
+            add(store, 1_000, 300)  # so that the header's page is not moved
+            assert subprocess.run([sys.executable, "-c", killed, path]).returncode == 9
+        reader.execute("PRAGMA cache_size = 1")
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM store").fetchall()
+
+        def failing(*_: object) -> None:
+            raise OSError(5, "Input/output error")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Mark, "remove", failing)
+            with pytest.raises(OSError, match="Input/output error"):
+                checkpoint.move_log(connection, path, checkpoint.PASSIVE)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(checkpoint, "free_octets", lambda _: -1)
+            with pytest.raises(OSError, match="No space left"):
+                checkpoint.move_log(connection, path, checkpoint.PASSIVE)
+        assert reader.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert reader.execute("SELECT count(*) FROM registrations").fetchall() == [(1_300,)]
+
+
+def test_nothing_is_cut_off_while_the_index_does_not_tell_what_was_moved(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(path) as store:
+        move_by_halves(store, path)
+        octets = path.stat().st_size
+        path.with_name("kmp.db.moving").write_bytes(b"\0")
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "in_log", lambda _: (1, -1, -1))
+            assert checkpoint.move_log(store._database.connection, path, checkpoint.PASSIVE) == (1, 0, 0)
+        assert path.stat().st_size == octets
+        assert moved_before(store, path) == 0
+
+
 class SyncedInVain:
     """A connection for which the disk tells that it lost something when the log is to be emptied."""
 
@@ -630,7 +677,7 @@ def test_strangers_wait_while_we_ask_what_has_been_moved(path: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(checkpoint, "in_log", tried_after)
             move_in_vain(store, path)
-        assert tried == [1]
+        assert tried == [0, 1]  # before, and while it counts
 
 
 @pytest.mark.parametrize("octets_left", [0, 20, None], ids=["nothing is left", "a part of it is left", "it is zeros"])
@@ -671,6 +718,49 @@ def test_zeros_are_synced_before_the_log_is_moved_and_what_was_moved_after_it(
         checkpoint.move_log(watched, path, checkpoint.PASSIVE)
         synced = path.stat().st_ino
         assert done == [synced, "moved", synced][not grows :]
+
+
+def test_what_emptying_the_log_moved_is_synced_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_store(path) as store:
+        add(store, 0)
+        done: list[str] = []
+        monkeypatch.setattr(os, "fsync", lambda _: done.append("synced"))
+        watched: Any = CommittedMeanwhile(
+            store._database.connection, lambda: done.append("emptied"), checkpoint.TRUNCATE
+        )
+        checkpoint.move_log(watched, path, checkpoint.TRUNCATE)
+        assert done[-2:] == ["emptied", "synced"]
+
+
+def test_who_closes_trusts_no_move_that_did_not_end_though_others_have_it_open(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = path.with_name("kmp.db.moving")
+    store = open_store(path)
+    add(store, 0)
+    mark.write_bytes(b"\0")
+    monkeypatch.setattr(checkpoint, "others_have_open", lambda _: True)
+    store.close()
+    assert mark.stat().st_size == 0
+
+
+def test_who_closes_leaves_the_log_while_a_stranger_moves_it_beside_a_mark(path: Path) -> None:
+    store = open_store(path)
+    add(store, 0)
+    path.with_name("kmp.db.moving").write_bytes(b"\0")
+    with subprocess.Popen(
+        [sys.executable, "-c", STRANGER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as stranger:
+        assert stranger.stdin is not None
+        assert stranger.stdout is not None
+        assert stranger.stdout.readline() == b"locked\n"
+        store.close()
+        stranger.stdin.close()
+    del store
+    gc.collect()
+    assert log_of(path).stat().st_size > 0
+    with open_store(path) as store:
+        assert registered(store) == 100
 
 
 def test_interrupt_while_the_last_one_closes_leaves_the_log_to_the_next_one(path: Path) -> None:
