@@ -2,56 +2,37 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 
 from twisted.logger import Logger
 
 from kmp_smsd.channels.cancel import Cancel
-from kmp_smsd.channels.protocol import Channel, ChannelDown, Confirmed, Delivery, Rejected, Result, TryLater
-from kmp_smsd.domain.shown import masked
+from kmp_smsd.channels.protocol import Channel, ChannelDown, Delivery
+from kmp_smsd.service.judging import HELD_BACK_TRY_MS, Counts, Judge, Patience
 from kmp_smsd.service.preparing import Preparer, Unsendable
 from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.storage import Store, StoreError
-from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, Settlement
+from kmp_smsd.storage.outbox import OutboxRow, Postpone, Settlement
 from kmp_smsd.storage.platforms import PlatformState
 from kmp_smsd.storage.rows import STEP_ROWS
 
-_logger = logging.getLogger(__name__)  # to be asked for its level; looking it up takes a lock
-
-BATCH_ROWS = 4_000  # that are looked up at once; their keys are unwrapped one by one, when there is room on the road
+# Rows that are looked up at once; their keys are unwrapped one by one, when there is room on the road. As many as went
+# out while they were fresh, or twice as many where all of them did: what is due for longest must not wait for others,
+# and of many platforms at a time each is to have little in memory.
+FIRST_ROWS, MOST_ROWS = 500, 10_000
 FRESH_S = 1.0  # so long what was looked up counts as wanted still; a slow platform's rows are looked up again
-SETTLE_EVERY_S = 0.2  # a slow platform's confirmations do not wait for its last answer
+# Intake holds the write lock for most of the time when much comes: the more is settled, the fewer waits for it. A slow
+# platform's confirmations do not wait for its last answer.
+SETTLE_ROWS, SETTLE_EVERY_S = 4_000, 0.5
 UNSENDABLE_RETRY_MS = 3_600_000
-REPORT_EVERY_S = 10.0
 ONE_BY_ONE_AFTER = 3  # failures in a row; then it shows whether one delivery brings the platform down
-HOLD_BACK_AFTER = 20  # rejections in a row
-HELD_BACK_TRY_MS = 600_000
 TURN_S = 60.0  # so long a platform keeps its thread and connection where others wait for one
 STORE_RETRY_MAX_MS = 30_000  # our own store wakes soon after its fault is mended; a platform may be far away
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long a failed delivery waits: `retry_min_s`, doubled each time, at most `retry_max_s`, with jitter."""
-
-    retry_min_s: float
-    retry_max_s: float
-    jitter: Callable[[], float]  # 0 to 1
-
-    def wait_ms(self, attempts: int) -> int:
-        wait_s = min(self.retry_max_s, self.retry_min_s * 2 ** min(attempts, 30))
-        return int(wait_s * 1000 * (0.5 + self.jitter() / 2))
-
-    def asked_ms(self, retry_after_s: float) -> int:
-        """What a platform asks for, within our own bounds: one that says 0 would be asked without a pause."""
-        return int(min(self.retry_max_s, max(self.retry_min_s, retry_after_s)) * 1000)  # NaN is the shortest
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +41,6 @@ class Ended:
 
     error: str | None
     wait_ms: int = 0
-
-
-@dataclass(slots=True)
-class Counts:
-    """What became of deliveries to one platform since the role's start; `failures` are runs that broke off."""
-
-    confirmed: int = 0
-    rejections: int = 0
-    postponed: int = 0  # answered with a later time, or a higher version
-    failures: int = 0
-    pushes: int = 0  # that were answered, whatever with
-    push_s: float = 0.0  # all of their seconds, from the making of each to its answer
 
 
 class Deliverer:
@@ -102,13 +71,10 @@ class Deliverer:
         self._cancel = Cancel()
         self._faults = Repeats()
         self._failures = 0
-        self.counts = Counts()
+        self._judge = Judge(platform, patience, monotonic=monotonic, wall=wall)
+        self._at_once = FIRST_ROWS
         self._suspects: dict[tuple[str, str], OutboxRow] = {}  # by MDN and app: in work when something fails
         self._made_at: dict[tuple[str, str], float] = {}  # of each of them, in monotonic seconds
-        self._rejections = 0  # in a row
-        self._state = PlatformState(platform)
-        self._reported: PlatformState | None = None  # the state as stored; None until it was read
-        self._reported_at = -math.inf  # monotonic seconds
 
     @property
     def is_open(self) -> bool:
@@ -121,7 +87,16 @@ class Deliverer:
     @property
     def state(self) -> PlatformState | None:
         """What was last seen of the platform; None until the first run has read what earlier ones saw."""
-        return None if self._reported is None else self._state
+        return self._judge.state
+
+    @property
+    def counts(self) -> Counts:
+        """What became of deliveries, for others to read; who takes a platform over goes on counting in them."""
+        return self._judge.counts
+
+    @counts.setter
+    def counts(self, counts: Counts) -> None:
+        self._judge.counts = counts
 
     def run(self) -> Ended:
         """Deliver until nothing is due, the platform fails, its turn is over, or `stop` is called."""
@@ -129,8 +104,7 @@ class Deliverer:
         try:
             if self._store is None:
                 self._store = self._open_store()
-            if self._reported is None:  # holding back outlives a restart
-                self._state = self._reported = self._store.platforms.state(self.platform)
+            self._judge.read(self._store)
             return self._deliver_all(self._store)
         except ChannelDown as error:
             self.close_channel()
@@ -189,8 +163,8 @@ class Deliverer:
     def _deliver_all(self, store: Store) -> Ended:
         until = self._monotonic() + TURN_S
         while not self._stopping.is_set() and self._monotonic() < until:
-            one_by_one = self._state.held_back or self._failures >= ONE_BY_ONE_AFTER
-            rows = store.outbox.due(self.platform, self._now(), 1 if one_by_one else BATCH_ROWS)
+            one_by_one = self._judge.held_back or self._failures >= ONE_BY_ONE_AFTER
+            rows = store.outbox.due(self.platform, self._now(), 1 if one_by_one else self._at_once)
             if not rows:
                 break
             unsendable: list[Postpone] = []
@@ -207,7 +181,7 @@ class Deliverer:
                 self._deliver(store, self._channel, chain([first], deliveries))
             finally:
                 self._put_off(store, unsendable)
-            if self._state.held_back:
+            if self._judge.held_back:
                 return Ended("held back after many rejections", HELD_BACK_TRY_MS)
         return Ended(None)
 
@@ -225,7 +199,7 @@ class Deliverer:
         """
         self._suspects, self._made_at = {}, {}
         until = self._monotonic() + FRESH_S
-        for row in rows:
+        for made, row in enumerate(rows, 1):
             place = (row.mdn, row.app_id)
             try:
                 delivery = self._preparer.prepare(row, store.sealed_data_keys)
@@ -237,8 +211,12 @@ class Deliverer:
                 raise
             self._suspects[place], self._made_at[place] = row, self._monotonic()
             yield delivery
-            if self._stopping.is_set() or self._monotonic() >= until:
+            if self._stopping.is_set():
                 return
+            if self._monotonic() >= until:
+                self._at_once = made
+                return
+        self._at_once = min(MOST_ROWS, max(self._at_once, 2 * len(rows)))
 
     def _put_off(self, store: Store, unsendable: Sequence[Postpone]) -> None:
         """Put these off until their keys change, or for an hour."""
@@ -262,11 +240,11 @@ class Deliverer:
                 row = self._suspects.pop(place)
                 self.counts.pushes += 1
                 self.counts.push_s += self._monotonic() - self._made_at.pop(place)
-                settlements.append(self._judge(store, row, result))
-                if len(settlements) >= STEP_ROWS or self._monotonic() - settled_at >= SETTLE_EVERY_S:
+                settlements.append(self._judge.judge(store, row, result))
+                if len(settlements) >= SETTLE_ROWS or self._monotonic() - settled_at >= SETTLE_EVERY_S:
                     self._settle(store, settlements)
                     settlements, settled_at = [], self._monotonic()
-                if self._state.held_back:
+                if self._judge.held_back:
                     self.close_channel()  # what is on the road has nobody to answer to, and stays due
                     break
         finally:  # what was answered before the platform went down is settled all the same
@@ -275,115 +253,29 @@ class Deliverer:
     def _settle(self, store: Store, settlements: list[Settlement]) -> None:
         if not settlements:
             return
-        if self._state.held_back:
-            self._state = replace(self._state, next_try_at=self._now() + HELD_BACK_TRY_MS)
         # Reported before its last rejections are settled: were we killed in between, they would come again.
-        self._report(store)
+        self._judge.report(store)
         store.outbox.settle(self.platform, settlements, self._now())
         if self._failures:
             self.log.info("platform {platform}: delivering again", event="platform_up", platform=self.platform)
         self._failures = 0
 
-    def _judge(self, store: Store, row: OutboxRow, result: Result) -> Settlement:
-        now = self._now()
-        if self._state.last_error is not None and not self._state.held_back:  # it is up, whatever it answers
-            self._state = replace(self._state, last_error=None, last_error_at=None, next_try_at=None)
-        if isinstance(result, TryLater):
-            self.counts.postponed += 1
-        match result:
-            case Confirmed():
-                self._confirmed(store, now)
-                self._tell_confirmed(row)
-                return Confirm(row)
-            case TryLater(held_version=int(held), reason=reason):
-                wait_ms = self._patience.wait_ms(row.attempts - 1) if row.attempts else 0
-                return Outbid(row, held, now + wait_ms, reason)
-            case TryLater(reason=reason, retry_after_s=retry_after_s):
-                wait_ms = self._patience.wait_ms(row.attempts)
-                if retry_after_s is not None:  # never sooner than we would by ourselves
-                    wait_ms = max(wait_ms, self._patience.asked_ms(retry_after_s))
-                return Postpone(row, now + wait_ms, reason)
-            case Rejected(reason=reason, alarm=alarm):
-                if alarm:
-                    self.log.critical(
-                        "platform {platform}: a delivery was rejected, its answer cannot be trusted: {reason}",
-                        event="delivery_alarm",
-                        platform=self.platform,
-                        reason=reason,
-                    )
-                else:
-                    self.log.warn(
-                        "platform {platform}: a delivery was rejected: {reason}",
-                        event="delivery_rejected",
-                        platform=self.platform,
-                        reason=reason,
-                    )
-                self._rejected(now)
-                return Reject(row, reason)
-
-    def _confirmed(self, store: Store, now: int) -> None:
-        """The first confirmation lifts the rejections of its run as well: it was the platform, not the rows."""
-        if self._state.held_back:
-            store.outbox.again(self.platform, self._state.last_success_at or 0, now)
-            self.log.info(
-                "platform {platform}: no longer held back", event="platform_pause_lifted", platform=self.platform
-            )
-        self._rejections = 0
-        self.counts.confirmed += 1
-        if self._state.last_success_at != now or self._state.held_back:  # ten of a millisecond share one
-            self._state = PlatformState(self.platform, last_success_at=now)
-
-    def _tell_confirmed(self, row: OutboxRow) -> None:
-        if _logger.isEnabledFor(logging.DEBUG):  # else it would cost each delivery something
-            self.log.debug(
-                "platform {platform}: confirmed for {mdn} and {app}",
-                event="delivery_confirmed",
-                platform=self.platform,
-                mdn=masked(row.mdn),
-                app=row.app_id,
-            )
-
-    def _rejected(self, now: int) -> None:
-        self._rejections += 1
-        self.counts.rejections += 1
-        if self._state.last_success_at is not None and self._state.last_success_at > now:
-            # The clock was set back. The run is known by its time: it came after the last success.
-            self._state = replace(self._state, last_success_at=now)
-        if self._rejections == HOLD_BACK_AFTER and not self._state.held_back:
-            self.log.critical(
-                "platform {platform}: held back after {count} rejections in a row, one try each 10 minutes",
-                event="platform_paused",
-                platform=self.platform,
-                count=HOLD_BACK_AFTER,
-            )
-        if self._rejections >= HOLD_BACK_AFTER:
-            reason = f"{HOLD_BACK_AFTER} rejections in a row"
-            self._state = replace(self._state, last_error=reason, last_error_at=now, held_back=True)
-
     def _failed(self, reason: str) -> Ended:
-        now, wait_ms = self._now(), self._patience.wait_ms(self._failures)
+        wait_ms = self._patience.wait_ms(self._failures)
         if self._stopping.is_set():  # we ended it ourselves
             return Ended(reason, wait_ms)
         self._failures += 1
         self.counts.failures += 1
-        if self._store is not None and self._reported is not None:
-            self._state = replace(self._state, last_error=reason, last_error_at=now, next_try_at=now + wait_ms)
+        if self._store is not None and self._judge.state is not None:
+            self._judge.down(reason, wait_ms)
             with suppress(StoreError):  # nothing is lost without it
-                self._report(self._store)
+                self._judge.report(self._store)
                 if len(self._suspects) == 1:  # let the others pass: it may be this one that the platform cannot take
                     (row,) = self._suspects.values()
+                    now = self._now()
                     postponed = Postpone(row, now + self._patience.wait_ms(row.attempts), reason)
                     self._store.outbox.settle(self.platform, [postponed], now)
         return Ended(reason, wait_ms)
-
-    def _report(self, store: Store) -> None:
-        """Store the platform's state where it changed, but a success that follows a success only once in a while."""
-        if self._state == self._reported:
-            return
-        routine = self._reported is not None and self._reported.last_error is None and self._state.last_error is None
-        if not routine or self._monotonic() - self._reported_at >= REPORT_EVERY_S:
-            store.platforms.report(self._state)
-            self._reported, self._reported_at = self._state, self._monotonic()
 
     def _now(self) -> int:
         return int(self._wall() * 1000)

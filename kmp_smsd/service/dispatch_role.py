@@ -10,10 +10,11 @@ from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, succ
 from kmp_smsd.config.load import Config
 from kmp_smsd.config.platform import Platform
 from kmp_smsd.service.counting import Counting
-from kmp_smsd.service.delivering import Counts, Deliverer
+from kmp_smsd.service.delivering import Deliverer
 from kmp_smsd.service.dispatch import Dispatcher
 from kmp_smsd.service.dispatch_worker import Served
 from kmp_smsd.service.erasing import Eraser
+from kmp_smsd.service.judging import Counts
 from kmp_smsd.service.log_levels import LogLevels
 from kmp_smsd.service.rates import WINDOWS_S, Rates
 from kmp_smsd.service.role import Prepared, Role, RoleService, UnknownName

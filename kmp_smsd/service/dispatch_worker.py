@@ -10,7 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kmp_smsd.service.delivering import Counts, Deliverer, Ended
+from kmp_smsd.service.delivering import Deliverer, Ended
+from kmp_smsd.service.judging import Counts
 from kmp_smsd.service.status import PlatformWord
 from kmp_smsd.storage.outbox import has_come
 from kmp_smsd.storage.platforms import PlatformState

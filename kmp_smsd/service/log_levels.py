@@ -27,6 +27,7 @@ SUBSYSTEMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "kmp_smsd.service.dispatch_role",
             "kmp_smsd.service.dispatch_worker",
             "kmp_smsd.service.delivering",
+            "kmp_smsd.service.judging",
             "kmp_smsd.service.erasing",
             "kmp_smsd.service.counting",
         ),

@@ -37,7 +37,7 @@ class Buckets:
     one number takes little memory. With an object for each, the garbage collector stopped everything for 50 ms.
     """
 
-    def __init__(self, burst: float, per_s: float, limit: int = 100_000) -> None:
+    def __init__(self, burst: float, per_s: float, limit: int = 50_000) -> None:
         self._burst, self._per_s, self._limit = burst, per_s, limit
         # In monotonic seconds; who came last is the last.
         self._full_at: OrderedDict[str, float] = OrderedDict()

@@ -20,12 +20,13 @@ from kmp_smsd.service.control import claim
 from kmp_smsd.service.counting import Counting
 from kmp_smsd.service.daemon import Daemon
 from kmp_smsd.service.deciding_process import DecidingProcess
-from kmp_smsd.service.delivering import Deliverer, Patience
+from kmp_smsd.service.delivering import Deliverer
 from kmp_smsd.service.dispatch import Dispatcher
 from kmp_smsd.service.dispatch_role import DispatchRole, routes
 from kmp_smsd.service.erasing import Eraser
 from kmp_smsd.service.intake import Intake
 from kmp_smsd.service.intake_role import IntakeRole, NothingToDo
+from kmp_smsd.service.judging import Patience
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.preparing import DataKeys, Preparer
 from kmp_smsd.service.role import Role, RoleService

@@ -125,9 +125,10 @@ class Outbox:
         self._database = database
 
     def due(self, platform: str, now: int, limit: int) -> list[OutboxRow]:
-        """Return up to `limit` rows of `platform` whose time has come (see `has_come`), the longest due first.
+        """Return the rows of `platform` that are due for longest (see `has_come`), at most `limit`.
 
-        Those of one time by MDN: places that follow one another are on fewer pages of the platform's store.
+        Those that failed before come last, since one of them may bring the platform down. Else they are in the order of
+        MDNs: places that follow one another are on fewer pages of the platform's store.
         """
         return [
             OutboxRow(row, subscriber, mdn, app_id, version, attempts, WrappedKey(*key) if key[0] is not None else None)
@@ -142,7 +143,7 @@ class Outbox:
                           LIMIT ?4) o
                     JOIN subscribers s ON s.number = o.subscriber
                     LEFT JOIN keys k ON k.id = o.key LEFT JOIN imports i ON i.id = k.import
-                    ORDER BY o.try_at, s.mdn""",
+                    ORDER BY o.attempts, s.mdn""",
                 (platform, now, now + TRY_WITHIN_MS, limit),
             )
         ]

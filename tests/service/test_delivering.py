@@ -11,7 +11,8 @@ from twisted.logger import LogLevel
 
 from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed, Rejected, TryLater, Withdraw
 from kmp_smsd.service import delivering
-from kmp_smsd.service.delivering import Deliverer, Ended, Patience
+from kmp_smsd.service.delivering import Deliverer, Ended
+from kmp_smsd.service.judging import Patience
 from kmp_smsd.service.preparing import Preparer
 from kmp_smsd.storage import StoreUnavailable, open_store
 from tests.service.by_hand import alarms
@@ -162,13 +163,71 @@ def test_withdraw_is_delivered_and_settled(at):
     assert at.confirmed(1)
 
 
-def test_what_is_due_first_goes_first_and_what_is_not_due_does_not_go(at):
-    make_due(at.store, 2, now=NOW + 20)
+def test_what_is_due_for_longest_goes_first_by_mdn_and_what_is_not_due_does_not_go(at, monkeypatch):
+    monkeypatch.setattr(delivering, "MOST_ROWS", 2)
+    make_due(at.store, 9)
+    at.run()
+    make_due(at.store, 3, now=NOW + 20)
     make_due(at.store, 1, now=NOW + 30)
-    make_due(at.store, 3, now=NOW + 10)
-    make_due(at.store, 4, now=NOW + 500)
+    make_due(at.store, 4, now=NOW + 10)
+    make_due(at.store, 2, now=NOW + 500)
     at.run(after_ms=100)
-    assert at.batches == [[mdn(3), mdn(2), mdn(1)]]
+    assert at.batches == [[mdn(3), mdn(4)], [mdn(1)]]
+
+
+def test_slow_platform_gets_what_is_due_for_longest_before_what_came_later(at):
+    """Else a platform that takes few in a second would get low numbers, and high ones never."""
+    make_due(at.store, 99)
+    at.run()  # connects
+    at.room = 1
+    coming = iter(range(1, 21))  # one with each that goes
+
+    def answer(delivery):
+        at.elapsed_s += delivering.FRESH_S / 4
+        for number in islice(coming, 1):
+            make_due(at.store, number, now=at.now)
+        return Confirmed(delivery)
+
+    at.answer = answer
+    make_due(at.store, *range(31, 41))
+    at.run(after_ms=100)
+    gone = [delivery.mdn for delivery in at.deliveries]
+    assert gone[:4] == [mdn(number) for number in range(31, 35)]  # of all that were looked up
+    assert gone.index(mdn(40)) < gone.index(mdn(10))
+    assert len(gone) == 30
+
+
+def test_what_failed_before_goes_last(at):
+    """It may be what brings the platform down."""
+    make_due(at.store, 1)
+    at.answer = lambda delivery: TryLater(delivery, "disk full")
+    at.run()
+    make_due(at.store, 2, 3)
+    at.answer = Confirmed
+    at.run(after_ms=60_000)
+    assert at.batches == [[mdn(2), mdn(3), mdn(1)]]
+
+
+def test_as_many_are_looked_up_as_went_out_in_time(at, monkeypatch):
+    asked = []
+    monkeypatch.setattr(delivering, "FIRST_ROWS", 2)
+    monkeypatch.setattr(delivering, "MOST_ROWS", 12)
+    at.start()
+    make_due(at.store, 99)
+    at.run()  # connects, and all that was due goes out
+    due = at.mine.outbox.due
+    monkeypatch.setattr(at.mine.outbox, "due", lambda *words: asked.append(words[-1]) or due(*words))
+    make_due(at.store, *range(1, 41))
+    at.room = 1
+
+    def answer(delivery):
+        at.elapsed_s += delivering.FRESH_S / 3 if 15 <= len(at.deliveries) < 20 else 0.0
+        return Confirmed(delivery)
+
+    at.answer = answer
+    at.run()
+    assert asked == [2, 4, 8, 12, 3, 6, 12, 12, 12]  # three in the slow second; the last finds nothing
+    assert at.confirmed(*range(1, 41))
 
 
 def test_what_comes_due_meanwhile_goes_out_in_the_same_run(at):
@@ -769,7 +828,7 @@ def test_answers_are_settled_while_a_slow_platform_still_answers(at):
     seen = []
 
     def answer(delivery):
-        at.elapsed_s += 0.11
+        at.elapsed_s += 0.26
         seen.append([number for number in (1, 2, 3, 4) if at.confirmed(number)])
         return Confirmed(delivery)
 
@@ -791,7 +850,7 @@ def test_quick_answers_are_settled_together(at, monkeypatch):
 
 
 def test_many_quick_answers_are_settled_in_short_transactions(at, monkeypatch):
-    monkeypatch.setattr(delivering, "STEP_ROWS", 4)
+    monkeypatch.setattr(delivering, "SETTLE_ROWS", 4)
     make_due(at.store, 99)
     at.run()
     settled = []

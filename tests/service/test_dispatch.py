@@ -9,10 +9,11 @@ from twisted.logger import LogLevel
 from kmp_smsd.channels.protocol import ChannelDown, Confirmed
 from kmp_smsd.service import dispatch as dispatch_module
 from kmp_smsd.service import dispatch_workers as workers_module
-from kmp_smsd.service.delivering import Counts, Deliverer, Ended, Patience
+from kmp_smsd.service.delivering import Deliverer, Ended
 from kmp_smsd.service.dispatch import WATCH_EVERY_S, Dispatcher
 from kmp_smsd.service.dispatch_worker import STOP_WITHIN_S
 from kmp_smsd.service.dispatch_workers import FAILING_MAX, IDLE_CLOSE_S, OPEN_MAX
+from kmp_smsd.service.judging import Counts, Patience
 from kmp_smsd.service.preparing import Preparer
 from kmp_smsd.storage import StoreUnavailable, open_store
 from kmp_smsd.storage.outbox import Postpone

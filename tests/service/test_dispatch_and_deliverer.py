@@ -7,8 +7,9 @@ import pytest
 from kmp_smsd.channels.protocol import TryLater
 from kmp_smsd.service import dispatch as dispatch_module
 from kmp_smsd.service import dispatch_workers as workers_module
-from kmp_smsd.service.delivering import Deliverer, Patience
+from kmp_smsd.service.delivering import Deliverer
 from kmp_smsd.service.dispatch import WATCH_EVERY_S, Dispatcher
+from kmp_smsd.service.judging import Patience
 from kmp_smsd.service.preparing import Preparer
 from kmp_smsd.storage import open_store
 from tests.service.by_hand import PoolByHand, ReactorByHand

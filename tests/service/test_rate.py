@@ -74,11 +74,11 @@ def test_memory_is_bounded_and_the_first_is_forgotten_first():
     assert buckets.take("b", 0.0)  # the first of those that were left
 
 
-def test_by_default_a_hundred_thousand_names_are_remembered():
+def test_by_default_fifty_thousand_names_are_remembered():
     buckets = Buckets(1, 1.0)
     for number in range(100_500):
         buckets.take(str(number), 0.0)
-    assert len(buckets) == 100_000
+    assert len(buckets) == 50_000
 
 
 def test_the_garbage_collector_has_nothing_to_do_with_many_names():
