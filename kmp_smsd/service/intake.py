@@ -18,16 +18,15 @@ from kmp_smsd.config.link import Link
 from kmp_smsd.config.models import Storage
 from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.numbering import NumberingPlan
-from kmp_smsd.domain.outcome import NEVER_AGAIN, Outcome
+from kmp_smsd.domain.outcome import NEVER_AGAIN
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit
+from kmp_smsd.service.admission import Admission, Terms
 from kmp_smsd.service.connection import Connection
 from kmp_smsd.service.deciding import Deciding
 from kmp_smsd.service.housekeeping import FOR_EVER, Housekeeping
 from kmp_smsd.service.inbox_thread import InboxThread
 from kmp_smsd.service.link import SmscLink
-from kmp_smsd.service.rate import Bucket, Buckets
-from kmp_smsd.service.reading import Reader
 from kmp_smsd.service.replying import Replier
 from kmp_smsd.service.settler import Settler
 from kmp_smsd.service.store_watch import StoreWatch
@@ -42,25 +41,12 @@ from kmp_smsd.storage.received import Received
 WATCH_EVERY_S = 0.1  # deadlines of answers, what is to be settled, and requests that commands marked
 
 
-@dataclass(slots=True, eq=False)
-class _Terms:
-    """What was agreed with one SMSC."""
-
-    options: Link
-    reader: Reader
-    bucket: Bucket | None
-    in_flight: int = 0
-    failures: int = 0
-    throttled: int = 0
-    link: SmscLink | None = None
-
-
 @dataclass(slots=True)
 class Chunk:
     """Messages that arrived together by one connection, in order."""
 
     connection: Connection
-    terms: _Terms  # under which they came, whatever a reload has made of them since
+    terms: Terms  # under which they came, whatever a reload has made of them since
     messages: Sequence[Message]
     requests: list[SyncRequest | Unfit]
     deadline: float  # monotonic seconds
@@ -101,10 +87,9 @@ class Intake(Service):
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
-        self._sync = sync
-        self._senders = Buckets(sync.mdn_burst, sync.mdn_per_minute / 60)
+        self._batch_max = sync.batch_max
         self._monotonic, self._wall = monotonic, wall
-        self._terms = {name: self._new_terms(name, link, sync, plan) for name, link in links.items()}
+        self._admission = Admission(sync, plan, links, monotonic())
         self._thread = WorkThread("store", reactor, monotonic=monotonic, lock_wait=store.lock_wait)
         self._deciding = deciding
         self._deciding_thread = WorkThread("deciding", reactor, monotonic=monotonic, lock_wait=deciding.lock_wait)
@@ -141,13 +126,9 @@ class Intake(Service):
         )
         self._idle: list[Deferred[None]] = []
 
-    def _new_terms(self, name: str, link: Link, sync: Sync, plan: NumberingPlan) -> _Terms:
-        bucket = Bucket(link.rate_per_s, link.rate_per_s, self._monotonic()) if link.rate_per_s else None
-        return _Terms(link, Reader(name, link, sync, plan), bucket)
-
     def attach(self, link: SmscLink) -> None:
         """Know the link that may be asked to back off, and that takes replies."""
-        self._terms[link.name].link = link
+        self._admission.terms[link.name].link = link
         self._replier.attach(link)
 
     def reconfigure(self, sync: Sync, plan: NumberingPlan, policy: SyncPolicy, links: Mapping[str, Link]) -> None:
@@ -155,18 +136,8 @@ class Intake(Service):
 
         A link whose options changed, or that is gone, must have begun to drain; who takes its place is to `attach`.
         """
-        terms: dict[str, _Terms] = {}
-        for name, link in links.items():
-            known = self._terms.get(name)
-            if known is not None and known.options == link:
-                known.reader = Reader(name, link, sync, plan)
-                terms[name] = known
-            else:
-                terms[name] = self._new_terms(name, link, sync, plan)
-                terms[name].throttled = known.throttled if known is not None else 0  # counts from the role's start on
-        if (sync.mdn_burst, sync.mdn_per_minute) != (self._sync.mdn_burst, self._sync.mdn_per_minute):
-            self._senders = Buckets(sync.mdn_burst, sync.mdn_per_minute / 60)
-        self._terms, self._sync = terms, sync
+        self._admission.reconfigure(sync, plan, links, self._monotonic())
+        self._batch_max = sync.batch_max
         self._replier.reconfigure(links)
         self._housekeeping.remember(sync.remember_days, policy.longest_late_ms)
         self.settler.decide_by(policy)
@@ -178,7 +149,7 @@ class Intake(Service):
 
     def load(self, link_name: str) -> Load:
         """What a link asks of us."""
-        terms = self._terms.get(link_name)
+        terms = self._admission.terms.get(link_name)
         return Load() if terms is None else Load(terms.in_flight, terms.options.in_flight_max, terms.throttled)
 
     def startService(self) -> None:
@@ -227,49 +198,16 @@ class Intake(Service):
 
     def messages(self, connection: Connection, messages: tuple[Message, ...]) -> None:
         """Take messages from a link. Those over a limit get the temporary status at once: the SMSC keeps them."""
-        terms = self._terms[connection.link_name]
+        terms = self._admission.terms[connection.link_name]
         now = self._monotonic()
-        received_at = int(self._wall() * 1000)
-        temporary = terms.options.temporary_status
-        room = terms.options.in_flight_max - terms.in_flight
-        taken: list[Message] = []
-        requests: list[SyncRequest | Unfit] = []
-        refused: list[tuple[Message, int]] = []
-        for message in messages:
-            if len(taken) >= room or (terms.bucket is not None and terms.bucket.left(now) < 1):
-                refused.append((message, temporary))
-                continue
-            request = self._read(terms.reader, message, received_at, connection.link_name)
-            if request.mdn is not None and not self._senders.take(request.mdn, now):
-                refused.append((message, temporary))
-                continue
-            if terms.bucket is not None:  # last: who comes too often takes nothing from the others of the link
-                terms.bucket.take(now)
-            taken.append(message)
-            requests.append(request)
-        if refused:
-            terms.throttled += len(refused)
-            self.log.debug(
-                "link {link}: {count} messages over a limit left with the SMSC",
-                event="messages_over_limit",
-                link=connection.link_name,
-                count=len(refused),
-            )
-            self._tell(connection, refused)
-        terms.in_flight += len(taken)
+        admitted = self._admission.admit(terms, messages, int(self._wall() * 1000), now)
+        if admitted.refused:
+            self._tell(connection, [(message, terms.options.temporary_status) for message in admitted.refused])
         deadline = now + terms.options.answer_within_s
-        batch_max = self._sync.batch_max
-        for start in range(0, len(taken), batch_max):
-            end = start + batch_max
-            self._pending.append(Chunk(connection, terms, taken[start:end], requests[start:end], deadline))
+        for start in range(0, len(admitted.taken), self._batch_max):
+            part = slice(start, start + self._batch_max)
+            self._pending.append(Chunk(connection, terms, admitted.taken[part], admitted.requests[part], deadline))
         self._next_batch()
-
-    def _read(self, reader: Reader, message: Message, received_at: int, link: str) -> SyncRequest | Unfit:
-        try:
-            return reader.read(message, received_at)
-        except Exception:  # its own fault: it must neither take a neighbour with it nor come back for days
-            self.log.failure("link {link}: a message could not be read", event="message_unreadable", link=link)
-            return Unfit(outcome=Outcome.ERROR, received_at=received_at, link=link)
 
     def _next_batch(self) -> None:
         """All that arrived while the last batch was being written is the next one: group commit with no timer."""
@@ -281,7 +219,7 @@ class Intake(Service):
         while (
             self._pending
             and not self.settler.is_full
-            and (not batch or size + len(self._pending[0].requests) <= self._sync.batch_max)
+            and (not batch or size + len(self._pending[0].requests) <= self._batch_max)
         ):
             chunk = self._pending.popleft()
             batch.append(chunk)
@@ -353,7 +291,7 @@ class Intake(Service):
 
     def _leave(self, chunks: Iterable[Chunk], reason: str) -> None:
         """Leave messages with the SMSC. Where it happens to a link several times in a row, leave it all of them."""
-        left: dict[_Terms, tuple[str, int]] = {}
+        left: dict[Terms, tuple[str, int]] = {}
         for chunk in chunks:
             if not chunk.answered:
                 chunk.answered = True

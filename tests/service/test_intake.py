@@ -218,7 +218,7 @@ def test_status_fits_the_outcome(start, message, outcome, status):
 
 def test_message_whose_own_fault_it_is_never_comes_back(at, monkeypatch, events):
     """Reading chokes on one of three: the others are read, bound and answered as if it were not there."""
-    reader = at.intake._terms["north"].reader
+    reader = at.intake._admission.terms["north"].reader
     read = reader.read
 
     def choke(message, received_at):

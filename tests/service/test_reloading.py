@@ -148,7 +148,7 @@ def test_options_of_intake_are_applied_while_its_links_go_on(at):
     at.site.main += "[sync]\nmdn_burst = 3\n"
     assert at.reload() == (["[sync] mdn_burst"], [])
     assert at.intake.links == links
-    assert at.intake.intake._sync.mdn_burst == 3
+    assert at.intake.intake._admission._sync.mdn_burst == 3
     assert len(at.reactor.tcpClients) == 1
 
 
@@ -171,7 +171,7 @@ def test_changed_link_binds_anew_when_the_old_one_has_drained(at):
     assert (at.words(), len(at.reactor.tcpClients)) == ({"north": LinkWord.CONNECTING}, 2)
     assert reloaded.settled.called
     assert at.intake.intake.load("north").in_flight_max == 7
-    assert at.intake.intake._terms["north"].link is at.intake.links[0]
+    assert at.intake.intake._admission.terms["north"].link is at.intake.links[0]
 
 
 def test_password_that_changed_is_used_by_a_new_bind(at):
@@ -336,7 +336,7 @@ def test_every_fault_is_told_and_nothing_changed(at):
     assert code == 78
     assert "[smsc.north] colour: unknown option" in sentences
     assert sentences.endswith("2 faults, nothing was changed")
-    assert at.intake.intake._sync.mdn_burst == 10
+    assert at.intake.intake._admission._sync.mdn_burst == 10
     status = at.service.reloader.status
     assert (status.last_reload_ok, status.last_reload_error.count("\n")) == (False, 2)
 

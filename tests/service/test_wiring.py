@@ -264,7 +264,7 @@ def test_intake_decides_by_the_policy_of_the_configuration(site, made):
     with closing(deciding):
         batch = [Received.of("run", 1, [sync(mdn(1), "KEY-1"), sync(mdn(2), "KEY-1")])]
         assert deciding.settle(batch, 0) == [Outcome.BOUND, Outcome.REFUSED]
-    assert role.intake._sync.batch_max == 7
+    assert role.intake._batch_max == 7
 
 
 def test_what_is_old_goes_as_the_configuration_says(site, made):
