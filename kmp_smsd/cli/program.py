@@ -200,8 +200,10 @@ def _to_stdout() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise _ReaderGone from None  # click would call it a failure
+    except BrokenPipeError as error:  # click would end any with 1, and say nothing
+        if error is standard_output.fault():
+            raise _ReaderGone from None
+        raise ConnectionError(error.strerror) from error
 
 
 def _not_written(fault: OSError) -> str:

@@ -219,6 +219,28 @@ def test_a_reader_who_wants_nothing_at_all_gets_silence(site, words, unbuffered)
     assert (process.returncode, "NONE" in told) == ((1, True) if "NONE" in words else (0, False))
 
 
+PIPES_OF_OTHERS_BREAK = """
+import errno, kmp_smsd.storage
+def open_store(*_):
+    raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+kmp_smsd.storage.open_store = open_store
+"""
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_pipe_that_is_not_standard_output_breaks_a_command_off_and_that_is_told(site, heard):
+    site.ready()
+    reading, writing = os.pipe()
+    if not heard:
+        os.close(reading)
+    process = site.process("keys", "list", stdout=writing, env=site.customized(PIPES_OF_OTHERS_BREAK))
+    os.close(writing)
+    assert process.communicate(timeout=20)[1] == "kmp-smsd: Broken pipe\n"
+    assert process.returncode == 75
+    if heard:
+        os.close(reading)
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_no_bug(site, closed):
     site.ready("K1")
