@@ -9,8 +9,8 @@ import click
 from kmp_smsd.cli.arguments import FilePath
 from kmp_smsd.cli.failures import TEMPORARY, Failed
 from kmp_smsd.cli.json_lines import arriving, tell
-from kmp_smsd.cli.output import count
 from kmp_smsd.cli.settings import Settings, now_ms
+from kmp_smsd.domain.counted import counted
 
 if TYPE_CHECKING:
     from kmp_smsd.storage import Store
@@ -38,7 +38,7 @@ def apply(settings: Settings, file: str) -> None:
             lines += len(batch)
             errors += _apply(store, batch)
     if errors:
-        raise Failed(f"{count(errors, 'error')} in {count(lines, 'line')}: correct them and send them again")
+        raise Failed(f"{counted(errors, 'error')} in {counted(lines, 'line')}: correct them and send them again")
 
 
 def _apply(store: Store, batch: list[Numbered]) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from kmp_smsd.cli.failures import NO_PERMISSION, Failed
-from kmp_smsd.cli.output import count
 from kmp_smsd.cli.settings import Settings
+from kmp_smsd.domain.counted import counted
 
 
 @click.command()
@@ -22,9 +22,8 @@ def check_config(settings: Settings) -> None:
     config = settings.config
     if unfit := list(unfit_passwords(config)):
         raise Failed("\n".join(unfit), NO_PERMISSION)
-    click.echo(
-        f"{config.path}: good; {count(len(config.smsc), 'link')} to SMSCs, {count(len(config.platforms), 'platform')}"
-    )
+    links, platforms = counted(len(config.smsc), "link"), counted(len(config.platforms), "platform")
+    click.echo(f"{config.path}: good; {links} to SMSCs, {platforms}")
     if not config.smsc:
         click.echo("kmp-smsd: no link to an SMSC is enabled: intake will hear nothing", err=True)
     if not config.platforms:

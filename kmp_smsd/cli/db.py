@@ -9,8 +9,9 @@ import click
 from kmp_smsd.cli.arguments import FilePath, json_option, yes_option
 from kmp_smsd.cli.carefully import confirm
 from kmp_smsd.cli.failures import NO_PERMISSION, Failed
-from kmp_smsd.cli.output import count, local_time
+from kmp_smsd.cli.output import local_time
 from kmp_smsd.cli.settings import Settings, now_ms
+from kmp_smsd.domain.counted import counted
 
 
 @click.group()
@@ -55,14 +56,14 @@ def backup(settings: Settings, file: Path) -> None:
     path = settings.config.storage.path
     with settings.store() as store:
         octets = write_backup(path, file)
-        click.echo(f"{file}: {count(octets, 'octet')}")
+        click.echo(f"{file}: {counted(octets, 'octet')}")
         if (fingerprint := store.master_key()) is not None:
             click.echo(
                 f"kmp-smsd: its keys are encrypted; who restores it needs the private half of master key {fingerprint}",
                 err=True,
             )
         if waiting := len(store.waiting_in_inbox()):
-            left = f"{count(waiting, 'message')} in {directory(path)}, answered and not decided yet"
+            left = f"{counted(waiting, 'message')} in {directory(path)}, answered and not decided yet"
             click.echo(f"kmp-smsd: not in it: {left}", err=True)
 
 
@@ -89,7 +90,7 @@ def restore(settings: Settings, file: Path, other_master_key: bool, yes: bool) -
     confirm(lost, yes=yes)
     public_half = _public_half(settings, must_be_good=not other_master_key)
     done = maintenance.restore(path, file, now_ms(), public_half=public_half, other_master_key=other_master_key)
-    click.echo(f"{path}: restored from {file}; {count(done.wanted_again, 'row')} wanted again at the platforms")
+    click.echo(f"{path}: restored from {file}; {counted(done.wanted_again, 'row')} wanted again at the platforms")
     if done.previous is not None:
         click.echo(f"the database as it was: {done.previous}")
     click.echo(

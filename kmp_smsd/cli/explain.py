@@ -12,6 +12,7 @@ from kmp_smsd.cli.arguments import MDN, json_option
 from kmp_smsd.cli.output import PAGE, local_time
 from kmp_smsd.cli.progress import progress
 from kmp_smsd.cli.settings import Settings, now_ms
+from kmp_smsd.domain.counted import counted
 from kmp_smsd.domain.shown import printable
 
 if TYPE_CHECKING:
@@ -122,6 +123,6 @@ def _tell_how_far(number: Number) -> None:
     rest = searched.total - searched.entries
     click.echo(
         f"kmp-smsd: the last {searched.entries:,} entries of the journal were looked through, back to"
-        f" {local_time(searched.since)}; {rest:,} older ones were not: --all looks at them too",
+        f" {local_time(searched.since)}; {counted(rest, 'older one was', 'older ones were')} not: --all looks at all",
         err=True,
     )

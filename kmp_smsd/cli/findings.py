@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import click
 
-from kmp_smsd.cli.output import count
 from kmp_smsd.diagnosis.finding import Finding, Level, Report, count_of
+from kmp_smsd.domain.counted import counted
 from kmp_smsd.domain.shown import printable
 
 _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.FAILURE: "red"}
@@ -30,9 +30,8 @@ def show(report: Report) -> None:
 def show_count(reports: Sequence[Report]) -> None:
     """How many there are of each level."""
     counts = count_of(reports)
-    click.echo(
-        f"{count(counts[Level.FAILURE], 'failure')}, {count(counts[Level.WARNING], 'warning')}, {counts[Level.OK]:,} ok"
-    )
+    failures, warnings = counted(counts[Level.FAILURE], "failure"), counted(counts[Level.WARNING], "warning")
+    click.echo(f"{failures}, {warnings}, {counts[Level.OK]:,} ok")
 
 
 def as_json(report: Report) -> str:

@@ -10,9 +10,10 @@ import click
 from kmp_smsd.cli.arguments import KEY_ID, REASON, FilePath, dry_run_option, json_option, yes_option
 from kmp_smsd.cli.carefully import confirm, each
 from kmp_smsd.cli.failures import Failed
-from kmp_smsd.cli.output import PAGE, count, listing, pages, record
+from kmp_smsd.cli.output import PAGE, listing, pages, record
 from kmp_smsd.cli.progress import progress
 from kmp_smsd.cli.settings import Settings, now_ms
+from kmp_smsd.domain.counted import counted
 from kmp_smsd.vault.own_process import make_undumpable
 
 if TYPE_CHECKING:
@@ -90,12 +91,12 @@ def _tell(report: Report, file: Path, vendor: str, *, dry_run: bool) -> None:
         click.echo(f"{warning} (warning)", err=True)
     if report.fault_count:
         more = report.fault_count - len(report.faults)
-        shown = f"{count(report.fault_count, 'fault')}{f' ({more:,} more not shown)' if more else ''}"
+        shown = f"{counted(report.fault_count, 'fault')}{f' ({more:,} more not shown)' if more else ''}"
         raise Failed(f"{shown} in {file}: nothing was imported")
     if dry_run:
-        click.echo(f"{file}: {count(report.keys, 'key')}, nothing wrong; a dry run, nothing was imported")
+        click.echo(f"{file}: {counted(report.keys, 'key')}, nothing wrong; a dry run, nothing was imported")
     else:
-        click.echo(f"{file}: {count(report.keys, 'key')} of {vendor} imported, import {report.import_id}")
+        click.echo(f"{file}: {counted(report.keys, 'key')} of {vendor} imported, import {report.import_id}")
         click.echo(f"kmp-smsd: the keys are in clear in {file}: erase it, and every copy of it", err=True)
 
 

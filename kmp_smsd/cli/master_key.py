@@ -10,8 +10,8 @@ import click
 from kmp_smsd.cli.arguments import FilePath, yes_option
 from kmp_smsd.cli.carefully import confirm
 from kmp_smsd.cli.failures import Failed
-from kmp_smsd.cli.output import count
 from kmp_smsd.cli.settings import Settings
+from kmp_smsd.domain.counted import counted
 from kmp_smsd.vault.own_process import make_undumpable
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _reseal(
         sealing.fingerprint,
         lambda data_key_id, sealed: sealing.seal(opening.open(data_key_id, sealed)),
     )
-    click.echo(f"master key {sealing.fingerprint}: {count(resealed, 'data key')} sealed to it")
+    click.echo(f"master key {sealing.fingerprint}: {counted(resealed, 'data key')} sealed to it")
     return sealing
 
 

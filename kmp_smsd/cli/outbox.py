@@ -9,6 +9,7 @@ from kmp_smsd.cli.arguments import MDN, json_option
 from kmp_smsd.cli.output import PAGE, Columns, Row, delivery, listing, pages, platform
 from kmp_smsd.cli.platforms import check_name
 from kmp_smsd.cli.settings import Settings, now_ms
+from kmp_smsd.domain.counted import counted
 
 
 def _wanted(row: Row) -> str:
@@ -79,8 +80,6 @@ def retry(settings: Settings, name: str | None, mdn: str | None) -> None:
         if name is not None:
             check_name(settings, store, name)
         retried = store.outbox.retry(now_ms(), platform=name, mdn=mdn)
-    one = retried == 1
-    click.echo(
-        f"{retried:,} {'delivery' if one else 'deliveries'} that {'was' if one else 'were'} put off or rejected"
-        f" {'is' if one else 'are'} tried now, with all that was due already"
-    )
+    one = "delivery that was put off or rejected is"
+    many = "deliveries that were put off or rejected are"
+    click.echo(f"{counted(retried, one, many)} tried now, with all that was due already")

@@ -71,11 +71,6 @@ def local_time(milliseconds: int | None) -> str:
     return datetime.fromtimestamp(milliseconds / 1000).astimezone().isoformat(timespec="seconds")
 
 
-def count(number: int, thing: str) -> str:
-    """``1 key``, ``2 keys``."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
 def delivery(row: Row) -> str:
     """What became of what is wanted at the platform."""
     wanted = row["wanted_version"]

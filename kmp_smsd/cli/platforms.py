@@ -16,8 +16,9 @@ from kmp_smsd.cli import completing
 from kmp_smsd.cli.arguments import SECONDS, FilePath, dry_run_option, json_option, yes_option
 from kmp_smsd.cli.carefully import confirm
 from kmp_smsd.cli.failures import CONFIGURATION, NO_PERMISSION, UNAVAILABLE, Failed
-from kmp_smsd.cli.output import Columns, Row, count, due, listing, platform
+from kmp_smsd.cli.output import Columns, Row, due, listing, platform
 from kmp_smsd.cli.settings import Settings, now_ms
+from kmp_smsd.domain.counted import counted
 from kmp_smsd.domain.shown import shown
 
 if TYPE_CHECKING:
@@ -212,13 +213,13 @@ def resync(settings: Settings, name: str, dry_run: bool, yes: bool) -> None:
     with settings.store() as store:
         check_name(settings, store, name)
         rows = store.outbox.count(name)
-        question = f"{count(rows, 'row')} of {name} will be delivered again."
+        question = f"{counted(rows, 'row')} of {name} will be delivered again."
         if dry_run:
             click.echo(question)
             return
         confirm(question, yes=yes)
         wanted = store.outbox.want_again(now_ms(), platform=name)
-    click.echo(f"{count(wanted, 'row')} of {name}: wanted again")
+    click.echo(f"{counted(wanted, 'row')} of {name}: wanted again")
 
 
 @platforms.command()
@@ -242,8 +243,8 @@ def forget(settings: Settings, name: str, dry_run: bool, yes: bool, wait_s: floa
         if path.exists():
             raise Failed(f"{path} still names it: let `apps = []` there until all is confirmed, then remove the file")
         wanted, unconfirmed = store.outbox.count_held(name)
-        waits = f"{count(wanted, 'key')} wanted there {'waits' if wanted == 1 else 'wait'} for another platform"
-        question = f"{name} is forgotten: {waits}, {count(unconfirmed, 'withdrawal')} will never reach it."
+        waits = f"{counted(wanted, 'key wanted there waits', 'keys wanted there wait')} for another platform"
+        question = f"{name} is forgotten: {waits}, {counted(unconfirmed, 'withdrawal')} will never reach it."
         if dry_run:
             click.echo(question)
             return

@@ -13,9 +13,10 @@ from kmp_smsd.cli.apply import apply
 from kmp_smsd.cli.arguments import APP_ID, MDN, NEW_MDN, FilePath, dry_run_option, json_option, yes_option
 from kmp_smsd.cli.carefully import confirm
 from kmp_smsd.cli.failures import Failed
-from kmp_smsd.cli.output import PAGE, count, listing, pages
+from kmp_smsd.cli.output import PAGE, listing, pages
 from kmp_smsd.cli.progress import progress
 from kmp_smsd.cli.settings import Settings, now_ms
+from kmp_smsd.domain.counted import counted
 
 if TYPE_CHECKING:
     from kmp_smsd.importing.faults import Faults
@@ -96,8 +97,8 @@ def renumber(settings: Settings, old: str, new: str, dry_run: bool, yes: bool) -
 
 def _question(old: str, new: str, found: Renumbered, holds: int) -> str:
     """What will happen."""
-    gains = f"{count(len(found.app_ids), 'registration')} and {count(len(found.key_ids), 'key')}"
-    closed = f"; {count(holds, 'hold')} of {old} will be closed" if holds else ""
+    gains = f"{counted(len(found.app_ids), 'registration')} and {counted(len(found.key_ids), 'key')}"
+    closed = f"; {counted(holds, 'hold')} of {old} will be closed" if holds else ""
     return f"{old} will lose {gains}, and {new} will have them{closed}."
 
 
@@ -159,12 +160,12 @@ def import_(settings: Settings, file: Path, dry_run: bool) -> None:
         click.echo(f"{warning} (warning)", err=True)
     if faults:
         more = faults.count - len(faults.kept)
-        shown = f"{count(faults.count, 'fault')}{f' ({more:,} more not shown)' if more else ''}"
+        shown = f"{counted(faults.count, 'fault')}{f' ({more:,} more not shown)' if more else ''}"
         raise Failed(f"{shown} in {file}: nothing was registered")
     if dry_run:
-        click.echo(f"{file}: {count(rows, 'registration')}, nothing wrong; a dry run, nothing was registered")
+        click.echo(f"{file}: {counted(rows, 'registration')}, nothing wrong; a dry run, nothing was registered")
     else:
-        click.echo(f"{file}: {count(rows, 'registration')}, {new:,} of them new")
+        click.echo(f"{file}: {counted(rows, 'registration')}, {new:,} of them new")
 
 
 def _steps(lines: Lines, settings: Settings, faults: Faults) -> Iterator[list[Registration]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kmp_smsd.cli.output import due, local_time
+from kmp_smsd.domain.counted import counted
 from kmp_smsd.domain.shown import printable
 
 Snapshot = Mapping[str, Any]
@@ -53,7 +54,7 @@ def _lines(snapshot: Snapshot, now: int) -> Iterator[str]:
         outcomes = sorted(snapshot["outcomes"].items(), key=lambda one: -one[1])
         yield f"  outcomes       {', '.join(f'{name} {count:,}' for name, count in outcomes)}"
     if snapshot.get("unsettled"):
-        yield f"  unsettled      {snapshot['unsettled']:,} messages, answered and in the inbox"
+        yield f"  unsettled      {counted(snapshot['unsettled'], 'message')}, answered and in the inbox"
     if snapshot.get("links"):
         yield ""
         yield from _table([_link(row, now) for row in snapshot["links"]])

@@ -9,8 +9,9 @@ import click
 from kmp_smsd.cli.arguments import MDN, dry_run_option, json_option, yes_option
 from kmp_smsd.cli.carefully import confirm
 from kmp_smsd.cli.failures import TEMPORARY, Failed
-from kmp_smsd.cli.output import count, delivery, platform, record
+from kmp_smsd.cli.output import delivery, platform, record
 from kmp_smsd.cli.settings import Settings, now_ms
+from kmp_smsd.domain.counted import counted
 
 if TYPE_CHECKING:
     from kmp_smsd.storage import Store
@@ -93,17 +94,17 @@ def erase(settings: Settings, mdn: str, at_once: bool, dry_run: bool, yes: bool)
 def _check_decided(store: Store, mdn: str) -> None:
     """Refuse where messages of the number are answered and not decided: they would bring it back."""
     if waiting := sum(message.mdn == mdn for message in store.waiting_in_inbox()):
-        undecided = f"{mdn} has {count(waiting, 'message')} that intake has not decided yet"
+        undecided = f"{mdn} has {counted(waiting, 'message')} that intake has not decided yet"
         raise Failed(f"{undecided}: see that it runs, and erase the number then", TEMPORARY)
 
 
 def _question(known: dict[str, Any], *, at_once: bool) -> str:
     """What will go."""
     parts = [
-        count(len(known["registered"]), "registration"),
-        count(len(known["bound"]), "binding"),
-        count(known["holds"], "hold"),
-        count(known["waiting"], "waiting request"),
+        counted(len(known["registered"]), "registration"),
+        counted(len(known["bound"]), "binding"),
+        counted(known["holds"], "hold"),
+        counted(known["waiting"], "waiting request"),
     ]
     when = "at once" if at_once else "once its platforms have confirmed that"
     return f"{known['mdn']} loses {', '.join(parts[:-1])} and {parts[-1]}; the number itself is erased {when}."

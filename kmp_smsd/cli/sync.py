@@ -12,8 +12,8 @@ from kmp_smsd.cli import completing
 from kmp_smsd.cli.arguments import FilePath
 from kmp_smsd.cli.failures import CONFIGURATION, TEMPORARY, Failed
 from kmp_smsd.cli.json_lines import arriving, tell
-from kmp_smsd.cli.output import count
 from kmp_smsd.cli.settings import Settings, now_ms
+from kmp_smsd.domain.counted import counted
 
 if TYPE_CHECKING:
     from kmp_smsd.importing.submission_lines import Submitted
@@ -77,12 +77,12 @@ def submit(settings: Settings, file: str, gateway: str, wait_s: int) -> None:
         accepted = store.submissions.undecided(list(accepted))
     if accepted:
         click.echo(
-            f"kmp-smsd: {count(len(accepted), 'request')} on disk and not decided yet: is intake running, and does it"
+            f"kmp-smsd: {counted(len(accepted), 'request')} on disk and not decided yet: is intake running, and does it"
             f" know [gateway.{gateway}]? It does after 'kmp-smsd reload'",
             err=True,
         )
     if errors:
-        raise Failed(f"{count(errors, 'error')} in {count(lines, 'line')}: correct them and send them again")
+        raise Failed(f"{counted(errors, 'error')} in {counted(lines, 'line')}: correct them and send them again")
 
 
 def _hand_in(

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.config.locate import Path
 from kmp_smsd.config.options import field_at, model_at, table_depth
+from kmp_smsd.domain.counted import counted
 
 SECRET_REMEDY = 'a secret is never written here: write {credential = "NAME"} or {file = "/PATH"}'
 _HUGE = "this number"  # Python refuses to write out thousands of digits
@@ -60,8 +61,7 @@ class ConfigFaults(Exception):
 
     def render(self) -> str:
         """One line per fault, and their number."""
-        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        return "\n".join([*map(str, self.faults), f"{count}, nothing was changed"])
+        return "\n".join([*map(str, self.faults), f"{counted(len(self.faults), 'fault')}, nothing was changed"])
 
 
 def may_be_secret(path: Path) -> bool:

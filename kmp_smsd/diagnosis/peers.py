@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kmp_smsd.diagnosis.finding import Finding, Level, failure, ok, warning
+from kmp_smsd.domain.counted import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,7 @@ def judge_receipt(last_success_at: int | None, now: int) -> Finding:
     """
     if last_success_at is None:
         return ok("it has confirmed nothing yet")
-    return ok(f"its last receipt came {max(0, now - last_success_at) // 60_000:,} minutes ago")
+    return ok(f"its last receipt came {counted(max(0, now - last_success_at) // 60_000, 'minute')} ago")
 
 
 def judge_platform(name: str, probes: Sequence[ProbeFacts]) -> list[Finding]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from kmp_smsd.diagnosis import lacking
 from kmp_smsd.diagnosis.number import Number, Row
+from kmp_smsd.domain.counted import counted
 
 
 def standing(number: Number) -> list[str]:
@@ -60,7 +61,7 @@ def _delivery(row: Row) -> str:
         return f"{at} rejected {what} ({version}){error}"
     if not row["platform"]:
         return f"{what} waits, since dispatch knows no platform for the app"
-    tries = f" after {row['attempts']:,} tries" if row["attempts"] else ""
+    tries = f" after {counted(row['attempts'], 'try', 'tries')}" if row["attempts"] else ""
     return f"{what} ({version}) is not confirmed by {at} yet{tries}{error}"
 
 

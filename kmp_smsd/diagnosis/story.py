@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kmp_smsd.diagnosis.meanings import meaning
 from kmp_smsd.diagnosis.number import Number, Row
+from kmp_smsd.domain.counted import counted
 from kmp_smsd.domain.outcome import Outcome
 
 _BINDS = (Outcome.BOUND, Outcome.MOVED)
@@ -70,7 +71,8 @@ def _hold(row: Row) -> Iterator[Event]:
         by = f" by {row['by']}" if row["by"] and row["state"] != "closed" else ""
         yield Event(row["settled_at"], "hold", f"{what} was {row['state']}{by}")
     if row["repeats"]:
-        yield Event(row["received_at"], "hold", f"{what} had its last of {row['repeats']:,} repeats: {row['why']}")
+        times = counted(row["repeats"], "time")
+        yield Event(row["received_at"], "hold", f"{what} came again, {times} in all: {row['why']}")
 
 
 def _reply(row: Row) -> Iterator[Event]:

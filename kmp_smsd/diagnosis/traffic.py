@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kmp_smsd.diagnosis.finding import Finding, ok, warning
+from kmp_smsd.domain.counted import counted
 
 DAY_MS = 86_400_000
 HOLD_DAYS = 3
@@ -45,7 +46,8 @@ def _refused(rows: Sequence[Row]) -> Finding:
         f"\n{row['sender']} by {row['link']}: {row['count']:,} messages{_as_range(row['sender'])}"
         for row in many[:CLASSES_SHOWN]
     )
-    more = f"\nand {len(many) - CLASSES_SHOWN:,} more classes" if len(many) > CLASSES_SHOWN else ""
+    rest = len(many) - CLASSES_SHOWN
+    more = f"\nand {counted(rest, 'more class', 'more classes')}" if rest > 0 else ""
     return warning(
         f"refused as invalid_mdn in the last day, by first digits and length:{shown}{more}",
         "where such a range is the carrier's, add it to [numbering], with a prefix as long as the carrier says;\n"
@@ -75,14 +77,15 @@ def _deliveries(facts: TrafficFacts) -> list[Finding]:
         if not name and due:
             found.append(
                 warning(
-                    f"{due:,} deliveries wait for a platform: no file names their app",
+                    f"{counted(due, 'delivery waits', 'deliveries wait')} for a platform: no file names their app",
                     "kmp-smsd outbox list shows the apps: name them in a file of platforms.d, then 'kmp-smsd reload'",
                 )
             )
         elif due and name not in facts.configured and row["forgotten_at"] is None:
+            waits = counted(due, "delivery or withdrawal waits", "deliveries and withdrawals wait")
             found.append(
                 warning(
-                    f"{due:,} deliveries and withdrawals wait for platform {name}, which has no enabled file",
+                    f"{waits} for platform {name}, which has no enabled file",
                     f"put its file back into platforms.d, or enable it there, then 'kmp-smsd reload'; where it is gone"
                     f" for good: kmp-smsd platforms forget {name}",
                 )
@@ -91,15 +94,15 @@ def _deliveries(facts: TrafficFacts) -> list[Finding]:
             error = f"; its last error: {row['last_error']}" if row["last_error"] else ""
             found.append(
                 warning(
-                    f"platform {name} owes receipts since {(facts.now - oldest) // DAY_MS:,} days: {due:,} deliveries"
-                    f" wait{error}",
+                    f"platform {name} owes receipts since {counted((facts.now - oldest) // DAY_MS, 'day')}:"
+                    f" {counted(due, 'delivery waits', 'deliveries wait')}{error}",
                     f"kmp-smsd platforms test {name}; where the platform is gone: kmp-smsd platforms forget {name}",
                 )
             )
         if row["rejected"]:
             found.append(
                 warning(
-                    f"platform {name} rejected {row['rejected']:,} deliveries",
+                    f"platform {name} rejected {counted(row['rejected'], 'delivery', 'deliveries')}",
                     f"kmp-smsd outbox list --platform {name} tells why; then kmp-smsd outbox retry --platform {name}",
                 )
             )

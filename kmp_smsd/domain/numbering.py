@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kmp_smsd.domain.counted import counted
 from kmp_smsd.domain.shown import shown
 
 E164_DIGITS_MAX = 15
@@ -138,5 +139,5 @@ class NumberingPlan:
         for reading in readings:
             if (entry := self.range_of(reading)) is not None:
                 kind = f"a number in the range {entry.prefix} ({entry.name})"
-                return f"+{shown(reading)} has {len(reading)} digits, {kind} has {entry.digits}"
+                return f"+{shown(reading)} has {counted(len(reading), 'digit')}, {kind} has {entry.digits}"
         return f"+{shown(readings[0])} is in no range of the numbering plan"

@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 
+from kmp_smsd.domain.counted import counted
 from kmp_smsd.importing.faults import Faults
 from kmp_smsd.importing.lines import MOST_OCTETS
 
@@ -53,7 +54,9 @@ class CsvTable:
             if values is None:
                 continue
             if len(values) != width:
-                self._faults.add(number, f"{len(values)} values, but the header names {width} columns")
+                self._faults.add(
+                    number, f"{counted(len(values), 'value')}, but the header names {counted(width, 'column')}"
+                )
                 continue
             values.append("")
             yield number, pick(values)

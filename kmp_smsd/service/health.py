@@ -6,6 +6,7 @@ write lock.
 
 from __future__ import annotations
 
+from kmp_smsd.domain.counted import counted
 from kmp_smsd.service.status import NO_PLATFORM, PlatformStatus, PlatformWord, Snapshot, State
 
 LAG_MAX_S = 10.0
@@ -80,10 +81,13 @@ def degraded(snapshot: Snapshot) -> tuple[str, ...]:
 
 
 def _unserved(platform: PlatformStatus) -> str:
-    due = f"{platform.due:,}{'+' if platform.due_more else ''}"
     if platform.name == NO_PLATFORM:
-        return f"{due} deliveries wait for a platform: no file names their app"
-    return f"{due} deliveries and withdrawals wait for platform {platform.name}, which has no enabled file"
+        due = counted(platform.due, "delivery waits", "deliveries wait", more=platform.due_more)
+        return f"{due} for a platform: no file names their app"
+    due = counted(
+        platform.due, "delivery or withdrawal waits", "deliveries and withdrawals wait", more=platform.due_more
+    )
+    return f"{due} for platform {platform.name}, which has no enabled file"
 
 
 def _paused(snapshot: Snapshot) -> list[str]:

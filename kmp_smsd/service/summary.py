@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from kmp_smsd.domain.counted import counted
 from kmp_smsd.service.health import degraded
 from kmp_smsd.service.status import PlatformWord, Snapshot, State
 
@@ -29,7 +30,7 @@ def _links(snapshot: Snapshot) -> str:
 
 
 def _platforms(snapshot: Snapshot) -> str:
-    count = sum(platform.word != PlatformWord.UNSERVED for platform in snapshot.platforms)
+    served = sum(platform.word != PlatformWord.UNSERVED for platform in snapshot.platforms)
     due = sum(platform.due for platform in snapshot.platforms)
     more = "more than " if any(platform.due_more for platform in snapshot.platforms) else ""
-    return f"{count} platform{'' if count == 1 else 's'}, {f'{more}{due:,}' if due else 'nothing'} due"
+    return f"{counted(served, 'platform')}, {f'{more}{due:,}' if due else 'nothing'} due"

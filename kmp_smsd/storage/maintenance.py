@@ -15,6 +15,7 @@ from typing import Any
 import sqlite_utils
 from pysqlite3 import dbapi2 as sqlite3
 
+from kmp_smsd.domain.counted import counted
 from kmp_smsd.storage.checkpoint import log_of, opened
 from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.database import Database
@@ -170,7 +171,9 @@ def restore(
             with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as original:
                 check_schema(original, source, is_backup=True)
                 if (missing := _cut_off(original, source)) > 0:  # SQLite takes what is missing of a page for zeros
-                    raise NotPossible(f"{source} is cut short by {missing:,} octets: copy it again, or restore another")
+                    raise NotPossible(
+                        f"{source} is cut short by {counted(missing, 'octet')}: copy it again, or restore another"
+                    )
                 (verdict,) = original.execute("PRAGMA integrity_check(1)").fetchone()
                 if verdict != "ok":
                     raise NotPossible(f"{source} is damaged: {verdict.splitlines()[-1]}: restore another backup")

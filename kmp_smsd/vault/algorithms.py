@@ -56,7 +56,7 @@ def fitting(algorithm: str, key: bytes) -> Algorithm:
     if known is None:
         raise UnfitKey(f"the algorithm is not one of {', '.join(ALGORITHMS)}")
     if len(key) not in known.lengths:
-        raise UnfitKey(f"the key has {len(key)} octets, but a key of {algorithm} has {known.lengths_in_words}")
+        raise UnfitKey(f"a key of {algorithm} has {known.lengths_in_words} octets, this one has {len(key)}")
     return known
 
 

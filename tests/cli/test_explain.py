@@ -176,7 +176,7 @@ def test_delivery_that_fails_is_a_matter_for_the_test_of_the_platform(site):
     site.message(FIRST, "K1")
     settle_due(site, Postpone)
     _, stands, (now,) = told(site, FIRST)
-    assert [line for line in stands if line.endswith("yet after 1 tries: the disk is full")]
+    assert [line for line in stands if line.endswith("yet after 1 try: the disk is full")]
     assert "'kmp-smsd platforms test metering' tells why" in now
 
 

@@ -335,6 +335,7 @@ def test_platform_works_as_long_as_one_host_does() -> None:
 def test_last_receipt_is_told() -> None:
     assert judge_receipt(None, NOW).sentence == "it has confirmed nothing yet"
     assert judge_receipt(NOW - 125_000, NOW).sentence == "its last receipt came 2 minutes ago"
+    assert judge_receipt(NOW - 60_000, NOW).sentence == "its last receipt came 1 minute ago"
 
 
 def platform(name: str = "fleet", **changed: object) -> dict[str, object]:
@@ -382,9 +383,13 @@ def test_hold_that_waits_for_days_is_told() -> None:
             platform(due=3, oldest_due_at=NOW - 2 * DAY_MS, last_error="refused"),
             "since 2 days: 3 deliveries wait; its last error: refused",
         ),
+        (platform(due=1, oldest_due_at=NOW - DAY_MS), "since 1 day: 1 delivery waits"),
         (platform(rejected=2), "platform fleet rejected 2 deliveries"),
+        (platform(rejected=1), "platform fleet rejected 1 delivery"),
         (platform("", due=2, oldest_due_at=NOW), "2 deliveries wait for a platform"),
-        (platform("away", due=2, oldest_due_at=NOW), "wait for platform away, which has no enabled file"),
+        (platform("", due=1, oldest_due_at=NOW), "1 delivery waits for a platform"),
+        (platform("away", due=2, oldest_due_at=NOW), "2 deliveries and withdrawals wait for platform away, which has"),
+        (platform("away", due=1, oldest_due_at=NOW), "1 delivery or withdrawal waits for platform away, which has"),
     ],
 )
 def test_delivery_that_does_not_arrive_is_told(row: dict[str, object], sentence: str) -> None:

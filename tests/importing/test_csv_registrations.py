@@ -42,7 +42,7 @@ def test_every_fault_is_told_in_the_order_of_the_file(read):
         'r.csv:2: column 1 "mdn": this is not a number',
         'r.csv:2: column 2 "app_id": an app ID is 1 to 32 of A-Z a-z 0-9 . -',
         'r.csv:3: column 2 "app_id": an app ID is 1 to 32 of A-Z a-z 0-9 . -',
-        "r.csv:4: 1 values, but the header names 2 columns",
+        "r.csv:4: 1 value, but the header names 2 columns",
     ]
 
 

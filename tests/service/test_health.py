@@ -90,6 +90,10 @@ def test_who_drains_is_not_ready():
             ("1,000+ deliveries and withdrawals wait for platform metering, which has no enabled file",),
         ),
         (
+            {"word": PlatformWord.UNSERVED, "due": 1},
+            ("1 delivery or withdrawal waits for platform metering, which has no enabled file",),
+        ),
+        (
             {"word": PlatformWord.UNSERVED, "name": NO_PLATFORM, "due": 2},
             ("2 deliveries wait for a platform: no file names their app",),
         ),

@@ -29,7 +29,7 @@ def test_key_has_one_of_the_lengths_of_its_algorithm(algorithm, lengths):
 
 def test_sentences_name_what_is_wrong_and_never_the_key():
     secret = b"A secret of 18 oct"
-    with pytest.raises(UnfitKey, match=r"^the key has 18 octets, but a key of aes has 16, 24 or 32$") as length:
+    with pytest.raises(UnfitKey, match=r"^a key of aes has 16, 24 or 32 octets, this one has 18$") as length:
         fitting("aes", secret)
     with pytest.raises(UnfitKey, match=r"^the algorithm is not one of aes, sm4, hmac$") as name:
         fitting(secret.decode(), secret)
