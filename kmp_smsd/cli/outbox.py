@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from kmp_smsd.cli import completing
@@ -10,6 +12,7 @@ from kmp_smsd.cli.output import PAGE, Columns, Row, delivery, listing, pages, pl
 from kmp_smsd.cli.platforms import check_name
 from kmp_smsd.cli.settings import Settings, now_ms
 from kmp_smsd.domain.counted import counted
+from kmp_smsd.domain.shown import NO_PLATFORM
 
 
 def _wanted(row: Row) -> str:
@@ -30,13 +33,7 @@ COLUMNS: Columns = {
     "error": "error",
 }
 
-_platform = click.option(
-    "--platform",
-    "name",
-    metavar="NAME",
-    shell_complete=completing.platforms,
-    help="Only what goes to this platform.",
-)
+_platform = partial(click.option, "--platform", "name", metavar="NAME", shell_complete=completing.platforms)
 _mdn = click.option("--mdn", type=MDN, help="Only what concerns this number.")
 
 
@@ -46,7 +43,7 @@ def outbox() -> None:
 
 
 @outbox.command("list")
-@_platform
+@_platform(help=f"Only what goes to this platform, or to none: '{NO_PLATFORM}'.")
 @_mdn
 @click.option("--all", "everything", is_flag=True, help="Also what is confirmed.")
 @json_option
@@ -54,7 +51,9 @@ def outbox() -> None:
 def list_(settings: Settings, name: str | None, mdn: str | None, everything: bool, as_json: bool) -> None:
     """List what waits for a platform's receipt, and what platforms rejected."""
     with settings.store() as store:
-        if name is not None:
+        if name == NO_PLATFORM:
+            name = ""
+        elif name is not None:
             check_name(settings, store, name)
         listing(
             pages(
@@ -71,7 +70,7 @@ def list_(settings: Settings, name: str | None, mdn: str | None, everything: boo
 
 
 @outbox.command()
-@_platform
+@_platform(help="Only what goes to this platform.")
 @_mdn
 @click.pass_obj
 def retry(settings: Settings, name: str | None, mdn: str | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from kmp_smsd.cli.standard_output import check_heard
-from kmp_smsd.domain.shown import printable
+from kmp_smsd.domain.shown import NO_PLATFORM, printable
 
 PAGE = 1000
 
@@ -88,7 +88,7 @@ def due(row: Row) -> str:
 
 def platform(row: Row) -> str:
     """The platform's name; deliveries whose app is in no platform's file wait without one."""
-    return "-" if row["platform"] is None else row["platform"] or "(none yet)"
+    return "-" if row["platform"] is None else row["platform"] or NO_PLATFORM
 
 
 def _json(row: Row) -> str:

@@ -19,7 +19,7 @@ from kmp_smsd.cli.failures import CONFIGURATION, NO_PERMISSION, UNAVAILABLE, Fai
 from kmp_smsd.cli.output import Columns, Row, due, listing, platform
 from kmp_smsd.cli.settings import Settings, now_ms
 from kmp_smsd.domain.counted import counted
-from kmp_smsd.domain.shown import shown
+from kmp_smsd.domain.shown import NO_PLATFORM, shown
 
 if TYPE_CHECKING:
     from kmp_smsd.channels.host import Host
@@ -271,6 +271,8 @@ def _await_forgotten(store: Store, name: str, wait_s: float) -> bool:
 
 def check_name(settings: Settings, store: Store, name: str) -> None:
     """Fail where no file and no row of the database knows the platform `name`."""
+    if name == NO_PLATFORM:
+        raise Failed(f"'{name}' is no platform: no file names the apps of what waits there, see 'kmp-smsd outbox list'")
     known = (settings.config.platforms.keys() | set(store.platforms.names())) - {""}
     if name not in known:
         raise _unknown("nothing is known of platform", name, known)

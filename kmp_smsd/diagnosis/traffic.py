@@ -8,6 +8,7 @@ from typing import Any
 
 from kmp_smsd.diagnosis.finding import Finding, ok, warning
 from kmp_smsd.domain.counted import counted
+from kmp_smsd.domain.shown import NO_PLATFORM
 
 DAY_MS = 86_400_000
 HOLD_DAYS = 3
@@ -78,7 +79,8 @@ def _deliveries(facts: TrafficFacts) -> list[Finding]:
             found.append(
                 warning(
                     f"{counted(due, 'delivery waits', 'deliveries wait')} for a platform: no file names their app",
-                    "kmp-smsd outbox list shows the apps: name them in a file of platforms.d, then 'kmp-smsd reload'",
+                    f"kmp-smsd outbox list --platform '{NO_PLATFORM}' shows the apps: name them in a file of"
+                    " platforms.d, then 'kmp-smsd reload'",
                 )
             )
         elif due and name not in facts.configured and row["forgotten_at"] is None:

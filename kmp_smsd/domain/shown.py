@@ -1,9 +1,10 @@
-"""Text that others wrote, as people are shown it."""
+"""Text as people are shown it: what others wrote, and what has no name."""
 
 from __future__ import annotations
 
 import re
 
+NO_PLATFORM = "(none yet)"  # what goes to no platform, since no file names its app; no platform can be called so
 CHARACTERS_MAX = 80
 GAP = "..."
 _HEAD, _TAIL = 50, 27

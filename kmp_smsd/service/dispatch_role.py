@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, succ
 
 from kmp_smsd.config.load import Config
 from kmp_smsd.config.platform import Platform
+from kmp_smsd.domain.shown import NO_PLATFORM
 from kmp_smsd.service.counting import Counting
 from kmp_smsd.service.delivering import Deliverer
 from kmp_smsd.service.dispatch import Dispatcher
@@ -18,7 +19,7 @@ from kmp_smsd.service.judging import Counts
 from kmp_smsd.service.log_levels import LogLevels
 from kmp_smsd.service.rates import WINDOWS_S, Rates
 from kmp_smsd.service.role import Prepared, Role, RoleService, UnknownName
-from kmp_smsd.service.status import NO_PLATFORM, ConfigurationStatus, PlatformStatus, PlatformWord, Snapshot, ms
+from kmp_smsd.service.status import ConfigurationStatus, PlatformStatus, PlatformWord, Snapshot, ms
 from kmp_smsd.storage.figures import DueFigures
 
 

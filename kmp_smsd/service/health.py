@@ -7,7 +7,8 @@ write lock.
 from __future__ import annotations
 
 from kmp_smsd.domain.counted import counted
-from kmp_smsd.service.status import NO_PLATFORM, PlatformStatus, PlatformWord, Snapshot, State
+from kmp_smsd.domain.shown import NO_PLATFORM
+from kmp_smsd.service.status import PlatformStatus, PlatformWord, Snapshot, State
 
 LAG_MAX_S = 10.0
 STUCK_MAX_S = 60.0  # longer than any transaction of ours

@@ -155,9 +155,6 @@ class PlatformWord(StrEnum):
     UNSERVED = "without an enabled file"  # and something is due there
 
 
-NO_PLATFORM = "(none yet)"  # the name of what is due where no file names the app
-
-
 def ms(seconds: float | None) -> int | None:
     """Unix milliseconds."""
     return None if seconds is None else int(seconds * 1000)

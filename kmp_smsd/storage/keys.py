@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kmp_smsd.domain.shown import NO_PLATFORM
 from kmp_smsd.storage.bindings import close_holds, end_bindings
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.errors import NotPossible
@@ -64,7 +65,7 @@ class Keys:
             if unconfirmed:
                 mdn, app_id, platform = unconfirmed
                 raise NotPossible(
-                    f"key {key_id} may still be held: platform {platform or '(none yet)'} has not confirmed"
+                    f"key {key_id} may still be held: platform {platform or NO_PLATFORM} has not confirmed"
                     f" {mdn} {app_id} ('kmp-smsd outbox list')"
                 )
             connection.execute("UPDATE keys SET nonce = NULL, ciphertext = NULL WHERE id = ?", (key,))

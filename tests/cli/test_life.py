@@ -67,6 +67,7 @@ def test_a_key_lives_from_its_import_to_its_destruction(site):
     assert (binding["mdn"], binding["app_id"], binding["key_id"], binding["platform"]) == (FIRST, "meter", "K1", "")
     assert "(none yet)" in site.ok("bindings", "list")
     assert site.rows("platforms", "list")[0]["due"] == 1
+    assert [row["mdn"] for row in site.rows("outbox", "list", "--platform", "(none yet)")] == [FIRST]
 
     assert site.deliver("metering") == 1
     (binding,) = site.rows("bindings", "list")
@@ -245,6 +246,7 @@ def test_the_outbox_is_listed_page_by_page_and_retried(site, monkeypatch):
     assert site.rows("outbox", "list") == []
     assert "nothing waits for a platform" in site.ok("outbox", "list")
     assert len(site.rows("outbox", "list", "--all", "--platform", "metering")) == 3
+    assert site.rows("outbox", "list", "--platform", "(none yet)") == []
     assert site.ok("outbox", "retry") == (
         "0 deliveries that were put off or rejected are tried now, with all that was due already\n"
     )

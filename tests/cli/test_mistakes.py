@@ -148,6 +148,7 @@ def test_a_directory_whose_name_is_not_utf8_is_no_bug(site):
         (("platforms", "test", "meterng"), "no enabled platform 'meterng' (did you mean 'metering'?)"),
         (("platforms", "trust", "meterng"), "no platforms.d/meterng.toml (did you mean 'metering'?)"),
         (("platforms", "trust", "../x"), "no platforms.d/../x.toml"),
+        (("outbox", "retry", "--platform", "(none yet)"), "'(none yet)' is no platform: no file names the apps"),
         (("outbox", "list", "--platform", "meterng"), "nothing is known of platform 'meterng' (did you mean"),
         (("master-key", "create"), "are sealed to master key"),
     ],

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from kmp_smsd.domain.shown import NO_PLATFORM
 from kmp_smsd.service.health import alive, alive_in, degraded, ready
 from kmp_smsd.service.status import (
-    NO_PLATFORM,
     ConfigurationStatus,
     LinkStatus,
     PlatformStatus,
