@@ -97,16 +97,18 @@ class Counting(Service):
         """Count platform by platform; between them the store is measured, so that its figures do not wait for all."""
         begun_at = self._monotonic()
         due: dict[str, DueFigures] = {}
+        rejected: dict[str, int] = {}
         served = list(self._names())
         others = yield self._in_thread(self._store.platforms.unserved, served)
         for name in (*served, *others):
             due[name] = yield self._in_thread(self._store.figures.due, name)
+            rejected[name] = yield self._in_thread(self._store.figures.rejected, name)
             yield self.watch.measure()
             if not self._watch.running:
                 return
         unserved = yield self._in_thread(lambda: {name: self._look_at(name) for name in others})
-        self.rejected = yield self._in_thread(self._store.figures.rejected)
-        self.due, self.unserved = due, unserved  # together: where something is due, it is never told as 0
+        # Together: where something is due, it is never told as 0.
+        self.due, self.rejected, self.unserved = due, rejected, unserved
         ended_at = self._monotonic()
         self._not_before = ended_at + REST * (ended_at - begun_at)
 

@@ -13,13 +13,22 @@ from kmp_smsd.storage.wanting import Want, want
 
 TRY_WITHIN_MS = 86_400_000  # nobody waits longer for a try: a later one was set before the clock was set back
 DUE = "wanted_version <> confirmed_version AND wanted_version <> rejected_version"
+REJECTED = "wanted_version = rejected_version"
 
-# Each platform is looked for behind the one before, since an index may hold millions of due rows of one.
-DUE_PLATFORMS = f"""
-WITH RECURSIVE owed (name) AS (
+
+def _platforms_with(condition: str) -> str:
+    """A query for the platforms that have such rows, and the empty name.
+
+    Each is looked for behind the one before, since an index may hold millions of such rows of one.
+    """
+    return f"""
+WITH RECURSIVE found (name) AS (
   SELECT '' UNION ALL
-  SELECT (SELECT min(platform) FROM outbox WHERE platform > name AND {DUE}) FROM owed WHERE name IS NOT NULL)
-SELECT name FROM owed WHERE name IS NOT NULL"""
+  SELECT (SELECT min(platform) FROM outbox WHERE platform > name AND {condition}) FROM found WHERE name IS NOT NULL)
+SELECT name FROM found WHERE name IS NOT NULL"""
+
+
+DUE_PLATFORMS, REJECTING_PLATFORMS = _platforms_with(DUE), _platforms_with(REJECTED)
 
 # The due rows of platform ?1 behind the one that is number ?3 of those to be tried at ?2, at most ?4. In two halves,
 # because SQLite does not look for a pair of which one half is the row's number.
@@ -187,24 +196,32 @@ class Outbox:
 
     def retry(self, now: int, *, platform: str | None = None, mdn: str | None = None) -> int:
         """Make due rows due at once, and want rejected ones again at a new version; the number of rows."""
-        condition, parameters = "platform <> ''", []
-        if platform is not None:
-            condition, parameters = "platform = ?", [platform]
-        if mdn is not None:
-            condition += " AND subscriber = (SELECT number FROM subscribers WHERE mdn = ?)"
-            parameters.append(mdn)
         self._hurry(now, platform, mdn)
         if mdn is not None:
-            with self._database.transaction() as connection:
-                hastened = connection.execute(
-                    f"UPDATE outbox SET try_at = ?, attempts = 0 WHERE {condition} AND {DUE} AND try_at > ?",
-                    (now, *parameters, now),
-                )
-            waiting = int(hastened.rowcount)
-        else:
-            names = [name for (name,) in self._database.rows(DUE_PLATFORMS) if name] if platform is None else [platform]
-            waiting = sum(self.hasten(names, now))
-        return waiting + sum(self._retry_rejected(condition, parameters, now))
+            return self._retry_one(now, platform, mdn)
+        waiting = sum(self.hasten(self._names(DUE_PLATFORMS, platform), now))
+        rejecting = self._names(REJECTING_PLATFORMS, platform)
+        return waiting + sum(retried for name in rejecting for retried in self._retry_rejected(name, 0, now))
+
+    def _names(self, query: str, platform: str | None) -> list[str]:
+        """Those that `query` finds, or the one that is asked for."""
+        return [name for (name,) in self._database.rows(query) if name] if platform is None else [platform]
+
+    def _retry_one(self, now: int, platform: str | None, mdn: str) -> int:
+        """What `retry` does, for one number: its few rows are found by their places."""
+        with self._database.transaction() as connection:
+            rows = connection.execute(
+                f"""SELECT id, subscriber, app, key, platform, {REJECTED} FROM outbox
+                    WHERE subscriber = (SELECT number FROM subscribers WHERE mdn = ?) AND platform <> ''
+                      AND platform = ifnull(?, platform) AND ({REJECTED} OR {DUE} AND try_at > ?)""",
+                (mdn, platform, now),
+            ).fetchall()
+            connection.executemany(
+                "UPDATE outbox SET try_at = ?, attempts = 0 WHERE id = ?",
+                [(now, row[0]) for row in rows if not row[-1]],
+            )
+            want(connection, [Want(*row[1:-1]) for row in rows if row[-1]], now)
+        return len(rows)
 
     def hasten(self, platforms: Iterable[str], now: int) -> Iterator[int]:
         """Make due at once, step by step, what waits at `platforms`; yields the rows of each step.
@@ -251,15 +268,18 @@ class Outbox:
                 return
             after = rows[-1]
 
-    def _retry_rejected(self, condition: str, parameters: Sequence[Any], now: int) -> Iterator[int]:
-        """Want again what was rejected, as `_hasten` walks: what is rejected again meanwhile stays rejected."""
+    def _retry_rejected(self, platform: str, since: int, now: int) -> Iterator[int]:
+        """Want again what `platform` rejected at `since` (Unix milliseconds) or later and what is still rejected.
+
+        As `_hasten` walks: what is rejected again meanwhile stays rejected.
+        """
         after = 0
         while True:
             with self._database.transaction() as connection:
                 rows = connection.execute(
                     f"""SELECT id, subscriber, app, key, platform FROM outbox INDEXED BY outbox_rejected
-                        WHERE {condition} AND wanted_version = rejected_version AND id > ? ORDER BY id LIMIT ?""",
-                    (*parameters, after, STEP_ROWS // 2),  # each may want another row again above it
+                        WHERE platform = ? AND {REJECTED} AND try_at >= ? AND id > ? ORDER BY id LIMIT ?""",
+                    (platform, since, after, STEP_ROWS // 2),  # each may want another row again above it
                 ).fetchall()
                 want(connection, [Want(*wanted) for _, *wanted in rows], now)
             if rows:
@@ -312,7 +332,7 @@ class Outbox:
 
     def again(self, platform: str, since: int, now: int) -> None:
         """Want again what `platform` rejected at `since` (Unix milliseconds) or later and what is still rejected."""
-        for _ in self._retry_rejected("platform = ? AND try_at >= ?", (platform, since), now):
+        for _ in self._retry_rejected(platform, since, now):
             pass
 
     def count(self, platform: str) -> int:

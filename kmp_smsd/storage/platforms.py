@@ -9,11 +9,11 @@ from typing import Any
 
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.figures import COUNTED_MAX, DueFigures, Figures
-from kmp_smsd.storage.outbox import DUE_PLATFORMS
+from kmp_smsd.storage.outbox import DUE_PLATFORMS, REJECTING_PLATFORMS
 
-_NAMES = f"""{DUE_PLATFORMS}
-UNION SELECT platform FROM routes UNION SELECT name FROM platforms
-UNION SELECT platform FROM outbox WHERE wanted_version = rejected_version ORDER BY 1"""
+_NAMES = f"""
+SELECT * FROM ({DUE_PLATFORMS}) UNION SELECT * FROM ({REJECTING_PLATFORMS})
+UNION SELECT platform FROM routes UNION SELECT name FROM platforms ORDER BY 1"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,10 @@ class Platforms:
     def listing(self, *, at_most: int = COUNTED_MAX) -> list[dict[str, Any]]:
         """What is due at each of these (`names`), of which `at_most` are counted, and what happened there last."""
         figures = Figures(self._database)
-        rejected = figures.rejected(at_most=sys.maxsize)  # few, and each asks for a person
-        return [self._platform(name, figures.due(name, at_most=at_most), rejected[name]) for name in self.names()]
+        return [
+            self._platform(name, figures.due(name, at_most=at_most), figures.rejected(name, at_most=sys.maxsize))
+            for name in self.names()
+        ]
 
     def _platform(self, name: str, due: DueFigures, rejected: int) -> dict[str, Any]:
         state = asdict(self.state(name))

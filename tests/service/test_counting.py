@@ -58,7 +58,7 @@ def test_what_is_due_is_counted_every_few_seconds(at):
     at.make_due(1)
     at.look()
     assert at.counting.due["metering"].count == 1
-    assert at.counting.rejected == {}
+    assert at.counting.rejected == {"metering": 0}
     assert at.counting.watch.read_at == WALL_S + COUNT_EVERY_S
 
 
@@ -86,13 +86,13 @@ def test_a_platform_without_a_file_is_told_together_with_what_is_due_there(at):
     at.make_due(1)
     at.names, told, real = ["fleet"], [], at.mine.figures.rejected
 
-    def rejected():
+    def rejected(name):
         told.append((dict(at.counting.unserved), "metering" in at.counting.due))
-        return real()
+        return real(name)
 
     at.mine.figures.rejected = rejected
     at.look()
-    assert told == [({}, True)]  # as of when it had its file
+    assert told == [({}, True)] * 2  # as of when it had its file
     assert list(at.counting.unserved) == ["metering"]
 
 

@@ -296,7 +296,7 @@ def test_a_platform_whose_file_was_removed_stays_in_the_status_while_something_i
     (metering,) = at.service.snapshot(at.dispatch).platforms
     assert (metering.name, metering.word, metering.due) == ("metering", "without an enabled file", 1)
     assert metering.apps == ("meter",)
-    assert summary([at.service.snapshot(at.dispatch)]).startswith("0 platforms, 1 due; 1 deliveries and withdrawals")
+    assert summary([at.service.snapshot(at.dispatch)]).startswith("0 platforms, 1 due; 1 delivery or withdrawal waits")
     (platforms / "metering.off").rename(platforms / "metering.toml")
     at.reload()  # and nothing was counted since
     (metering,) = at.service.snapshot(at.dispatch).platforms

@@ -30,7 +30,7 @@ def test_an_empty_store_has_a_size_and_nothing_else(store):
     assert (found.schema, found.journal_head) == (len(figures.MIGRATIONS._migrations), 0)
     assert found.octets > 0
     assert store.figures.due("metering") == DueFigures(0, False, None)
-    assert store.figures.rejected() == {}
+    assert store.figures.rejected("metering") == 0
 
 
 @pytest.mark.parametrize("step_rows", [1, 2, 5, 100])
@@ -42,7 +42,7 @@ def test_due_rows_are_counted_whatever_the_steps(store, monkeypatch, step_rows):
     fill(store, 4, "fleet", first=30, rejected=True)
     assert store.figures.due("metering") == DueFigures(5, False, NOW - 5)
     assert store.figures.due("fleet") == DueFigures(3, False, NOW - 12)
-    assert store.figures.rejected() == {"metering": 2, "fleet": 4}
+    assert [store.figures.rejected(name) for name in ("metering", "fleet", "north")] == [2, 4, 0]
 
 
 def test_counting_ends_where_it_would_take_too_long(store):
@@ -50,7 +50,7 @@ def test_counting_ends_where_it_would_take_too_long(store):
     assert store.figures.due("metering", at_most=5) == DueFigures(5, False, NOW - 5)
     assert store.figures.due("metering", at_most=3) == DueFigures(3, True, NOW - 4)
     fill(store, 5, first=10, rejected=True)
-    assert store.figures.rejected(at_most=2) == {"metering": 2}
+    assert [store.figures.rejected("metering", at_most=most) for most in (2, 5, 6)] == [2, 5, 5]
 
 
 def test_rows_of_one_time_are_each_counted_once(store, monkeypatch):
@@ -90,9 +90,9 @@ def test_counting_uses_the_indexes(store):
 
     store._database.rows = explained
     store.figures.due("metering")
-    store.figures.rejected()
+    store.figures.rejected("metering")
     assert [step for step in plans if "outbox" in step] == [
         "SEARCH outbox USING INDEX outbox_due (platform=? AND try_at=? AND rowid>?)",
         "SEARCH outbox USING INDEX outbox_due (platform=? AND try_at>?)",
-        "SEARCH outbox USING INDEX outbox_rejected (id>?)",
+        "SEARCH outbox USING INDEX outbox_rejected (platform=? AND id>?)",
     ]
