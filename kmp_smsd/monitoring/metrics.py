@@ -212,7 +212,10 @@ PLATFORMS = (
         _seconds("oldest_due_at"),
     ),
     Figure(
-        _GAUGE, "push_rejected", "Deliveries that the platform rejected and nobody armed again.", _field("rejected")
+        _GAUGE,
+        "push_rejected",
+        "Deliveries that the platform rejected and nobody armed again; counted up to 100000.",
+        _field("rejected"),
     ),
     Figure(
         _COUNTER,

@@ -26,7 +26,10 @@ REST = 20  # times what the last count took: counting never takes more than a tw
 
 @dataclass(frozen=True, slots=True)
 class Unserved:
-    """A platform without an enabled file, where something is due; `since` when that is known, in Unix seconds."""
+    """A platform without an enabled file, where something is due or was rejected.
+
+    `since` when that is known, in Unix seconds.
+    """
 
     apps: tuple[str, ...]
     state: PlatformState

@@ -102,7 +102,7 @@ class DispatchRole(RoleService):
         return self._platform(served, self.config.platforms[served.name].apps, rates)
 
     def _unserved(self, served: Collection[str]) -> Iterator[PlatformStatus]:
-        """Those without an enabled file where something is due: nobody else tells that it waits."""
+        """Those without an enabled file where something is due or rejected: nobody else tells of it."""
         for name, one in self.counting.unserved.items():
             if name not in served:  # else a reload came after the count
                 idle = Served(

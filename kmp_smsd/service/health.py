@@ -67,7 +67,7 @@ def degraded(snapshot: Snapshot) -> tuple[str, ...]:
     ]
     for platform in snapshot.platforms:
         if platform.word == PlatformWord.UNSERVED:
-            reasons.append(_unserved(platform))
+            reasons += [_unserved(platform)] if platform.due else []
         elif platform.word == PlatformWord.HELD_BACK:
             reasons.append(f"platform {platform.name} is {platform.word}")
         elif platform.last_error is not None and platform.due and not platform.paused:

@@ -152,7 +152,7 @@ class PlatformWord(StrEnum):
     PAUSED = "paused"  # by a person
     HELD_BACK = "held back after rejections"
     DRAINING = "draining"
-    UNSERVED = "without an enabled file"  # and something is due there
+    UNSERVED = "without an enabled file"  # and something is due, or was rejected, there
 
 
 def ms(seconds: float | None) -> int | None:

@@ -100,9 +100,10 @@ class Platforms:
         }
 
     def unserved(self, served: Collection[str]) -> list[str]:
-        """Those of `names` where something is due, and which are neither `served` nor to be forgotten."""
+        """Those of `names` where something is due or rejected, and which are neither `served` nor to be forgotten."""
         left, figures = {*served, *self.to_forget(served)}, Figures(self._database)
-        return [name for name in self.names() if name not in left and figures.due(name, at_most=1).count]
+        others = [name for name in self.names() if name not in left]
+        return [name for name in others if figures.due(name, at_most=1).count or figures.rejected(name, at_most=1)]
 
     def apps(self, name: str) -> tuple[str, ...]:
         """The apps that are routed to a platform, whether it has a file or not."""

@@ -10,7 +10,7 @@ from kmp_smsd.storage.figures import DueFigures
 from tests.service.by_hand import PoolByHand, ReactorByHand, finished
 from tests.service.vendor import make_due
 from tests.storage.fresh import new_database
-from tests.storage.stock import import_keys
+from tests.storage.stock import import_keys, reject_all
 
 WALL_S = 1_732_380_000.0
 
@@ -80,6 +80,18 @@ def test_what_is_due_at_a_platform_without_a_file_is_counted_as_long_as_somethin
     at.store.platforms.wish_forgotten("metering", 1)
     at.look()
     assert (list(at.counting.due), at.counting.unserved) == (["fleet"], {})
+
+
+def test_what_a_platform_without_a_file_rejected_is_told_until_somebody_has_it_forgotten(at):
+    at.make_due(1)
+    reject_all(at.store)
+    at.names = ["fleet"]
+    at.look()
+    assert list(at.counting.unserved) == ["metering"]
+    assert (at.counting.due["metering"].count, at.counting.rejected["metering"]) == (0, 1)
+    at.store.platforms.wish_forgotten("metering", 1)
+    at.look()
+    assert at.counting.unserved == {}
 
 
 def test_a_platform_without_a_file_is_told_together_with_what_is_due_there(at):

@@ -89,6 +89,7 @@ def test_who_drains_is_not_ready():
             {"word": PlatformWord.UNSERVED, "last_error": "refused", "due": 1000, "due_more": True},
             ("1,000+ deliveries and withdrawals wait for platform metering, which has no enabled file",),
         ),
+        ({"word": PlatformWord.UNSERVED, "due": 0}, ()),
         (
             {"word": PlatformWord.UNSERVED, "due": 1},
             ("1 delivery or withdrawal waits for platform metering, which has no enabled file",),
