@@ -14,16 +14,20 @@ from kmp_smsd.domain.counted import counted
 def check_config(settings: Settings) -> None:
     """Tell everything that is wrong with the configuration.
 
-    Exits 0, 78 after every fault of every file, each with its line, or 77 where an SMSC's password is unfit for a bind.
-    A password is looked at only where whoever runs this may read it, and no other secret is.
+    Exits 0, 78 after every fault of every file, each with its line, or 77 where an SMSC's password is unfit for a bind,
+    or a secret's file is open to other users. A password is read only where whoever runs this may, and no other secret
+    is.
     """
-    from kmp_smsd.cli.gathering.secrets import unfit_passwords
+    from kmp_smsd.cli.gathering.secrets import open_secrets, unfit_passwords
 
     config = settings.config
-    if unfit := list(unfit_passwords(config)):
-        raise Failed("\n".join(unfit), NO_PERMISSION)
+    opened = list(open_secrets(config))
+    if faults := [*unfit_passwords(config), *(told for told, refused in opened if refused)]:
+        raise Failed("\n".join(faults), NO_PERMISSION)
     links, platforms = counted(len(config.smsc), "link"), counted(len(config.platforms), "platform")
     click.echo(f"{config.path}: good; {links} to SMSCs, {platforms}")
+    for told, _ in opened:
+        click.echo(f"kmp-smsd: {told} (warning)", err=True)
     if not config.smsc:
         click.echo("kmp-smsd: no link to an SMSC is enabled: intake will hear nothing", err=True)
     if not config.platforms:

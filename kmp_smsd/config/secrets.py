@@ -36,8 +36,8 @@ def read_secret(ref: SecretRef) -> bytes:
             if not stat.S_ISREG(mode):
                 raise SecretUnavailable(f"{path} is not a file")
             # systemd guards its own directory, on some versions by an access list that the mode does not show.
-            if ref.file is not None and mode & (stat.S_IWGRP | stat.S_IRWXO):
-                raise SecretUnavailable(f"{path} is open to other users: chmod g-w,o= {path}")
+            if ref.file is not None:
+                refuse_open(path, mode)
             secret = file.read(SECRET_OCTETS_MAX + 1)
     except OSError as error:
         reason = error.strerror or "cannot be read"
@@ -51,6 +51,12 @@ def read_secret(ref: SecretRef) -> bytes:
     if len(secret) > SECRET_OCTETS_MAX:
         raise SecretUnavailable(f"{path} is longer than {SECRET_OCTETS_MAX} octets: not a secret")
     return secret.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def refuse_open(path: Path, mode: int) -> None:
+    """Raises SecretUnavailable where others than its owner and its group may use the file, or its group change it."""
+    if mode & (stat.S_IWGRP | stat.S_IRWXO):
+        raise SecretUnavailable(f"{path} is open to other users: chmod g-w,o= {path}")
 
 
 def _remedy(credential: str) -> str:

@@ -210,6 +210,44 @@ def test_a_good_configuration_whose_password_is_unfit_for_a_bind_is_a_matter_of_
     assert "good; 1 link to SMSCs" in site.ok("check-config")
 
 
+def test_a_secret_that_everybody_may_read_is_refused_as_the_role_refuses_it(site):
+    site.link(2775)
+    site.ready()
+    site.write("ssh-identity", "PRIVATE KEY")
+    site.ok("check-config")
+    for name in ("smsc-password", "master.key", "ssh-identity"):
+        (site.directory / name).chmod(0o644)
+    done = site.run("check-config")
+    assert (done.exit_code, done.stdout) == (77, "")
+    faults = [
+        f"{site.directory}/{name} is open to other users: chmod g-w,o= {site.directory}/{name}"
+        for name in ("smsc-password", "master.key", "ssh-identity")
+    ]
+    assert done.stderr.splitlines() == [
+        f"[smsc.lab] password: {faults[0]}",
+        f"[secrets] master_key: {faults[1]}",
+        f"[secrets] ssh_identity: {faults[2]}",
+    ]
+    assert site.run("intake").stderr == f"kmp-smsd: {faults[0]}\n"
+    assert site.run("dispatch").stderr == f"kmp-smsd: {faults[1]}\n"
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o440, 0o644])
+def test_a_credential_that_everybody_may_read_is_a_warning_outside_its_unit(site, tmp_path_factory, monkeypatch, mode):
+    credentials = tmp_path_factory.mktemp("credentials")
+    monkeypatch.setattr("kmp_smsd.cli.gathering.secrets.CREDENTIALS", credentials)
+    text = site.config.read_text(encoding="utf-8").replace(
+        f'{{file = "{site.directory}/master.key"}}', '{credential = "m"}'
+    )
+    site.write("kmp-smsd.toml", text)
+    (credentials / "m").write_text("secret")
+    (credentials / "m").chmod(mode)
+    warning = f"[secrets] master_key: {credentials}/m is open to other users: chmod g-w,o= {credentials}/m (warning)"
+    assert (warning in site.ok("check-config")) is (mode == 0o644)
+    in_unit = site.run("check-config", CREDENTIALS_DIRECTORY=str(credentials))
+    assert (in_unit.exit_code, "open to other users" in in_unit.stderr) == (0, False)
+
+
 def test_a_missing_configuration_is_named(tmp_path):
     site = Site(tmp_path)
     site.config.unlink()

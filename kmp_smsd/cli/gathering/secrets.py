@@ -8,8 +8,16 @@ from functools import partial
 
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.cli.gathering.files import look_at
+from kmp_smsd.config.link import Link
 from kmp_smsd.config.load import Config
-from kmp_smsd.config.secrets import CREDENTIALS, PasswordUnfit, SecretUnavailable, read_password, read_secret
+from kmp_smsd.config.secrets import (
+    CREDENTIALS,
+    PasswordUnfit,
+    SecretUnavailable,
+    read_password,
+    read_secret,
+    refuse_open,
+)
 from kmp_smsd.diagnosis.secrets import MasterKeyFacts, SecretFacts
 from kmp_smsd.vault.master_key import MasterKey, MasterKeyFileFault, PublicKey
 
@@ -34,16 +42,10 @@ def secrets_of(config: Config, *, intake: bool, dispatch: bool) -> Iterator[Secr
     """Each secret that these roles read."""
     if intake:
         for name, link in config.smsc.items():
-            yield _secret(f"[smsc.{name}] password", link.password, partial(read_password, link))
+            yield _secret(*_password(name, link), partial(read_password, link))
     if dispatch:
-        own: list[tuple[str, SecretRef | None]] = [
-            ("[secrets] master_key", config.secrets.master_key),
-            ("[secrets] ssh_identity", config.secrets.ssh_identity),
-            *((f"[channel] identity of {name}", one.channel.identity) for name, one in config.platforms.items()),
-        ]
-        for option, ref in own:
-            if ref is not None:
-                yield _secret(option, ref, partial(read_secret, ref))
+        for option, ref in _keys(config):
+            yield _secret(option, ref, partial(read_secret, ref))
         if config.secrets.master_key is None:
             yield SecretFacts(option="[secrets] master_key", fault="is missing: dispatch needs the private half")
 
@@ -57,6 +59,22 @@ def unfit_passwords(config: Config) -> Iterator[str]:
             yield f"[smsc.{name}] {error}"
         except SecretUnavailable:
             continue
+
+
+def open_secrets(config: Config) -> Iterator[tuple[str, bool]]:
+    """Of each secret whose file others may use, what to do, and whether the role that needs it refuses it so.
+
+    It takes what its unit loads, whatever the mode of that. A file that cannot be looked at here is for the role to
+    tell of, and what systemd provides in a unit is its own affair.
+    """
+    for option, ref in (*(_password(*link) for link in config.smsc.items()), *_keys(config)):
+        path = here(ref).file
+        if path is None or (file := look_at(path)).fault:
+            continue
+        try:
+            refuse_open(path, file.mode)
+        except SecretUnavailable as error:
+            yield f"{option}: {error}", ref.file is not None
 
 
 def master_key_of(config: Config, in_database: str | None, *, dispatch: bool) -> MasterKeyFacts:
@@ -76,6 +94,20 @@ def master_key_of(config: Config, in_database: str | None, *, dispatch: bool) ->
         private_fault=private_fault,
         database=in_database,
     )
+
+
+def _password(name: str, link: Link) -> tuple[str, SecretRef]:
+    return f"[smsc.{name}] password", link.password
+
+
+def _keys(config: Config) -> Iterator[tuple[str, SecretRef]]:
+    """The private keys that dispatch reads, by their options."""
+    named: list[tuple[str, SecretRef | None]] = [
+        ("[secrets] master_key", config.secrets.master_key),
+        ("[secrets] ssh_identity", config.secrets.ssh_identity),
+        *((f"[channel] identity of {name}", one.channel.identity) for name, one in config.platforms.items()),
+    ]
+    yield from ((option, ref) for option, ref in named if ref is not None)
 
 
 def _secret(option: str, ref: SecretRef, read: Callable[[], object]) -> SecretFacts:
