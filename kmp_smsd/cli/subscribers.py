@@ -112,6 +112,13 @@ def _question(known: dict[str, Any], *, at_once: bool) -> str:
 
 def _waits(settings: Settings, one: Unconfirmed) -> str:
     """What is to be done where a platform has not confirmed that it holds nothing any more."""
+    from kmp_smsd.config.load import platform_section
+
+    if platform_section(one.platform) in settings.config.disabled:
+        return (
+            f"the file of platform {one.platform} is disabled: enable it, then 'kmp-smsd reload'; where the platform is"
+            f" gone for good, remove the file, then 'kmp-smsd platforms forget {one.platform}' gives it up"
+        )
     if one.platform not in settings.config.platforms:
         return f"platform {one.platform} is in no file, 'kmp-smsd platforms forget {one.platform}' gives it up"
     if one.rejected:

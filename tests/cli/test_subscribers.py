@@ -96,6 +96,11 @@ def test_erasure_that_waits_for_a_platform_in_no_file_tells_the_remedy(site):
     site.deliver("gone")
     told = site.ok("subscribers", "erase", FIRST, "--yes")
     assert "platform gone is in no file, 'kmp-smsd platforms forget gone' gives it up" in told
+    file = site.platform("gone", "gone.example")
+    file.write_text(f"enabled = false\n{file.read_text().replace('meter', 'other').replace('tracker', 'more')}")
+    told = site.ok("subscribers", "erase", FIRST)
+    assert "meter: the file of platform gone is disabled: enable it, then 'kmp-smsd reload'; where" in told
+    assert "remove the file, then 'kmp-smsd platforms forget gone' gives it up" in told
 
 
 def test_number_that_is_in_the_log_still_is_told(site, monkeypatch):
