@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from kmp_smsd import __version__
@@ -158,7 +159,8 @@ def program(settings: Settings, path: Path, debug: bool) -> None:
     line, times in Unix milliseconds. Exit codes: 0 done, 1 refused or failed, 64 wrong arguments, 69 a peer does not
     answer, 70 a bug, 75 try again later, 77 a secret or permission is missing, 78 configuration or database.
     """
-    settings.path, settings.debug = path, debug
+    source = click.get_current_context().get_parameter_source("path")
+    settings.path, settings.named, settings.debug = path, source is not ParameterSource.DEFAULT, debug
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a locale without Unicode is no reason to fail

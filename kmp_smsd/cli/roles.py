@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from kmp_smsd.cli.failures import CONFIGURATION, Failed
-from kmp_smsd.cli.settings import DEFAULT_CONFIG, Settings
+from kmp_smsd.cli.settings import Settings
 from kmp_smsd.control.client import ask
 from kmp_smsd.control.protocol import ROLES, PathTooLong, socket_path
 
@@ -27,7 +27,7 @@ def control_directory(settings: Settings) -> Path:
     try:
         text = settings.path.read_text(encoding="utf-8-sig", errors="replace")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        if settings.path == DEFAULT_CONFIG:  # which nobody named: a role may run with another one
+        if not settings.named:  # a role may run with another one
             return Path(DEFAULT_DIRECTORY)
         sentence = f"{settings.path}: {error.strerror}: name the configuration file with --config or KMP_SMSD_CONFIG"
         raise Failed(sentence, CONFIGURATION) from None

@@ -20,6 +20,7 @@ class Settings:
     """The global options."""
 
     path: Path = DEFAULT_CONFIG
+    named: bool = False  # the path, by whoever runs this
     debug: bool = False
 
     @cached_property

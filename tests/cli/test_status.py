@@ -13,8 +13,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from kmp_smsd.cli import roles as roles_module
+from kmp_smsd.cli.program import program
 from kmp_smsd.cli.roles import control_directory
 from kmp_smsd.cli.settings import Settings
 from kmp_smsd.cli.status import judged
@@ -169,9 +170,26 @@ def test_the_directory_is_found_in_a_file_that_is_faulty_too(tmp_path, content, 
     assert control_directory(Settings(tmp_path / "kmp-smsd.toml")) == tmp_path / directory
 
 
-def test_without_a_file_it_is_the_usual_one_where_nobody_named_another(tmp_path, monkeypatch):
-    monkeypatch.setattr(roles_module, "DEFAULT_CONFIG", tmp_path / "none.toml")
-    assert control_directory(Settings(tmp_path / "none.toml")) == Path("/run/kmp-smsd")
+@pytest.fixture
+def usual(tmp_path, monkeypatch):
+    """The default path, at which no file is."""
+    (option,) = (option for option in program.params if option.name == "path")
+    monkeypatch.setattr(option, "default", tmp_path / "none.toml")
+    return str(option.default)
+
+
+@pytest.mark.usefixtures("usual")
+def test_without_a_file_it_is_the_usual_one_where_nobody_named_another():
+    done = CliRunner().invoke(program, ["status"])
+    assert (done.exit_code, "nobody listens at /run/kmp-smsd/intake.sock" in done.stderr) == (69, True)
+
+
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_the_usual_file_that_somebody_named_and_is_none_is_told(usual, by_variable):
+    words, env = ([], {"KMP_SMSD_CONFIG": usual}) if by_variable else (["--config", usual], {})
+    done = CliRunner(env=env).invoke(program, [*words, "status"])
+    assert done.exit_code == 78
+    assert done.stderr.startswith(f"kmp-smsd: {usual}: No such file or directory")
 
 
 @pytest.mark.parametrize("words", [["status"], ["status", "--check"], ["top"], ["reload"], ["drain"], ["resume"]])
