@@ -163,7 +163,8 @@ def _permissions(config: Config) -> Report:
     found.append(judge_shared_directory(sockets, "directory of the control sockets", group))
     beside = [directory(database), *(database.with_name(database.name + suffix) for suffix in BESIDE)]
     found += [judge_database_file(look_at(path), state) for path in (database, *filter(os.path.exists, beside))]
-    return Report("permissions", tuple(found), NO_PERMISSION)
+    missing = state.is_missing or sockets.is_missing  # for which a role ends with the same
+    return Report("permissions", tuple(found), CONFIGURATION if missing else NO_PERMISSION)
 
 
 def _credentials(config: Config, *, intake: bool, dispatch: bool) -> Report:

@@ -119,6 +119,22 @@ def test_a_missing_database_is_no_missing_permission(site):
     assert faults(found["permissions"]) == [f"{site.database}: No such file or directory"]
 
 
+@pytest.mark.parametrize(
+    ("named", "what"),
+    [
+        ('path = "kmp.db"', "state directory"),
+        ('directory = "control"', "directory of the control sockets"),
+    ],
+)
+def test_a_missing_directory_is_no_missing_permission_but_what_the_roles_end_with(site, named, what):
+    text = site.config.read_text(encoding="utf-8")
+    site.write("kmp-smsd.toml", text.replace(named, named.replace('= "', '= "nowhere/')))
+    nowhere = site.directory / "nowhere" / ("control" if "control" in named else "")
+    code, found = reports(site)
+    assert f"{what} {nowhere}: No such file or directory" in faults(found["permissions"])
+    assert code == site.run("intake").exit_code == 78
+
+
 def test_missing_password_is_a_failure_of_intake_only(site):
     (site.directory / "smsc-password").unlink()
     assert reports(site)[0] == 77
