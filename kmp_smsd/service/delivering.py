@@ -164,7 +164,11 @@ class Deliverer:
         until = self._monotonic() + TURN_S
         while not self._stopping.is_set() and self._monotonic() < until:
             one_by_one = self._judge.held_back or self._failures >= ONE_BY_ONE_AFTER
-            rows = store.outbox.due(self.platform, self._now(), 1 if one_by_one else self._at_once)
+            # After a failure in the order of time: where one row brings the platform down, what came later does not go
+            # before it, and it is soon the first, which is the one that is tried alone.
+            rows = store.outbox.due(
+                self.platform, self._now(), 1 if one_by_one else self._at_once, by_mdn=not self._failures
+            )
             if not rows:
                 break
             unsendable: list[Postpone] = []

@@ -216,7 +216,7 @@ def test_as_many_are_looked_up_as_went_out_in_time(at, monkeypatch):
     make_due(at.store, 99)
     at.run()  # connects, and all that was due goes out
     due = at.mine.outbox.due
-    monkeypatch.setattr(at.mine.outbox, "due", lambda *words: asked.append(words[-1]) or due(*words))
+    monkeypatch.setattr(at.mine.outbox, "due", lambda *words, **order: asked.append(words[-1]) or due(*words, **order))
     make_due(at.store, *range(1, 41))
     at.room = 1
 
@@ -557,6 +557,34 @@ def test_poison_delivery_is_put_off_so_that_the_others_pass(at):
     at.run()
     assert at.confirmed(4, 5)
     assert not at.confirmed(3)
+
+
+def test_poison_delivery_is_found_though_its_mdn_is_the_first_and_others_wait_for_longer(at):
+    """Else it went first each time, and of the others one passed for every three failures."""
+    at.room = 4
+    for number in range(2, 14):
+        make_due(at.store, number, now=NOW - 1000 + number)
+    make_due(at.store, 1)
+    at.answer = answering(n1=lambda _: ChannelDown("crashed"))
+    at.run()
+    assert at.batches == [[mdn(1), mdn(2), mdn(3), mdn(4)]]
+    for _ in range(4):
+        at.run(after_ms=60_000)
+    assert at.batches == [[mdn(1)]]
+    assert at.row(1)["error"] == "crashed"
+    assert at.confirmed(*range(2, 14))
+
+
+def test_poison_delivery_is_found_though_others_whose_mdns_come_before_it_keep_coming(at):
+    at.answer = answering(n30=lambda _: ChannelDown("crashed"))
+    at.room = 2
+    make_due(at.store, 30, 40)
+    for number in range(1, 9, 2):
+        make_due(at.store, number, number + 1, now=at.now + 1)
+        at.run(after_ms=60_000)
+    assert at.row(30)["error"] == "crashed"
+    at.run(after_ms=1000)
+    assert at.confirmed(40, *range(1, 9))
 
 
 def test_row_is_no_suspect_when_the_platform_was_never_reached(at):
