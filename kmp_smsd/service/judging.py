@@ -139,7 +139,7 @@ class Judge:
                         reason=reason,
                     )
                 self._rejected(now)
-                return Reject(row, reason)
+                return Reject(row, now, reason)
 
     def _confirmed(self, store: Store, now: int) -> None:
         """The first confirmation lifts the rejections of its run as well: it was the platform, not the rows."""

@@ -101,9 +101,10 @@ class Postpone:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """`row` is not tried again; from now on its `try_at` says when it was rejected."""
+    """`row` was rejected at `at` (Unix milliseconds), which is its `try_at` from now on; it is not tried again."""
 
     row: OutboxRow
+    at: int
     reason: str
 
 
@@ -178,7 +179,7 @@ class Outbox:
                 case Postpone():
                     postponed.append((settlement.try_at, settlement.reason, *this_row, row.version))
                 case Reject():
-                    rejected.append((row.version, now, settlement.reason, *this_row, row.version))
+                    rejected.append((row.version, settlement.at, settlement.reason, *this_row, row.version))
                 case Outbid():
                     outbid.append(settlement)
         with self._database.transaction() as connection:

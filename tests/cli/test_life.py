@@ -459,7 +459,9 @@ def test_a_rejected_delivery_has_no_next_try_but_the_time_of_its_rejection(site)
     (row,) = site.rows("outbox", "list", "--platform", "metering")
     assert (row["try_at"], row["rejected_at"]) == (2_000_000, None)
     with site.store() as store:
-        store.outbox.settle("metering", [Reject(store.outbox.due("metering", 2**60, 1)[0], "full")], 3_000_000)
+        store.outbox.settle(
+            "metering", [Reject(store.outbox.due("metering", 2**60, 1)[0], 3_000_000, "full")], 3_000_000
+        )
     (row,) = site.rows("outbox", "list", "--platform", "metering")
     assert (row["try_at"], row["rejected_at"]) == (None, 3_000_000)
     site.ok("outbox", "retry")

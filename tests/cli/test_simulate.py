@@ -131,7 +131,7 @@ def test_repeat_that_would_have_a_rejected_delivery_offered_again_says_so(site):
         store.routes.set({"meter": "metering"})
         list(store.routes.move(2 * HOUR))
         due = store.outbox.due("metering", 2**60, 10)
-        store.outbox.settle("metering", [Reject(row, "no room") for row in due], 2 * HOUR)
+        store.outbox.settle("metering", [Reject(row, 2 * HOUR, "no room") for row in due], 2 * HOUR)
     said = told(site, FIRST, "K1:K1")
     assert (said["outcome"], said["offers_again"], said["platform"]) == ("already_bound", True, "metering")
     assert "platform metering is offered again what it rejected" in site.ok("simulate", FIRST, "K1:K1")

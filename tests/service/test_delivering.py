@@ -675,6 +675,23 @@ def test_first_confirmation_ends_the_holding_back_and_lifts_the_rejections_of_it
     assert not at.platform()["held_back"]  # the count began anew
 
 
+def test_rejection_before_the_last_confirmation_stays_though_both_are_settled_with_the_run(at):
+    make_due(at.store, *range(1, 23))
+
+    def answer(delivery):
+        at.now += 1
+        return Confirmed(delivery) if delivery.mdn == mdn(2) else Rejected(delivery, "no")
+
+    at.answer = answer
+    at.run()
+    assert at.platform()["held_back"]
+    make_due(at.store, 30)
+    at.answer = Confirmed
+    at.run(after_ms=TEN_MINUTES_MS)
+    assert at.confirmed(*range(2, 23), 30)
+    assert at.rejected(1)
+
+
 def test_holding_back_outlives_a_restart_and_so_does_what_lifts_with_it(at):
     make_due(at.store, 39)
     at.run()

@@ -115,7 +115,7 @@ def confirm_all(store: Store, platform: str = "metering", now: int = NOW) -> Non
 
 
 def reject_all(store: Store, platform: str = "metering", now: int = NOW) -> None:
-    store.outbox.settle(platform, [Reject(row, "no room") for row in due(store, platform, now)], now)
+    store.outbox.settle(platform, [Reject(row, now, "no room") for row in due(store, platform, now)], now)
 
 
 def open_holds(store: Store) -> list[dict[str, Any]]:

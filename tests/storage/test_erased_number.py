@@ -51,7 +51,7 @@ def live(store: Store) -> None:
     assert {row["mdn"] for row in open_holds(store)} == {NUMBER, B}
     (row,) = due(store)
     store.outbox.settle("metering", [Postpone(row, NOW, f"busy with {NUMBER}")], NOW)
-    store.outbox.settle("metering", [Reject(row, f"no room for {NUMBER}")], NOW)
+    store.outbox.settle("metering", [Reject(row, NOW, f"no room for {NUMBER}")], NOW)
     settle(store, sync(C, "k3"))
     confirm_all(store)
 

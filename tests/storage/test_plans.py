@@ -74,7 +74,7 @@ def dispatch(store: Store) -> None:
     first, second = due(store)
     store.outbox.settle("metering", [Outbid(first, NOW + 5, NOW, "stale"), Postpone(second, NOW + 1, "busy")], NOW)
     (first, second) = due(store, now=NOW + 1)
-    store.outbox.settle("metering", [Confirm(first), Reject(second, "no")], NOW)
+    store.outbox.settle("metering", [Confirm(first), Reject(second, NOW, "no")], NOW)
     store.outbox.again("metering", NOW, NOW + 2)
     store.sealed_data_keys(["one"])
     store.outbox.retry(NOW + 3)

@@ -119,7 +119,7 @@ def test_postponed_row_counts_its_attempts_and_says_why(store: Store, row: Outbo
 
 
 def test_rejected_row_rests(store: Store, row: OutboxRow) -> None:
-    store.outbox.settle("metering", [Reject(row, "who?")], NOW)
+    store.outbox.settle("metering", [Reject(row, NOW, "who?")], NOW)
     assert due(store, now=NOW + DAY) == []
     assert store.outbox.next_try("metering", NOW) is None
     (shown,) = store.outbox.listing(platform=None, mdn=None, everything=False, limit=10)
@@ -146,15 +146,15 @@ def test_confirmations_in_the_wrong_order_never_go_back(store: Store, row: Outbo
 def test_old_rejection_and_old_postponement_are_ignored(store: Store, row: OutboxRow) -> None:
     store.bindings.withdraw(A, "meter", NOW + 1)
     before = row_at(store, A)
-    store.outbox.settle("metering", [Reject(row, "who?"), Postpone(row, NOW + DAY, "busy")], NOW + 2)
+    store.outbox.settle("metering", [Reject(row, NOW + 2, "who?"), Postpone(row, NOW + DAY, "busy")], NOW + 2)
     assert row_at(store, A) == before
 
 
 def test_version_is_confirmed_or_rejected_and_never_both(store: Store, row: OutboxRow) -> None:
     """Delivered twice, because the first answer was lost: the answers may differ."""
-    store.outbox.settle("metering", [Reject(row, "who?")], NOW)
+    store.outbox.settle("metering", [Reject(row, NOW, "who?")], NOW)
     store.outbox.settle("metering", [Confirm(row)], NOW)
-    store.outbox.settle("metering", [Reject(row, "who?")], NOW)
+    store.outbox.settle("metering", [Reject(row, NOW, "who?")], NOW)
     (platform,) = [one for one in store.platforms.listing() if one["platform"] == "metering"]
     assert (platform["due"], platform["rejected"]) == (0, 0)
     assert store.outbox.retry(NOW + 1) == 0
@@ -219,7 +219,7 @@ def test_resync_of_the_old_platform_takes_no_key_from_the_new_one(store: Store, 
 def test_retry_makes_waiting_rows_due_and_rejected_ones_wanted_again(store: Store, row: OutboxRow) -> None:
     settle(store, sync(B, "k2"))
     (other,) = [one for one in due(store) if one.mdn == B]
-    store.outbox.settle("metering", [Reject(row, "who?"), Postpone(other, NOW + DAY, "busy")], NOW)
+    store.outbox.settle("metering", [Reject(row, NOW, "who?"), Postpone(other, NOW + DAY, "busy")], NOW)
     assert due(store, now=NOW + 1) == []
     assert store.outbox.retry(NOW + 1, platform="other") == 0
     assert store.outbox.retry(NOW + 1, mdn=B) == 1
@@ -295,7 +295,7 @@ def test_versions_only_grow_although_the_clock_goes_back(open_store: Any) -> Non
     [
         Confirm,
         lambda row: Postpone(row, NOW + HOUR, "busy"),
-        lambda row: Reject(row, "no room"),
+        lambda row: Reject(row, NOW, "no room"),
         lambda row: Outbid(row, NOW + HOUR, NOW + HOUR, "stale"),
     ],
     ids=["confirmed", "put off", "rejected", "stale"],

@@ -750,7 +750,7 @@ class Life(RuleBasedStateMachine):
         if what == "postpone":
             settlement = Postpone(row, self.now + HOUR, "busy")
         elif what == "reject":
-            settlement = Reject(row, "no")
+            settlement = Reject(row, self.now, "no")
         else:
             settlement = self.deliver(platform, row)
         if what != "lose the answer":
