@@ -101,6 +101,7 @@ class Deliverer:
     def run(self) -> Ended:
         """Deliver until nothing is due, the platform fails, its turn is over, or `stop` is called."""
         self._suspects = {}
+        self._at_once = FIRST_ROWS  # all platforms may be back at once, and each have taken much before
         try:
             if self._store is None:
                 self._store = self._open_store()

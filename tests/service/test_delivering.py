@@ -164,7 +164,7 @@ def test_withdraw_is_delivered_and_settled(at):
 
 
 def test_what_is_due_for_longest_goes_first_by_mdn_and_what_is_not_due_does_not_go(at, monkeypatch):
-    monkeypatch.setattr(delivering, "MOST_ROWS", 2)
+    monkeypatch.setattr(delivering, "FIRST_ROWS", 2)
     make_due(at.store, 9)
     at.run()
     make_due(at.store, 3, now=NOW + 20)
@@ -228,6 +228,10 @@ def test_as_many_are_looked_up_as_went_out_in_time(at, monkeypatch):
     at.run()
     assert asked == [2, 4, 8, 12, 3, 6, 12, 12, 12]  # three in the slow second; the last finds nothing
     assert at.confirmed(*range(1, 41))
+    asked.clear()
+    make_due(at.store, 99)
+    at.run(after_ms=1000)
+    assert asked[0] == 2  # a new run begins with few
 
 
 def test_what_comes_due_meanwhile_goes_out_in_the_same_run(at):
