@@ -396,6 +396,28 @@ def test_each_rejected_row_may_want_two_in_a_step(store: Store, monkeypatch: pyt
     assert sizes == [2, 2, 0]
 
 
+def test_rows_that_are_outbid_are_wanted_again_in_steps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "STEP_ROWS", 4)
+    fill(store, 5)
+    rows, transaction, wants = due(store), store._database.transaction, [0]
+
+    @contextmanager
+    def counted() -> Iterator[Any]:
+        wants.append(0)
+        with transaction() as connection:
+            yield connection
+
+    def count(connection: Any, asked: list[Want], now: int) -> None:
+        wants[-1] += len(asked)
+        want(connection, asked, now)
+
+    monkeypatch.setattr(store._database, "transaction", counted)
+    monkeypatch.setattr(outbox_module, "want", count)
+    store.outbox.settle("metering", [Outbid(row, row.version + 5, NOW, "stale") for row in rows], NOW)
+    assert (sum(wants), max(wants)) == (5, 2)
+    assert all(one.version > row.version + 5 for one, row in zip(due(store), rows, strict=True))
+
+
 def fill(store: Store, count: int) -> None:
     store.routes.set({"meter": "metering"})
     import_keys(store, *[f"key{number}" for number in range(count)])
