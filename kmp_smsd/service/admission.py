@@ -1,4 +1,4 @@
-"""Admission: what comes is read, and taken as long as its link and its sender may have it in work."""
+"""Admission: what comes is read, and taken within the limits of its link and of its sender."""
 
 from __future__ import annotations
 
