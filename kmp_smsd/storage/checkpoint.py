@@ -50,17 +50,23 @@ def move_log(connection: sqlite3.Connection, path: Path, how: str) -> Moved:
 
     Hindered where somebody else moves it. Raises sqlite3.Error and OSError.
     """
-    with _alone(path, wait=False) as mark:
-        return (1, 0, 0) if mark is None else _move(connection, path, how, mark)
+    lock = _lock_file(path)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _move(connection, path, how, Mark(lock))
+    except BlockingIOError:
+        return 1, 0, 0
+    finally:
+        os.close(lock)
 
 
 def _move(connection: sqlite3.Connection, path: Path, how: str, mark: Mark) -> Moved:
-    """PASSIVE in any case, and `how` once nothing is left to be moved: where that fails, it does so at the log."""
+    """PASSIVE in any case, and `how` once nothing is left to be moved: where that fails, it does so at the log.
+
+    Raises BlockingIOError where a move is not to be trusted, and a stranger moves the log just now.
+    """
     if mark.stands:
-        try:
-            _distrust(connection, path, mark)
-        except BlockingIOError:  # a stranger moves it just now
-            return 1, 0, 0
+        _distrust(connection, path, mark)
     try:
         moved = _move_passively(connection, path, mark)
         if how != PASSIVE:
@@ -133,7 +139,7 @@ def _octets_moved(path: Path, frames: int) -> int:
 
 @contextmanager
 def _no_checkpoint(path: Path) -> Iterator[None]:
-    """While nobody who does not know of `_alone` moves the log: SQLite's own lock of who does.
+    """While nobody who does not know of our lock moves the log: SQLite's own lock of who does.
 
     Not around a checkpoint: SQLite would give it up, since a lock is the process's. Raises BlockingIOError.
     """
@@ -145,21 +151,13 @@ def _no_checkpoint(path: Path) -> Iterator[None]:
         fcntl.lockf(index, fcntl.LOCK_UN, 1, _CHECKPOINT_LOCK)
 
 
-@contextmanager
-def _alone(path: Path, *, wait: bool) -> Iterator[Mark | None]:
-    """While nobody else moves the log, or closes the database: who cuts it must know what is in it.
+def _lock_file(path: Path) -> int:
+    """Locked by who moves the log, or closes the database: who cuts it must know what is in it. It has their `Mark`.
 
-    Yields the mark of those who do, None where somebody else does just now. Raises OSError.
+    To be locked within the `try` that closes it: an interrupt on the way into a context manager, or out of it, leaves
+    it locked, and who closes the database on that way would wait for itself. Raises OSError.
     """
-    lock = open_shared_file(path.with_name(path.name + ".moving"))
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield None
-    else:
-        yield Mark(lock)
-    finally:
-        os.close(lock)
+    return open_shared_file(path.with_name(path.name + ".moving"))
 
 
 def in_log(connection: sqlite3.Connection) -> Moved:
@@ -195,12 +193,15 @@ def close(connection: sqlite3.Connection, path: Path) -> None:
     But as `move_log` does. Where that fails it stays open for as long as this process: SQLite would try it again.
     """
     try:
-        with _alone(path, wait=True) as mark:
-            if mark is not None and log_of(path).exists() and (mark.stands or not others_have_open(path)):
+        lock = _lock_file(path)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            mark = Mark(lock)
+            if log_of(path).exists() and (mark.stands or not others_have_open(path)):
                 _move(connection, path, PASSIVE, mark)
-                if mark.stands:  # SQLite would move what is not to be trusted
-                    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             connection.close()
+        finally:
+            os.close(lock)
     except BaseException as error:  # an interrupt too
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))  # the interpreter's end would close it
         if not isinstance(error, sqlite3.Error | OSError | MemoryError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import resource
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -779,6 +781,38 @@ def test_interrupt_while_the_last_one_closes_leaves_the_log_to_the_next_one(path
     assert log_of(path).stat().st_size > 0
     with open_store(path) as store:
         assert registered(store) == 1_000
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file")  # one that had just been opened
+def test_move_that_is_interrupted_anywhere_leaves_its_lock_to_who_closes(path: Path) -> None:
+    """Python looks for an interrupt where a function begins, and behind each call of one that is written in C."""
+    points = 0
+    left: list[int] = []
+
+    def interrupt(_: FrameType, event: str, __: object) -> None:
+        nonlocal points
+        points -= event in ("call", "c_return")
+        if points == 0:
+            raise KeyboardInterrupt
+
+    with open_store(path) as store, path.with_name("kmp.db.moving").open("wb") as lock:
+        for one in range(1, 10_000):
+            points = one
+            sys.setprofile(interrupt)
+            try:
+                checkpoint.move_log(store._database.connection, path, checkpoint.PASSIVE)
+            except KeyboardInterrupt:  # while it is on its way, all that it met is still there
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    left.append(one)
+                fcntl.flock(lock, fcntl.LOCK_UN)
+            else:
+                break
+            finally:
+                sys.setprofile(None)
+    assert 10 < one < 9_999
+    assert not left
 
 
 LEFT = """
