@@ -76,9 +76,9 @@ class Database:
         with self._lock:
             with self.faults():
                 self._files.check()
-                self._log.cut_if_marked()
-                self._begin()
                 try:
+                    self._log.cut_if_marked()
+                    self._begin()
                     yield self.connection
                     self.connection.execute("COMMIT")
                 except BaseException as error:  # an interrupt too: nothing may be left open

@@ -162,6 +162,23 @@ def anywhere(path: Path, numbers: set[str]) -> set[str]:
     return {number for number in numbers if number.encode() in octets}
 
 
+def test_interrupt_behind_the_beginning_of_a_transaction_leaves_none_open(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = store._database._begin
+
+    def interrupted() -> None:
+        begin()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._database, "_begin", interrupted)
+        with pytest.raises(KeyboardInterrupt), store._database.transaction():
+            pass
+    with store._database.transaction() as connection:
+        connection.execute("UPDATE store SET cleared = cleared + 1")
+
+
 def test_nobody_commits_or_checkpoints_while_the_file_is_written(
     path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
