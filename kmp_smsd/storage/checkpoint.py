@@ -31,6 +31,7 @@ from kmp_smsd.storage.locks import Mark, open_shared_file
 from kmp_smsd.storage.volume import free_octets
 
 PASSIVE = "PRAGMA wal_checkpoint(PASSIVE)"
+RESTART = "PRAGMA wal_checkpoint(RESTART)"
 TRUNCATE = "PRAGMA wal_checkpoint(TRUNCATE)"
 NOOP = "PRAGMA wal_checkpoint(NOOP)"
 _ZEROS = bytes(1024 * 1024)

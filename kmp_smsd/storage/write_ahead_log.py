@@ -13,6 +13,7 @@ from kmp_smsd.storage.checkpoint import (
     FRAME_HEADER_OCTETS,
     LOG_HEADER_OCTETS,
     PASSIVE,
+    RESTART,
     TRUNCATE,
     Checkpointer,
     growth,
@@ -25,6 +26,10 @@ from kmp_smsd.storage.errors import StoreUnavailable
 from kmp_smsd.storage.locks import Mark
 from kmp_smsd.storage.log_limits import log_limits
 
+# While no writer commits, who begins to read needs nothing of the log once it is moved. Without a wait it would never
+# begin anew where somebody reads at any time, each for a moment; with a longer one, a backup would hold up all writers.
+_WAIT_FOR_READERS_MS = 20
+_WAIT_AGAIN_S = 0.2  # after it was in vain
 LOOK_EVERY_S = 0.02  # a look takes as long as a tenth of a small transaction
 _WRITE_FAILED = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
 
@@ -58,9 +63,13 @@ class WriteAheadLog:
 
     def empty(self) -> bool:
         """Move all of it, and leave nothing in it, while the write lock is held; False where somebody reads."""
-        self._connection.execute("PRAGMA busy_timeout = 0")
+        return self._move_all(TRUNCATE, 0)
+
+    def _move_all(self, how: str, wait_ms: int) -> bool:
+        """Wait for so long for who reads an older state, or reads at the log."""
+        self._connection.execute(f"PRAGMA busy_timeout = {wait_ms}")
         try:
-            (busy, _, _) = move_log(self._connection, self._database, TRUNCATE)
+            (busy, _, _) = move_log(self._connection, self._database, how)
         finally:
             self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         return not busy
@@ -78,7 +87,10 @@ class WriteAheadLog:
             _, pages, moved = in_log(self._connection)
             if pages * PAGE_OCTETS < limits.large:
                 return
-            if (pages - moved) * PAGE_OCTETS <= limits.finish or pages * PAGE_OCTETS >= limits.most:
+            if pages * PAGE_OCTETS >= limits.most:
+                if not self._move_all(RESTART, _WAIT_FOR_READERS_MS):
+                    self._looked_at = now + _WAIT_AGAIN_S
+            elif (pages - moved) * PAGE_OCTETS <= limits.finish:
                 move_log(self._connection, self._database, PASSIVE)
             elif self._checkpointer is not None:
                 self._checkpointer.wake()

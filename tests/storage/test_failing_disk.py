@@ -235,6 +235,28 @@ def test_log_that_grows_because_it_cannot_be_moved_is_told_of_once(
     store.close()
 
 
+def test_log_that_is_too_long_begins_anew_although_somebody_still_reads_as_it_is_moved(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = LogLimits(shared=1 << 40, large=0, finish=0, most=10 * FRAME_OCTETS)
+    monkeypatch.setattr(write_ahead_log, "LOOK_EVERY_S", 0.0)
+    with open_store(path) as store, closing(connect(path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM registrations").fetchall()
+        add(store, 0)
+        ending: Any = CommittedMeanwhile(
+            store._database.connection, lambda: reader.execute("ROLLBACK"), checkpoint.RESTART
+        )
+        monkeypatch.setattr(write_ahead_log, "log_limits", lambda _: limits)
+        monkeypatch.setattr(store._database._log, "_connection", ending)
+        add(store, 100)
+        _, pages, moved = checkpoint.in_log(store._database.connection)
+        assert pages == moved
+        add(store, 200, 1)
+        assert checkpoint.in_log(store._database.connection)[1] < pages
+        assert registered(store) == 201
+
+
 class TruncatedInVain:
     """A connection whose log is moved and begun anew, but cannot be made shorter."""
 
