@@ -5,35 +5,39 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from concurrent.futures import Future
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from kmp_smsd.control.client import ask
-from kmp_smsd.control.protocol import Refused
-from kmp_smsd.simulator.lab import Lab, receiver_path
+from kmp_smsd.simulator.lab import receiver_path
 from kmp_smsd.simulator.openssh import OpensshServer
+from tests.quick_lab import QuickLab
 
 GATE = Path(__file__).with_name("gate.py")
 PLATFORMS = {"metering": ("meter",), "fleet": ("tracker", "alarm")}
+KEYS_AT_ONCE = 10
 
 
-class Carrier(Lab):
+class Carrier(QuickLab):
     """A Lab that makes terminals: each with a number and a key of its own."""
 
     def __init__(self, directory: Path, **options: Any) -> None:
         super().__init__(directory, PLATFORMS, **{"sync": {"mdn_burst": 1000}, **options})
         self._numbers = count(1)
+        self._stock: list[str] = []  # imported, and no terminal's yet
         self.keys: dict[str, bytes] = {}
 
-    def terminal(self, *apps: str, key_app: str = "") -> tuple[str, str]:
+    def terminal(self, *apps: str) -> tuple[str, str]:
         """A new MDN, registered for `apps`, and the ID of a new key."""
-        number = next(self._numbers)
-        mdn, key_id = f"8613{number:09d}", f"KEY-{number:05d}"
-        self.import_keys([(key_id, key_app)])
+        if not self._stock:
+            self._stock = [f"KEY-{next(self._numbers):05d}" for _ in range(KEYS_AT_ONCE)]
+            self.import_keys([(key_id, "") for key_id in self._stock])
+        key_id = self._stock.pop(0)
+        mdn = f"8613{int(key_id[4:]):09d}"
         if apps:
-            self.command("registrations", "add", mdn, *apps)
+            self.here("registrations", "add", mdn, *apps)
         return mdn, key_id
 
     def import_keys(self, keys: list[tuple[str, str]]) -> None:
@@ -48,16 +52,13 @@ class Carrier(Lab):
 
     def say(self, mdn: str, text: str, **fields: Any) -> int:
         """Send one SMS and wait until it is settled; the command_status that was the last word on it."""
-        status = self.smsc.send(mdn, text, **fields).result(30)
+        return self.answered(self.smsc.send(mdn, text, **fields))
+
+    def answered(self, sent: Future[int]) -> int:
+        """Wait until what was sent is settled; the command_status that was the last word on it."""
+        status = sent.result(30)
         self.wait_for(self.all_settled, "the message to be settled")
         return status
-
-    def all_settled(self) -> bool:
-        """As the lab's, in a hundredth of the time."""
-        try:
-            return not ask(self.control / "intake.sock", "status")["unsettled"]
-        except Refused:  # it does not run
-            return True
 
     def bindings(self) -> dict[tuple[str, str], str]:
         """What the daemon has bound: key ID by MDN and app."""

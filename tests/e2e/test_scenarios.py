@@ -124,6 +124,13 @@ def test_key_revoked_in_mid_delivery(carrier):
     carrier.command("keys", "destroy", key, "--yes")
 
 
+def runs(pid: int) -> bool:
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # that of a zombie is empty
+    except OSError:
+        return False
+
+
 def test_withdraw_overtakes_its_bind(carrier):
     """The old connection still has the bind in its pipe when the new one has delivered the withdraw."""
     mdn, key = carrier.terminal("meter")
@@ -144,6 +151,7 @@ def test_withdraw_overtakes_its_bind(carrier):
             os.kill(pid, signal.SIGCONT)
         except ProcessLookupError:
             continue
+    carrier.wait_for(lambda: not any(map(runs, stopped)), "the old connection to come to its end")
     carrier.settled()
     assert mdn not in held_at(carrier, "metering")
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from kmp_smsd.simulator.lab import Lab
 from kmp_smsd.storage import open_store
 from tests.peers.peers import Peer, Tap, net_smpp, node_smpp
+from tests.quick_lab import QuickLab
 
 SHORT_CODE = "10690000"
 TERMINALS = 400
 
 
-class ForeignLab(Lab):
+class ForeignLab(QuickLab):
     """An installation whose SMSC somebody else wrote, behind a tap; it has terminals that report to it."""
 
     def __init__(self, directory: Path, *, link: dict[str, Any] | None = None, **options: Any) -> None:
