@@ -6,6 +6,7 @@ import dataclasses
 import io
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -40,6 +41,7 @@ INFO = 1
 every_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 
 
+@cache
 def parsed(path: Path) -> tuple[docutils.nodes.document, str]:
     """The document, and what docutils has to say about it."""
     said = io.StringIO()

@@ -6,6 +6,7 @@ import ast
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import docutils.core
@@ -42,8 +43,7 @@ class Said:
     fields: frozenset[str]
 
 
-def said_in(source: str) -> Iterator[Said]:
-    tree = ast.parse(source)
+def said_in(tree: ast.Module) -> Iterator[Said]:
     for function in scopes(tree):
         named = {
             target.id: node.value
@@ -88,17 +88,24 @@ def says(node: ast.AST) -> bool:
     return "log" in (getattr(node.value, "id", None), getattr(node.value, "attr", None))
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def events() -> dict[str, tuple[str, set[str]]]:
     """Level and fields of each event; one that is said in several places has the fields of all."""
     found: dict[str, tuple[str, set[str]]] = {}
     for path in SOURCES:
-        for said in said_in(path.read_text(encoding="utf-8")):
+        for said in said_in(tree_of(path)):
             level, fields = found.setdefault(said.event, (said.level, set()))
             assert level == said.level, f"{said.event} is said at two levels"
             fields |= said.fields
     return found
 
 
+@cache
 def rows() -> list[list[docutils.nodes.entry]]:
     document = docutils.core.publish_doctree(PAGE.read_text(encoding="utf-8"))
     for table in document.findall(docutils.nodes.tgroup):
@@ -129,14 +136,14 @@ def test_fields_have_no_name_that_is_taken() -> None:
 
 def test_nothing_is_logged_but_by_a_call_that_the_page_is_held_to() -> None:
     for path in SOURCES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = tree_of(path)
         methods = [node for node in ast.walk(tree) if says(node)]
         assert len(methods) == sum(len(list(calls_of(scope))) for scope in scopes(tree)), path
 
 
 def test_each_module_that_logs_belongs_to_one_subsystem() -> None:
     for path in SOURCES:
-        if any(said_in(path.read_text(encoding="utf-8"))):
+        if any(said_in(tree_of(path))):
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
             owners = [
                 subsystem
@@ -158,9 +165,9 @@ def test_each_module_that_logs_belongs_to_one_subsystem() -> None:
     ],
 )
 def test_events_are_read_off_the_source(source: str, said: Said) -> None:
-    assert list(said_in(source)) == [said]
+    assert list(said_in(ast.parse(source))) == [said]
 
 
 def test_a_call_without_an_event_is_noticed() -> None:
     with pytest.raises(AssertionError, match="line 1: no event"):
-        list(said_in("log.info('something happened')"))
+        list(said_in(ast.parse("log.info('something happened')")))
