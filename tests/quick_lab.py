@@ -23,6 +23,10 @@ class QuickLab(Lab):
             raise RuntimeError(f"kmp-smsd {' '.join(words)}: exit {done.exit_code}\n{done.output}") from done.exception
         return done.stdout
 
+    def prepare(self) -> None:
+        self.here("master-key", "create", "--private", str(self.directory / "master.key"))
+        self.here("db", "migrate")
+
     def listing(self, *words: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.here(*words, "--json").splitlines()]
 

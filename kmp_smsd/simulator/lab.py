@@ -158,6 +158,10 @@ class Lab:
         for name, apps in self._apps.items():
             self.add_platform(name, apps, self.public)
         self.write_config()
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Make master key and database."""
         self.command("master-key", "create", "--private", str(self.directory / "master.key"))
         self.command("db", "migrate")
 

@@ -40,8 +40,8 @@ class ForeignLab(QuickLab):
             for mdn, key_id in terminals:
                 print(f"{key_id},{secrets.token_hex(16)}", file=key_file)
                 print(f"{mdn},meter", file=registration_file)
-        self.command("keys", "import", str(keys), "--vendor", "Acme", "--plaintext")
-        self.command("registrations", "import", str(registrations))
+        self.here("keys", "import", str(keys), "--vendor", "Acme", "--plaintext")
+        self.here("registrations", "import", str(registrations))
 
     def close(self) -> None:
         super().close()
