@@ -73,7 +73,8 @@ def test_alarms_ring_when_they_should_and_not_when_all_is_well() -> None:
 
 
 def test_wrong_alarm_would_be_noticed(tmp_path: Path) -> None:
-    (tmp_path / TESTS.name).write_bytes(TESTS.read_bytes())
+    head, *tests = re.split(r"^(?=  - name: )", TESTS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    (tmp_path / TESTS.name).write_text(head + "".join(one for one in tests if "KmpSmsdLinkDown" in one))
     (tmp_path / RULES.name).write_text(RULES.read_text(encoding="utf-8").replace("== 0 unless", "== 1 unless"))
     status, said = promtool("test", "rules", tmp_path / TESTS.name)
     assert status == 1
