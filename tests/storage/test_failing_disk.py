@@ -28,6 +28,7 @@ from kmp_smsd.storage.maintenance import migrate, schema
 from kmp_smsd.storage.received import Settled
 from kmp_smsd.storage.subscribers import Registration
 from tests.mounting import require_root
+from tests.storage.fresh import new_database
 from tests.storage.stock import NOW, A, sync
 
 FRAME_OCTETS = 24 + 2048
@@ -52,7 +53,7 @@ os._exit(0)
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    migrate(tmp_path / "kmp.db")
+    new_database(tmp_path / "kmp.db")
     return tmp_path / "kmp.db"
 
 

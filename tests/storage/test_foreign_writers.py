@@ -18,7 +18,7 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.storage import Store, StoreUnavailable, database, open_store, scrubbing
 from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.erasing import SWEEP_ROWS
-from kmp_smsd.storage.maintenance import migrate
+from tests.storage.fresh import new_database
 from tests.storage.stock import HOUR, NOW, A, settle, sync
 
 ROUNDS = 3  # of filling and erasing beside a foreign writer
@@ -94,7 +94,7 @@ open_store(Path(sys.argv[1])).finish_erasing()
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    migrate(tmp_path / "kmp.db")
+    new_database(tmp_path / "kmp.db")
     return tmp_path / "kmp.db"
 
 
@@ -248,7 +248,7 @@ def test_file_stays_whole_while_somebody_else_writes_and_checkpoints(path: Path,
 def many_blanked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str], set[str]]:
     """A database with leftovers in many pages, to be copied; what was erased in it, and what stands."""
     path = tmp_path_factory.mktemp("blanked") / "kmp.db"
-    migrate(path)
+    new_database(path)
     with open_store(path) as store:
         gone, others = fill(store, 3, 12_000)
         blank(store)

@@ -24,6 +24,7 @@ from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.maintenance import migrate, restore
 from kmp_smsd.storage.subscribers import Registration
 from tests.mounting import require_root
+from tests.storage.fresh import new_database
 from tests.storage.stock import (
     DIGEST,
     FINGERPRINT,
@@ -51,7 +52,7 @@ OTHERS = "others-master-key"
 def path(tmp_path: Path) -> Path:
     """A database with k1 bound at A."""
     path = tmp_path / "kmp.db"
-    migrate(path)
+    new_database(path)
     with open_store(path) as store:
         store.routes.set({"meter": "metering"})
         import_keys(store, "k1", "k2")
@@ -235,7 +236,7 @@ def test_copy_that_only_sqlite_s_own_files_beside_it_make_readable_is_to_be_copi
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The backup of another installation, whose keys are sealed to its own master key."""
     database = tmp_path_factory.mktemp("other") / "kmp.db"
-    migrate(database)
+    new_database(database)
     with open_store(database) as store:
         store.imports.publish(begin_import(store, fingerprint=OTHERS), DIGEST, NOW)
     backup(database, database.with_name("saved.db"))
