@@ -142,6 +142,7 @@ def test_platform_file_renamed_under_load(carrier):
         assert len(answers) == len(terminals)
         assert carrier.command("platforms", "forget", "vehicles", "--yes", check=False).returncode == 1  # has a file
         assert carrier.command("platforms", "forget", "fleet", "--yes").stdout == "fleet is forgotten\n"
+        carrier.wait_for(lambda: set(at(carrier)) == {"metering"}, "all keys to be wanted at the one that is left")
         carrier.settled()
     finally:
         watcher.end()

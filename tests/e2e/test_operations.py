@@ -184,6 +184,7 @@ def test_a_platform_dropped_in_is_served_and_a_removed_one_is_not(carrier: Carri
     carrier.add_platform("heating", ["heater"], carrier.public)
     carrier.write_config()
     assert "dispatch: applied: platforms.d/heating.toml new\n" in reload(carrier).stdout
+    carrier.wait_for(lambda: bool(carrier.platforms["heating"].holds()), "the key at its platform", WITHIN_S)
     carrier.settled()
     assert [row["key_id"] for row in carrier.platforms["heating"].holds()] == [key]
 
