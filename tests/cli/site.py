@@ -21,6 +21,7 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.request import SyncRequest
 from kmp_smsd.storage import Store, open_store
 from kmp_smsd.storage.outbox import Confirm
+from tests.storage.fresh import new_database
 
 HOST_KEY = f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{'A' * 43}"
 FIRST, SECOND, THIRD = "8613800000001", "8613800000002", "8613800000003"
@@ -144,7 +145,7 @@ class Site:
     def ready(self, *key_ids: str, apps: tuple[str, ...] = ("meter",), mdns: tuple[str, ...] = (FIRST,)) -> None:
         """Master key, database, keys and registrations."""
         self.ok("master-key", "create")
-        self.ok("db", "migrate")
+        new_database(self.database)
         if key_ids:
             self.ok("keys", "import", str(self.keys(*key_ids)), "--vendor", "Acme", "--plaintext")
         for mdn in mdns:

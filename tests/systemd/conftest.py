@@ -45,7 +45,7 @@ def next_package(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def installed(package: Path) -> Iterator[Site]:
     """The package in a box, installed and configured, its roles not started."""
     with Box() as box:
