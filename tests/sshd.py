@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from kmp_smsd.simulator.openssh import OpensshServer, find_sshd
-
-RECEIVER = Path(__file__).resolve().parents[1] / "scripts" / "kmp-receive"
+from tests.receiver_store import RECEIVER, new_store
 
 
 def require_sshd() -> None:
@@ -31,7 +29,6 @@ def platform_server(directory: Path, store: Path, public: str) -> OpensshServer:
 
 def receiver_command(store: Path) -> list[str]:
     """The command of this checkout's kmp-receive on `store`, which is made where there is none."""
-    command = [sys.executable, str(RECEIVER), "--store", str(store)]
     if not store.exists():
-        subprocess.run([*command, "init"], check=True)
-    return command
+        new_store(store)
+    return [sys.executable, str(RECEIVER), "--store", str(store)]

@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "kmp-receive"
+from tests.receiver_store import RECEIVER, new_store
+
 HELLO = {"v": 1, "type": "hello", "kmp": "test", "window": 100}
 BIND: dict[str, Any] = {
     "id": 17,
@@ -47,7 +48,7 @@ class Receiver:
 
     def __init__(self, *arguments: str, limit: Callable[[], None] | None = None) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), *arguments],
+            [sys.executable, str(RECEIVER), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -82,9 +83,8 @@ class Receiver:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    store = tmp_path / "keys.db"
-    assert command(store, "init").returncode == 0
-    return store
+    new_store(tmp_path / "keys.db")
+    return tmp_path / "keys.db"
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def run(store: Path) -> Iterator[Callable[..., Receiver]]:
 
 
 def command(store: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, str(SCRIPT), "--store", str(store), *arguments]
+    line = [sys.executable, str(RECEIVER), "--store", str(store), *arguments]
     return subprocess.run(line, capture_output=True, text=True, check=False, timeout=20)
 
 
@@ -110,11 +110,11 @@ Run = Callable[..., Receiver]
 
 
 def test_file_needs_no_newer_python_than_it_says() -> None:
-    tree = ast.parse(SCRIPT.read_text(), feature_version=(3, 8))
+    tree = ast.parse(RECEIVER.read_text(), feature_version=(3, 8))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     assert {name.partition(".")[0] for name in imported} <= set(sys.stdlib_module_names)
-    assert os.access(SCRIPT, os.X_OK)
+    assert os.access(RECEIVER, os.X_OK)
 
 
 def test_hello_is_answered_with_a_hello(store: Path) -> None:
@@ -438,7 +438,7 @@ def test_init_leaves_a_store_as_it_is(run: Run, store: Path) -> None:
     ],
 )
 def test_network_file_system_is_refused(monkeypatch: pytest.MonkeyPatch, kind: str, at: str, refused: bool) -> None:
-    receive = runpy.run_path(str(SCRIPT))
+    receive = runpy.run_path(str(RECEIVER))
     check_place = receive["check_place"]
     lines = [
         "21 1 8:1 / / rw - ext4 /dev/sda1 rw",
@@ -481,7 +481,7 @@ def test_list_shows_no_key(run: Run, store: Path) -> None:
 def test_list_ends_silently_when_its_reader_has_seen_enough(store: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    line = [sys.executable, str(SCRIPT), "--store", str(store), "list"]
+    line = [sys.executable, str(RECEIVER), "--store", str(store), "list"]
     with open(writer, "wb") as closed:
         listed = subprocess.run(line, stdout=closed, stderr=subprocess.PIPE, check=False, timeout=20)
     assert (listed.returncode, listed.stderr) == (-signal.SIGPIPE, b"")
