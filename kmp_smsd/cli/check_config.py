@@ -22,12 +22,12 @@ def check_config(settings: Settings) -> None:
 
     config = settings.config
     opened = list(open_secrets(config))
+    for told in (told for told, refused in opened if not refused):
+        click.echo(f"kmp-smsd: {told} (warning)", err=True)
     if faults := [*unfit_passwords(config), *(told for told, refused in opened if refused)]:
         raise Failed("\n".join(faults), NO_PERMISSION)
     links, platforms = counted(len(config.smsc), "link"), counted(len(config.platforms), "platform")
     click.echo(f"{config.path}: good; {links} to SMSCs, {platforms}")
-    for told, _ in opened:
-        click.echo(f"kmp-smsd: {told} (warning)", err=True)
     if not config.smsc:
         click.echo("kmp-smsd: no link to an SMSC is enabled: intake will hear nothing", err=True)
     if not config.platforms:

@@ -205,6 +205,8 @@ class Deliverer:
         self._suspects, self._made_at = {}, {}
         until = self._monotonic() + FRESH_S
         for made, row in enumerate(rows, 1):
+            if self._stopping.is_set():
+                return
             place = (row.mdn, row.app_id)
             try:
                 delivery = self._preparer.prepare(row, store.sealed_data_keys)
@@ -216,8 +218,6 @@ class Deliverer:
                 raise
             self._suspects[place], self._made_at[place] = row, self._monotonic()
             yield delivery
-            if self._stopping.is_set():
-                return
             if self._monotonic() >= until:
                 self._at_once = made
                 return

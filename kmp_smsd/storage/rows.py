@@ -7,8 +7,10 @@ from functools import cache
 from typing import Any
 
 #: Who writes many rows writes so many in a transaction at most: each may be on pages of its own, and others wait.
+#: What a platform has confirmed lies together: of that more is written (SETTLE_ROWS of service/delivering.py).
 STEP_ROWS = 1_000
-READ_ROWS = 1_000  # of one statement that only reads: until its end the log cannot begin anew
+#: Of one statement that only reads: until its end the log cannot begin anew. Dispatch looks up more, in up to 0.3 s.
+READ_ROWS = 1_000
 ROWS_MAX = 128  # that one statement writes
 
 

@@ -13,7 +13,7 @@ from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed, Rejected, T
 from kmp_smsd.service import delivering
 from kmp_smsd.service.delivering import Deliverer, Ended
 from kmp_smsd.service.judging import Patience
-from kmp_smsd.service.preparing import Preparer
+from kmp_smsd.service.preparing import Preparer, Unsendable
 from kmp_smsd.storage import StoreUnavailable, open_store
 from tests.service.by_hand import alarms
 from tests.service.vendor import Vendor, clear, make_due, mdn
@@ -857,6 +857,17 @@ def test_row_that_cannot_be_sent_takes_no_neighbour(at):
     at.run()
     assert at.confirmed(1, 3)
     assert at.row(2)["error"]
+
+
+def test_stop_is_heeded_among_rows_that_cannot_be_sent(at, monkeypatch):
+    def prepare(_row, _sealed):
+        at.deliverer.stop()
+        raise Unsendable("revoked")
+
+    make_due(at.store, 1, 2, 3)
+    monkeypatch.setattr(at.preparer, "prepare", prepare)
+    at.run()
+    assert [at.row(number)["error"] for number in (1, 2, 3)] == ["revoked", None, None]
 
 
 def test_key_that_is_resumed_is_sent(at):
