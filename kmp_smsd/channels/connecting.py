@@ -97,14 +97,8 @@ def negotiated(
         raise ChannelDown(f"{host}: {why}") from None
     transport = paramiko.Transport(connection)
     transport.set_log_channel(PARAMIKO_LOG)
-    late = threading.Event()
-
-    def give_up() -> None:
-        late.set()
-        transport.close()
-
     # Not every wait of paramiko takes a time limit, but all of them end when the transport is closed.
-    timer = threading.Timer(max(0.0, deadline - time.monotonic()), give_up)
+    timer = threading.Timer(max(0.0, deadline - time.monotonic()), transport.close)
     timer.daemon = True
     timer.start()
     try:
@@ -126,7 +120,7 @@ def negotiated(
         transport.close()
         if cancel.requested:
             raise ChannelDown(f"{host}: connecting was cancelled") from None
-        if late.is_set():
+        if time.monotonic() >= deadline:  # whoever noticed it first, the timer or paramiko
             raise ChannelDown(f"{host}: not connected within {within_s:g} s") from None
         if isinstance(error, ChannelDown):
             raise

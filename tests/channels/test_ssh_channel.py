@@ -463,6 +463,13 @@ def test_host_that_accepts_and_then_says_nothing_is_given_up(platform: Platform)
         assert time.monotonic() - began < 5
 
 
+def test_mute_host_is_given_up_in_the_same_words_where_paramiko_notices_first(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading.Timer, "start", lambda _: None)
+    test_host_that_accepts_and_then_says_nothing_is_given_up(platform)
+
+
 def seconds_to_cancel(platform: Platform, hosts: list[str], is_connecting: Callable[[], object]) -> float:
     """How long connecting goes on after another thread has cancelled it."""
     cancel = Cancel()
