@@ -30,7 +30,7 @@ def settle_due(site: Site, kind, platform="metering"):
         store.routes.set({"meter": platform})
         list(store.routes.move(2_000_000))
         due = store.outbox.due(platform, 2**60, 10)
-        given = {Reject: ("no room",), Postpone: (2**61, "the disk is full")}[kind]
+        given = {Reject: (3_000_000, "no room"), Postpone: (2**61, "the disk is full")}[kind]
         store.outbox.settle(platform, [kind(row, *given) for row in due], 3_000_000)
 
 

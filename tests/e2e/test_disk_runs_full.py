@@ -19,6 +19,8 @@ def test_full_disk_loses_no_message_and_binds_all_of_them_later(small_disk, tmp_
         first, key = terminals[0]
         assert carrier.say(first, f"K1:{key}") == CommandStatus.ESME_ROK
         carrier.settled()
+        inbox = small_disk / "kmp-smsd.db-inbox"
+        carrier.wait_for(lambda: not any(inbox.iterdir()), "the inbox to be empty")  # it has room for some more
         fill(small_disk / "ballast")
         answers = [carrier.smsc.send(mdn, f"K1:{key}") for mdn, key in terminals[1:]]
         carrier.wait_for(lambda: carrier.smsc.counts.put_off > 0, "a temporary status")
