@@ -194,6 +194,7 @@ def close(connection: sqlite3.Connection, path: Path) -> None:
     But as `move_log` does. Where that fails it stays open for as long as this process: SQLite would try it again.
     """
     try:
+        connection.rollback()  # of a transaction whose context manager was interrupted on the way in or out
         lock = _lock_file(path)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -67,8 +67,8 @@ class WriteAheadLog:
 
     def _move_all(self, how: str, wait_ms: int) -> bool:
         """Wait for so long for who reads an older state, or reads at the log."""
-        self._connection.execute(f"PRAGMA busy_timeout = {wait_ms}")
         try:
+            self._connection.execute(f"PRAGMA busy_timeout = {wait_ms}")
             (busy, _, _) = move_log(self._connection, self._database, how)
         finally:
             self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
@@ -116,13 +116,13 @@ class WriteAheadLog:
         _, pages, _ = in_log(self._connection)
         ((page_octets,),) = self._connection.execute("PRAGMA page_size").fetchall()
         octets = LOG_HEADER_OCTETS + pages * (FRAME_HEADER_OCTETS + page_octets) if pages else 0
-        self._connection.execute("BEGIN IMMEDIATE")  # for whoever does not know of our lock
         try:
+            self._connection.execute("BEGIN IMMEDIATE")  # for whoever does not know of our lock
             if self._connection.execute("PRAGMA data_version").fetchone() != before:
                 raise StoreUnavailable(f"{self._database}: another program wrote; try again")
             os.truncate(self.path, octets)
         finally:
-            self._connection.execute("ROLLBACK")
+            self._connection.rollback()  # where it has begun
         self._mark.remove()
 
 

@@ -11,12 +11,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.storage import Store, StoreUnavailable, database, open_store, scrubbing
-from kmp_smsd.storage.connection import connect
+from kmp_smsd.storage.connection import BUSY_TIMEOUT_MS, connect
 from kmp_smsd.storage.erasing import SWEEP_ROWS
 from tests.storage.fresh import new_database
 from tests.storage.stock import HOUR, NOW, A, settle, sync
@@ -179,6 +181,57 @@ def test_interrupt_behind_the_beginning_of_a_transaction_leaves_none_open(
             pass
     with store._database.transaction() as connection:
         connection.execute("UPDATE store SET cleared = cleared + 1")
+
+
+class Interrupted:
+    """A connection that is interrupted as soon as it has executed `behind`."""
+
+    def __init__(self, connection: sqlite3.Connection, behind: str) -> None:
+        self._connection = connection
+        self._behind = behind
+
+    def execute(self, sql: str) -> sqlite3.Cursor:
+        cursor = self._connection.execute(sql)
+        if sql == self._behind:
+            raise KeyboardInterrupt
+        return cursor
+
+    def rollback(self) -> None:
+        self._connection.rollback()
+
+
+def test_interrupt_while_a_failed_write_is_cut_off_leaves_no_transaction_open(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = sqlite3.OperationalError("disk I/O error")
+    failed.sqlite_errorcode = sqlite3.SQLITE_IOERR
+    connection: Any = store._database.connection
+    with monkeypatch.context() as patch:
+        patch.setattr(store._database._log, "_connection", Interrupted(connection, "BEGIN IMMEDIATE"))
+        with pytest.raises(KeyboardInterrupt), store._database.transaction():
+            raise failed
+    assert not connection.in_transaction
+
+
+def test_interrupt_before_a_log_is_emptied_leaves_the_wait_for_other_writers_as_it_was(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection: Any = store._database.connection
+    with monkeypatch.context() as patch:
+        patch.setattr(store._database._log, "_connection", Interrupted(connection, "PRAGMA busy_timeout = 0"))
+        with pytest.raises(KeyboardInterrupt), store._database.alone():
+            store._database.empty_log()
+    assert connection.execute("PRAGMA busy_timeout").fetchone() == (BUSY_TIMEOUT_MS,)
+
+
+def test_transaction_left_open_by_an_interrupt_does_not_keep_the_last_one_from_moving_the_log(
+    path: Path, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    store._database.connection.execute("BEGIN IMMEDIATE")
+    store._database.connection.execute("UPDATE store SET cleared = cleared + 1")
+    store.close()
+    assert not caplog.records
+    assert not path.with_name(path.name + "-wal").exists()
 
 
 def test_nobody_commits_or_checkpoints_while_the_file_is_written(
