@@ -16,6 +16,7 @@ from kmp_smsd.storage.checkpoint import (
     RESTART,
     TRUNCATE,
     Checkpointer,
+    Moved,
     growth,
     in_log,
     log_of,
@@ -63,16 +64,16 @@ class WriteAheadLog:
 
     def empty(self) -> bool:
         """Move all of it, and leave nothing in it, while the write lock is held; False where somebody reads."""
-        return self._move_all(TRUNCATE, 0)
+        (hindered, _, _) = self._move_all(TRUNCATE, 0)
+        return not hindered
 
-    def _move_all(self, how: str, wait_ms: int) -> bool:
+    def _move_all(self, how: str, wait_ms: int) -> Moved:
         """Wait for so long for who reads an older state, or reads at the log."""
         try:
             self._connection.execute(f"PRAGMA busy_timeout = {wait_ms}")
-            (busy, _, _) = move_log(self._connection, self._database, how)
+            return move_log(self._connection, self._database, how)
         finally:
             self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        return not busy
 
     def move_when_large(self) -> None:
         """Have it moved; the last of it while the write lock is held, so that it begins anew."""
@@ -88,8 +89,9 @@ class WriteAheadLog:
             if pages * PAGE_OCTETS < limits.large:
                 return
             if pages * PAGE_OCTETS >= limits.most:
-                if not self._move_all(RESTART, _WAIT_FOR_READERS_MS):
-                    self._looked_at = now + _WAIT_AGAIN_S
+                hindered, found, _ = self._move_all(RESTART, _WAIT_FOR_READERS_MS)
+                if hindered and found > 0:  # nothing is found, nor waited for, where somebody else moves it
+                    self._looked_at = time.monotonic() + _WAIT_AGAIN_S
             elif (pages - moved) * PAGE_OCTETS <= limits.finish:
                 move_log(self._connection, self._database, PASSIVE)
             elif self._checkpointer is not None:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -256,6 +256,45 @@ def test_log_that_is_too_long_begins_anew_although_somebody_still_reads_as_it_is
         add(store, 200, 1)
         assert checkpoint.in_log(store._database.connection)[1] < pages
         assert registered(store) == 201
+
+
+def test_wait_for_readers_that_was_in_vain_is_followed_by_a_pause_however_long_it_took(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    moves: list[str] = []
+
+    def in_vain(how: str, _: int) -> checkpoint.Moved:
+        nonlocal now
+        now += 1.0
+        moves.append(how)
+        return 1, 1, 0
+
+    monkeypatch.setattr(write_ahead_log, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(write_ahead_log, "log_limits", lambda _: LogLimits(shared=0, large=0, finish=0, most=0))
+    with open_store(path) as store:
+        monkeypatch.setattr(store._database._log, "_move_all", in_vain)
+        add(store, 0)
+        add(store, 100)
+        assert moves == [checkpoint.RESTART]
+        now += 1.0
+        add(store, 200)
+        assert moves == [checkpoint.RESTART] * 2
+
+
+def test_log_that_is_too_long_is_looked_at_again_as_soon_as_nobody_else_moves_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_ahead_log, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(write_ahead_log, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(write_ahead_log, "log_limits", lambda _: LogLimits(shared=0, large=0, finish=0, most=0))
+    with open_store(path) as store:
+        with path.with_name("kmp.db.moving").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            add(store, 0)
+        add(store, 100)
+        _, pages, moved = checkpoint.in_log(store._database.connection)
+        assert pages == moved > 0
 
 
 class TruncatedInVain:
