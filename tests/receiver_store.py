@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
 import shutil
 import subprocess
 import sys
-import tempfile
 from functools import cache
 from pathlib import Path
+
+from tests.kept import kept_directory
 
 RECEIVER = Path(__file__).resolve().parents[1] / "scripts" / "kmp-receive"
 
@@ -20,8 +20,6 @@ def new_store(path: Path) -> None:
 
 @cache
 def _made() -> Path:
-    directory = Path(tempfile.mkdtemp(prefix="kmp-smsd-tests-"))
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    path = directory / "keys.db"
+    path = kept_directory() / "keys.db"
     subprocess.run([sys.executable, RECEIVER, "--store", path, "init"], check=True)
     return path

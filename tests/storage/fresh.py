@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import shutil
-import tempfile
 from functools import cache
 from pathlib import Path
 
 from kmp_smsd.storage.maintenance import migrate
+from tests.kept import kept_directory
 
 
 def new_database(path: Path) -> None:
@@ -18,8 +17,6 @@ def new_database(path: Path) -> None:
 
 @cache
 def _migrated() -> Path:
-    directory = Path(tempfile.mkdtemp(prefix="kmp-smsd-tests-"))
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    path = directory / "migrated.db"
+    path = kept_directory() / "migrated.db"
     migrate(path)
     return path
