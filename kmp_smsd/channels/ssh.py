@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import paramiko
@@ -39,6 +39,9 @@ class SshChannel:
         self._window = min(options.window, peer.window)
         self._clock = clock
         self._last_id = 0
+        # Sent lately: not to be seen in an error or the log. What is muttered of one may come after its answer, and so
+        # when the next deliveries are under way.
+        self._keys: deque[bytes] = deque(maxlen=2 * self._window)
         self._harmless: set[str] = set()  # reasons that quote no key of those sent lately
 
     def deliver(self, deliveries: Iterable[Delivery]) -> Iterator[Result]:
@@ -48,7 +51,6 @@ class SshChannel:
         Each is taken when it is sent. Raises ChannelDown; what had no result by then is not known to be held. A caller
         that stops before the end closes the channel, since answers would be left in it.
         """
-        keys: deque[bytes] = deque(maxlen=2 * self._window)  # sent lately: not to be seen in an error
         self._harmless.clear()
         waiting = iter(deliveries)
         unanswered: dict[int, Delivery] = {}
@@ -61,17 +63,17 @@ class SshChannel:
                 answered = min(len(lines), len(unanswered), self._window)  # it may answer what it was not asked yet
                 if len(unanswered) - answered <= self._window // 2:
                     try:
-                        yield from self._send(waiting, unanswered, self._window + answered, keys)
+                        yield from self._send(waiting, unanswered, self._window + answered)
                     except ChannelDown:  # what was answered before counts all the same
                         while lines:
-                            yield self._result(lines.popleft(), unanswered, keys)
+                            yield self._result(lines.popleft(), unanswered)
                         raise
                 if not unanswered and not lines:
                     break
                 if not lines:
-                    lines.extend(self._stream.receive(self._answer_within_s, keys))
+                    lines.extend(self._stream.receive(self._answer_within_s, self._keys))
                     continue
-                yield self._result(lines.popleft(), unanswered, keys)
+                yield self._result(lines.popleft(), unanswered)
             whole = True
         finally:
             if not whole:
@@ -81,15 +83,13 @@ class SshChannel:
         """Close the connection; safe at any time, twice, and from another thread, where `deliver` then ends."""
         self._stream.close()
 
-    def _send(
-        self, waiting: Iterator[Delivery], unanswered: dict[int, Delivery], most: int, keys: deque[bytes]
-    ) -> Iterator[Rejected]:
+    def _send(self, waiting: Iterator[Delivery], unanswered: dict[int, Delivery], most: int) -> Iterator[Rejected]:
         """Send until `most` are in `unanswered`; what is too long for the far side is yielded instead."""
         burst: list[bytes] = []
         too_long: list[Rejected] = []
         while len(unanswered) < most and (delivery := next(waiting, None)) is not None:
             if isinstance(delivery, Bind):
-                keys.append(delivery.key)
+                self._keys.append(delivery.key)
             self._last_id += 1
             line = wire.encode_delivery(self._last_id, delivery)
             if len(line) > self.peer.max_line:
@@ -98,26 +98,26 @@ class SshChannel:
             unanswered[self._last_id] = delivery
             burst.append(line)
             if len(burst) >= self._window // BURSTS:
-                self._stream.send(b"".join(burst), self._answer_within_s, keys)
+                self._stream.send(b"".join(burst), self._answer_within_s, self._keys)
                 burst.clear()
         if burst:
-            self._stream.send(b"".join(burst), self._answer_within_s, keys)
+            self._stream.send(b"".join(burst), self._answer_within_s, self._keys)
         yield from too_long
 
-    def _result(self, line: bytes, unanswered: dict[int, Delivery], keys: Collection[bytes]) -> Result:
+    def _result(self, line: bytes, unanswered: dict[int, Delivery]) -> Result:
         try:
-            answer = wire.parse_answer(line, keys)
+            answer = wire.parse_answer(line, self._keys)
         except wire.WireError as error:
-            raise self._stream.down(str(error), keys) from None
+            raise self._stream.down(str(error), self._keys) from None
         delivery = unanswered.pop(answer.id, None)
         if delivery is None:
-            raise self._stream.down("answered an id that was never asked or has its answer", keys)
-        return self._hiding_neighbours(wire.judge(answer, delivery, self._clock()), keys)
+            raise self._stream.down("answered an id that was never asked or has its answer", self._keys)
+        return self._hiding_neighbours(wire.judge(answer, delivery, self._clock()))
 
-    def _hiding_neighbours(self, result: Result, keys: Collection[bytes]) -> Result:
+    def _hiding_neighbours(self, result: Result) -> Result:
         """`result` without a reason that quotes the key of another delivery: a group may fail together."""
         if isinstance(result, TryLater | Rejected) and result.reason not in self._harmless:
-            if quotes(result.reason, keys):
+            if quotes(result.reason, self._keys):
                 return replace(result, reason=REPEATS_A_KEY)
             if len(self._harmless) >= HARMLESS_MAX:
                 self._harmless.clear()

@@ -109,6 +109,12 @@ match behaviour:
                 say({"id": asked["id"], "status": "retry", "reason": f"bad key {quoted}"})
                 hang()
         sys.exit(1)
+    case "quote-late":
+        asked = hear()
+        say({"id": asked["id"], "status": "retry", "reason": "busy"})
+        hear()
+        print("bad key", base64.b64encode(base64.urlsafe_b64decode(asked["key"] + "==")).decode(), file=sys.stderr)
+        sys.exit(1)
     case "quote-neighbours":
         asked = [hear() for _ in range(int(sys.argv[2]))]
         quoted = [base64.b64encode(base64.urlsafe_b64decode(one["key"] + "==")).decode() for one in asked]

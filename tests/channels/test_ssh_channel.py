@@ -349,6 +349,21 @@ def test_key_of_another_delivery_that_a_reason_quotes_is_hidden(platform: Platfo
     assert [result.reason for result in results if isinstance(result, Rejected)] == [REPEATS_A_KEY] * 3
 
 
+def test_key_that_is_quoted_after_its_answer_is_hidden_while_the_next_deliveries_are_under_way(
+    platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform.misbehave("quote-late")
+    caplog.set_level(logging.INFO)
+    channel = platform.open()
+    bind = dataclasses.replace(secret_bind(), key=base64.b64decode("ODZIvwxFwaf/PtkJuwkTOA=="))
+    assert list(channel.deliver([bind])) == [TryLater(bind, "busy")]
+    with pytest.raises(ChannelDown) as caught:
+        list(channel.deliver([withdraw(bind, VERSION + 1)]))
+    assert f"says: {REPEATS_A_KEY}" in caplog.text
+    assert REPEATS_A_KEY in str(caught.value)
+    assert "PtkJuwkTOA" not in caplog.text + str(caught.value)
+
+
 def test_octet_of_a_key_in_each_line_is_hidden_from_the_fourth_on(
     platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
