@@ -78,7 +78,7 @@ def retry(settings: Settings, name: str | None, mdn: str | None) -> None:
     with settings.store() as store:
         if name is not None:
             check_name(settings, store, name)
-        retried = store.outbox.retry(now_ms(), platform=name, mdn=mdn)
+        retried = store.renewing.retry(now_ms(), platform=name, mdn=mdn)
     one = "delivery that was put off or rejected is"
     many = "deliveries that were put off or rejected are"
     click.echo(f"{counted(retried, one, many)} tried now, with all that was due already")

@@ -218,7 +218,7 @@ def resync(settings: Settings, name: str, dry_run: bool, yes: bool) -> None:
             click.echo(question)
             return
         confirm(question, yes=yes)
-        wanted = store.outbox.want_again(now_ms(), platform=name)
+        wanted = store.renewing.want_again(now_ms(), platform=name)
     click.echo(f"{counted(wanted, 'row')} of {name}: wanted again")
 
 

@@ -136,7 +136,7 @@ class Dispatcher(Service):
             yield from self._store.routes.forget(names, now)
             self.log.info("platforms forgotten: {platforms}", event="platforms_forgotten", platforms=", ".join(names))
         if self._to_hasten:  # what waits for a later try may have waited for what this start or this file mended
-            yield from self._store.outbox.hasten(
+            yield from self._store.renewing.hasten(
                 [name for name in self.workers.names() if name in self._to_hasten], now
             )
             self._to_hasten = ()

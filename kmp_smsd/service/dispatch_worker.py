@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from kmp_smsd.service.delivering import Deliverer, Ended
 from kmp_smsd.service.judging import Counts
 from kmp_smsd.service.status import PlatformWord
-from kmp_smsd.storage.outbox import has_come
+from kmp_smsd.storage.due import has_come
 from kmp_smsd.storage.platforms import PlatformState
 
 STOP_WITHIN_S = 10.0

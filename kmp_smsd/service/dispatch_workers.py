@@ -12,7 +12,7 @@ from twisted.python.threadpool import ThreadPool
 
 from kmp_smsd.service.delivering import Deliverer
 from kmp_smsd.service.dispatch_worker import STOP_WITHIN_S, Served, Worker
-from kmp_smsd.storage.outbox import has_come
+from kmp_smsd.storage.due import has_come
 
 OPEN_MAX = 64  # connections; the longest idle one gives way
 FAILING_MAX = OPEN_MAX // 4  # of them, for platforms whose last try failed: who hangs delays nobody else

@@ -144,7 +144,7 @@ class Judge:
     def _confirmed(self, store: Store, now: int) -> None:
         """The first confirmation lifts the rejections of its run as well: it was the platform, not the rows."""
         if self._state.held_back:
-            store.outbox.again(self._platform, self._state.last_success_at or 0, now)
+            store.renewing.again(self._platform, self._state.last_success_at or 0, now)
             self.log.info(
                 "platform {platform}: no longer held back", event="platform_pause_lifted", platform=self._platform
             )

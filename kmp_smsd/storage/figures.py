@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 
 from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.due import BEHIND, REJECTED
 from kmp_smsd.storage.migrations import MIGRATIONS
-from kmp_smsd.storage.outbox import BEHIND, REJECTED
 from kmp_smsd.storage.rows import READ_ROWS
 
 #: Rows of one platform that are counted. Each is looked up in the table, which takes up to 20 microseconds.

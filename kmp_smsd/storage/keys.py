@@ -7,8 +7,8 @@ from typing import Any
 from kmp_smsd.domain.shown import NO_PLATFORM
 from kmp_smsd.storage.bindings import close_holds, end_bindings
 from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.due import DUE
 from kmp_smsd.storage.errors import NotPossible
-from kmp_smsd.storage.outbox import DUE
 from kmp_smsd.storage.waking import wake_key
 
 # pre-active until the first binding, active from then on

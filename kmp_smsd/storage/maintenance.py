@@ -23,7 +23,7 @@ from kmp_smsd.storage.durable import sync
 from kmp_smsd.storage.errors import NotPossible, StoreBusy, StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.locks import SHARED_MODE, SchemaLock
 from kmp_smsd.storage.migrations import MIGRATIONS
-from kmp_smsd.storage.outbox import Outbox
+from kmp_smsd.storage.renewing import Renewing
 from kmp_smsd.storage.replies import Replies
 
 RESTORE_STEP_ROWS = 10_000  # nobody waits for the copy
@@ -185,7 +185,7 @@ def restore(
                 connection.execute("PRAGMA journal_mode = WAL")
                 MIGRATIONS.apply(sqlite_utils.Database(connection, execute_plugins=False))
             with closing(Database(copy)) as database:
-                wanted_again = Outbox(database).want_again(now, step_rows=RESTORE_STEP_ROWS)
+                wanted_again = Renewing(database).want_again(now, step_rows=RESTORE_STEP_ROWS)
                 Replies(database).abandon(now)
                 database.scrubber.scrub()
             os.chmod(copy, SHARED_MODE)

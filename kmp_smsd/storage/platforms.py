@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.due import DUE_PLATFORMS, REJECTING_PLATFORMS
 from kmp_smsd.storage.figures import COUNTED_MAX, DueFigures, Figures
-from kmp_smsd.storage.outbox import DUE_PLATFORMS, REJECTING_PLATFORMS
 
 _NAMES = f"""
 SELECT * FROM ({DUE_PLATFORMS}) UNION SELECT * FROM ({REJECTING_PLATFORMS})

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from kmp_smsd.storage.database import Database
-from kmp_smsd.storage.outbox import Outbox
+from kmp_smsd.storage.renewing import Renewing
 from kmp_smsd.storage.wanting import Want
 
 
@@ -55,7 +55,7 @@ class Routes:
                     wants += _bound_here(connection, subscriber, app, moving[app])
             return wants
 
-        yield from Outbox(self._database).walk(follow, now, wants_per_row=2)
+        yield from Renewing(self._database).walk(follow, now, wants_per_row=2)
         with self._database.transaction() as connection:
             connection.executemany("UPDATE routes SET moving = 0 WHERE app = ? AND platform = ?", list(moving.items()))
 
@@ -80,7 +80,7 @@ class Routes:
                 for want in _dropped(connection, subscriber, app, platform)
             ]
 
-        yield from Outbox(self._database).walk(drop, now, wants_per_row=2)
+        yield from Renewing(self._database).walk(drop, now, wants_per_row=2)
         with self._database.transaction() as connection:
             connection.executemany("DELETE FROM platforms WHERE name = ?", [(name,) for name in names])
             connection.execute("DELETE FROM routes WHERE platform = '' AND moving = 0")

@@ -28,6 +28,7 @@ from kmp_smsd.storage.maintenance import check_place, check_schema
 from kmp_smsd.storage.outbox import Outbox
 from kmp_smsd.storage.platforms import Platforms
 from kmp_smsd.storage.received import Message, Place, Settled
+from kmp_smsd.storage.renewing import Renewing
 from kmp_smsd.storage.renumbering import Renumbering
 from kmp_smsd.storage.replies import Replies
 from kmp_smsd.storage.requests import Requests
@@ -64,6 +65,7 @@ class Store:
         self.journal = Journal(self._database)
         self.keys = Keys(self._database)
         self.outbox = Outbox(self._database)
+        self.renewing = Renewing(self._database)
         self.registrations = Registrations(self._database)
         self.renumbering = Renumbering(self._database)
         self.requests = Requests(self._database)

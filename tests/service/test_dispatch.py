@@ -346,13 +346,13 @@ def test_nothing_is_stuck_after_a_clock_that_ran_ahead_for_a_while(start):
 def test_wish_is_heeded_though_the_clock_was_set_back(start):
     at = start(due=(1,))
     at.look()
-    at.store.outbox.retry(at.now, platform="p1")
+    at.store.renewing.retry(at.now, platform="p1")
     at.look()
     failed(at, "p1", 900)
     at.look()
     failed(at, "p1", 900)
     at.set_clock(-600)
-    at.store.outbox.retry(at.now, platform="p1")
+    at.store.renewing.retry(at.now, platform="p1")
     at.look()
     assert at.begun() == ["p1"]
 
@@ -366,7 +366,7 @@ def test_hurried_platform_does_not_wait(start):
         failed(at, name, 900)
     at.look(10)
     assert at.begun() == []
-    at.store.outbox.retry(at.now, platform="p1")
+    at.store.renewing.retry(at.now, platform="p1")
     at.look()
     assert at.begun() == ["p1"]
     failed(at, "p1", 900)
@@ -379,7 +379,7 @@ def test_wish_during_a_try_counts_for_the_next_one(start):
     at = start(due=(1,))
     at.look()
     at.reactor.advance(0.05)
-    at.store.outbox.retry(at.now, platform="p1")
+    at.store.renewing.retry(at.now, platform="p1")
     at.look()
     failed(at, "p1", 900)
     at.look()
@@ -391,7 +391,7 @@ def test_wish_during_a_try_counts_for_the_next_one(start):
 
 def test_wish_for_a_platform_without_a_file_is_passed_over(start):
     at = start()
-    at.store.outbox.retry(at.now, platform="gone")
+    at.store.renewing.retry(at.now, platform="gone")
     at.look()
     at.make_due(1)
     at.look()
@@ -668,7 +668,7 @@ def test_platform_whose_file_is_there_at_the_start_is_not_forgotten(tmp_path, mo
 
 def moved(tmp_path, monkeypatch, step_rows=2, moves_a_look=1):
     """Ten deliveries of app-1 wait where no platform is; the file of p1 has just been written."""
-    monkeypatch.setattr("kmp_smsd.storage.outbox.STEP_ROWS", 2 * step_rows)
+    monkeypatch.setattr("kmp_smsd.storage.renewing.STEP_ROWS", 2 * step_rows)
     monkeypatch.setattr(dispatch_module, "MOVES_A_LOOK", moves_a_look)
     at = At(tmp_path / "kmp.db", monkeypatch, {"p1": DelivererByHand("p1"), "p2": DelivererByHand("p2")})
     import_keys(at.store, *[f"KEY-{number}" for number in range(1, 11)])
@@ -849,7 +849,7 @@ def test_key_goes_out_within_a_fifth_of_a_second_beside_a_platform_that_is_down(
     at.pool.run()
     assert got == [mdn(1)]
     assert row_at(at.store, mdn(2), "app-2")["confirmed_version"] == 0
-    at.store.outbox.retry(at.now + 1, platform="p2")
+    at.store.renewing.retry(at.now + 1, platform="p2")
     deliverers["p2"]._open_channel = Road
     at.look()
     at.pool.run()

@@ -18,6 +18,7 @@ from kmp_smsd.storage import (
     maintenance,
     open_store,
     outbox,
+    renewing,
     replies,
     requests,
     submissions,
@@ -56,7 +57,8 @@ class Sqlite:
         with ExitStack() as small:
             for module in (imports, replies, requests, submissions, subscribers, waiting):
                 small.enter_context(mock.patch.object(module, "STEP_ROWS", 2))
-            small.enter_context(mock.patch.object(outbox, "STEP_ROWS", 4))  # two, where each may lead to two wants
+            for module in (outbox, renewing):
+                small.enter_context(mock.patch.object(module, "STEP_ROWS", 4))  # two, where each may lead to two wants
             for module, name in (
                 (checking, "READ_ROWS"),
                 (figures, "READ_ROWS"),

@@ -8,8 +8,9 @@ import pytest
 
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.storage import Store
+from kmp_smsd.storage.outbox import OutboxRow
 from tests.storage.back_ends import BACK_ENDS, Sqlite
-from tests.storage.stock import KNOWN
+from tests.storage.stock import KNOWN, A, B, due, import_keys, register, settle, sync
 
 OpenStore = Callable[..., Store]
 
@@ -34,6 +35,18 @@ def _open_store(back_end: Sqlite) -> Iterator[OpenStore]:
 @pytest.fixture
 def store(open_store: OpenStore) -> Store:
     return open_store(KNOWN)
+
+
+@pytest.fixture(name="row")
+def _row(store: Store) -> OutboxRow:
+    """What is due of A; B is registered, too, and has no key yet."""
+    store.routes.set({"meter": "metering"})
+    import_keys(store, "k1", "k2")
+    register(store, A, "meter")
+    register(store, B, "meter")
+    settle(store, sync(A, "k1"))
+    (row,) = due(store)
+    return row
 
 
 @pytest.fixture

@@ -151,3 +151,13 @@ def _unversioned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {name: value == row["wanted_version"] if name.endswith("_version") else value for name, value in row.items()}
         for row in rows
     ]
+
+
+def bind_many(store: Store, count: int) -> None:
+    """Bind `count` numbers, each with a key of its own, to the app meter of the platform metering."""
+    store.routes.set({"meter": "metering"})
+    import_keys(store, *[f"key{number}" for number in range(count)])
+    for number in range(count):
+        mdn = f"861390000{number:04}"
+        register(store, mdn, "meter")
+        settle(store, sync(mdn, f"key{number}"))

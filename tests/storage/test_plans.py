@@ -14,7 +14,8 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.reply import ReplyResult, ReplyState, ReplyTo
 from kmp_smsd.domain.request import Unfit
 from kmp_smsd.storage import Store, open_store
-from kmp_smsd.storage.outbox import REJECTED, Confirm, Outbid, Postpone, Reject
+from kmp_smsd.storage.due import REJECTED
+from kmp_smsd.storage.outbox import Confirm, Outbid, Postpone, Reject
 from kmp_smsd.storage.platforms import PlatformState
 from kmp_smsd.storage.requests import Add, Remove, Renumber, Request
 from kmp_smsd.storage.subscribers import Registration
@@ -75,10 +76,10 @@ def dispatch(store: Store) -> None:
     store.outbox.settle("metering", [Outbid(first, NOW + 5, NOW, "stale"), Postpone(second, NOW + 1, "busy")], NOW)
     (first, second) = due(store, now=NOW + 1)
     store.outbox.settle("metering", [Confirm(first), Reject(second, NOW, "no")], NOW)
-    store.outbox.again("metering", NOW, NOW + 2)
+    store.renewing.again("metering", NOW, NOW + 2)
     store.sealed_data_keys(["one"])
-    store.outbox.retry(NOW + 3)
-    store.outbox.retry(NOW + 3, platform="metering", mdn=A)
+    store.renewing.retry(NOW + 3)
+    store.renewing.retry(NOW + 3, platform="metering", mdn=A)
     store.platforms.report(PlatformState("metering"))
     store.platforms.state("metering")
 
@@ -195,9 +196,9 @@ def test_walk_of_a_large_table_is_noticed(store: Store) -> None:
         lambda store: store.figures.rejected("fleet"),
         lambda store: store.figures.rejected("metering", at_most=1),
         lambda store: store.outbox.next_try("fleet", NOW),
-        lambda store: store.outbox.again("fleet", NOW, NOW),
-        lambda store: store.outbox.retry(NOW, platform="fleet"),
-        lambda store: store.outbox.retry(NOW, platform="metering", mdn=A),
+        lambda store: store.renewing.again("fleet", NOW, NOW),
+        lambda store: store.renewing.retry(NOW, platform="fleet"),
+        lambda store: store.renewing.retry(NOW, platform="metering", mdn=A),
     ],
 )
 def test_what_a_platform_rejected_costs_nobody_else_anything(store: Store, ask: Callable[[Store], object]) -> None:

@@ -174,7 +174,7 @@ def test_key_that_a_platform_may_hold_cannot_be_destroyed(store: Store) -> None:
     reject_all(store, now=NOW + 10)
     with pytest.raises(NotPossible, match="has not confirmed"):
         store.keys.destroy("k1", NOW)
-    store.outbox.retry(NOW + 20)
+    store.renewing.retry(NOW + 20)
     confirm_all(store, now=NOW + 20)
     assert store.keys.destroy("k1", NOW) is True
     key = store.keys.get("k1")

@@ -271,7 +271,7 @@ def test_number_whose_keys_are_wanted_again_meanwhile_is_not_blanked(
     store.erasing.erase(A, NOW + 1)
     confirm_all(store, now=NOW + 1)
     resyncing = open_store()
-    meanwhile(store, monkeypatch, lambda: resyncing.outbox.want_again(NOW + 2, platform="metering"))
+    meanwhile(store, monkeypatch, lambda: resyncing.renewing.want_again(NOW + 2, platform="metering"))
     assert store.finish_erasing()
     assert store.erasing.erase(A, NOW + 3).unconfirmed == (Unconfirmed("meter", "metering", False),)
     confirm_all(store, now=NOW + 4)

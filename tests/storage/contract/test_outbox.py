@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,9 +10,9 @@ import pytest
 
 from kmp_smsd.storage import Store
 from kmp_smsd.storage import outbox as outbox_module
-from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, Settlement, has_come
+from kmp_smsd.storage.due import has_come
+from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject, Settlement
 from kmp_smsd.storage.wanting import Want, want
-from tests.storage.conftest import OpenStore
 from tests.storage.stock import (
     HOUR,
     MOVING,
@@ -21,32 +20,20 @@ from tests.storage.stock import (
     A,
     B,
     C,
+    bind_many,
     bound,
     confirm_all,
     due,
     import_keys,
     outbox,
     register,
-    reject_all,
     row_at,
     settle,
     sync,
     versions,
-    wanted,
 )
 
 DAY = 24 * HOUR
-
-
-@pytest.fixture(name="row")
-def _row(store: Store) -> OutboxRow:
-    store.routes.set({"meter": "metering"})
-    import_keys(store, "k1", "k2")
-    register(store, A, "meter")
-    register(store, B, "meter")
-    settle(store, sync(A, "k1"))
-    (row,) = due(store)
-    return row
 
 
 def test_due_row_has_all_that_a_delivery_needs(row: OutboxRow) -> None:
@@ -157,7 +144,7 @@ def test_version_is_confirmed_or_rejected_and_never_both(store: Store, row: Outb
     store.outbox.settle("metering", [Reject(row, NOW, "who?")], NOW)
     (platform,) = [one for one in store.platforms.listing() if one["platform"] == "metering"]
     assert (platform["due"], platform["rejected"]) == (0, 0)
-    assert store.outbox.retry(NOW + 1) == 0
+    assert store.renewing.retry(NOW + 1) == 0
 
 
 def test_outbid_row_is_wanted_above_what_the_platform_holds(store: Store, row: OutboxRow) -> None:
@@ -211,67 +198,9 @@ def test_key_stays_above_a_withdrawal_that_had_to_be_raised(store: Store, moved:
 
 
 def test_resync_of_the_old_platform_takes_no_key_from_the_new_one(store: Store, moved: OutboxRow) -> None:
-    store.outbox.want_again(NOW + 5, platform="metering")
+    store.renewing.want_again(NOW + 5, platform="metering")
     (withdraw,), (bind,) = due(store, now=NOW + 5), due(store, "new", NOW + 5)
     assert moved.version < withdraw.version < bind.version
-
-
-def test_retry_makes_waiting_rows_due_and_rejected_ones_wanted_again(store: Store, row: OutboxRow) -> None:
-    settle(store, sync(B, "k2"))
-    (other,) = [one for one in due(store) if one.mdn == B]
-    store.outbox.settle("metering", [Reject(row, NOW, "who?"), Postpone(other, NOW + DAY, "busy")], NOW)
-    assert due(store, now=NOW + 1) == []
-    assert store.outbox.retry(NOW + 1, platform="other") == 0
-    assert store.outbox.retry(NOW + 1, mdn=B) == 1
-    assert [(one.mdn, one.version) for one in due(store, now=NOW + 1)] == [(B, other.version)]
-    assert store.outbox.retry(NOW + 1) == 1
-    assert {(one.mdn, one.version) for one in due(store, now=NOW + 1)} == {(B, other.version), (A, NOW + 1)}
-
-
-def test_retry_leaves_alone_what_has_no_platform(store: Store) -> None:
-    register(store, A, "meter")
-    import_keys(store, "k1")
-    settle(store, sync(A, "k1"), now=NOW + HOUR)  # by a clock that was set back since
-    (waiting,) = outbox(store)
-    assert (waiting["platform"], store.outbox.retry(NOW)) == ("", 0)
-    assert outbox(store) == [waiting]
-
-
-@pytest.mark.usefixtures("row")
-def test_again_wants_what_a_platform_rejected_since_then(store: Store) -> None:
-    reject_all(store, now=NOW + 5)
-    settle(store, sync(B, "k2"))
-    reject_all(store, now=NOW + 6)
-    store.outbox.again("other", NOW, NOW + 7)
-    store.outbox.again("metering", NOW + 7, NOW + 7)
-    assert due(store, now=NOW + 7) == []
-    store.outbox.again("metering", NOW + 6, NOW + 7)
-    assert [(one.mdn, one.version) for one in due(store, now=NOW + 7)] == [(B, NOW + 7)]
-
-
-@pytest.mark.usefixtures("row", "small_steps")
-def test_again_wants_any_number_of_rows_in_steps(store: Store) -> None:
-    register(store, A, *[f"app{number}" for number in range(5)])
-    store.routes.set({f"app{number}": "metering" for number in range(5)})
-    import_keys(store, *[f"key{number}" for number in range(5)])
-    settle(store, *[sync(A, f"key{number}", f"app{number}") for number in range(5)])
-    reject_all(store)
-    store.outbox.again("metering", NOW, NOW + 1)
-    assert len(due(store, now=NOW + 1)) == 6
-
-
-@pytest.mark.usefixtures("row")
-def test_want_again_wants_everything_of_a_platform_at_new_versions(store: Store) -> None:
-    register(store, A, "tracker")
-    settle(store, sync(A, "k2", "tracker"))  # no platform serves it: it waits
-    confirm_all(store)
-    before = wanted(store)
-    assert store.outbox.want_again(NOW + 1, platform="other") == 0
-    assert store.outbox.want_again(NOW + 1, platform="metering") == 1
-    assert store.outbox.want_again(NOW + 2) == 2
-    assert wanted(store) == before
-    assert set(versions(store).values()) == {NOW + 2}
-    assert [(one.mdn, one.version) for one in due(store, now=NOW + 2)] == [(A, NOW + 2)]
 
 
 def test_versions_only_grow_although_the_clock_goes_back(open_store: Any) -> None:
@@ -338,67 +267,9 @@ def test_rows_are_listed_in_pages(store: Store) -> None:
     assert len(outbox(store)) == 6
 
 
-def test_a_walk_does_not_come_to_what_is_wanted_meanwhile(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "STEP_ROWS", 2)
-    fill(store, 5)
-    met: list[str] = []
-
-    def wanted_elsewhere(_: Any, rows: list[Any]) -> list[Want]:
-        met.extend(platform for _, _, platform, _ in rows)
-        assert len(met) < 10
-        return [Want(subscriber, app, None, f"beside {platform}") for subscriber, app, platform, _ in rows]
-
-    assert sum(store.outbox.walk(wanted_elsewhere, NOW)) == 5
-    assert met == ["metering"] * 5
-
-
-def test_what_its_platform_puts_off_again_meanwhile_is_hastened_once(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(outbox_module, "STEP_ROWS", 2)
-    fill(store, 5)
-    put_off(store)
-    hastened = 0
-    for rows in store.outbox.hasten(["metering"], NOW):
-        hastened += rows
-        put_off(store)
-    assert hastened == 5
-
-
-def test_what_its_platform_rejects_again_meanwhile_is_wanted_again_once(
-    store: Store, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(outbox_module, "STEP_ROWS", 4)
-    fill(store, 5)
-    reject_all(store)
-    dispatch, transaction, steps = open_store(), store._database.transaction, itertools.count(1)
-
-    @contextmanager
-    def rejected_after() -> Iterator[Any]:
-        with transaction() as connection:
-            yield connection
-        assert next(steps) < 10
-        reject_all(dispatch, now=NOW + 1)
-
-    monkeypatch.setattr(store._database, "transaction", rejected_after)
-    assert store.outbox.retry(NOW + 1) == 5
-
-
-def test_each_rejected_row_may_want_two_in_a_step(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "STEP_ROWS", 4)
-    fill(store, 4)
-    reject_all(store)
-    sizes: list[int] = []
-    monkeypatch.setattr(
-        outbox_module, "want", lambda connection, wants, now: sizes.append(len(wants)) or want(connection, wants, now)
-    )
-    assert store.outbox.retry(NOW + 1) == 4
-    assert sizes == [2, 2, 0]
-
-
 def test_rows_that_are_outbid_are_wanted_again_in_steps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_module, "STEP_ROWS", 4)
-    fill(store, 5)
+    bind_many(store, 5)
     rows, transaction, wants = due(store), store._database.transaction, [0]
 
     @contextmanager
@@ -416,19 +287,3 @@ def test_rows_that_are_outbid_are_wanted_again_in_steps(store: Store, monkeypatc
     store.outbox.settle("metering", [Outbid(row, row.version + 5, NOW, "stale") for row in rows], NOW)
     assert (sum(wants), max(wants)) == (5, 2)
     assert all(one.version > row.version + 5 for one, row in zip(due(store), rows, strict=True))
-
-
-def fill(store: Store, count: int) -> None:
-    store.routes.set({"meter": "metering"})
-    import_keys(store, *[f"key{number}" for number in range(count)])
-    for number in range(count):
-        mdn = f"861390000{number:04}"
-        register(store, mdn, "meter")
-        settle(store, sync(mdn, f"key{number}"))
-
-
-def put_off(store: Store) -> None:
-    """The platform is slow: what is due now is tried in an hour, each row at a time of its own."""
-    store.outbox.settle(
-        "metering", [Postpone(row, NOW + HOUR + row.subscriber, "disk full") for row in due(store)], NOW
-    )

@@ -30,7 +30,7 @@ def test_what_was_reported_of_a_platform_is_read_back(store: Store) -> None:
     reported = PlatformState("metering", NOW, "20 rejections in a row", NOW + 1, NOW + 2, held_back=True)
     store.platforms.report(reported)
     assert store.platforms.state("metering") == reported
-    store.outbox.retry(NOW, platform="tracking")  # which nobody has seen yet
+    store.renewing.retry(NOW, platform="tracking")  # which nobody has seen yet
     assert store.platforms.state("tracking") == PlatformState("tracking")
 
 

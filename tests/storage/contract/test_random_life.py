@@ -768,11 +768,11 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def person_retries(self) -> None:
-        self.store.outbox.retry(self.now)
+        self.store.renewing.retry(self.now)
 
     @rule(platform=st.sampled_from(PLATFORMS))
     def platform_is_synchronised_again(self, platform: str) -> None:
-        self.store.outbox.want_again(self.now, platform=platform)
+        self.store.renewing.want_again(self.now, platform=platform)
 
     @rule()
     def person_backs_up(self) -> None:
@@ -894,7 +894,7 @@ class Life(RuleBasedStateMachine):
             return
         try:
             sum(self.store.routes.move(self.now))
-            self.store.outbox.retry(self.now)
+            self.store.renewing.retry(self.now)
             for _ in range(3):
                 for platform in PLATFORMS:
                     rows = self.store.outbox.due(platform, self.now, 1_000)

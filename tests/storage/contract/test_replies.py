@@ -209,7 +209,7 @@ def test_rejected_delivery_is_told_once_it_is_confirmed_later(ready):
     settle(ready, asked())
     reject_all(ready)
     assert take(ready) == []
-    ready.outbox.retry(NOW + 1)
+    ready.renewing.retry(NOW + 1)
     assert take(ready, NOW + 1) == []
     confirm_all(ready, now=NOW + 1)
     assert len(take(ready, NOW + 1)) == 1
