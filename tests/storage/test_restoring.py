@@ -136,7 +136,7 @@ def test_copy_is_for_nobody_else_while_it_is_made(path: Path, saved: Path, monke
         return note
 
     monkeypatch.setattr(maintenance, "connect", noting(maintenance.connect))  # the copy is there
-    monkeypatch.setattr(maintenance, "Outbox", noting(maintenance.Outbox))  # its log and locks too
+    monkeypatch.setattr(maintenance, "Renewing", noting(maintenance.Renewing))  # its log and locks too
     before = os.umask(0o022)
     try:
         restore(path, saved, NOW)
