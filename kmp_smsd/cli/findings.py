@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 
 import click
 
+from kmp_smsd.cli.progress import is_lively
 from kmp_smsd.diagnosis.finding import Finding, Level, Report, count_of
 from kmp_smsd.domain.counted import counted
 from kmp_smsd.domain.shown import printable
@@ -60,6 +60,4 @@ def _show_finding(finding: Finding) -> None:
 
 def _mark(level: Level) -> str:
     mark = f"[{level.value}]"
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb":
-        return mark
-    return click.style(mark, fg=_COLOURS[level])
+    return click.style(mark, fg=_COLOURS[level]) if is_lively(sys.stdout) else mark

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from kmp_smsd.domain.shown import masked_in
+from kmp_smsd.domain.shown import masked_in, printable
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}  # what every record has or is given
 
@@ -21,7 +21,7 @@ class OneLine(logging.Formatter):
         when = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
         text = f"{when} {record.levelname.lower()} {record.name}: {record.getMessage()}"
         text = " | ".join((text, *traceback_of(record)))
-        return "".join(char if char.isprintable() else _visible(char) for char in text.rstrip("\n"))
+        return printable(text.rstrip("\n").replace("\n", " "))
 
 
 class JsonLine(logging.Formatter):
@@ -59,7 +59,3 @@ def traceback_of(record: logging.LogRecord) -> list[str]:
     else:  # another process has made a text of it
         parts = (record.exc_text or "").splitlines(keepends=True)
     return [masked_in(part) for part in parts]
-
-
-def _visible(char: str) -> str:
-    return " " if char == "\n" else char.encode("unicode_escape").decode()

@@ -12,7 +12,7 @@ import click
 
 
 def is_lively(stream: TextIO) -> bool:
-    """Whether what is written there may move: a person watches it on a terminal that can, and wants it."""
+    """Whether what is written there may move and have colours: on a terminal that can, before a person who wants it."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 

@@ -21,6 +21,7 @@ from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.config.locate import Path
 from kmp_smsd.config.options import field_at, model_at, table_depth
 from kmp_smsd.domain.counted import counted
+from kmp_smsd.domain.shown import printable
 
 SECRET_REMEDY = 'a secret is never written here: write {credential = "NAME"} or {file = "/PATH"}'
 _HUGE = "this number"  # Python refuses to write out thousands of digits
@@ -42,9 +43,7 @@ class Fault:
         place = f"{self.file}:{self.line}: " if self.line else f"{self.file}: "
         section = f"[{self.section}] " if self.section else ""
         option = f"{self.option}: " if self.option else ""
-        text = place + section + option + self.sentence
-        # A file's name, or noise in the file, must not paint the terminal.
-        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+        return printable(place + section + option + self.sentence)  # what it quotes may be anything
 
 
 class ConfigFaults(Exception):
