@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from twisted.internet.base import DelayedCall
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
@@ -203,27 +203,3 @@ class Smsc:
         for session in self._sessions:
             session.check(now)
         self.pump()
-
-
-def send_lines(smsc: Smsc, lines: Iterable[str], report: Callable[[str, int], None]) -> Deferred[Any]:
-    """Send one message per line, `SOURCE_ADDR TEXT`; blank lines and those that begin with # are passed over.
-
-    `report` is called with each line and its last command_status; the result fires after the last one.
-    Raises ValueError with its number for a line that has no text, before anything is sent.
-    """
-    messages: list[tuple[str, str, str]] = []
-    for number, line in enumerate(lines, 1):
-        stripped = line.strip()
-        if stripped and not stripped.startswith("#"):
-            source_addr, _, text = stripped.partition(" ")
-            if not text:
-                raise ValueError(f"line {number}: '{stripped}' is not SOURCE_ADDR TEXT")
-            messages.append((stripped, source_addr, text))
-
-    def told(status: int, line: str) -> None:
-        report(line, status)
-
-    return DeferredList(
-        [smsc.send(source_addr, text).addCallback(told, line) for line, source_addr, text in messages],
-        fireOnOneErrback=True,
-    )

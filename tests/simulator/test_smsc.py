@@ -4,12 +4,9 @@ import socket
 import time
 from concurrent.futures import wait
 
-import pytest
-from twisted.internet.testing import MemoryReactorClock
-
 from kmp_smsd.simulator.deliver import deliver_sm_body, with_header
 from kmp_smsd.simulator.server import SmscServer
-from kmp_smsd.simulator.smsc import Smsc, SmscSettings, send_lines
+from kmp_smsd.simulator.smsc import SmscSettings
 from kmp_smsd.smpp.codec import decode_deliver_sm
 from kmp_smsd.smpp.constants import CommandId, CommandStatus, Tag
 from kmp_smsd.smpp.events import BindRefused, Bound, Closed, Messages, PeerUnbound
@@ -189,22 +186,3 @@ def test_long_text_goes_into_message_payload_and_ucs2_is_written():
     assert (long.short_message, long.tlv(Tag.MESSAGE_PAYLOAD)) == (b"", [b"x" * 300])
     wide = decode_deliver_sm(with_header(CommandId.DELIVER_SM, 1, deliver_sm_body("1", "A", data_coding=8)), 1)
     assert wide.short_message == b"\0A"
-
-
-def test_lines_are_sent_and_reported():
-    smsc = Smsc(SmscSettings(), MemoryReactorClock())
-    told = []
-    done = []
-    send_lines(smsc, ["# a comment", "", "123 K1:A B\n"], lambda *each: told.append(each)).addCallback(done.append)
-    (mo,) = smsc.take(10)
-    assert mo.body == deliver_sm_body("123", "K1:A B")
-    smsc.settle([(mo, 0x66)])
-    assert told == [("123 K1:A B", 0x66)]
-    assert done
-
-
-def test_line_without_a_text_is_a_fault_before_anything_is_sent():
-    smsc = Smsc(SmscSettings(), MemoryReactorClock())
-    with pytest.raises(ValueError, match="line 2: '123'"):
-        send_lines(smsc, ["123 K1:A", "123"], print)
-    assert smsc.waiting == 0
