@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.due import BEHIND, REJECTED
-from kmp_smsd.storage.migrations import MIGRATIONS
+from kmp_smsd.storage.migrations import known
 from kmp_smsd.storage.rows import READ_ROWS
 
 #: Rows of one platform that are counted. Each is looked up in the table, which takes up to 20 microseconds.
@@ -44,7 +44,7 @@ class Figures:
         ((journal_head,),) = self._database.rows("SELECT ifnull(max(id), 0) FROM journal")
         with self._database.faults():
             octets, log_octets = (path.stat().st_size for path in (self._database.path, self._database.log_path))
-        return StoreFigures(len(MIGRATIONS._migrations), octets, log_octets, journal_head)
+        return StoreFigures(len(known()), octets, log_octets, journal_head)
 
     def due(self, platform: str, *, at_most: int = COUNTED_MAX) -> DueFigures:
         """Count what is due at `platform`, the longest due first. Raises StoreUnavailable."""

@@ -12,6 +12,11 @@ from sqlite_utils import Migrations
 MIGRATIONS = Migrations("kmp-smsd")
 
 
+def known() -> list[str]:
+    """The names of all migrations that this program knows, in order."""
+    return [one.name for one in MIGRATIONS._migrations]  # sqlite-utils tells them of a database alone
+
+
 def _script(text: str) -> Callable[[Any], None]:
     def run(database: Any) -> None:
         statement = ""
