@@ -23,10 +23,10 @@ def db() -> None:
 @click.pass_obj
 def migrate(settings: Settings) -> None:
     """Create the database, or bring it to this version's schema; a snapshot is made first. Stop the daemon before."""
-    from kmp_smsd.storage import maintenance
+    from kmp_smsd.storage import migrating
 
     path = settings.config.storage.path
-    done = maintenance.migrate(path)
+    done = migrating.migrate(path)
     if not done.applied:
         click.echo(f"{path}: up to date")
         return
@@ -40,9 +40,9 @@ def migrate(settings: Settings) -> None:
 @click.pass_obj
 def schema(settings: Settings, known: bool) -> None:
     """Print the schema of the database: the last migration that was applied to it. Exits 78 where there is none."""
-    from kmp_smsd.storage import maintenance
+    from kmp_smsd.storage.schema import applied_schema, known_schema
 
-    click.echo(maintenance.known_schema() if known else maintenance.schema(settings.config.storage.path))
+    click.echo(known_schema() if known else applied_schema(settings.config.storage.path))
 
 
 @db.command()
@@ -79,7 +79,7 @@ def restore(settings: Settings, file: Path, other_master_key: bool, yes: bool) -
 
     What was imported, registered and bound since the backup is lost; the present database is kept beside the new one.
     """
-    from kmp_smsd.storage import maintenance
+    from kmp_smsd.storage import restoring
 
     path = settings.config.storage.path
     written = local_time(int(file.stat().st_mtime * 1000))
@@ -89,7 +89,7 @@ def restore(settings: Settings, file: Path, other_master_key: bool, yes: bool) -
         lost = f"{path}, which is missing, will be made of {file}, written {written}."
     confirm(lost, yes=yes)
     public_half = _public_half(settings, must_be_good=not other_master_key)
-    done = maintenance.restore(path, file, now_ms(), public_half=public_half, other_master_key=other_master_key)
+    done = restoring.restore(path, file, now_ms(), public_half=public_half, other_master_key=other_master_key)
     click.echo(f"{path}: restored from {file}; {counted(done.wanted_again, 'row')} wanted again at the platforms")
     if done.previous is not None:
         click.echo(f"the database as it was: {done.previous}")

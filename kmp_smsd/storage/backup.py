@@ -15,7 +15,7 @@ from kmp_smsd.storage.checkpoint import opened
 from kmp_smsd.storage.durable import sync, synced_meanwhile
 from kmp_smsd.storage.errors import NotPossible, StoreUnavailable
 from kmp_smsd.storage.locks import SchemaLock
-from kmp_smsd.storage.maintenance import check_schema
+from kmp_smsd.storage.schema import check_schema
 
 
 def backup(path: Path, target: Path) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from kmp_smsd.storage.database import open_database
 from kmp_smsd.storage.errors import NotPossible, StoreUnavailable
 from kmp_smsd.storage.locks import SchemaLock
-from kmp_smsd.storage.maintenance import check_schema
+from kmp_smsd.storage.schema import check_schema
 
 
 def reseal(path: Path, before: str, after: str, sealed_anew: Callable[[str, bytes], bytes]) -> int:

@@ -24,8 +24,8 @@ from kmp_smsd.storage.journal import Journal
 from kmp_smsd.storage.keys import Keys
 from kmp_smsd.storage.lock_waits import LockWait
 from kmp_smsd.storage.locks import SchemaLock
-from kmp_smsd.storage.maintenance import check_place, check_schema
 from kmp_smsd.storage.outbox import Outbox
+from kmp_smsd.storage.place import check_place
 from kmp_smsd.storage.platforms import Platforms
 from kmp_smsd.storage.received import Message, Place, Settled
 from kmp_smsd.storage.renewing import Renewing
@@ -34,6 +34,7 @@ from kmp_smsd.storage.replies import Replies
 from kmp_smsd.storage.requests import Requests
 from kmp_smsd.storage.retention import Retention
 from kmp_smsd.storage.routes import Routes
+from kmp_smsd.storage.schema import check_schema
 from kmp_smsd.storage.settling import Settling
 from kmp_smsd.storage.submissions import Submissions
 from kmp_smsd.storage.subscribers import Registrations

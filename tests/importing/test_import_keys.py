@@ -10,7 +10,7 @@ import pytest
 from kmp_smsd.importing.import_keys import ImportRefused, import_keys
 from kmp_smsd.storage import open_store
 from kmp_smsd.storage.errors import NotPossible, StoreUnavailable
-from kmp_smsd.storage.maintenance import migrate
+from kmp_smsd.storage.migrating import migrate
 from kmp_smsd.storage.rows import STEP_ROWS
 from kmp_smsd.vault.algorithms import kcv
 from kmp_smsd.vault.data_key import Wrapped

@@ -15,12 +15,12 @@ from kmp_smsd.storage import (
     figures,
     imports,
     journal,
-    maintenance,
     open_store,
     outbox,
     renewing,
     replies,
     requests,
+    restoring,
     submissions,
     subscribers,
     waiting,
@@ -48,7 +48,7 @@ class Sqlite:
 
     def restore(self, copy: str, now: int, *, name: str = "kmp") -> None:
         """Make a database, which nobody has open, what was saved as `copy`."""
-        maintenance.restore(self.directory / f"{name}.db", self.directory / f"{copy}.backup", now)
+        restoring.restore(self.directory / f"{name}.db", self.directory / f"{copy}.backup", now)
 
     @staticmethod
     @contextmanager

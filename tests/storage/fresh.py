@@ -6,7 +6,7 @@ import shutil
 from functools import cache
 from pathlib import Path
 
-from kmp_smsd.storage.maintenance import migrate
+from kmp_smsd.storage.migrating import migrate
 from tests.kept import kept_directory
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kmp_smsd.storage import open_store
 from kmp_smsd.storage.descriptors import others_have_open
-from kmp_smsd.storage.maintenance import migrate
+from kmp_smsd.storage.migrating import migrate
 
 HOLD = """
 import sys

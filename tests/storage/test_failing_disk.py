@@ -24,8 +24,9 @@ from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.inbox import Inbox
 from kmp_smsd.storage.locks import Mark
 from kmp_smsd.storage.log_limits import LogLimits
-from kmp_smsd.storage.maintenance import migrate, schema
+from kmp_smsd.storage.migrating import migrate
 from kmp_smsd.storage.received import Settled
+from kmp_smsd.storage.schema import applied_schema
 from kmp_smsd.storage.subscribers import Registration
 from tests.mounting import require_root
 from tests.storage.fresh import new_database
@@ -199,7 +200,7 @@ def test_log_stays_where_the_last_one_to_close_cannot_move_it(path: Path, caplog
         assert registered(store) == 3_000
 
 
-@pytest.mark.parametrize("ask", [schema, migrate], ids=["schema", "migrate"])
+@pytest.mark.parametrize("ask", [applied_schema, migrate], ids=["schema", "migrate"])
 def test_log_that_stayed_is_not_moved_by_halves_by_a_command(path: Path, ask: Callable[[Path], object]) -> None:
     subprocess.run([sys.executable, "-c", KILLED, path], check=True)
     octets = path.stat().st_size

@@ -20,8 +20,9 @@ from kmp_smsd.storage import Store, StoreUnavailable, database, open_store, writ
 from kmp_smsd.storage.backup import backup
 from kmp_smsd.storage.locks import ImportLock
 from kmp_smsd.storage.log_limits import LogLimits, log_limits
-from kmp_smsd.storage.maintenance import migrate, restore
+from kmp_smsd.storage.migrating import migrate
 from kmp_smsd.storage.requests import Add, Remove, Renumber, Request
+from kmp_smsd.storage.restoring import restore
 from kmp_smsd.storage.scrubbing import Scrubber
 from kmp_smsd.storage.subscribers import Registration, register
 from tests.storage.stock import NOW, A, begin_import, bound, content, counted, import_keys, settle, staged, sync
@@ -31,7 +32,7 @@ KEYS = [f"k{number}" for number in range(400)]
 MIGRATE = """
 import sys
 from pathlib import Path
-from kmp_smsd.storage.maintenance import migrate
+from kmp_smsd.storage.migrating import migrate
 migrate(Path(sys.argv[1]))
 """
 

@@ -11,13 +11,15 @@ import pytest
 import sqlite_utils
 from pysqlite3 import dbapi2 as sqlite3
 
-from kmp_smsd.storage import Store, StoreBusy, StoreUnavailable, StoreUnusable, maintenance, open_store
+from kmp_smsd.storage import Store, StoreBusy, StoreUnavailable, StoreUnusable, open_store, place
 from kmp_smsd.storage.backup import backup
 from kmp_smsd.storage.connection import PAGE_OCTETS
 from kmp_smsd.storage.locks import SchemaLock
 from kmp_smsd.storage.log_limits import LogLimits
-from kmp_smsd.storage.maintenance import migrate
+from kmp_smsd.storage.migrating import migrate
 from kmp_smsd.storage.migrations import MIGRATIONS
+from kmp_smsd.storage.restoring import restore
+from kmp_smsd.storage.schema import applied_schema, known_schema
 from tests.storage.stock import A, import_keys, register, settle, sync
 
 
@@ -89,18 +91,18 @@ def test_database_of_a_newer_program_is_refused(path: Path) -> None:
 
 def test_schema_of_a_database_is_told_whatever_program_made_it(path: Path, request: pytest.FixtureRequest) -> None:
     with pytest.raises(StoreUnusable, match="no database at"):
-        maintenance.schema(path)
+        applied_schema(path)
     assert not path.exists()
     migrate(path)
-    assert maintenance.schema(path) == maintenance.known_schema()
+    assert applied_schema(path) == known_schema()
     with open_store(path):  # while it is in use
         request.getfixturevalue("next_version")
-        assert maintenance.schema(path) != maintenance.known_schema() == "0002_second"
+        assert applied_schema(path) != known_schema() == "0002_second"
     migrate(path)
-    assert maintenance.schema(path) == "0002_second"
+    assert applied_schema(path) == "0002_second"
     path.write_bytes(FOREIGN["noise"])
     with pytest.raises(StoreUnusable, match="not a database"):
-        maintenance.schema(path)
+        applied_schema(path)
 
 
 @pytest.fixture(name="next_version")
@@ -149,7 +151,7 @@ def test_backup_of_an_older_program_is_migrated_as_it_is_restored(path: Path, re
         import_keys(store, "k1")
     backup(path, path.with_name("backup"))
     request.getfixturevalue("next_version")
-    maintenance.restore(path, path.with_name("backup"), 1)
+    restore(path, path.with_name("backup"), 1)
     with open_store(path) as store:
         assert store.keys.get("k1") is not None
 
@@ -208,14 +210,14 @@ MOUNTS = r"""22 1 8:1 / / rw - ext4 /dev/sda1 rw
 def test_network_file_system_is_refused(
     monkeypatch: pytest.MonkeyPatch, directory: str, kind: str, refused: bool
 ) -> None:
-    monkeypatch.setattr(maintenance, "_mounts", lambda: MOUNTS.replace("{kind}", kind))
+    monkeypatch.setattr(place, "_mounts", lambda: MOUNTS.replace("{kind}", kind))
     monkeypatch.setattr(Path, "is_dir", lambda _: True)
     monkeypatch.setattr(Path, "resolve", lambda path: path)
     if refused:
         with pytest.raises(StoreUnusable, match="network file system"):
-            maintenance.check_place(Path(directory) / "kmp.db")
+            place.check_place(Path(directory) / "kmp.db")
     else:
-        maintenance.check_place(Path(directory) / "kmp.db")
+        place.check_place(Path(directory) / "kmp.db")
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
@@ -226,7 +228,7 @@ from pathlib import Path
 os.umask(int(sys.argv[2]))
 from kmp_smsd.storage import open_store
 from kmp_smsd.storage.backup import backup
-from kmp_smsd.storage.maintenance import migrate
+from kmp_smsd.storage.migrating import migrate
 from tests.storage.stock import begin_import, register, A
 path = Path(sys.argv[1])
 migrate(path)

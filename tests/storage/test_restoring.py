@@ -18,10 +18,11 @@ import pytest
 from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.domain.shown import shown
-from kmp_smsd.storage import StoreBusy, StoreUnavailable, StoreUnusable, maintenance, open_store
+from kmp_smsd.storage import StoreBusy, StoreUnavailable, StoreUnusable, migrating, open_store, restoring
 from kmp_smsd.storage.backup import backup
 from kmp_smsd.storage.errors import NotPossible
-from kmp_smsd.storage.maintenance import migrate, restore
+from kmp_smsd.storage.migrating import migrate
+from kmp_smsd.storage.restoring import restore
 from kmp_smsd.storage.subscribers import Registration
 from tests.mounting import require_root
 from tests.storage.fresh import new_database
@@ -135,8 +136,8 @@ def test_copy_is_for_nobody_else_while_it_is_made(path: Path, saved: Path, monke
 
         return note
 
-    monkeypatch.setattr(maintenance, "connect", noting(maintenance.connect))  # the copy is there
-    monkeypatch.setattr(maintenance, "Renewing", noting(maintenance.Renewing))  # its log and locks too
+    monkeypatch.setattr(restoring, "connect", noting(restoring.connect))  # the copy is there
+    monkeypatch.setattr(restoring, "Renewing", noting(restoring.Renewing))  # its log and locks too
     before = os.umask(0o022)
     try:
         restore(path, saved, NOW)
@@ -460,6 +461,7 @@ def test_backup_under_writers_ends_and_is_one_moment(path: Path) -> None:
 # Killed at every step
 
 
+FILES = (migrating.__file__, restoring.__file__)
 STEPS = ("migrate", "_migrate", "restore", "_set_aside")
 
 
@@ -472,7 +474,7 @@ def run_until(step: int, call: Callable[[], object]) -> int | None:
 
         def trace(frame: FrameType, event: str, _: object) -> Any:
             nonlocal lines
-            if frame.f_code.co_filename != maintenance.__file__ or frame.f_code.co_name not in STEPS:
+            if frame.f_code.co_filename not in FILES or frame.f_code.co_name not in STEPS:
                 return None
             if event == "line":
                 lines += 1
