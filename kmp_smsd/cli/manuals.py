@@ -18,7 +18,7 @@ from kmp_smsd.cli import roff
 from kmp_smsd.cli.program import program
 from kmp_smsd.config.generating import only_argument
 from kmp_smsd.config.page import FILES, of_section, told
-from kmp_smsd.simulator.lab import receiver_path
+from kmp_smsd.simulator.receiver import receiver_path
 
 SOURCE = f"kmp-smsd {__version__}"
 

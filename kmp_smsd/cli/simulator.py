@@ -178,8 +178,8 @@ def platform(public_key: Path, store: Path) -> None:
 
     Prints the [channel] section that leads here; port and host key are new each time. Ends when interrupted.
     """
-    from kmp_smsd.simulator.lab import receiver_command
     from kmp_smsd.simulator.platform import SimulatedPlatform
+    from kmp_smsd.simulator.receiver import receiver_command
 
     with open(public_key, "rb") as file:
         line = file.read(PUBLIC_KEY_OCTETS_MAX).decode(errors="replace").strip()

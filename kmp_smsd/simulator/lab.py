@@ -7,9 +7,7 @@ configuration files and its commands.
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -25,35 +23,16 @@ from typing import Any
 
 from kmp_smsd.simulator.openssh import OpensshServer, is_usable, new_identity
 from kmp_smsd.simulator.platform import SimulatedPlatform
+from kmp_smsd.simulator.receiver import receiver_command
 from kmp_smsd.simulator.server import SmscServer
 from kmp_smsd.simulator.smsc import SmscSettings
+from kmp_smsd.simulator.toml import write_toml
 
 SHORT_CODE = "10690000"
 SMPP_PASSWORD = "labpass1"
 READY_WITHIN_S = 30.0
 STOP_WITHIN_S = 30.0
 POLL_S = 0.02
-
-
-def receiver_path() -> Path:
-    """Where kmp-receive is: beside the interpreter where the package is installed."""
-    found = shutil.which("kmp-receive", path=str(Path(sys.executable).parent))
-    if found is None:
-        raise RuntimeError("kmp-receive is not installed beside this Python: pip install kmp-smsd")
-    return Path(found)
-
-
-def receiver_command(store: Path) -> list[str]:
-    """The command of a kmp-receive on `store`, which is made where there is none.
-
-    Raises RuntimeError with the sentence of kmp-receive where it cannot be made, or where there is no kmp-receive.
-    """
-    command = [sys.executable, str(receiver_path()), "--store", str(store)]
-    if not store.exists():
-        made = subprocess.run([*command, "init"], stderr=subprocess.PIPE, encoding="utf-8")
-        if made.returncode:
-            raise RuntimeError(made.stderr.strip() or f"kmp-receive could not make {store}: {made.returncode}")
-    return command
 
 
 @dataclass(slots=True)
@@ -214,7 +193,7 @@ class Lab:
             "sync": {"short_codes": [SHORT_CODE], **self._sync},
             "smsc": {"lab" if number == 0 else f"lab-{number}": link for number in range(self.links)},
         }
-        _write(self.config, main)
+        write_toml(self.config, main)
         platforms = self.directory / "platforms.d"
         platforms.mkdir(exist_ok=True)
         for name, platform in self.platforms.items():
@@ -233,7 +212,7 @@ class Lab:
                 "retry_max_s": 1.0,
                 "channel": channel,
             }
-            _write(platforms / f"{name}.toml", file)
+            write_toml(platforms / f"{name}.toml", file)
 
     def command(self, *words: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run one `kmp-smsd` command. Raises RuntimeError with what it said where it failed and `check` is set."""
@@ -310,34 +289,3 @@ def _listen(role: Role) -> None:
     with role.process.stderr as lines:
         for line in lines:
             role.said.append(line)
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a TOML file; a value in JSON is one in TOML, tables aside."""
-    lines: list[str] = []
-    _tables(content, (), lines)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.chmod(partial, 0o644)
-    os.replace(partial, path)
-
-
-def _tables(content: Mapping[str, Any], path: tuple[str, ...], lines: list[str]) -> None:
-    for key, value in content.items():
-        if not isinstance(value, Mapping) or key in _INLINE:
-            lines.append(f"{json.dumps(key)} = {_value(value)}")
-    for key, value in content.items():
-        if isinstance(value, Mapping) and key not in _INLINE:
-            lines.append(f"\n[{'.'.join((*path, key))}]")
-            _tables(value, (*path, key), lines)
-
-
-_INLINE = frozenset({"password", "master_key", "ssh_identity", "identity", "data_coding"})
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_value(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_value, value)) + "]"
-    return json.dumps(value)

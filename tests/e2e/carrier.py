@@ -11,8 +11,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from kmp_smsd.simulator.lab import receiver_path
 from kmp_smsd.simulator.openssh import OpensshServer
+from kmp_smsd.simulator.receiver import receiver_path
 from tests.quick_lab import QuickLab
 
 GATE = Path(__file__).with_name("gate.py")
