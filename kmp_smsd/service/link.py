@@ -16,33 +16,16 @@ from twisted.logger import Logger
 
 from kmp_smsd.config.link import Link
 from kmp_smsd.service.backoff import Backoff
+from kmp_smsd.service.binds import BIND_COMMANDS, BUSY, WRONG_ACCOUNT, minds_the_mode, session_settings
 from kmp_smsd.service.connection import ConnectionFactory, LinkConnection, Receiver, Told
 from kmp_smsd.service.link_state import BOUND_WORDS, LinkState, LinkWord, Traffic
 from kmp_smsd.service.tracing import Trace
 from kmp_smsd.smpp.constants import CommandId, CommandStatus, name_of
 from kmp_smsd.smpp.events import BindRefused, BindUnanswered
-from kmp_smsd.smpp.pdu import Bind, Message
-from kmp_smsd.smpp.session import SessionSettings
+from kmp_smsd.smpp.pdu import Message
 from kmp_smsd.smpp.submit import SubmitSm
 
-#: How a link binds -> the binds that it tries, in this order.
-BIND_COMMANDS = {
-    "transceiver": (CommandId.BIND_TRANSCEIVER,),
-    "receiver": (CommandId.BIND_RECEIVER,),
-    "pair": (CommandId.BIND_RECEIVER,),
-    "auto": (CommandId.BIND_TRANSCEIVER, CommandId.BIND_RECEIVER),
-}
 _NAMED = frozenset(CommandStatus)
-_WRONG_ACCOUNT = frozenset(  # trying again at once helps nobody, and some SMSCs then ban the address
-    {
-        CommandStatus.ESME_RINVPASWD,
-        CommandStatus.ESME_RINVSYSID,
-        CommandStatus.ESME_RINVSYSTYP,
-        CommandStatus.ESME_RPROHIBITED,
-    }
-)
-_BUSY = frozenset({CommandStatus.ESME_RSYSERR, CommandStatus.ESME_RTHROTTLED, CommandStatus.ESME_RMSGQFUL})
-WRONG_MODE = frozenset({CommandStatus.ESME_RINVCMDID, CommandStatus.ESME_RINVBNDSTS, CommandStatus.ESME_RBINDFAIL})
 
 
 class SmscLink(Service):
@@ -268,7 +251,7 @@ class SmscLink(Service):
             why = "unanswered" if status is None else _label(status)
             failures = self._state.bind_failures
             self.note(bind_failures={**failures, why: failures.get(why, 0) + 1})
-        if status in _WRONG_ACCOUNT:
+        if status in WRONG_ACCOUNT:
             self.log.error(
                 "link {link}: the SMSC refuses this account with {status}; check system_id, password and system_type",
                 event="link_account_refused",
@@ -278,10 +261,10 @@ class SmscLink(Service):
             return self.options.reconnect_refused_s
         if status == CommandStatus.ESME_RALYBND:
             return self.options.reconnect_already_bound_s
-        if status in _BUSY:
+        if status in BUSY:
             self._host += 1
             return 0.0
-        self._mode = (self._mode + 1) % len(self._sessions) if _minds_the_mode(failure) else 0
+        self._mode = (self._mode + 1) % len(self._sessions) if minds_the_mode(failure) else 0
         if self._mode == 0:
             self._host += 1
         return self.options.reconnect_already_bound_s if status == CommandStatus.ESME_RBINDFAIL else 0.0
@@ -326,35 +309,3 @@ class SmscLink(Service):
 def _label(status: int) -> str:
     """``ESME_RINVPASWD``; ``0x00000400`` where SMPP has no name for it."""
     return CommandStatus(status).name if status in _NAMED else f"0x{status:08X}"
-
-
-def _minds_the_mode(failure: BindRefused | BindUnanswered | None) -> bool:
-    match failure:
-        case BindRefused(command_status=status, nacked=nacked):
-            return nacked or status in WRONG_MODE
-        case BindUnanswered():
-            return True
-    return False
-
-
-def session_settings(link: Link, password: str, command_id: CommandId) -> SessionSettings:
-    """How a session of `link` binds and waits. Raises ValueError where the password does not fit into a bind."""
-    return SessionSettings(
-        bind=Bind(
-            command_id=command_id,
-            system_id=link.system_id,
-            password=password,
-            system_type=link.system_type,
-            interface_version=link.interface_version,
-            addr_ton=link.addr_ton,
-            addr_npi=link.addr_npi,
-            address_range=link.address_range,
-            allow_long_password=link.allow_long_password,
-        ),
-        bind_timeout_s=link.bind_timeout_s,
-        enquire_after_s=link.enquire_after_s or None,
-        response_timeout_s=link.response_timeout_s,
-        pdu_timeout_s=link.pdu_timeout_s,
-        unbind_timeout_s=link.unbind_timeout_s,
-        max_pdu_octets=link.max_pdu_octets,
-    )

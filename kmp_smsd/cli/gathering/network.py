@@ -12,6 +12,7 @@ from kmp_smsd.channels.protocol import ChannelDown
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.load import Config
 from kmp_smsd.diagnosis.peers import BindFacts, HostFacts, ProbeFacts
+from kmp_smsd.service.binds import BIND_COMMANDS, WRONG_MODE, session_settings
 from kmp_smsd.smpp.constants import CommandId, name_of
 from kmp_smsd.smpp.events import BindRefused, BindUnanswered, Bound, Closed, LinkDead, Messages
 from kmp_smsd.smpp.session import EsmeSession, SessionSettings
@@ -35,8 +36,6 @@ def reach(host: Host, link: Link) -> HostFacts:
 
 def try_bind(host: Host, link: Link, password: str) -> BindFacts:
     """Bind as the link would, and unbind. A message that comes meanwhile is left with the SMSC."""
-    from kmp_smsd.service.link import BIND_COMMANDS, WRONG_MODE, session_settings
-
     facts = BindFacts(host=str(host), how="bind", fault="no bind was tried")
     for command_id in BIND_COMMANDS[link.bind]:
         facts = _bind(host, link, command_id, session_settings(link, password, command_id))
