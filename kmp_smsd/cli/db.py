@@ -121,11 +121,11 @@ def check(settings: Settings, as_json: bool) -> None:
     is written meanwhile. Exits 1 where something is to be looked at, and 78 where the database is damaged or untrue.
     """
     from kmp_smsd.cli import findings
-    from kmp_smsd.cli.checking import check_integrity
+    from kmp_smsd.cli.checks import integrity
     from kmp_smsd.diagnosis.finding import exit_code
 
     with settings.store() as store:
-        report = check_integrity(store)
+        report = integrity(store)
     if as_json:
         click.echo(findings.as_json(report))
     else:
