@@ -5,25 +5,24 @@ from __future__ import annotations
 import difflib
 import sys
 import time
-import tomllib
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from kmp_smsd.cli import completing
 from kmp_smsd.cli.arguments import SECONDS, FilePath, dry_run_option, json_option, yes_option
 from kmp_smsd.cli.carefully import confirm
-from kmp_smsd.cli.failures import CONFIGURATION, NO_PERMISSION, UNAVAILABLE, Failed
+from kmp_smsd.cli.failures import NO_PERMISSION, UNAVAILABLE, Failed
 from kmp_smsd.cli.output import Columns, Row, due, listing, platform
 from kmp_smsd.cli.settings import Settings, now_ms
+from kmp_smsd.cli.trust import trust
 from kmp_smsd.domain.counted import counted
 from kmp_smsd.domain.shown import NO_PLATFORM, shown
 
 if TYPE_CHECKING:
-    from kmp_smsd.channels.host import Host
-    from kmp_smsd.channels.options import HostKey, SecretRef
+    from kmp_smsd.channels.options import SecretRef
     from kmp_smsd.storage import Store
 
 POLL_S = 0.05
@@ -61,18 +60,13 @@ TESTED: Columns = {
     "error": "error",
 }
 
-SHOWN: Columns = {
-    "host": "host",
-    "key": "algorithm",
-    "fingerprint": "fingerprint",
-    "in the file": "pinned",
-    "error": "error",
-}
-
 
 @click.group()
 def platforms() -> None:
     """Show, test, trust and forget platforms, and deliver all to one again."""
+
+
+platforms.add_command(trust)
 
 
 @platforms.command("list")
@@ -163,48 +157,6 @@ def test(settings: Settings, name: str, identity: Path | None, as_json: bool) ->
 
 @platforms.command()
 @click.argument("name", shell_complete=completing.platforms)
-@json_option
-@click.pass_obj
-def trust(settings: Settings, name: str, as_json: bool) -> None:
-    """Show the keys of a platform's hosts and the line that pins them in its file. Nothing is written.
-
-    Compare the fingerprints with those that the platform's administrator reads out before you pin them. Only `hosts`
-    need to be in the file. Exits 69 where a host does not answer.
-    """
-    from kmp_smsd.channels.host_keys import fetch_host_keys
-
-    path, hosts, pinned = _hosts_in_file(settings, name)
-    rows: list[dict[str, Any]] = []
-    lines = []
-    for answer in fetch_host_keys(hosts):
-        common = {"host": str(answer.host), "error": answer.fault or None}
-        if answer.fault:
-            rows.append({**common, "algorithm": None, "fingerprint": None, "host_key": None, "pinned": None})
-        for key, (algorithm, fingerprint, text) in zip(answer.keys, answer.describe(), strict=True):
-            known = any(one.blob == key.blob and one.is_for(answer.host) for one in pinned)
-            rows.append(
-                {
-                    **common,
-                    "algorithm": algorithm,
-                    "fingerprint": fingerprint,
-                    "host_key": text,
-                    "pinned": "yes" if known else "no",
-                }
-            )
-            lines.append(text)
-    if as_json:
-        for row in rows:
-            row["pinned"] = None if row["pinned"] is None else row["pinned"] == "yes"
-    listing([rows], SHOWN, as_json=as_json, nothing="no hosts")
-    if lines and not as_json:
-        click.echo(f"\nkmp-smsd: once the fingerprints are compared, put this into [channel] of {path}:", err=True)
-        click.echo("host_keys = [\n" + "".join(f'    "{line}",\n' for line in lines) + "]")
-    if any(row["error"] for row in rows):
-        raise click.exceptions.Exit(UNAVAILABLE)
-
-
-@platforms.command()
-@click.argument("name", shell_complete=completing.platforms)
 @dry_run_option
 @yes_option
 @click.pass_obj
@@ -282,41 +234,3 @@ def _unknown(what: str, name: str, known: Collection[str]) -> Failed:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" (did you mean '{close[0]}'?)" if close else ""
     return Failed(f"{what} '{shown(name)}'{hint}: see 'kmp-smsd platforms list'")
-
-
-def _hosts_in_file(settings: Settings, name: str) -> tuple[Path, list[Host], list[HostKey]]:
-    """The hosts and the pinned keys in a platform's file, which need not be good otherwise: keys are missing yet."""
-    from kmp_smsd.channels.options import HostKey, ssh_host
-    from kmp_smsd.config.load import PLATFORMS
-    from kmp_smsd.config.platform import is_platform_name
-
-    directory = settings.path.parent / PLATFORMS
-    path = directory / f"{name}.toml"
-    if not is_platform_name(name) or not path.is_file():
-        raise _unknown_file(name, directory)
-    try:
-        channel = tomllib.loads(path.read_text(encoding="utf-8-sig")).get("channel")
-    except ValueError:
-        raise Failed(f"{path} is not in TOML: 'kmp-smsd check-config' tells where", CONFIGURATION) from None
-    channel = channel if isinstance(channel, dict) else {}
-    written = channel.get("hosts")
-    if not isinstance(written, list) or not written:
-        raise Failed(f'{path}: hosts = ["HOST:PORT"] is needed in [channel], a list in [ ]', CONFIGURATION)
-    try:
-        hosts = [ssh_host(text) for text in written]
-    except ValueError as error:
-        raise Failed(f"{path}: [channel] hosts: {error}", CONFIGURATION) from None
-    pinned = []
-    written = channel.get("host_keys")
-    for text in written if isinstance(written, list) else ():
-        try:
-            pinned.append(HostKey.parse(text))
-        except ValueError:
-            continue  # check-config tells what is wrong with it
-    return path, hosts, pinned
-
-
-def _unknown_file(name: str, directory: Path) -> Failed:
-    close = difflib.get_close_matches(name, [path.stem for path in directory.glob("*.toml")], n=1)
-    hint = f" (did you mean '{close[0]}'?)" if close else ": write it first, with hosts in [channel]"
-    return Failed(f"no {directory}/{shown(name)}.toml{hint}")
