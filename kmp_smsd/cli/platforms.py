@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 import time
 from collections.abc import Collection
@@ -19,6 +18,7 @@ from kmp_smsd.cli.output import Columns, Row, due, listing, platform
 from kmp_smsd.cli.settings import Settings, now_ms
 from kmp_smsd.cli.trust import trust
 from kmp_smsd.domain.counted import counted
+from kmp_smsd.domain.did_you_mean import did_you_mean
 from kmp_smsd.domain.shown import NO_PLATFORM, shown
 
 if TYPE_CHECKING:
@@ -231,6 +231,4 @@ def check_name(settings: Settings, store: Store, name: str) -> None:
 
 
 def _unknown(what: str, name: str, known: Collection[str]) -> Failed:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f" (did you mean '{close[0]}'?)" if close else ""
-    return Failed(f"{what} '{shown(name)}'{hint}: see 'kmp-smsd platforms list'")
+    return Failed(f"{what} '{shown(name)}'{did_you_mean(name, known)}: see 'kmp-smsd platforms list'")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from kmp_smsd.cli.arguments import json_option
 from kmp_smsd.cli.failures import CONFIGURATION, UNAVAILABLE, Failed
 from kmp_smsd.cli.output import Columns, Row, listing
 from kmp_smsd.cli.settings import Settings
+from kmp_smsd.domain.did_you_mean import did_you_mean
 from kmp_smsd.domain.shown import shown
 
 if TYPE_CHECKING:
@@ -106,6 +106,5 @@ def _hosts_in_file(settings: Settings, name: str) -> tuple[Path, list[Host], lis
 
 
 def _unknown_file(name: str, directory: Path) -> Failed:
-    close = difflib.get_close_matches(name, [path.stem for path in directory.glob("*.toml")], n=1)
-    hint = f" (did you mean '{close[0]}'?)" if close else ": write it first, with hosts in [channel]"
-    return Failed(f"no {directory}/{shown(name)}.toml{hint}")
+    hint = did_you_mean(name, (path.stem for path in directory.glob("*.toml")))
+    return Failed(f"no {directory}/{shown(name)}.toml{hint or ': write it first, with hosts in [channel]'}")

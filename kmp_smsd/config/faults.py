@@ -6,7 +6,6 @@ one.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -21,9 +20,11 @@ from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.config.locate import Path
 from kmp_smsd.config.options import field_at, model_at, table_depth
 from kmp_smsd.domain.counted import counted
+from kmp_smsd.domain.did_you_mean import did_you_mean
 from kmp_smsd.domain.shown import printable
 
 SECRET_REMEDY = 'a secret is never written here: write {credential = "NAME"} or {file = "/PATH"}'
+_CLOSE = 0.55  # as enquire_link is to enquire_after_s
 _HUGE = "this number"  # Python refuses to write out thousands of digits
 _SECRET_NAME = re.compile(r"pass|secret|credential|identity|private|master|token", re.IGNORECASE)
 
@@ -81,12 +82,6 @@ def explain(root: type[BaseModel], data: Mapping[str, Any], error: ErrorDetails)
     return path, _sentence(root, path, error)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint for a word that is not known, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.55)
-    return f" (did you mean '{close[0]}'?)" if close else ""
-
-
 def _path_in(data: Any, loc: tuple[str | int, ...]) -> Path:
     """`loc` without what pydantic adds to it: the kind of a union's member, the mark that a key is meant."""
     path: list[str | int] = []
@@ -137,7 +132,7 @@ def _sentence(root: type[BaseModel], path: Path, error: ErrorDetails) -> str:
         return f"{shown} is not {bounds(field_at(root, path), context)}"
     if kind in ("literal_error", "union_tag_invalid"):
         known = re.findall(r"'([^']*)'", str(context.get("expected") or context.get("expected_tags")))
-        hint = nearest(value, known) if isinstance(value, str) and not hidden else ""
+        hint = did_you_mean(value, known, cutoff=_CLOSE) if isinstance(value, str) and not hidden else ""
         return f"{shown} is not one of {', '.join(known)}{hint}"
     if kind == "union_tag_not_found":
         return "kind is missing"
@@ -152,7 +147,7 @@ def _unknown(root: type[BaseModel], path: Path, value: Any) -> str:
         return SECRET_REMEDY
     known = list(model.model_fields) if model else []
     what = "unknown section" if len(path) == 1 and isinstance(value, dict) else "unknown option"
-    return what + nearest(str(path[-1]), known)
+    return what + did_you_mean(str(path[-1]), known, cutoff=_CLOSE)
 
 
 def bounds(field: FieldInfo | None, found: Mapping[str, Any] | None = None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import time
 from abc import ABC, abstractmethod
@@ -16,6 +15,7 @@ from twisted.internet.defer import Deferred
 
 from kmp_smsd import __version__
 from kmp_smsd.config.load import Config
+from kmp_smsd.domain.did_you_mean import did_you_mean
 from kmp_smsd.service.log_levels import LogLevels
 from kmp_smsd.service.pulse import Pulse
 from kmp_smsd.service.status import ConfigurationStatus, Snapshot, State, StoreStatus, ms
@@ -33,8 +33,7 @@ class UnknownName(Exception):
     """No link or platform of this name runs; the text says which is close."""
 
     def __init__(self, what: str, name: str, known: Collection[str]) -> None:
-        close = difflib.get_close_matches(name, known, n=1)
-        super().__init__(f"no {what} '{name}' runs" + (f" (did you mean '{close[0]}'?)" if close else ""))
+        super().__init__(f"no {what} '{name}' runs{did_you_mean(name, known)}")
 
 
 class NotAtRest(Exception):

@@ -1,0 +1,15 @@
+"""A hint for who wrote a name that nobody knows."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """`` (did you mean 'meter'?)`` where one of `known` is as close to `word` as `cutoff` (0 to 1), or closer; else ''.
+
+    The space is in front, so that it can be put behind the word.
+    """
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f" (did you mean '{close[0]}'?)" if close else ""
