@@ -9,7 +9,8 @@ import click
 
 from kmp_smsd.cli.arguments import KEY_ID, REASON, FilePath, dry_run_option, json_option, yes_option
 from kmp_smsd.cli.carefully import confirm, each
-from kmp_smsd.cli.failures import Failed
+from kmp_smsd.cli.failures import NO_PERMISSION, Failed
+from kmp_smsd.cli.file_faults import tell_faults
 from kmp_smsd.cli.output import PAGE, listing, pages, record
 from kmp_smsd.cli.progress import progress
 from kmp_smsd.cli.settings import Settings, now_ms
@@ -61,7 +62,9 @@ def import_(settings: Settings, file: Path, vendor: str, plaintext: bool, encodi
     try:
         public_key = PublicKey.load(public_path)
     except FileNotFoundError:
-        raise Failed(f"no {public_path}: make the master key with 'kmp-smsd master-key create'", 77) from None
+        raise Failed(
+            f"no {public_path}: make the master key with 'kmp-smsd master-key create'", NO_PERMISSION
+        ) from None
     with settings.store() as store:
         with progress(file.name) as told:
             try:
@@ -78,21 +81,13 @@ def import_(settings: Settings, file: Path, vendor: str, plaintext: bool, encodi
                 )
             except ImportRefused as error:
                 raise click.UsageError(str(error), click.get_current_context()) from None
-        _tell(
-            report, file, vendor, dry_run=dry_run
-        )  # before the store is closed, which takes a while: ^C hides nothing
+        # Before the store is closed, which takes a while: ^C hides nothing.
+        _tell(report, file, vendor, dry_run=dry_run)
 
 
 def _tell(report: Report, file: Path, vendor: str, *, dry_run: bool) -> None:
     """Say how an import ended. Raises Failed where there are faults."""
-    for fault in report.faults:
-        click.echo(fault, err=True)
-    for warning in report.warnings:
-        click.echo(f"{warning} (warning)", err=True)
-    if report.fault_count:
-        more = report.fault_count - len(report.faults)
-        shown = f"{counted(report.fault_count, 'fault')}{f' ({more:,} more not shown)' if more else ''}"
-        raise Failed(f"{shown} in {file}: nothing was imported")
+    tell_faults(file, report.faults, report.fault_count, report.warnings, "nothing was imported")
     if dry_run:
         click.echo(f"{file}: {counted(report.keys, 'key')}, nothing wrong; a dry run, nothing was imported")
     else:

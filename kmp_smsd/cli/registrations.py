@@ -13,6 +13,7 @@ from kmp_smsd.cli.apply import apply
 from kmp_smsd.cli.arguments import APP_ID, MDN, NEW_MDN, FilePath, dry_run_option, json_option, yes_option
 from kmp_smsd.cli.carefully import confirm
 from kmp_smsd.cli.failures import Failed
+from kmp_smsd.cli.file_faults import tell_faults
 from kmp_smsd.cli.output import PAGE, listing, pages
 from kmp_smsd.cli.progress import progress
 from kmp_smsd.cli.settings import Settings, now_ms
@@ -154,14 +155,7 @@ def import_(settings: Settings, file: Path, dry_run: bool) -> None:
                         raise StoreUnavailable(f"{error}; {new:,} of {file} are registered: import it again") from None
                 if changed or lines.digest != digest:
                     raise Failed(f"{file} changed while it was read, {new:,} are registered: import it again")
-    for fault in faults.by_line():
-        click.echo(fault, err=True)
-    for warning in warnings.by_line():
-        click.echo(f"{warning} (warning)", err=True)
-    if faults:
-        more = faults.count - len(faults.kept)
-        shown = f"{counted(faults.count, 'fault')}{f' ({more:,} more not shown)' if more else ''}"
-        raise Failed(f"{shown} in {file}: nothing was registered")
+    tell_faults(file, faults.by_line(), faults.count, warnings.by_line(), "nothing was registered")
     if dry_run:
         click.echo(f"{file}: {counted(rows, 'registration')}, nothing wrong; a dry run, nothing was registered")
     else:

@@ -56,7 +56,7 @@ class ImportStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How an import ended. Of faults and warnings it has the first ones, in the order of the file, and counts all."""
+    """How an import ended. Of faults, `fault_count` in all, and warnings it has the first ones, in the file's order."""
 
     file: str
     digest: str
@@ -64,7 +64,6 @@ class Report:
     faults: tuple[Fault, ...]
     fault_count: int
     warnings: tuple[Fault, ...]
-    warning_count: int
     import_id: int | None
     """The number of the import that went live; None for a dry run and where there are faults."""
 
@@ -118,9 +117,7 @@ def import_keys(
                 staging.discard()
         else:
             import_id = staging.publish(lines.digest)
-    return Report(
-        lines.name, lines.digest, keys, faults.by_line(), faults.count, warnings.by_line(), warnings.count, import_id
-    )
+    return Report(lines.name, lines.digest, keys, faults.by_line(), faults.count, warnings.by_line(), import_id)
 
 
 class _Staging:

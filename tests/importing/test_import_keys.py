@@ -98,7 +98,7 @@ GOOD = f"key_id,key,serial,app_id\nk1,{KEY.hex()},7,meter\nk2,{KEY[::-1].hex()},
 
 def test_good_file_goes_live_and_dispatch_can_read_its_keys(run, store, public_and_master):
     report = run(GOOD)
-    assert (report.keys, report.import_id, report.fault_count, report.warning_count) == (2, 1, 0, 0)
+    assert (report.keys, report.import_id, report.fault_count, report.warnings) == (2, 1, 0, ())
     begun = store.imports[1]
     data_key = public_and_master[1].open(begun["data_key_id"], begun["sealed"])
     for key_id, key, app in (("k1", KEY, "meter"), ("k2", KEY[::-1], None)):
