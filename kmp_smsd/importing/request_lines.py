@@ -67,9 +67,8 @@ def _wish(asked: dict[str, Any], id: str, plan: NumberingPlan) -> Add | Remove |
 
 def _mdn(asked: dict[str, Any], name: str, id: str, canonical: Canonical) -> str:
     mdn = read_mdn(asked, name, canonical)
-    if len(mdn) >= 10 and mdn[3:] in re.sub(
-        "[^0-9]", "", id
-    ):  # however it is written; a country code has at most three digits
+    digits = re.sub("[^0-9]", "", id)  # however a number in it is written
+    if len(mdn) >= 10 and mdn[3:] in digits:  # a country code has at most three digits
         raise _NamesSubscriber(f'"id" has the number of "{name}" in it; IDs are kept, take one that names nobody')
     return mdn
 

@@ -41,11 +41,7 @@ def write_holds(
                     """UPDATE holds SET received_at = ?1, why = ?2, elsewhere = ?3, occupant = ?4, counter = ?5,
                          tag = ?6, link = ?7, reply_to = ?8, repeats = repeats + ?10,
                          marked = marked AND elsewhere IS ?3 AND occupant IS ?4 WHERE id = ?9""",
-                    (
-                        *evidence,
-                        hold,
-                        request.approved_hold is None,
-                    ),
+                    (*evidence, hold, request.approved_hold is None),
                 )
             elif not is_full(connection, triple[0]):  # where it is, the request is journalled as held all the same
                 (hold,) = connection.execute(

@@ -25,7 +25,8 @@ class Keys:
 
     def suspend(self, key_id: str, reason: str | None) -> None:
         """No new binding from now on; nothing is withdrawn."""
-        self._change(key_id, "suspended", ("live",), reason)
+        with self._database.transaction() as connection:
+            self._set_state(connection, key_id, "suspended", ("live",), reason)
 
     def resume(self, key_id: str, now: int) -> None:
         """May be bound again; deliveries and requests that waited for it are tried at once."""
@@ -102,10 +103,6 @@ class Keys:
                     WHERE {condition} ORDER BY k.key_id LIMIT ?""",
             (*parameters, limit),
         )
-
-    def _change(self, key_id: str, state: str, allowed: tuple[str, ...], reason: str | None) -> None:
-        with self._database.transaction() as connection:
-            self._set_state(connection, key_id, state, allowed, reason)
 
     def _set_state(self, connection: Any, key_id: str, state: str, allowed: tuple[str, ...], reason: str | None) -> int:
         found = connection.execute(

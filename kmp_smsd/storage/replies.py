@@ -95,11 +95,10 @@ class Replies:
 
     def sent_in_a_day(self, link: str, now: int) -> int:
         """How many replies left by `link` in the 24 hours before `now`, and were not certainly refused a place."""
-        return int(
-            self._database.rows("SELECT count(*) FROM replies WHERE link = ? AND sent_at > ?", (link, now - DAY_MS))[0][
-                0
-            ]
+        ((count,),) = self._database.rows(
+            "SELECT count(*) FROM replies WHERE link = ? AND sent_at > ?", (link, now - DAY_MS)
         )
+        return int(count)
 
     def recover(self, now: int) -> None:
         """After a start: what was being sent may have been taken, and is not sent again."""

@@ -91,13 +91,7 @@ def _keep(connection: Any, subscriber: int, decision: Decision, again: int | Non
              link = excluded.link, received_at = excluded.received_at, outcome = excluded.outcome,
              again_at = excluded.again_at, reply_to = excluded.reply_to
            WHERE excluded.received_at >= received_at""",
-        (
-            subscriber,
-            *said(request),
-            decision.outcome.value,
-            again,
-            dump_reply_to(request.reply_to),
-        ),
+        (subscriber, *said(request), decision.outcome.value, again, dump_reply_to(request.reply_to)),
     )
 
 
