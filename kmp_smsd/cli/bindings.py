@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from kmp_smsd.cli.arguments import APP_ID, MDN, json_option
-from kmp_smsd.cli.failures import Failed
 from kmp_smsd.cli.output import PAGE, Columns, delivery, listing, pages, platform
 from kmp_smsd.cli.settings import Settings, now_ms
 
@@ -67,11 +66,7 @@ def show(settings: Settings, mdn: str, as_json: bool) -> None:
 def withdraw(settings: Settings, mdn: str, app_id: str) -> None:
     """End the binding of MDN for APP; its platform gives up the key. The terminal's next message binds again."""
     with settings.store() as store:
-        bound = [row for row in store.bindings.of(mdn) if row["state"] == "bound" and row["app_id"] == app_id]
-        if not bound:
-            raise Failed(f"{mdn} has no binding for {app_id}: see 'kmp-smsd bindings show {mdn}'")
-        store.bindings.withdraw(mdn, app_id, now_ms())
-    key_id = bound[0]["key_id"]
+        key_id = store.bindings.withdraw(mdn, app_id, now_ms())
     click.echo(f"{mdn} {app_id}: key {key_id} is withdrawn")
     click.echo(
         "kmp-smsd: the terminal's next message binds it again; to prevent that, 'kmp-smsd keys suspend "

@@ -60,8 +60,11 @@ class Bindings:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def withdraw(self, mdn: str, app_id: str, now: int) -> None:
-        """End the binding of `mdn` and `app_id`; raises NotPossible where none stands. What is held stays held."""
+    def withdraw(self, mdn: str, app_id: str, now: int) -> str:
+        """End the binding of `mdn` and `app_id`; the ID of its key. What is held stays held.
+
+        Raises NotPossible where none stands.
+        """
         with self._database.transaction() as connection:
             found = connection.execute(
                 """SELECT b.subscriber, k.key_id
@@ -71,9 +74,11 @@ class Bindings:
             ).fetchone()
             if found is None:
                 raise NotPossible(f"{mdn} has no binding for {app_id}: see 'kmp-smsd bindings show {mdn}'")
-            end_bindings(connection, "withdrawn by command", now, subscriber=found[0], app_id=app_id)
-            # the terminal's next message binds again, and none that came before
-            connection.execute("DELETE FROM waiting WHERE subscriber = ? AND key_id = ?", found)
+            subscriber, key_id = found
+            end_bindings(connection, "withdrawn by command", now, subscriber=subscriber, app_id=app_id)
+            # The terminal's next message binds again, and none that came before.
+            connection.execute("DELETE FROM waiting WHERE subscriber = ? AND key_id = ?", (subscriber, key_id))
+            return str(key_id)
 
     def of(self, mdn: str) -> list[dict[str, Any]]:
         """Every binding that `mdn` has or had, the newest first, with what its platform confirmed."""
