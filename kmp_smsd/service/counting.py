@@ -64,7 +64,7 @@ class Counting(Service):
         self._watched: Deferred[Any] | None = None
         self._not_before = float("-inf")  # monotonic seconds
         self._faults = Repeats()
-        self.watch = StoreWatch(store, self._in_thread, thread, writes=False, monotonic=monotonic, wall=wall)
+        self.store_watch = StoreWatch(store, self._in_thread, thread, writes=False, monotonic=monotonic, wall=wall)
         self.due: Mapping[str, DueFigures] = {}
         self.rejected: Mapping[str, int] = {}
         self.unserved: Mapping[str, Unserved] = {}  # by name, which is empty where no file names the app
@@ -86,8 +86,8 @@ class Counting(Service):
     @inlineCallbacks
     def _look(self) -> Any:
         try:
-            yield self.watch.measure()
-            if self._monotonic() >= self._not_before and self.watch.error is None:
+            yield self.store_watch.measure()
+            if self._monotonic() >= self._not_before and self.store_watch.error is None:
                 yield self._count()
         except StoreUnavailable as error:
             if self._faults.worth_saying(str(error), self._monotonic()):
@@ -106,7 +106,7 @@ class Counting(Service):
         for name in (*served, *others):
             due[name] = yield self._in_thread(self._store.figures.due, name)
             rejected[name] = yield self._in_thread(self._store.figures.rejected, name)
-            yield self.watch.measure()
+            yield self.store_watch.measure()
             if not self._watch.running:
                 return
         unserved = yield self._in_thread(lambda: {name: self._look_at(name) for name in others})

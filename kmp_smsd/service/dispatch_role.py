@@ -92,7 +92,7 @@ class DispatchRole(RoleService):
     def snapshot(self, configuration: ConfigurationStatus, log_levels: LogLevels) -> Snapshot:
         served = self.dispatcher.workers.served()
         return Snapshot(
-            **self._head(configuration, log_levels, self.counting.watch),
+            **self._head(configuration, log_levels, self.counting.store_watch),
             platforms=(*map(self._status, served), *self._unserved({one.name for one in served})),
         )
 

@@ -94,7 +94,7 @@ class Intake(Service):
         self._deciding = deciding
         self._deciding_thread = WorkThread("deciding", reactor, monotonic=monotonic, lock_wait=deciding.lock_wait)
         self._inbox = InboxThread(inbox, reactor, monotonic=monotonic)
-        self.watch = StoreWatch(
+        self.store_watch = StoreWatch(
             store,
             self._thread.run,
             self._thread.busy,
@@ -106,7 +106,7 @@ class Intake(Service):
         self.settler = Settler(
             deciding,
             self._deciding_thread,
-            self.watch,
+            self.store_watch,
             has_room=self._next_batch,
             monotonic=monotonic,
             wall=wall,

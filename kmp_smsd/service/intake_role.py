@@ -131,7 +131,8 @@ class IntakeRole(RoleService):
 
     def _check_rest(self, _: None) -> None:
         if backlog := self.intake.settler.backlog:
-            raise NotAtRest(f"answered messages that cannot be settled now: {backlog:,} ({self.intake.watch.error})")
+            why = self.intake.store_watch.error
+            raise NotAtRest(f"answered messages that cannot be settled now: {backlog:,} ({why})")
 
     def go_on(self) -> None:
         self._draining = False
@@ -167,7 +168,7 @@ class IntakeRole(RoleService):
 
     def snapshot(self, configuration: ConfigurationStatus, log_levels: LogLevels) -> Snapshot:
         return Snapshot(
-            **self._head(configuration, log_levels, self.intake.watch),
+            **self._head(configuration, log_levels, self.intake.store_watch),
             links=tuple(
                 self._status(link, name in self._paused) for name, links in self._links.items() for link in links
             ),
@@ -215,4 +216,4 @@ class IntakeRole(RoleService):
             self._rates[link.name].sample(link.state.traffic.messages, now)
         if now - self._measured_at >= MEASURE_EVERY_S:
             self._measured_at = now
-            self.intake.watch.measure()  # nobody waits for it
+            self.intake.store_watch.measure()  # nobody waits for it

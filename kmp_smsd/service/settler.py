@@ -39,7 +39,7 @@ class Settler:
         self,
         deciding: Deciding,
         thread: WorkThread,
-        watch: StoreWatch,
+        store_watch: StoreWatch,
         *,
         has_room: Callable[[], None],
         monotonic: Callable[[], float],
@@ -47,7 +47,7 @@ class Settler:
     ) -> None:
         self._deciding = deciding
         self._thread = thread
-        self._watch = watch
+        self._store_watch = store_watch
         self._has_room = has_room
         self._monotonic, self._wall = monotonic, wall
         self._waiting: deque[Received] = deque()
@@ -96,7 +96,7 @@ class Settler:
     def late(self) -> None:
         """Messages were left with their SMSC, since so many wait to be settled."""
         if not self._failed:
-            self._watch.not_settled(
+            self._store_watch.not_settled(
                 f"{self.backlog:,} messages wait to be settled, and others were left with their SMSC"
             )
 
@@ -137,7 +137,7 @@ class Settler:
         self.settled += count
         self.backlog -= count
         self.outcomes.update(filter(None, outcomes))  # not those that a try before this one had settled
-        self._watch.settled(self._monotonic() - self._begun_at)
+        self._store_watch.settled(self._monotonic() - self._begun_at)
         if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):  # else it would cost each message something
             self._tell([message for received in batch for message in received.messages], outcomes)
         self._has_room()
@@ -161,7 +161,7 @@ class Settler:
         self._failed = True
         self._halvings = min(self._halvings + 1, SETTLE_MAX.bit_length() - 1)
         self._retry_at = self._monotonic() + RETRY_EVERY_S
-        self._watch.not_settled(_reason(failure))
+        self._store_watch.not_settled(_reason(failure))
         if self._is_worth_saying(failure):
             self.log.failure("a batch could not be settled", failure, event="batch_not_settled")
         self._go_on()
@@ -177,14 +177,14 @@ class Settler:
     def _settled_again(self, result: tuple[list[Outcome], bool]) -> None:
         outcomes, more = result
         self._looking = False
-        self._watch.settled_again()
+        self._store_watch.settled_again()
         self.outcomes.update(outcomes)
         if more and not self._stopped:
             self.look()  # what came meanwhile goes first
 
     def _not_settled_again(self, failure: Failure) -> None:
         self._looking = False
-        self._watch.not_settled_again(_reason(failure))
+        self._store_watch.not_settled_again(_reason(failure))
         if self._is_worth_saying(failure):
             self.log.failure("marked requests could not be settled", failure, event="marked_not_settled")
 

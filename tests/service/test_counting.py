@@ -59,7 +59,7 @@ def test_what_is_due_is_counted_every_few_seconds(at):
     at.look()
     assert at.counting.due["metering"].count == 1
     assert at.counting.rejected == {"metering": 0}
-    assert at.counting.watch.read_at == WALL_S + COUNT_EVERY_S
+    assert at.counting.store_watch.read_at == WALL_S + COUNT_EVERY_S
 
 
 def test_platforms_may_come_and_go(at):
@@ -126,11 +126,11 @@ def test_counting_that_takes_long_rests_long(at):
     at.mine.figures.due = slow
     at.look()
     assert len(counted) == 1
-    read_at = at.counting.watch.read_at
+    read_at = at.counting.store_watch.read_at
     for _ in range(int(3 * REST / COUNT_EVERY_S) - 1):
         at.look()
     assert len(counted) == 1
-    assert at.counting.watch.read_at > read_at  # how the store is, is looked at all the same
+    assert at.counting.store_watch.read_at > read_at  # how the store is, is looked at all the same
     at.look()
     at.look()
     assert len(counted) == 2
@@ -155,7 +155,7 @@ def test_figures_of_the_store_do_not_wait_for_all_platforms(at):
     ages, real = [], at.mine.figures.due
 
     def slow(name):
-        ages.append(WALL_S + at.reactor.seconds() - at.counting.watch.read_at)
+        ages.append(WALL_S + at.reactor.seconds() - at.counting.store_watch.read_at)
         at.reactor.rightNow += 3.0
         return real(name)
 
@@ -172,10 +172,10 @@ def test_count_that_takes_minutes_is_no_silence_of_dispatch_which_looks_on(at):
         at.thread.begun()
         at.reactor.rightNow += 1.0
         at.thread.ended(None)
-    assert at.counting.watch.silent_s == 0
+    assert at.counting.store_watch.silent_s == 0
     at.thread.begun()
     at.reactor.rightNow += 30.0
-    assert at.counting.watch.silent_s == 30.0
+    assert at.counting.store_watch.silent_s == 30.0
 
 
 def test_end_does_not_wait_for_all_platforms(at):

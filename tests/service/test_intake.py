@@ -414,12 +414,12 @@ def test_store_that_leaves_messages_with_the_smsc_is_not_ready_until_it_writes_a
     at.inbox_fails[:] = [StoreUnavailable("database or disk is full")]
     at.intake.messages(SmscByHand(), (mo(1),))
     at.run()
-    assert at.intake.watch.error == "database or disk is full"
+    assert at.intake.store_watch.error == "database or disk is full"
     at.intake.messages(SmscByHand(), (mo(2),))
     at.reactor.pass_time(3)
-    assert at.intake.watch.error == "it is slow, and messages were left with their SMSC"
+    assert at.intake.store_watch.error == "it is slow, and messages were left with their SMSC"
     at.run()
-    assert at.intake.watch.error is None
+    assert at.intake.store_watch.error is None
 
 
 def test_fault_of_ours_in_receiving_is_an_alarm_and_the_next_batch_works(at, events):
@@ -540,19 +540,19 @@ def test_messages_are_received_while_settling_fails_and_the_role_is_not_ready(st
         at.intake.messages(smsc, (mo(number),))
         at.run()
     assert smsc.statuses() == [(1, OK), (2, OK), (3, OK)]
-    assert (at.intake.watch.error, north.backed_off) == ("disk full", 0)
-    at.intake.watch.measure()  # the database can be written to for all that
+    assert (at.intake.store_watch.error, north.backed_off) == ("disk full", 0)
+    at.intake.store_watch.measure()  # the database can be written to for all that
     at.reactor.pass_time(2.1)
     at.pool.run()
     assert smsc.statuses() == [(1, OK), (2, OK), (3, OK), (4, TEMPORARY)]
-    assert (at.intake.watch.error, north.backed_off) == ("disk full", 1)
+    assert (at.intake.store_watch.error, north.backed_off) == ("disk full", 1)
     for _ in range(5):
         at.reactor.pass_time(1.1)
         at.run()
     at.intake.messages(smsc, (mo(5),))
     at.run()
     assert smsc.statuses()[4:] == [(5, OK)]
-    assert at.intake.watch.error is None
+    assert at.intake.store_watch.error is None
     assert counted(at.store) == {"not_registered": 4}
     assert not alarms(events)
 
@@ -617,9 +617,9 @@ def test_database_that_is_busy_for_too_long_is_told_of(start, monkeypatch):
     at.intake.messages(SmscByHand(), (mo(2),))
     at.receive_one()
     at.reactor.pass_time(2.1)  # its thread does not come back
-    assert at.intake.watch.error == "1 messages wait to be settled, and others were left with their SMSC"
+    assert at.intake.store_watch.error == "1 messages wait to be settled, and others were left with their SMSC"
     at.pool.run()
-    assert at.intake.watch.error is None
+    assert at.intake.store_watch.error is None
 
 
 def test_disk_that_is_stuck_is_given_no_more_to_do(at):
@@ -646,13 +646,13 @@ def test_disk_that_takes_no_messages_is_noticed_before_one_comes_and_when_it_is_
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         at.seconds(11)
-        assert "No space left on device: make room on its volume" in at.intake.watch.error
+        assert "No space left on device: make room on its volume" in at.intake.store_watch.error
         at.seconds(30)
         at.run()  # something else is settled meanwhile, or the database probed
-        assert "No space left on device" in at.intake.watch.error
+        assert "No space left on device" in at.intake.store_watch.error
     assert len([event for event in events if event.get("event") == "store_unavailable"]) == 4
     at.seconds(11)
-    assert at.intake.watch.error is None
+    assert at.intake.store_watch.error is None
     assert counted(at.store) == {}
 
 
@@ -1140,40 +1140,40 @@ def test_store_is_known_to_have_been_written_to_after_a_batch(at):
     at.intake.settler.look()
     at.reactor.advance(0.05)
     at.pool.run()
-    assert at.intake.watch.last_write_at == NOW_S + 0.05
-    assert at.intake.watch.last_write_s == pytest.approx(0.05)
+    assert at.intake.store_watch.last_write_at == NOW_S + 0.05
+    assert at.intake.store_watch.last_write_s == pytest.approx(0.05)
 
 
 def test_store_that_hangs_shows_while_the_reactor_goes_on(at):
     at.intake.messages(SmscByHand(), (mo(1),))
     at.reactor.pass_time(5)
-    assert at.intake.watch.stuck_s == pytest.approx(5)
+    assert at.intake.store_watch.stuck_s == pytest.approx(5)
     at.run()
-    assert at.intake.watch.stuck_s == 0
+    assert at.intake.store_watch.stuck_s == 0
 
 
 def test_inbox_that_is_stuck_shows_though_the_database_waits_for_others(at, monkeypatch):
     monkeypatch.setattr(
         type(at.intake._thread.busy), "waits_for_others", property(lambda busy: busy is at.intake._thread.busy)
     )
-    assert at.intake.watch.waits_for_others
+    assert at.intake.store_watch.waits_for_others
     at.intake.messages(SmscByHand(), (mo(1),))
     at.reactor.pass_time(59)
-    assert at.intake.watch.waits_for_others  # a slow sync is not yet a reason to end this process
+    assert at.intake.store_watch.waits_for_others  # a slow sync is not yet a reason to end this process
     at.reactor.pass_time(2)
-    assert not at.intake.watch.waits_for_others
+    assert not at.intake.store_watch.waits_for_others
 
 
 def test_marked_requests_that_cannot_be_decided_show_until_they_can(at, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(at.mine, "settle_again", lambda _: 1 / 0)
         at.poll()
-        assert at.intake.watch.error == "division by zero"
+        assert at.intake.store_watch.error == "division by zero"
         at.intake.messages(SmscByHand(), (mo(1),))
         at.run()
-        assert at.intake.watch.error == "division by zero"
+        assert at.intake.store_watch.error == "division by zero"
     at.poll()
-    assert at.intake.watch.error is None
+    assert at.intake.store_watch.error is None
 
 
 def test_settled_messages_that_cannot_be_removed_show_until_they_can(at, monkeypatch):
@@ -1185,9 +1185,9 @@ def test_settled_messages_that_cannot_be_removed_show_until_they_can(at, monkeyp
         at.seconds(2)
         at.intake.messages(SmscByHand(), (mo(2),))
         at.run()
-        assert at.intake.watch.error == "Operation not permitted"
+        assert at.intake.store_watch.error == "Operation not permitted"
     at.seconds(2)
-    assert at.intake.watch.error is None
+    assert at.intake.store_watch.error is None
     assert not in_inbox(at)
 
 
