@@ -155,15 +155,11 @@ class Worker:
             self._running.addBoth(tell)
         return ended
 
-    def look_at_word(self) -> None:
-        """Note how the platform is served now."""
+    def served(self) -> Served:
+        """How the platform is served; since when, is known from what this said before."""
         word = self._present_word()
         if word is not self._word:
             self._word, self._since = word, self._wall()
-
-    def served(self) -> Served:
-        """How the platform is served."""
-        self.look_at_word()
         return Served(
             name=self.deliverer.platform,
             word=self._word,

@@ -85,13 +85,8 @@ class Workers:
         self._workers = workers
         return gatherResults(ended)
 
-    def look_at_words(self) -> None:
-        """Note how each platform is served; called about once a second, which is how exact `since` is."""
-        for worker in self._workers.values():
-            worker.look_at_word()
-
     def served(self) -> list[Served]:
-        """How each platform is served."""
+        """How each platform is served; to be asked about once a second, which is how exact `since` is."""
         return [worker.served() for worker in self._workers.values()]
 
     def names(self) -> Collection[str]:
