@@ -130,10 +130,10 @@ def clock(store: Store) -> Report:
 def traffic(config: Config, store: Store) -> Report:
     """What is refused, and what waits."""
     now = now_ms()
-    holds = store.tracing.open_holds()
+    holds = store.explaining.open_holds()
     facts = TrafficFacts(
         now=now,
-        refused=store.tracing.refused_classes((now - DAY_MS) // HOUR_MS),
+        refused=store.explaining.refused_classes((now - DAY_MS) // HOUR_MS),
         holds=holds.count,
         oldest_hold_at=holds.oldest_at,
         platforms=store.platforms.listing(at_most=sys.maxsize),

@@ -77,7 +77,9 @@ def _gather(settings: Settings, store: Store, mdn: str, entries_max: int | None)
     journal, searched = _search(store, subscriber, entries_max)
     bindings, waiting = store.bindings.of(mdn), store.waiting.listing(mdn=mdn, limit=PAGE)
     outbox = store.outbox.listing(platform=None, mdn=mdn, everything=True, limit=PAGE)
-    held = {row["hold"] for row in journal if row["hold"] is not None} | set(store.tracing.standing_holds(subscriber))
+    held = {row["hold"] for row in journal if row["hold"] is not None} | set(
+        store.explaining.standing_holds(subscriber)
+    )
     holds = [found for hold in sorted(held) if (found := store.holds.get(hold))]
     key_ids = {row["key_id"] for row in (*journal, *bindings, *waiting, *outbox, *holds) if row["key_id"]}
     return Number(
@@ -90,9 +92,9 @@ def _gather(settings: Settings, store: Store, mdn: str, entries_max: int | None)
         outbox=outbox,
         waiting=waiting,
         holds=holds,
-        replies=store.tracing.replies(subscriber),
+        replies=store.explaining.replies(subscriber),
         journal=journal,
-        keys=store.tracing.keys(sorted(key_ids)),
+        keys=store.explaining.keys(sorted(key_ids)),
         platforms={name: asdict(store.platforms.state(name)) for name in {row["platform"] for row in outbox} - {""}},
         configured=frozenset(config.platforms),
         routes={app: name for name, one in config.platforms.items() for app in one.apps},
@@ -106,7 +108,7 @@ def _search(store: Store, subscriber: int, entries_max: int | None) -> tuple[lis
     found: list[dict[str, Any]] = []
     searched: dict[str, Any] = {}
     with progress("Looking through the journal") as told:
-        for step in store.tracing.journal_back(subscriber):
+        for step in store.explaining.journal_back(subscriber):
             found += step.found
             searched = {"entries": step.entries, "total": step.total, "since": step.since}
             if told is not None:

@@ -16,6 +16,7 @@ from kmp_smsd.storage.checking import Checking
 from kmp_smsd.storage.database import open_database
 from kmp_smsd.storage.erasing import Erasing
 from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
+from kmp_smsd.storage.explaining import Explaining
 from kmp_smsd.storage.figures import Figures
 from kmp_smsd.storage.holds import Holds
 from kmp_smsd.storage.imports import Imports
@@ -38,7 +39,6 @@ from kmp_smsd.storage.schema import check_schema
 from kmp_smsd.storage.settling import Settling
 from kmp_smsd.storage.submissions import Submissions
 from kmp_smsd.storage.subscribers import Registrations
-from kmp_smsd.storage.tracing import Tracing
 from kmp_smsd.storage.trying import Trial, try_out
 from kmp_smsd.storage.waiting import Waiting
 
@@ -60,6 +60,7 @@ class Store:
         self.bindings = Bindings(self._database)
         self.checking = Checking(self._database)
         self.erasing = Erasing(self._database)
+        self.explaining = Explaining(self._database)
         self.figures = Figures(self._database)
         self.holds = Holds(self._database)
         self.imports = Imports(self._database)
@@ -75,7 +76,6 @@ class Store:
         self.retention = Retention(self._database)
         self.routes = Routes(self._database)
         self.submissions = Submissions(self._database)
-        self.tracing = Tracing(self._database)
         self.waiting = Waiting(self._database)
         self._policy = policy
         self._settling = Settling(self._database, policy, self.journal)

@@ -19,7 +19,6 @@ CONF = Path(__file__).parents[2] / "conf"
 RULES = CONF / "prometheus" / "kmp-smsd.rules.yml"
 TESTS = CONF / "prometheus" / "kmp-smsd.rules.test.yml"
 DASHBOARD = json.loads((CONF / "grafana" / "kmp-smsd.json").read_text(encoding="utf-8"))
-PROMETHEUS_S_OWN = {"up"}
 
 
 def exposed() -> dict[str, set[str]]:

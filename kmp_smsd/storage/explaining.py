@@ -1,4 +1,4 @@
-"""Everything that is known of one number, for whoever explains it."""
+"""What `explain` asks of one number, and `doctor` of all of them, beside what the listings have."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class OpenHolds:
     oldest_at: int | None
 
 
-class Tracing:
+class Explaining:
     """Reads; each question is one statement, and holds up no checkpoint."""
 
     def __init__(self, database: Database) -> None:
