@@ -47,9 +47,9 @@ class SshChannel:
     def deliver(self, deliveries: Iterable[Delivery]) -> Iterator[Result]:
         """Send `deliveries`, at most a window of them ahead of the answers, and yield the results as they come.
 
-        Up to a window of answers may be there that have not been yielded.
-        Each is taken when it is sent. Raises ChannelDown; what had no result by then is not known to be held. A caller
-        that stops before the end closes the channel, since answers would be left in it.
+        Each delivery is taken when it is sent; up to a window of answers may have come and not been yielded yet. Raises
+        ChannelDown; what had no result by then is not known to be held. A caller that stops before the end closes the
+        channel, since answers would be left in it.
         """
         self._harmless.clear()
         waiting = iter(deliveries)

@@ -86,6 +86,7 @@ def import_keys(
     with the next import. After the first fault of the file itself nothing more is staged, but the rest of it is
     checked. `clock` gives Unix milliseconds: between the begin and the end of a large file lie minutes. `progress` is
     told the octets read and to read.
+
     Raises ImportRefused, OSError, and what the store raises.
     """
     if not plaintext:

@@ -52,8 +52,8 @@ def watchdog_s() -> float | None:
 class ManagerNotified(Service):
     """Tells the service manager how this process is; started after all that works, and stopped before it.
 
-    `sentence` is the status text, `alive` our own health
-    and never a peer's: while it is false no ping goes out, and the service manager starts us again.
+    `sentence` is the status text, `alive` our own health and never a peer's: while it is false no ping goes out, and
+    the service manager starts us again.
     """
 
     def __init__(self, sentence: Callable[[], str], alive: Callable[[], bool], reactor: Any) -> None:

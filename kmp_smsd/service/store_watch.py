@@ -30,8 +30,10 @@ class StoreWatch:
 
     `in_thread` runs a call in the thread that measures. `thread` follows the one that does the role's work, or some of
     it: of intake it is the one that measures, `inbox` brings messages to the disk and `deciding` follows the thread
-    that has them decided. The role is judged by all of them. Where it `writes`, the store is
-    written to a little now and then, so that a full or broken disk is noticed before a message comes.
+    that has them decided. The role is judged by all of them.
+
+    Where it `writes`, the store is written to a little now and then, so that a full or broken disk is noticed before a
+    message comes.
     """
 
     log = Logger()

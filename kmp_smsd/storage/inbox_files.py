@@ -63,6 +63,7 @@ class Content(NamedTuple):
     Where it is `torn`, its last line was not answered, if the disk is well. Where it is `hollow`, there are zeros in
     that line, or more of them at the end than we leave there: by a write that a power cut took back, or in the place of
     lines that were answered. Fewer zeros in their place than there was room cannot be told from it.
+
     `identity` is that of the file that was read.
     """
 

@@ -53,8 +53,9 @@ class Settling:
 
         `last` is the place of the last of them in the inbox, where they lie in it: `settled` has them from then on, and
         those that it has already are left out (None). So nothing is settled twice, whoever tries it again.
-        A message that cannot be settled for a reason of its own ends as ERROR and takes no neighbour with it.
-        Raises StoreUnavailable; some of them may be settled nevertheless.
+
+        A message that cannot be settled for a reason of its own ends as ERROR and takes no neighbour with it. Raises
+        StoreUnavailable; some of them may be settled nevertheless.
         """
         try:
             return self._settle(lambda: messages, now, last)
