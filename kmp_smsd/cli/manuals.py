@@ -17,7 +17,7 @@ from kmp_smsd import __version__
 from kmp_smsd.cli import roff
 from kmp_smsd.cli.program import program
 from kmp_smsd.config.generating import only_argument
-from kmp_smsd.config.page import FILES, of_section, told
+from kmp_smsd.config.page import FILES, of_section, title, told
 from kmp_smsd.simulator.receiver import receiver_path
 
 SOURCE = f"kmp-smsd {__version__}"
@@ -60,7 +60,7 @@ def configuration_page() -> str:
     page = roff.title("kmp-smsd.toml", 5, SOURCE) + roff.heading("NAME")
     page += "kmp\\-smsd.toml \\- configuration of kmp\\-smsd(8), and of each platform\n"
     page += roff.heading("SYNOPSIS")
-    page += ".br\n".join(roff.prose(f"`/etc/kmp-smsd/{file}`") for file, _ in FILES)
+    page += ".br\n".join(roff.prose(f"`/etc/kmp-smsd/{file}`") for file in FILES)
     page += roff.heading("DESCRIPTION")
     page += roff.paragraphs(
         "The files are in TOML. An unknown option, or a value that does not fit, is a fault: `kmp-smsd check-config` "
@@ -70,10 +70,10 @@ def configuration_page() -> str:
         "Each platform has a file of its own. The name of the file is that of the platform; only files that end in "
         ".toml are read."
     )
-    for file, sections in FILES:
+    for file, sections in FILES.items():
         page += roff.heading(file)
-        for name, section, model in sections:
-            page += roff.heading(name, below=True)
+        for section, model in sections.items():
+            page += roff.heading(title(section), below=True)
             about = (inspect.getdoc(model) or "").partition("\n\n")[0]
             page += roff.prose(f"{about} *Changed at a reload: {of_section(model)}.*")
             page += "".join(roff.item(option.name, about) for option, about in told(model, section))

@@ -22,9 +22,22 @@ from kmp_smsd.config.link import Link
 from kmp_smsd.config.models import Control, Secrets, Storage
 from kmp_smsd.config.monitoring import Monitoring
 from kmp_smsd.config.numbering import Numbering
-from kmp_smsd.config.platform import Platform
-from kmp_smsd.config.section import Section
+from kmp_smsd.config.platform import ChannelOptions, Platform
 from kmp_smsd.config.sync import Sync
+
+#: The sections of kmp-smsd.toml as its example has them, and their models.
+MAIN_SECTIONS: Mapping[str, type[BaseModel]] = {
+    "storage": Storage,
+    "secrets": Secrets,
+    "numbering": Numbering,
+    "sync": Sync,
+    "control": Control,
+    "monitoring": Monitoring,
+    "smsc.north": Link,
+    "gateway.data": Gateway,
+}
+#: Those of a platform's file; the options of the first stand before every section.
+PLATFORM_SECTIONS: Mapping[str, type[BaseModel]] = {"platform": Platform, "channel": ChannelOptions}
 
 _WIDTH = 110
 _HEXADECIMAL = {"interface_version", "temporary_status", "never_status"}  # as SMPP writes them
@@ -102,14 +115,7 @@ def main_file() -> str:
         "commented out shows its default, or how it is written. Relative paths start at this file. Secrets are never "
         'written here: {credential = "NAME"} is a credential of the systemd unit, {file = "/PATH"} a file. '
         "Platforms have files of their own, in platforms.d.",
-        ("storage", Storage),
-        ("secrets", Secrets),
-        ("numbering", Numbering),
-        ("sync", Sync),
-        ("control", Control),
-        ("monitoring", Monitoring),
-        ("smsc.north", Link),
-        ("gateway.data", Gateway),
+        MAIN_SECTIONS,
     )
 
 
@@ -118,16 +124,15 @@ def platform_file() -> str:
     return _file(
         "One platform: copy this file to NAME.toml, where NAME is the platform's, and say what it gets and how it is "
         "reached. `kmp-smsd check-config` tells what is wrong with it.",
-        ("platform", Platform),
-        ("channel", Platform.model_fields["channel"].annotation),
+        PLATFORM_SECTIONS,
     )
 
 
-def _file(about: str, *sections: tuple[str, Any]) -> str:
+def _file(about: str, sections: Mapping[str, type[BaseModel]]) -> str:
     text = _comment(about)
-    for section, model in sections:
+    for section, model in sections.items():
         text += "\n"
-        if section != "platform":  # whose options stand before every section
+        if section != "platform":
             text += _comment(_first_paragraph(model)) + ("#" if section in _OPTIONAL else "") + f"[{section}]\n"
         for option in options(model, section):
             text += _comment(option.about) + ("" if option.live else "#") + f"{option.name} = {option.value}\n"
@@ -143,7 +148,7 @@ def _about(name: str, field: FieldInfo) -> str:
     return about
 
 
-def _first_paragraph(model: type[Section]) -> str:
+def _first_paragraph(model: type[BaseModel]) -> str:
     return " ".join(str(model.__doc__).split("\n\n")[0].split())
 
 

@@ -10,42 +10,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from kmp_smsd.config.changes import reload_of
-from kmp_smsd.config.example import Option, options
-from kmp_smsd.config.gateway import Gateway
+from kmp_smsd.config.example import MAIN_SECTIONS, PLATFORM_SECTIONS, Option, options
 from kmp_smsd.config.generating import only_argument
-from kmp_smsd.config.link import Link
-from kmp_smsd.config.models import Control, Secrets, Storage
-from kmp_smsd.config.monitoring import Monitoring
-from kmp_smsd.config.numbering import Numbering
 from kmp_smsd.config.platform import Platform
 from kmp_smsd.config.section import Reload
-from kmp_smsd.config.sync import Sync
 
 _WIDTH = 118
 
-#: Each file with its sections: the title, its name in the example, and the model.
-FILES: tuple[tuple[str, tuple[tuple[str, str, Any], ...]], ...] = (
-    (
-        "kmp-smsd.toml",
-        (
-            ("[storage]", "storage", Storage),
-            ("[secrets]", "secrets", Secrets),
-            ("[numbering]", "numbering", Numbering),
-            ("[sync]", "sync", Sync),
-            ("[control]", "control", Control),
-            ("[monitoring]", "monitoring", Monitoring),
-            ("[smsc.NAME]", "smsc.north", Link),
-            ("[gateway.NAME]", "gateway.data", Gateway),
-        ),
-    ),
-    (
-        "platforms.d/NAME.toml",
-        (
-            ("outside of sections", "platform", Platform),
-            ("[channel]", "channel", Platform.model_fields["channel"].annotation),
-        ),
-    ),
-)
+_TITLES = {"smsc.north": "[smsc.NAME]", "gateway.data": "[gateway.NAME]", "platform": "outside of sections"}
+#: Each file, and its sections as the example has them.
+FILES = {"kmp-smsd.toml": MAIN_SECTIONS, "platforms.d/NAME.toml": PLATFORM_SECTIONS}
 
 
 def page() -> str:
@@ -57,14 +31,19 @@ def page() -> str:
         "reload does."
     )
     text += "\n.. contents::\n   :local:\n\n"
-    for file, sections in FILES:
+    for file, sections in FILES.items():
         text += _heading(file, "=")
-        for title, section, model in sections:
-            text += _heading(title, "-")
+        for section, model in sections.items():
+            text += _heading(title(section), "-")
             text += f"*Changed at a reload: {of_section(model)}.*\n\n"
             for option, about in told(model, section):
                 text += f"``{option.name}``\n" + _wrapped(about.replace("`", "``"), "  ") + "\n"
     return text.rstrip("\n") + "\n"
+
+
+def title(section: str) -> str:
+    """What people call a section of the example."""
+    return _TITLES.get(section, f"[{section}]")
 
 
 def of_section(model: Any) -> Reload:

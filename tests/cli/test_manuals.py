@@ -16,7 +16,7 @@ from kmp_smsd.cli import roff
 from kmp_smsd.cli.manuals import PAGES
 from kmp_smsd.cli.program import program
 from kmp_smsd.config.example import options
-from kmp_smsd.config.page import FILES
+from kmp_smsd.config.page import FILES, title
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,9 +61,9 @@ def test_each_command_stands_in_the_manual_with_its_options():
 
 def test_each_option_of_the_configuration_stands_in_its_manual():
     page = plain("kmp-smsd.toml.5")
-    for _, sections in FILES:
-        for title, section, model in sections:
-            (text,) = re.findall(rf'^\.SS "{re.escape(title)}"\n(.*?)(?=^\.S[SH])', page, re.M | re.S)
+    for sections in FILES.values():
+        for section, model in sections.items():
+            (text,) = re.findall(rf'^\.SS "{re.escape(title(section))}"\n(.*?)(?=^\.S[SH])', page, re.M | re.S)
             assert re.findall(r"^\.TP\n(\w+)\n", text, re.M) == [option.name for option in options(model, section)]
 
 

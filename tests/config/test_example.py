@@ -10,31 +10,14 @@ from pathlib import Path
 import pytest
 from pydantic_core import PydanticUndefined
 
-from kmp_smsd.config.example import main_file, options, platform_file
-from kmp_smsd.config.gateway import Gateway
-from kmp_smsd.config.link import Link
+from kmp_smsd.config.example import MAIN_SECTIONS, PLATFORM_SECTIONS, main_file, options, platform_file
 from kmp_smsd.config.load import load
-from kmp_smsd.config.models import Control, MainFile, Secrets, Storage
-from kmp_smsd.config.monitoring import Monitoring
-from kmp_smsd.config.numbering import Numbering
+from kmp_smsd.config.models import MainFile
 from kmp_smsd.config.page import told
-from kmp_smsd.config.platform import Platform
-from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.numbering import AddressRules, NumberingPlan, NumberRange
 
 CONF = Path(__file__).parents[2] / "conf"
-MODELS = {
-    "storage": Storage,
-    "secrets": Secrets,
-    "numbering": Numbering,
-    "sync": Sync,
-    "control": Control,
-    "monitoring": Monitoring,
-    "smsc.north": Link,
-    "gateway.data": Gateway,
-    "platform": Platform,
-    "channel": Platform.model_fields["channel"].annotation,
-}
+MODELS = {**MAIN_SECTIONS, **PLATFORM_SECTIONS}
 
 
 def uncommented(text):
@@ -84,10 +67,14 @@ def test_examples_load_with_every_comment_removed(conf):
     assert config.platforms["example"].channel.window == 1_000
 
 
+def test_every_section_is_in_the_example():
+    assert {section.partition(".")[0] for section in MAIN_SECTIONS} == set(MainFile.model_fields)
+
+
 @pytest.mark.parametrize("section", MODELS)
 def test_every_option_is_in_its_example_with_its_default(section):
     model = MODELS[section]
-    text = main_file() if section in ("smsc.north", "gateway.data", *MainFile.model_fields) else platform_file()
+    text = main_file() if section in MAIN_SECTIONS else platform_file()
     table = tomllib.loads(uncommented(text))
     for name in () if section == "platform" else section.split("."):
         table = table[name]
