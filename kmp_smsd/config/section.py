@@ -67,6 +67,6 @@ def _path(value: object, info: ValidationInfo) -> Path:
 
 
 LIST = Field(strict=False)  # a list in the file is a tuple in the value
-NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}"  # of a link or a platform
+NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}"  # of a link, a platform or a gateway
 NAME_IN_WORDS = "1 to 32 letters, digits, - and _, a letter or digit first"
 ConfPath = Annotated[Path, BeforeValidator(_path)]
