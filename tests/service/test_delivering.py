@@ -788,7 +788,7 @@ def test_rejections_are_lifted_though_the_store_fails_just_then(at, monkeypatch)
     make_due(at.store, 21)
     at.answer = Confirmed
     with monkeypatch.context() as patch:
-        patch.setattr(at.mine.outbox, "again", raising(StoreUnavailable("disk full")))
+        patch.setattr(at.mine.renewing, "again", raising(StoreUnavailable("disk full")))
         at.run(after_ms=TEN_MINUTES_MS)
     at.run(after_ms=TEN_MINUTES_MS)
     assert at.confirmed(*range(1, 22))
