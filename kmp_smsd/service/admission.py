@@ -27,7 +27,8 @@ class Terms:
     reader: Reader
     bucket: Bucket | None
     in_flight: int = 0
-    failures: int = 0
+    failures: int = 0  # in a row
+    failed_at: float = float("-inf")  # monotonic seconds; the last of them
     throttled: int = 0
     link: SmscLink | None = None
 

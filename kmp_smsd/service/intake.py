@@ -49,8 +49,12 @@ class Chunk:
     terms: Terms  # under which they came, whatever a reload has made of them since
     messages: Sequence[Message]
     requests: list[SyncRequest | Unfit]
-    deadline: float  # monotonic seconds
+    came_at: float  # monotonic seconds
     answered: bool = field(default=False)
+
+    @property
+    def deadline(self) -> float:
+        return self.came_at + self.terms.options.answer_within_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +207,9 @@ class Intake(Service):
         admitted = self._admission.admit(terms, messages, int(self._wall() * 1000), now)
         if admitted.refused:
             self._tell(connection, [(message, terms.options.temporary_status) for message in admitted.refused])
-        deadline = now + terms.options.answer_within_s
         for start in range(0, len(admitted.taken), self._batch_max):
             part = slice(start, start + self._batch_max)
-            self._pending.append(Chunk(connection, terms, admitted.taken[part], admitted.requests[part], deadline))
+            self._pending.append(Chunk(connection, terms, admitted.taken[part], admitted.requests[part], now))
         self._next_batch()
 
     def _next_batch(self) -> None:
@@ -290,24 +293,28 @@ class Intake(Service):
             chunk.terms.in_flight -= len(chunk.messages)
 
     def _leave(self, chunks: Iterable[Chunk], reason: str) -> None:
-        """Leave messages with the SMSC. Where it happens to a link several times in a row, leave it all of them."""
-        left: dict[Terms, tuple[str, int]] = {}
+        """Leave messages with the SMSC. Where it happens to a link several times in a row, leave it all of them.
+
+        Only where it happens to a message that came after it last did is it another time: else one stall would be many.
+        """
+        left: defaultdict[Terms, list[Chunk]] = defaultdict(list)
         for chunk in chunks:
             if not chunk.answered:
                 chunk.answered = True
                 temporary = chunk.terms.options.temporary_status
                 self._tell(chunk.connection, [(message, temporary) for message in chunk.messages])
-                _, before = left.get(chunk.terms, ("", 0))
-                left[chunk.terms] = chunk.connection.link_name, before + len(chunk.messages)
-        for terms, (link, count) in left.items():
+                left[chunk.terms].append(chunk)
+        for terms, of_link in left.items():
             self.log.warn(
                 "link {link}: {count} messages left with the SMSC: {reason}",
                 event="messages_left",
-                link=link,
-                count=count,
+                link=terms.link_name,
+                count=sum(len(chunk.messages) for chunk in of_link),
                 reason=reason,
             )
-            terms.failures += 1
+            if of_link[-1].came_at < terms.failed_at:
+                continue
+            terms.failures, terms.failed_at = terms.failures + 1, self._monotonic()
             if terms.failures >= terms.options.failures_before_unbind and terms.link is not None:
                 terms.failures = 0
                 terms.link.back_off()

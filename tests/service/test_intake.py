@@ -385,6 +385,31 @@ def test_link_backs_off_after_several_failures_in_a_row(start):
     assert (north.backed_off, south.backed_off) == (2, 0)
 
 
+def stall(at, seconds):
+    """Let the disk be stuck for so long, while messages come ten times a second."""
+    for number in range(round(seconds * 10)):
+        at.intake.messages(SmscByHand(), (mo(number),))
+        at.reactor.pass_time(0.1)
+    at.run()
+
+
+def test_stall_of_a_moment_is_one_failure_however_many_messages_come_meanwhile(start):
+    at = start(north=link(failures_before_unbind=2, answer_within_s=2.0))
+    at.intake.attach(north := LinkByHand("north"))
+    for _ in range(3):
+        stall(at, 3.9)
+        at.intake.messages(SmscByHand(), (mo(),))
+        at.run()
+    assert north.backed_off == 0
+
+
+def test_link_backs_off_while_the_disk_stays_stuck(start):
+    at = start(north=link(failures_before_unbind=3, answer_within_s=2.0))
+    at.intake.attach(north := LinkByHand("north"))
+    stall(at, 6.9)
+    assert north.backed_off == 1
+
+
 def test_late_commit_does_not_count_as_a_success(start):
     at = start(north=link(failures_before_unbind=2, answer_within_s=1.0))
     at.intake.attach(north := LinkByHand("north"))
