@@ -123,9 +123,9 @@ class Reloader:
     async def _reload(self) -> Reloaded:
         try:
             new = await self._in_thread(self._read, self._path)
-            self._check_not_stopping()  # nothing is waited for between this and the end
             now = in_force(self._in_force, new)
-            prepared = [role.prepare(now) for role in self._roles]
+            prepared = await self._in_thread(lambda: [role.prepare(now) for role in self._roles])
+            self._check_not_stopping()  # nothing is waited for between this and the end
         except Refused:
             raise
         except Exception as error:  # whatever it is, the old configuration runs on and it is told

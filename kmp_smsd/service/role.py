@@ -88,7 +88,7 @@ class RoleService(MultiService, ABC):
 
     @abstractmethod
     def prepare(self, config: Config) -> Prepared:
-        """Make what `config` needs, and change nothing yet.
+        """Make what `config` needs, and change nothing yet; in a thread, since it reads secrets.
 
         Raises SecretUnavailable or NothingToDo where that is not possible.
         """

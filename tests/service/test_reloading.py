@@ -538,12 +538,26 @@ def test_who_stops_is_told_nothing_any_more_but_shown(at):
     assert at.service.reloader.status.last_reload_at is None
 
 
-def test_a_reload_that_the_end_comes_between_is_not_put_in_force(at):
+def test_secrets_of_a_reload_are_read_beside_the_reactor(at, monkeypatch):
+    read = []
+    monkeypatch.setattr(wiring, "read_password", lambda link: read.append(link) or "secret")
+    pool = at.service.reloader._pool
+    at.service.reloader.reload()
+    pool.run_one()
+    assert not read  # by the reactor, which had what came of the first job
+    pool.run_one()
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize("jobs", [0, 1])
+def test_a_reload_that_the_end_comes_between_is_not_put_in_force(at, jobs):
     at.site.smsc("in_flight_max = 7\n")
     at.site.platform("fleet", FLEET)
     at.site.load()
     found = []
     at.service.reloader.reload().addErrback(lambda failure: found.append(failure.value))
+    for _ in range(jobs):
+        at.service.reloader._pool.run_one()
     at.service.stopService()
     at.run()
     assert [(str(error), error.exit_code) for error in found] == [("intake is stopping", 75)]
