@@ -12,6 +12,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.receiver_store import leave_copy
+
 SCRIPT = runpy.run_path(str(Path(__file__).resolve().parents[2] / "scripts" / "kmp-receive"))
 Store, Wish, Content, receipt = (SCRIPT[name] for name in ("Store", "Wish", "Content", "receipt"))
 CONTENTS = [None, *(Content(key_id, "aes", key * 16, "ABCDEF") for key_id in "AB" for key in (b"1", b"2"))]
@@ -90,6 +92,27 @@ def test_what_was_held_already_is_committed_again_before_it_is_answered(tmp_path
     assert store.open().execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: a commit is three syncs
     assert store.open().execute("PRAGMA journal_mode").fetchone() == ("truncate",)
     store.close()
+
+
+def test_copies_of_erased_keys_are_cleared_and_do_not_come_back(tmp_path: Path) -> None:
+    path, copy = tmp_path / "keys.db", b"copy of a key..."
+    store, other = Store(str(path)), Store(str(path))
+    store.create()
+    store.apply([wish("1", "x", 1, CONTENTS[1])])
+    store.close()
+    leave_copy(path, copy)
+    store.scrub()
+    assert copy in path.read_bytes()  # nothing was erased since
+    store.apply([wish("1", "x", 2, None)])
+    other.apply([wish("2", "x", 1, CONTENTS[2])])  # it has the page in its cache, with the copy
+    assert copy in path.read_bytes()
+    store.scrub()
+    assert copy not in path.read_bytes()
+    other.apply([wish("3", "x", 1, CONTENTS[3])])
+    assert copy not in path.read_bytes()
+    assert held(path) == {("1", "x"): (2, None), ("2", "x"): (1, CONTENTS[2]), ("3", "x"): (1, CONTENTS[3])}
+    store.close()
+    other.close()
 
 
 def commits(path: Path) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.receiver_store import RECEIVER, new_store
+from tests.receiver_store import RECEIVER, leave_copy, new_store
 
 HELLO = {"v": 1, "type": "hello", "kmp": "test", "window": 100}
 BIND: dict[str, Any] = {
@@ -203,6 +203,28 @@ def test_replaced_and_withdrawn_keys_are_erased_from_the_disk(run: Run, store: P
     assert left() == 50
     receiver.ask(*(WITHDRAW | {"mdn": bind["mdn"]} for bind in binds[50:]))
     assert left() == 0
+
+
+@pytest.mark.parametrize("every_s", ["60.0", "0.0"])
+def test_copies_of_withdrawn_keys_are_cleared_at_the_end_and_now_and_then(
+    run: Run, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every_s: str
+) -> None:
+    script = tmp_path / "kmp-receive"
+    text = RECEIVER.read_text()
+    assert "SCRUB_EVERY_S = 60.0" in text
+    script.write_text(text.replace("SCRUB_EVERY_S = 60.0", f"SCRUB_EVERY_S = {every_s}"))
+    monkeypatch.setattr(sys.modules[__name__], "RECEIVER", script)
+    receiver = run()
+    receiver.ask(BIND)
+    receiver.end()
+    leave_copy(store, KEY)
+    receiver = run()
+    receiver.ask(WITHDRAW)
+    if every_s == "0.0":
+        receiver.ask(WITHDRAW)  # which is read after that
+    assert (KEY in store.read_bytes()) == (every_s == "60.0")
+    assert receiver.end() == (0, "")
+    assert KEY not in store.read_bytes()
 
 
 def test_store_is_for_its_owner_alone(run: Run, store: Path) -> None:
