@@ -30,7 +30,6 @@ FRESH_S = 1.0  # so long what was looked up counts as wanted still; a slow platf
 # platform's confirmations do not wait for its last answer.
 SETTLE_ROWS, SETTLE_EVERY_S = 4_000, 0.5
 UNSENDABLE_RETRY_MS = 3_600_000
-ONE_BY_ONE_AFTER = 3  # failures in a row; then it shows whether one delivery brings the platform down
 TURN_S = 60.0  # so long a platform keeps its thread and connection where others wait for one
 STORE_RETRY_MAX_MS = 30_000  # our own store wakes soon after its fault is mended; a platform may be far away
 
@@ -101,7 +100,9 @@ class Deliverer:
     def run(self) -> Ended:
         """Deliver until nothing is due, the platform fails, its turn is over, or `stop` is called."""
         self._suspects = {}
-        self._at_once = FIRST_ROWS  # all platforms may be back at once, and each have taken much before
+        # All platforms may be back at once, and each have taken much before. After a failure one row goes, and twice as
+        # many each time: one may bring the platform down, and those that are under way with it have no answer either.
+        self._at_once = 1 if self._failures else FIRST_ROWS
         try:
             if self._store is None:
                 self._store = self._open_store()
@@ -164,12 +165,7 @@ class Deliverer:
     def _deliver_all(self, store: Store) -> Ended:
         until = self._monotonic() + TURN_S
         while not self._stopping.is_set() and self._monotonic() < until:
-            one_by_one = self._judge.held_back or self._failures >= ONE_BY_ONE_AFTER
-            # After a failure in the order of time: where one row brings the platform down, what came later does not go
-            # before it, and it is soon the first, which is the one that is tried alone.
-            rows = store.outbox.due(
-                self.platform, self._now(), 1 if one_by_one else self._at_once, by_mdn=not self._failures
-            )
+            rows = store.outbox.due(self.platform, self._now(), 1 if self._judge.held_back else self._at_once)
             if not rows:
                 break
             unsendable: list[Postpone] = []
