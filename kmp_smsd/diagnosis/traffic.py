@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from kmp_smsd.domain.shown import NO_PLATFORM
 DAY_MS = 86_400_000
 HOLD_DAYS = 3
 CLASSES_SHOWN = 10
+FILE_BACK = "put its file back into platforms.d, or enable it there, then 'kmp-smsd reload'"
 REFUSED_MIN = 10  # messages of one class in a day: fewer are slips of single terminals
 
 Row = Mapping[str, Any]
@@ -88,8 +89,7 @@ def _deliveries(facts: TrafficFacts) -> list[Finding]:
             found.append(
                 warning(
                     f"{waits} for platform {name}, which has no enabled file",
-                    f"put its file back into platforms.d, or enable it there, then 'kmp-smsd reload'; where it is gone"
-                    f" for good: kmp-smsd platforms forget {name}",
+                    f"{FILE_BACK}; where it is gone for good: kmp-smsd platforms forget {name}",
                 )
             )
         elif oldest is not None and facts.now - oldest >= DAY_MS:
@@ -101,11 +101,19 @@ def _deliveries(facts: TrafficFacts) -> list[Finding]:
                     f"kmp-smsd platforms test {name}; where the platform is gone: kmp-smsd platforms forget {name}",
                 )
             )
-        if row["rejected"]:
-            found.append(
-                warning(
-                    f"platform {name} rejected {counted(row['rejected'], 'delivery', 'deliveries')}",
-                    f"kmp-smsd outbox list --platform {name} tells why; then kmp-smsd outbox retry --platform {name}",
-                )
-            )
+        found += _rejected(facts, row)
     return found or [ok("no delivery is older than a day, and none is rejected")]
+
+
+def _rejected(facts: TrafficFacts, row: Row) -> Iterator[Finding]:
+    name, rejected = row["platform"], counted(row["rejected"], "delivery", "deliveries")
+    retry = f"kmp-smsd outbox retry --platform {name}"
+    if row["rejected"] and name in facts.configured:
+        yield warning(
+            f"platform {name} rejected {rejected}", f"kmp-smsd outbox list --platform {name} tells why; then {retry}"
+        )
+    elif row["rejected"] and row["forgotten_at"] is None:
+        yield warning(
+            f"platform {name}, which has no enabled file, rejected {rejected}",
+            f"{FILE_BACK} and {retry}; where it is gone for good: kmp-smsd platforms forget {name}",
+        )

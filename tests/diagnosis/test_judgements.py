@@ -351,7 +351,7 @@ def test_quiet_traffic_is_good() -> None:
         oldest_hold_at=NOW - HOLD_DAYS * DAY_MS + 1,
         platforms=[
             platform(due=3, oldest_due_at=NOW - DAY_MS + 1),
-            platform("gone", due=3, oldest_due_at=NOW, forgotten_at=NOW),
+            platform("gone", due=3, oldest_due_at=NOW, rejected=1, forgotten_at=NOW),
             platform("away"),
         ],
         configured={"fleet"},
@@ -395,6 +395,22 @@ def test_hold_that_waits_for_days_is_told() -> None:
 def test_delivery_that_does_not_arrive_is_told(row: dict[str, object], sentence: str) -> None:
     facts = TrafficFacts(now=NOW, platforms=[row], configured={"fleet"})
     assert sentence in told(judge_traffic(facts)).sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("fleet", "kmp-smsd outbox list --platform fleet tells why; then kmp-smsd outbox retry --platform fleet"),
+        (
+            "away",
+            "put its file back into platforms.d, or enable it there, then 'kmp-smsd reload' and kmp-smsd outbox retry"
+            " --platform away; where it is gone for good: kmp-smsd platforms forget away",
+        ),
+    ],
+)
+def test_nothing_is_offered_again_to_a_platform_without_a_file(name: str, remedy: str) -> None:
+    facts = TrafficFacts(now=NOW, platforms=[platform(name, rejected=2)], configured={"fleet"})
+    assert told(judge_traffic(facts)).remedy == remedy
 
 
 def test_app_without_a_platform_needs_no_restart() -> None:
