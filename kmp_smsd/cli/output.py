@@ -86,6 +86,11 @@ def due(row: Row) -> str:
     return f"{row['due']:,}{'+' if row['due_more'] else ''}"
 
 
+def rejected(row: Row) -> str:
+    """How much a platform rejected, likewise."""
+    return f"{row['rejected']:,}{'+' if row['rejected_more'] else ''}"
+
+
 def platform(row: Row) -> str:
     """The platform's name; deliveries whose app is in no platform's file wait without one."""
     return "-" if row["platform"] is None else row["platform"] or NO_PLATFORM

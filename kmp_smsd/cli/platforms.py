@@ -13,8 +13,8 @@ import click
 from kmp_smsd.cli import completing
 from kmp_smsd.cli.arguments import SECONDS, FilePath, dry_run_option, json_option, yes_option
 from kmp_smsd.cli.carefully import confirm
-from kmp_smsd.cli.failures import NO_PERMISSION, UNAVAILABLE, Failed
-from kmp_smsd.cli.output import Columns, Row, due, listing, platform
+from kmp_smsd.cli.failures import CONFIGURATION, NO_PERMISSION, UNAVAILABLE, Failed
+from kmp_smsd.cli.output import Columns, Row, due, listing, platform, rejected
 from kmp_smsd.cli.settings import Settings, now_ms
 from kmp_smsd.cli.trust import trust
 from kmp_smsd.domain.counted import counted
@@ -44,7 +44,7 @@ COLUMNS: Columns = {
     "apps": "apps",
     "due": due,
     "oldest": "oldest_due_at",
-    "rejected": "rejected",
+    "rejected": rejected,
     "last success": "last_success_at",
     "next try": "next_try_at",
     "last error": "last_error",
@@ -70,11 +70,11 @@ platforms.add_command(trust)
 
 
 @platforms.command("list")
-@click.option("--count-all", is_flag=True, help="Count all that is due, however long that takes.")
+@click.option("--count-all", is_flag=True, help="Count all that is due or rejected, however long that takes.")
 @json_option
 @click.pass_obj
 def list_(settings: Settings, count_all: bool, as_json: bool) -> None:
-    """List platforms: what waits for each, and what happened there last. Of what is due, 100,000 are counted.
+    """List platforms: what waits for each, what it rejected, and what happened there last; 100,000 are counted of each.
 
     It is read from the database; whether a person has paused one is known to dispatch alone: `kmp-smsd status`.
     """
@@ -88,8 +88,9 @@ def list_(settings: Settings, count_all: bool, as_json: bool) -> None:
     if "" in seen and not seen[""]["due"]:
         del seen[""]  # nothing waits for a platform that is in no file yet
     new = {
-        "due": 0, "due_more": False, "oldest_due_at": None, "rejected": 0, "last_success_at": None, "last_error": None,
-        "last_error_at": None, "next_try_at": None, "held_back": False, "forgotten_at": None,
+        "due": 0, "due_more": False, "oldest_due_at": None, "rejected": 0, "rejected_more": False,
+        "last_success_at": None, "last_error": None, "last_error_at": None, "next_try_at": None,
+        "held_back": False, "forgotten_at": None,
     }  # fmt: skip
     rows = []
     for name in sorted(seen.keys() | config.platforms.keys()):

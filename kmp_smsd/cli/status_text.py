@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kmp_smsd.cli.output import due, local_time
+from kmp_smsd.cli.output import due, local_time, rejected
 from kmp_smsd.domain.counted import counted
 from kmp_smsd.domain.shown import printable
 
@@ -105,7 +105,7 @@ def _platform(row: Snapshot, now: int) -> dict[str, str]:
         "state": _state(row, now),
         "due": due(row),
         "oldest": ago(row["oldest_due_at"], now),
-        "rejected": f"{row['rejected']:,}",
+        "rejected": rejected(row),
         "confirmed": f"{row['confirmed']:,}",
         "a second 1m 5m 15m": _rates(row),
         "push": f"{push['sum'] / push['count'] * 1000:.0f} ms" if push["count"] else "-",

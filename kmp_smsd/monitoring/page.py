@@ -87,14 +87,18 @@ def _tiles(snapshot: Row, now: int) -> Iterable[Markup]:
         platforms = snapshot["platforms"]
         oldest = min((one["oldest_due_at"] for one in platforms if one["oldest_due_at"] is not None), default=None)
         rejected = sum(one["rejected"] for one in platforms)
-        more = "+" if any(one["due_more"] for one in platforms) else ""
-        yield _tile("deliveries due", count(sum(one["due"] for one in platforms)) + more)
+        yield _tile("deliveries due", count(sum(one["due"] for one in platforms)) + _plus(platforms, "due"))
         late = oldest is not None and now - oldest > OLD_DELIVERY_S * 1000
         yield _tile("oldest is due for", NOTHING if oldest is None else since(oldest, now), Tone.BAD if late else None)
-        yield _tile("rejected", count(rejected), Tone.WARNING if rejected else None)
+        yield _tile("rejected", count(rejected) + _plus(platforms, "rejected"), Tone.WARNING if rejected else None)
         yield _tile("confirmed per second", rate(sum(one["rates"]["1m"] for one in platforms)))
     yield _tile("event loop late by", duration(lag_s), Tone.BAD if lag_s > LATE_LOOP_S else None)
     yield _tile("store", octets(store["octets"]), Tone.BAD if store["error"] or is_stuck(store) else None)
+
+
+def _plus(platforms: Sequence[Row], counted: str) -> str:
+    """A plus where one of `platforms` has more than was counted."""
+    return "+" if any(one[f"{counted}_more"] for one in platforms) else ""
 
 
 def _tile(title: str, value: str, tone: Tone | None = None) -> Markup:

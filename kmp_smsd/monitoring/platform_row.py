@@ -17,6 +17,10 @@ def _due(platform: Row, now: int) -> Markup:
     )
 
 
+def _rejected(platform: Row, _now: int) -> Markup:
+    return text(alarming(platform["rejected"]), "+" if platform["rejected_more"] else None)
+
+
 def _push(platform: Row, _now: int) -> str:
     pushed = platform["push_s"]
     return duration(pushed["sum"] / pushed["count"]) if pushed["count"] else NOTHING
@@ -27,7 +31,7 @@ PLATFORM_COLUMNS = (
     Column("Apps", lambda platform, _: ", ".join(platform["apps"]) or NOTHING, room="wide"),
     Column("Due", _due, room="half"),
     Column("Confirmed", lambda platform, _: text(count(platform["confirmed"]), rates(platform)), room="half"),
-    Column("Rejected now", lambda platform, _: alarming(platform["rejected"])),
+    Column("Rejected now", _rejected),
     Column("Rejections", lambda platform, _: count(platform["rejections"])),
     Column("Put off", lambda platform, _: count(platform["postponed"])),
     Column("Failures", lambda platform, _: count(platform["failures"])),

@@ -17,7 +17,7 @@ from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.service.store_watch import StoreWatch
 from kmp_smsd.service.watching import watch
 from kmp_smsd.storage import Store, StoreUnavailable
-from kmp_smsd.storage.figures import DueFigures
+from kmp_smsd.storage.figures import DueFigures, RejectedFigures
 from kmp_smsd.storage.platforms import PlatformState
 
 COUNT_EVERY_S = 5.0
@@ -66,7 +66,7 @@ class Counting(Service):
         self._faults = Repeats()
         self.store_watch = StoreWatch(store, self._in_thread, thread, writes=False, monotonic=monotonic, wall=wall)
         self.due: Mapping[str, DueFigures] = {}
-        self.rejected: Mapping[str, int] = {}
+        self.rejected: Mapping[str, RejectedFigures] = {}
         self.unserved: Mapping[str, Unserved] = {}  # by name, which is empty where no file names the app
 
     def startService(self) -> None:
@@ -100,7 +100,7 @@ class Counting(Service):
         """Count platform by platform; between them the store is measured, so that its figures do not wait for all."""
         begun_at = self._monotonic()
         due: dict[str, DueFigures] = {}
-        rejected: dict[str, int] = {}
+        rejected: dict[str, RejectedFigures] = {}
         served = list(self._names())
         others = yield self._in_thread(self._store.platforms.unserved, served)
         for name in (*served, *others):

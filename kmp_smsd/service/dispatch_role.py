@@ -20,7 +20,7 @@ from kmp_smsd.service.log_levels import LogLevels
 from kmp_smsd.service.rates import WINDOWS_S, Rates
 from kmp_smsd.service.role import Prepared, Role, RoleService, UnknownName
 from kmp_smsd.service.status import ConfigurationStatus, PlatformStatus, PlatformWord, Snapshot, ms
-from kmp_smsd.storage.figures import DueFigures
+from kmp_smsd.storage.figures import DueFigures, RejectedFigures
 
 
 class DispatchRole(RoleService):
@@ -118,6 +118,7 @@ class DispatchRole(RoleService):
 
     def _platform(self, served: Served, apps: tuple[str, ...], rates: Mapping[str, float]) -> PlatformStatus:
         due = self.counting.due.get(served.name, DueFigures())
+        rejected = self.counting.rejected.get(served.name, RejectedFigures())
         counts, state = served.counts, served.state
         return PlatformStatus(
             name=served.name or NO_PLATFORM,
@@ -128,7 +129,8 @@ class DispatchRole(RoleService):
             due=due.count,
             due_more=due.more,
             oldest_due_at=due.oldest_at,
-            rejected=self.counting.rejected.get(served.name, 0),
+            rejected=rejected.count,
+            rejected_more=rejected.more,
             confirmed=counts.confirmed,
             rejections=counts.rejections,
             postponed=counts.postponed,

@@ -85,7 +85,7 @@ class LinkStatus:
 class PlatformStatus:
     """One platform. `due`, `oldest_due_at` and `rejected` are read from the store.
 
-    `due_more`: more is due, which was not counted.
+    `due_more` and `rejected_more`: there is more, which was not counted.
     """
 
     name: str
@@ -97,6 +97,7 @@ class PlatformStatus:
     due_more: bool
     oldest_due_at: int | None
     rejected: int
+    rejected_more: bool
     confirmed: int
     rejections: int
     postponed: int

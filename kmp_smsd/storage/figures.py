@@ -33,6 +33,14 @@ class DueFigures:
     oldest_at: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RejectedFigures:
+    """What one platform has rejected: `count` rows, or that many and `more`."""
+
+    count: int = 0
+    more: bool = False
+
+
 class Figures:
     """Reads in steps, so that no read holds up a checkpoint."""
 
@@ -62,20 +70,20 @@ class Figures:
             after = rows[-1][:2]
         return DueFigures(at_most, True, oldest)
 
-    def rejected(self, platform: str, *, at_most: int = COUNTED_MAX) -> int:
-        """How many deliveries `platform` has rejected, up to `at_most`. Raises StoreUnavailable."""
+    def rejected(self, platform: str, *, at_most: int = COUNTED_MAX) -> RejectedFigures:
+        """Count what `platform` has rejected. Raises StoreUnavailable."""
         count, after = 0, -1
-        while count < at_most:
+        while count <= at_most:  # as above
             rows = self._database.rows(
                 f"""SELECT id FROM outbox INDEXED BY outbox_rejected
                     WHERE platform = ? AND {REJECTED} AND id > ? ORDER BY id LIMIT ?""",
-                (platform, after, min(READ_ROWS, at_most - count)),
+                (platform, after, min(READ_ROWS, at_most + 1 - count)),
             )
             if not rows:
-                break
+                return RejectedFigures(count)
             count += len(rows)
             after = rows[-1][0]
-        return count
+        return RejectedFigures(at_most, more=True)
 
     def probe(self) -> None:
         """Write a little and wait until it is on disk: the time, into a field of the file's header that nobody uses.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.due import DUE_PLATFORMS, REJECTING_PLATFORMS
-from kmp_smsd.storage.figures import COUNTED_MAX, DueFigures, Figures
+from kmp_smsd.storage.figures import COUNTED_MAX, DueFigures, Figures, RejectedFigures
 
 _NAMES = f"""
 SELECT * FROM ({DUE_PLATFORMS}) UNION SELECT * FROM ({REJECTING_PLATFORMS})
@@ -77,14 +76,14 @@ class Platforms:
         return [row[0] for row in self._database.rows(_NAMES)]
 
     def listing(self, *, at_most: int = COUNTED_MAX) -> list[dict[str, Any]]:
-        """What is due at each of these (`names`), of which `at_most` are counted, and what happened there last."""
+        """What is due and rejected at each of `names`, of which `at_most` are counted, and what happened there last."""
         figures = Figures(self._database)
         return [
-            self._platform(name, figures.due(name, at_most=at_most), figures.rejected(name, at_most=sys.maxsize))
+            self._platform(name, figures.due(name, at_most=at_most), figures.rejected(name, at_most=at_most))
             for name in self.names()
         ]
 
-    def _platform(self, name: str, due: DueFigures, rejected: int) -> dict[str, Any]:
+    def _platform(self, name: str, due: DueFigures, rejected: RejectedFigures) -> dict[str, Any]:
         state = asdict(self.state(name))
         del state["name"]
         forgotten = self._database.rows("SELECT forgotten_at FROM platforms WHERE name = ?", (name,))
@@ -94,7 +93,8 @@ class Platforms:
             "due": due.count,
             "due_more": due.more,
             "oldest_due_at": due.oldest_at,
-            "rejected": rejected,
+            "rejected": rejected.count,
+            "rejected_more": rejected.more,
             **state,
             "forgotten_at": forgotten[0][0] if forgotten else None,
         }
@@ -103,7 +103,9 @@ class Platforms:
         """Those of `names` where something is due or rejected, and which are neither `served` nor to be forgotten."""
         left, figures = {*served, *self.to_forget(served)}, Figures(self._database)
         others = [name for name in self.names() if name not in left]
-        return [name for name in others if figures.due(name, at_most=1).count or figures.rejected(name, at_most=1)]
+        return [
+            name for name in others if figures.due(name, at_most=1).count or figures.rejected(name, at_most=1).count
+        ]
 
     def apps(self, name: str) -> tuple[str, ...]:
         """The apps that are routed to a platform, whether it has a file or not."""

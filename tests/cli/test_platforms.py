@@ -7,6 +7,7 @@ import pytest
 from kmp_smsd.simulator.openssh import new_identity
 from kmp_smsd.simulator.platform import SimulatedPlatform
 from kmp_smsd.storage import figures
+from kmp_smsd.storage.outbox import Reject
 from kmp_smsd.storage.platforms import PlatformState
 from tests.cli.site import FIRST, HOST_KEY, PLATFORM, SECOND, dead_port
 from tests.sshd import receiver_command
@@ -121,6 +122,15 @@ def test_more_than_is_counted_is_told_to_be_more(site, monkeypatch):
     assert "1+" in site.ok("platforms", "list")
     (row,) = (row for row in site.rows("platforms", "list", "--count-all") if not row["platform"])
     assert (row["due"], row["due_more"]) == (2, False)
+    with site.store() as store:
+        store.routes.set({"meter": "metering"})
+        list(store.routes.move(1))
+        rows = store.outbox.due("metering", 1, 2)
+        store.outbox.settle("metering", [Reject(one, 1, "no room") for one in rows], 1)
+    for words, rejected in (((), (1, True)), (("--count-all",), (2, False))):
+        (row,) = (row for row in site.rows("platforms", "list", *words) if row["platform"] == "metering")
+        assert (row["rejected"], row["rejected_more"]) == rejected
+    assert "1+" in site.ok("platforms", "list")
 
 
 def test_platforms_are_listed_whether_dispatch_has_seen_them_or_not(site):

@@ -34,9 +34,10 @@ LINK = {
 }  # fmt: skip
 PLATFORM = {
     "name": "metering", "word": "waiting", "paused": False, "since": NOW - 90_000, "apps": ["meter"], "due": 100_000,
-    "due_more": True, "oldest_due_at": NOW - 3 * 86_400_000, "rejected": 2, "confirmed": 10, "rejections": 2,
-    "postponed": 0, "failures": 1, "rates": {"1m": 0.0, "5m": 0.0, "15m": 0.0}, "push_s": {"count": 4, "sum": 0.5},
-    "last_success_at": None, "last_error": "x" * 100, "last_error_at": NOW - 5000, "next_try_at": NOW + 30_000,
+    "due_more": True, "oldest_due_at": NOW - 3 * 86_400_000, "rejected": 2, "rejected_more": True, "confirmed": 10,
+    "rejections": 2, "postponed": 0, "failures": 1, "rates": {"1m": 0.0, "5m": 0.0, "15m": 0.0},
+    "push_s": {"count": 4, "sum": 0.5}, "last_success_at": None, "last_error": "x" * 100,
+    "last_error_at": NOW - 5000, "next_try_at": NOW + 30_000,
 }  # fmt: skip
 HEAD = {
     "v": 1, "pid": 7, "version": "0.1.0", "started_at": NOW - 7_200_000, "state": "running",
@@ -74,7 +75,7 @@ def test_a_link_is_one_line():
 
 def test_a_platform_is_one_line_and_a_long_error_is_cut():
     row = " ".join(lines(DISPATCH)[-1].split())
-    assert row == f"metering waiting 90 s 100,000+ 3 d 2 10 0 0 0 125 ms - in 30 s {'x' * 57}... (5 s ago)"
+    assert row == f"metering waiting 90 s 100,000+ 3 d 2+ 10 0 0 0 125 ms - in 30 s {'x' * 57}... (5 s ago)"
 
 
 def test_what_a_person_has_to_see_stands_out():

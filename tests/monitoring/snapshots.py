@@ -88,6 +88,7 @@ def _platform(name: str, **changes: Any) -> dict[str, Any]:
         "due_more": False,
         "oldest_due_at": None,
         "rejected": 0,
+        "rejected_more": False,
         "confirmed": 20_417,
         "rejections": 0,
         "postponed": 0,

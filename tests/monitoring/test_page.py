@@ -89,6 +89,15 @@ def test_each_platform_has_a_row_in_the_colour_of_its_state() -> None:
     assert Read(page(dispatch(), NOW)).rows[-1][1][8] == "-"  # nothing was pushed, nothing is divided by it
 
 
+def test_more_rejected_than_was_counted_is_told_to_be_more() -> None:
+    few, many = ({**dispatch()["platforms"][0], "rejected": 100_000, "rejected_more": more} for more in (False, True))
+    for platforms, plus in (([few, few], ""), ([few, many], "+")):
+        read = Read(page(dispatch(platforms=platforms), NOW))
+        head, *rows = read.rows
+        assert dict(zip(head[1], rows[-1][1], strict=True))["Rejected now"] == f"100 000{plus}"
+        assert f"200\N{NARROW NO-BREAK SPACE}000{plus}rejected" in read.text
+
+
 def test_row_has_no_more_room_for_statuses_than_for_the_most_frequent() -> None:
     refused = {f"0x{0x400 + number:08X}": 20 - number for number in range(9)}
     link = {**intake()["links"][0], "bind_failures": refused}

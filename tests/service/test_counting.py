@@ -6,7 +6,7 @@ from kmp_smsd.service import counting
 from kmp_smsd.service.busy import Busy
 from kmp_smsd.service.counting import COUNT_EVERY_S, REST, Counting
 from kmp_smsd.storage import StoreUnavailable, open_store
-from kmp_smsd.storage.figures import DueFigures
+from kmp_smsd.storage.figures import DueFigures, RejectedFigures
 from tests.service.by_hand import PoolByHand, ReactorByHand, finished
 from tests.service.vendor import make_due
 from tests.storage.fresh import new_database
@@ -58,7 +58,7 @@ def test_what_is_due_is_counted_every_few_seconds(at):
     at.make_due(1)
     at.look()
     assert at.counting.due["metering"].count == 1
-    assert at.counting.rejected == {"metering": 0}
+    assert at.counting.rejected == {"metering": RejectedFigures()}
     assert at.counting.store_watch.read_at == WALL_S + COUNT_EVERY_S
 
 
@@ -88,7 +88,7 @@ def test_what_a_platform_without_a_file_rejected_is_told_until_somebody_has_it_f
     at.names = ["fleet"]
     at.look()
     assert list(at.counting.unserved) == ["metering"]
-    assert (at.counting.due["metering"].count, at.counting.rejected["metering"]) == (0, 1)
+    assert (at.counting.due["metering"].count, at.counting.rejected["metering"].count) == (0, 1)
     at.store.platforms.wish_forgotten("metering", 1)
     at.look()
     assert at.counting.unserved == {}

@@ -24,8 +24,8 @@ NORTH = LinkStatus(
 SOUTH = replace(NORTH, name="south", word="waiting to reconnect", bound=False, last_error="no connection")
 METERING = PlatformStatus(
     name="metering", word=PlatformWord.IDLE, paused=False, since=0, apps=("meter",), due=0, due_more=False,
-    oldest_due_at=None, rejected=0, confirmed=0, rejections=0, postponed=0, failures=0, rates={}, push_s={},
-    last_success_at=None, last_error=None, last_error_at=None, next_try_at=None,
+    oldest_due_at=None, rejected=0, rejected_more=False, confirmed=0, rejections=0, postponed=0, failures=0,
+    rates={}, push_s={}, last_success_at=None, last_error=None, last_error_at=None, next_try_at=None,
 )  # fmt: skip
 INTAKE = Snapshot(
     role="intake", pid=1, version="1", started_at=0, state=State.RUNNING,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kmp_smsd.storage import StoreUnavailable, figures, open_store
-from kmp_smsd.storage.figures import DueFigures
+from kmp_smsd.storage.figures import DueFigures, RejectedFigures
 from kmp_smsd.storage.migrations import known
 from tests.storage.fresh import new_database
 from tests.storage.stock import NOW
@@ -31,7 +31,7 @@ def test_an_empty_store_has_a_size_and_nothing_else(store):
     assert (found.schema, found.journal_head) == (len(known()), 0)
     assert found.octets > 0
     assert store.figures.due("metering") == DueFigures(0, False, None)
-    assert store.figures.rejected("metering") == 0
+    assert store.figures.rejected("metering") == RejectedFigures(0, False)
 
 
 @pytest.mark.parametrize("step_rows", [1, 2, 5, 100])
@@ -43,7 +43,7 @@ def test_due_rows_are_counted_whatever_the_steps(store, monkeypatch, step_rows):
     fill(store, 4, "fleet", first=30, rejected=True)
     assert store.figures.due("metering") == DueFigures(5, False, NOW - 5)
     assert store.figures.due("fleet") == DueFigures(3, False, NOW - 12)
-    assert [store.figures.rejected(name) for name in ("metering", "fleet", "north")] == [2, 4, 0]
+    assert [store.figures.rejected(name).count for name in ("metering", "fleet", "north")] == [2, 4, 0]
 
 
 def test_counting_ends_where_it_would_take_too_long(store):
@@ -51,7 +51,8 @@ def test_counting_ends_where_it_would_take_too_long(store):
     assert store.figures.due("metering", at_most=5) == DueFigures(5, False, NOW - 5)
     assert store.figures.due("metering", at_most=3) == DueFigures(3, True, NOW - 4)
     fill(store, 5, first=10, rejected=True)
-    assert [store.figures.rejected("metering", at_most=most) for most in (2, 5, 6)] == [2, 5, 5]
+    assert store.figures.rejected("metering", at_most=5) == RejectedFigures(5, False)
+    assert store.figures.rejected("metering", at_most=3) == RejectedFigures(3, True)
 
 
 def test_rows_of_one_time_are_each_counted_once(store, monkeypatch):
