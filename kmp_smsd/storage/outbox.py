@@ -101,14 +101,12 @@ class Outbox:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def due(self, platform: str, now: int, limit: int, *, by_mdn: bool = True) -> list[OutboxRow]:
+    def due(self, platform: str, now: int, limit: int) -> list[OutboxRow]:
         """Return the rows of `platform` that are due for longest (see `has_come`), at most `limit`.
 
         Those that failed before come last, since one of them may bring the platform down. Else they are in the order of
-        MDNs: places that follow one another are on fewer pages of the platform's store. Where not `by_mdn`, what is due
-        for longest comes first.
+        MDNs: places that follow one another are on fewer pages of the platform's store.
         """
-        order = "o.attempts, s.mdn" if by_mdn else "o.try_at, o.id"
         return [
             OutboxRow(row, subscriber, mdn, app_id, version, attempts, WrappedKey(*key) if key[0] is not None else None)
             for row, subscriber, mdn, app_id, version, attempts, *key in self._database.rows(
@@ -122,7 +120,7 @@ class Outbox:
                           LIMIT ?4) o
                     JOIN subscribers s ON s.number = o.subscriber
                     LEFT JOIN keys k ON k.id = o.key LEFT JOIN imports i ON i.id = k.import
-                    ORDER BY {order}""",
+                    ORDER BY o.attempts, s.mdn""",
                 (platform, now, now + TRY_WITHIN_MS, limit),
             )
         ]
