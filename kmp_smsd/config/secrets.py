@@ -84,8 +84,10 @@ def read_password(link: Link) -> str:
         raise PasswordUnfit(
             f"the password in {where} is empty: {remedy}; if the SMSC wants none, set allow_empty_password = true"
         )
-    if not secret.isascii() or b"\0" in secret:
-        raise PasswordUnfit(f"the password in {where} has octets that are not ASCII: SMPP cannot carry it")
+    if not all(0x20 <= octet < 0x7F for octet in secret):
+        raise PasswordUnfit(
+            f"the password in {where} has octets that are not printable ASCII: write it alone on one line"
+        )
     if len(secret) > SMPP_PASSWORD_MAX and not link.allow_long_password:
         raise PasswordUnfit(
             f"the password in {where} is longer than SMPP's {SMPP_PASSWORD_MAX} characters: "

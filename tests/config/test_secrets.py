@@ -133,10 +133,10 @@ def test_empty_password_is_a_file_not_filled_in_unless_the_setting_says_otherwis
     assert str(raised.value).endswith("; if the SMSC wants none, set allow_empty_password = true")
 
 
-@pytest.mark.parametrize("octets", [b"a\x00b", "ä".encode()])
+@pytest.mark.parametrize("octets", [b"a\x00b", "ä".encode(), b"secret\n\n", b"one\ntwo"])
 def test_password_that_smpp_cannot_carry_is_refused(credentials, octets):
     (credentials / "smsc").write_bytes(octets)
-    with pytest.raises(SecretUnavailable, match="not ASCII"):
+    with pytest.raises(SecretUnavailable, match="not printable ASCII: write it alone on one line"):
         read_password(link())
 
 
