@@ -13,7 +13,8 @@ from kmp_smsd.diagnosis.finding import Finding, failure, ok, warning
 class SecretFacts:
     """One secret. `fault` says why it cannot be used, '' where it was read and is good.
 
-    `loaded_from` is set for a credential looked for outside its unit: the file that the unit loads.
+    `loaded_from` is set for a credential looked for outside its unit: the file that the unit loads. Of such a one
+    `fault` says only what is wrong with what it holds.
     """
 
     option: str
@@ -41,6 +42,8 @@ def judge_secret(secret: SecretFacts) -> Finding:
             "run this as root; where a drop-in of the unit loads the credential from elsewhere, run it in the unit:\n"
             "systemd-run --pty -p LoadCredential=NAME:FILE kmp-smsd doctor",
         )
+    if secret.fault:
+        return failure(f"{secret.option}: {secret.fault}", _remedy(secret))
     if file.mode & (stat.S_IRWXG | stat.S_IRWXO):
         return failure(f"{secret.option}: {file.path} is open to other users", f"chmod 0600 {file.path}")
     if file.uid != 0:

@@ -168,6 +168,12 @@ def test_credentials_are_judged_outside_a_unit_by_the_files_that_it_loads(site, 
     if os.geteuid() == 0:
         assert (code, faults(found["credentials"])) == (0, [])
     assert not faults(found["master-key"])
+    password = (tmp_path / "smsc" / "lab").read_bytes()
+    (tmp_path / "smsc" / "lab").write_bytes(b"longer than SMPP has it")
+    code, found = reports(site)
+    if os.geteuid() == 0:  # intake does not start with it
+        assert (code, "longer than SMPP's 8 characters" in faults(found["credentials"])[0]) == (77, True)
+    (tmp_path / "smsc" / "lab").write_bytes(password)
     (tmp_path / "smsc" / "lab").chmod(0o640)
     assert "smsc/lab is open to other users" in faults(reports(site)[1]["credentials"])[-1 if os.geteuid() else 0]
     (tmp_path / "master-key").write_bytes(create()[0])

@@ -165,6 +165,7 @@ def test_database_is_its_groups_and_closed_to_others(mode: int, gid: int, direct
         (SecretFacts(option="[secrets] master_key", fault="/k: Permission denied"), FAILURE),
         (SecretFacts(option="x", loaded_from=file(0o100600)), OK),
         (SecretFacts(option="x", loaded_from=file(0o100640)), FAILURE),
+        (SecretFacts(option="x", fault="the password is empty", loaded_from=file(0o100600)), FAILURE),
         (SecretFacts(option="x", loaded_from=file(0o100600, uid=5)), WARNING),
         (SecretFacts(option="x", loaded_from=FileFacts(path="/c", fault="Permission denied")), WARNING),
         (SecretFacts(option="x", loaded_from=FileFacts(path="/c", fault="No such file", is_missing=True)), FAILURE),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from functools import partial
 
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.cli.gathering.files import look_at
@@ -42,10 +41,10 @@ def secrets_of(config: Config, *, intake: bool, dispatch: bool) -> Iterator[Secr
     """Each secret that these roles read."""
     if intake:
         for name, link in config.smsc.items():
-            yield _secret(*_password(name, link), partial(read_password, link))
+            yield _secret(*_password(name, link), _password_of(link))
     if dispatch:
         for option, ref in _keys(config):
-            yield _secret(option, ref, partial(read_secret, ref))
+            yield _secret(option, ref, read_secret)
         if config.secrets.master_key is None:
             yield SecretFacts(option="[secrets] master_key", fault="is missing: dispatch needs the private half")
 
@@ -54,7 +53,7 @@ def unfit_passwords(config: Config) -> Iterator[str]:
     """Of each password that can be read here and is unfit for a bind, why; the others are for intake to tell."""
     for name, link in config.smsc.items():
         try:
-            read_password(link.model_copy(update={"password": here(link.password)}))
+            _password_of(link)(here(link.password))
         except PasswordUnfit as error:
             yield f"[smsc.{name}] {error}"
         except SecretUnavailable:
@@ -110,16 +109,21 @@ def _keys(config: Config) -> Iterator[tuple[str, SecretRef]]:
     yield from ((option, ref) for option, ref in named if ref is not None)
 
 
-def _secret(option: str, ref: SecretRef, read: Callable[[], object]) -> SecretFacts:
+def _password_of(link: Link) -> Callable[[SecretRef], str]:
+    """What reads the password of `link` from elsewhere than where its role does."""
+    return lambda ref: read_password(link.model_copy(update={"password": ref}))
+
+
+def _secret(option: str, ref: SecretRef, read: Callable[[SecretRef], object]) -> SecretFacts:
     found = here(ref)
-    if found != ref:
-        assert found.file is not None
-        return SecretFacts(option=option, loaded_from=look_at(found.file))
+    loaded_from = None if found == ref or found.file is None else look_at(found.file)
     try:
-        read()
-    except SecretUnavailable as error:
-        return SecretFacts(option=option, fault=str(error))
-    return SecretFacts(option=option)
+        read(found)
+    except PasswordUnfit as error:
+        return SecretFacts(option=option, fault=str(error), loaded_from=loaded_from)
+    except SecretUnavailable as error:  # of a file that a unit loads, owner and mode tell more
+        return SecretFacts(option=option, fault="" if loaded_from else str(error), loaded_from=loaded_from)
+    return SecretFacts(option=option, loaded_from=loaded_from)
 
 
 def _fingerprint(read: Callable[[], str]) -> tuple[str | None, str]:
