@@ -15,6 +15,8 @@ from kmp_smsd.cli.settings import Settings, now_ms
 from kmp_smsd.config.faults import ConfigFaults
 from kmp_smsd.config.load import PLATFORMS, Config
 from kmp_smsd.config.secrets import PasswordUnfit, SecretUnavailable, read_password, read_secret, ssh_identity
+from kmp_smsd.control.client import NotRunning, ask
+from kmp_smsd.control.protocol import PathTooLong, Refused, socket_path
 from kmp_smsd.diagnosis.address_filter import judge_filter
 from kmp_smsd.diagnosis.clock import ClockFacts, judge_clock
 from kmp_smsd.diagnosis.files import judge_database_file, judge_ignored, judge_shared_directory, judge_trusted
@@ -22,6 +24,7 @@ from kmp_smsd.diagnosis.finding import Report, failure, ok, warning
 from kmp_smsd.diagnosis.inbox import judge_inbox
 from kmp_smsd.diagnosis.integrity import judge_all
 from kmp_smsd.diagnosis.peers import judge_bind, judge_platform, judge_receipt, judge_smsc
+from kmp_smsd.diagnosis.roles import judge_role
 from kmp_smsd.diagnosis.room import judge_room
 from kmp_smsd.diagnosis.sandbox import judge_sandbox
 from kmp_smsd.diagnosis.secrets import judge_master_key, judge_secret
@@ -31,6 +34,7 @@ from kmp_smsd.storage.checking import Checked
 from kmp_smsd.storage.inbox_files import directory as inbox_of
 from kmp_smsd.storage.journal import HOUR_MS
 
+ROLE_WITHIN_S = 5.0
 # The database: log, index and locks.
 BESIDE = ("-wal", "-shm", ".next", ".write", ".moving", ".schema", ".import", ".inbox")
 
@@ -140,6 +144,19 @@ def traffic(config: Config, store: Store) -> Report:
         configured=config.platforms.keys(),
     )
     return Report("traffic", tuple(judge_traffic(facts)))
+
+
+def role(config: Config, name: str) -> Report:
+    """What a running role says of itself."""
+    title = f"role {name}"
+    try:
+        said = ask(socket_path(config.control.directory, name), "status", within_s=ROLE_WITHIN_S)
+    except NotRunning as absent:  # before the first start, or on the machine of the other role
+        return Report(title, skipped=str(absent))
+    except (Refused, PathTooLong) as error:
+        code = error.exit_code if isinstance(error, Refused) else CONFIGURATION
+        return Report(title, (failure(str(error), f"journalctl -u kmp-smsd-{name}"),), code)
+    return Report(title, tuple(judge_role(name, said["not_ready"], said["degraded"])), UNAVAILABLE)
 
 
 def address_filter(config: Config, *, intake: bool, dispatch: bool) -> Report:

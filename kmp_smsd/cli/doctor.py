@@ -12,6 +12,7 @@ from kmp_smsd.cli.arguments import json_option
 from kmp_smsd.cli.failures import TEMPORARY, explain
 from kmp_smsd.cli.settings import Settings
 from kmp_smsd.cli.standard_output import check_heard
+from kmp_smsd.control.protocol import ROLES
 
 if TYPE_CHECKING:
     from kmp_smsd.diagnosis.finding import Report
@@ -27,12 +28,13 @@ CHECKS = (
     "integrity",
     "clock",
     "traffic",
+    "roles",
     "address-filter",
     "smsc",
     "platforms",
     "sandbox",
 )
-ROLES = ("both", "intake", "dispatch")
+BOTH = "both"
 PLATFORMS_AT_ONCE = 16
 
 
@@ -41,8 +43,8 @@ PLATFORMS_AT_ONCE = 16
 @click.option("--skip", "skipped", type=click.Choice(CHECKS), multiple=True, help="Leave out a check; may be repeated.")
 @click.option(
     "--role",
-    type=click.Choice(ROLES),
-    default="both",
+    type=click.Choice((BOTH, *ROLES)),
+    default=BOTH,
     show_default=True,
     help="Only what this role needs, in its unit.",
 )
@@ -51,13 +53,13 @@ PLATFORMS_AT_ONCE = 16
 def doctor(settings: Settings, binds: bool, skipped: tuple[str, ...], role: str, as_json: bool) -> None:
     """Check everything that can be checked from here, and say what to do.
 
-    That is configuration, files, secrets, database, clock, the units' address filters, SMSCs, platforms and the
-    sandbox, in a fixed order. Nothing is changed and no key is sent; the roles may run. An SMSC that allows one bind
-    only may refuse that of --bind, or end intake's. `integrity` reads the whole database: leave it out where that takes
-    too long.
+    That is configuration, files, secrets, database, clock, what running roles say of themselves, the units' address
+    filters, SMSCs, platforms and the sandbox, in a fixed order. Nothing is changed and no key is sent; the roles may
+    run. An SMSC that allows one bind only may refuse that of --bind, or end intake's. `integrity` reads the whole
+    database: leave it out where that takes too long.
 
     Exits 0 where all is good, 1 where there are warnings only, else with the code of the first check that failed: 78
-    configuration or database, 77 a secret, key or permission, 75 no room, 69 a peer.
+    configuration or database, 77 a secret, key or permission, 75 no room, 69 a role that is not ready, or a peer.
     """
     from kmp_smsd.cli import findings
     from kmp_smsd.diagnosis.finding import exit_code
@@ -94,6 +96,9 @@ def _reports(settings: Settings, wanted: frozenset[str], role: str, *, binds: bo
     if "credentials" in wanted:
         yield checks.credentials(config, intake=intake, dispatch=dispatch)
     yield from _of_store(settings, wanted, dispatch=dispatch)
+    if "roles" in wanted:
+        for one in ROLES if role == BOTH else (role,):
+            yield checks.role(config, one)
     if "address-filter" in wanted:
         yield checks.address_filter(config, intake=intake, dispatch=dispatch)
     if "smsc" in wanted and intake:

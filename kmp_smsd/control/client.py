@@ -32,6 +32,10 @@ class RoleAway(Refused):
         super().__init__(sentences, UNAVAILABLE)
 
 
+class NotRunning(RoleAway):
+    """Nobody listens."""
+
+
 def ask(
     path: Path,
     command: str,
@@ -61,7 +65,7 @@ def ask(
                     case NotDone(error, code):
                         raise Refused(error, code)
         except (FileNotFoundError, ConnectionRefusedError):
-            raise RoleAway(f"{role} does not run: nobody listens at {path}") from None
+            raise NotRunning(f"{role} does not run: nobody listens at {path}") from None
         except PermissionError:
             raise Refused(
                 f"{path}: permission denied: run this as root, or as a member of the service's group", NO_PERMISSION

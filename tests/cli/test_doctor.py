@@ -58,6 +58,8 @@ def test_good_installation_has_nothing_to_look_at(site):
         "master-key",
         "integrity",
         "traffic",
+        "role intake",
+        "role dispatch",
         "smsc lab",
     ]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from kmp_smsd.cli.doctor import CHECKS
 from kmp_smsd.cli.program import program
 from kmp_smsd.cli.roles import control_directory
 from kmp_smsd.cli.settings import Settings
@@ -260,6 +261,42 @@ def roles(site):
 RELOADED = Done({"roles": ["intake"], "applied": ["[sync] mdn_burst"], "needs_restart": ["[storage] path"]})
 UNCHANGED = Done({"roles": ["dispatch"], "applied": [], "needs_restart": []})
 REFUSED = NotDone("f:1: [sync] x: no\n1 fault, nothing was changed", 78)
+
+
+def doctored(site):
+    """The exit code of doctor's look at the roles, and each one's findings, or why it was not looked at."""
+    words = [word for check in CHECKS if check != "roles" for word in ("--skip", check)]
+    done = site.run("doctor", *words, "--json")
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    found = {one["check"]: one["skipped"] or [(a["level"], a["sentence"]) for a in one["findings"]] for one in reports}
+    return done.exit_code, found
+
+
+def test_doctor_tells_what_running_roles_say_of_themselves(site, roles):
+    site.ready()
+    refused = "link north is waiting to reconnect: bind_transceiver was refused with ESME_RINVPASWD (0x0E)"
+    roles.serve("intake", status=Done({**INTAKE, "not_ready": ["no link is bound"], "degraded": [refused]}))
+    assert doctored(site) == (
+        69,
+        {
+            "role intake": [("failure", "no link is bound"), ("warning", refused)],
+            "role dispatch": f"dispatch does not run: nobody listens at {site.directory}/control/dispatch.sock",
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "code"),
+    [
+        (Done(DISPATCH), "ok", 0),
+        (Done({**DISPATCH, "degraded": ["platform metering is paused"]}), "warning", 1),
+        (NotDone("it ends", 75), "failure", 75),
+    ],
+)
+def test_doctor_judges_a_role_by_what_it_says(site, roles, answer, level, code):
+    site.ready()
+    roles.serve("dispatch", status=answer)
+    assert (doctored(site)[0], doctored(site)[1]["role dispatch"][0][0]) == (code, level)
 
 
 def test_status_is_asked_of_both_roles(site, roles):
