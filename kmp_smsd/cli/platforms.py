@@ -109,14 +109,18 @@ def list_(settings: Settings, count_all: bool, as_json: bool) -> None:
 @click.option(
     "--identity",
     type=FilePath(exists=True, dir_okay=False, path_type=Path),
-    help="The SSH private key to log in with, where the daemon's own is a credential of its unit.",
+    help="The SSH private key to log in with, where the daemon's own cannot be read here.",
 )
 @json_option
 @click.pass_obj
 def test(settings: Settings, name: str, identity: Path | None, as_json: bool) -> None:
-    """Connect to every host of a platform and exchange hellos. No key is sent. Exits 69 where one host fails."""
+    """Connect to every host of a platform and exchange hellos. No key is sent. Exits 69 where one host fails.
+
+    Where the SSH identity is a credential, the file that the unit loads is read: root alone can.
+    """
     from kmp_smsd.channels.protocol import ChannelDown
     from kmp_smsd.channels.ssh import probe
+    from kmp_smsd.cli.gathering.secrets import here
     from kmp_smsd.config.secrets import SECRET_OCTETS_MAX, SecretUnavailable, read_secret, ssh_identity
 
     config = settings.config
@@ -129,11 +133,11 @@ def test(settings: Settings, name: str, identity: Path | None, as_json: bool) ->
                 return file.read(SECRET_OCTETS_MAX)
         found = ssh_identity(own, config.secrets)
         try:
-            return read_secret(found)
+            return read_secret(here(found))
         except SecretUnavailable as error:
             if found.credential is None:
                 raise
-            raise SecretUnavailable(f"{error}; here, name it with --identity") from None
+            raise SecretUnavailable(f"{error}; run this as root, or name it with --identity") from None
 
     try:
         findings = probe(config.platforms[name].channel, credentials, name, time.time)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kmp_smsd.cli.gathering import secrets
 from kmp_smsd.simulator.openssh import new_identity
 from kmp_smsd.simulator.platform import SimulatedPlatform
 from kmp_smsd.storage import figures
@@ -99,14 +100,28 @@ def test_one_dead_host_of_two_is_told_and_spoils_the_exit_code(site, platform, d
     assert site.run("platforms", "trust", "metering").exit_code == 69
 
 
-def test_an_identity_that_only_the_unit_has_is_named_by_hand(site, platform):
+@pytest.fixture
+def credential(site, platform, monkeypatch):
+    """The identity as a credential: the file that the unit would load, which is not there yet."""
+    monkeypatch.setattr(secrets, "CREDENTIALS", site.directory / "credentials")
     site.platform("metering", platform.address, platform.host_key)
     text = site.config.read_text()
     site.write("kmp-smsd.toml", text.replace(f'{{file = "{site.directory}/ssh-identity"}}', '{credential = "ssh"}'))
+    return site.directory / "credentials" / "ssh"
+
+
+def test_an_identity_that_a_unit_loads_is_read_from_its_file(site, credential):
+    credential.parent.mkdir()
+    (site.directory / "ssh-identity").rename(credential)
+    assert "good" in site.ok("platforms", "test", "metering")
+
+
+@pytest.mark.usefixtures("credential")
+def test_an_identity_that_only_the_unit_has_is_named_by_hand(site):
     code, told = site.refused("platforms", "test", "metering")
     assert code == 77
-    assert "credential ssh: $CREDENTIALS_DIRECTORY is not set" in told
-    assert told.endswith("here, name it with --identity")
+    assert told.startswith("credentials/ssh: No such file or directory")
+    assert told.endswith("run this as root, or name it with --identity")
     assert "good" in site.ok("platforms", "test", "metering", "--identity", str(site.directory / "ssh-identity"))
     code, told = site.refused("platforms", "test", "metering", "--identity", str(site.config))
     assert (code, "is not a private key" in told) == (77, True)
