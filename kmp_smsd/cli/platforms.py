@@ -78,7 +78,7 @@ def list_(settings: Settings, count_all: bool, as_json: bool) -> None:
 
     It is read from the database; whether a person has paused one is known to dispatch alone: `kmp-smsd status`.
     """
-    from kmp_smsd.config.load import platform_section
+    from kmp_smsd.config.load import PLATFORMS, platform_section
     from kmp_smsd.storage.figures import COUNTED_MAX
 
     config = settings.config
@@ -101,7 +101,8 @@ def list_(settings: Settings, count_all: bool, as_json: bool) -> None:
         if name in config.platforms:
             row["apps"] = list(config.platforms[name].apps)
         rows.append(row)
-    listing([rows] if rows else [], COLUMNS, as_json=as_json, nothing="no platforms: see platforms.d")
+    nothing = f"no platform is enabled in {config.path.parent / PLATFORMS}"
+    listing([rows] if rows else [], COLUMNS, as_json=as_json, nothing=nothing)
 
 
 @platforms.command()
@@ -121,9 +122,12 @@ def test(settings: Settings, name: str, identity: Path | None, as_json: bool) ->
     from kmp_smsd.channels.protocol import ChannelDown
     from kmp_smsd.channels.ssh import probe
     from kmp_smsd.cli.gathering.secrets import here
+    from kmp_smsd.config.load import platform_section
     from kmp_smsd.config.secrets import SECRET_OCTETS_MAX, SecretUnavailable, read_secret, ssh_identity
 
     config = settings.config
+    if (section := platform_section(name)) in config.disabled:
+        raise Failed(f"{config.path.parent / section}: set enabled = true first; it gets no key before a reload")
     if name not in config.platforms:
         raise _unknown("no enabled platform", name, config.platforms.keys())
 

@@ -168,6 +168,16 @@ def test_platforms_are_listed_whether_dispatch_has_seen_them_or_not(site):
     assert [row["configured"] for row in site.rows("platforms", "list")].count(True) == 0
 
 
+def test_platform_that_is_not_enabled_is_found_by_its_file(site):
+    site.ready()
+    path = site.platform("metering", "keys.example", HOST_KEY)
+    path.write_text(f"enabled = false\n{path.read_text()}")
+    code, told = site.refused("platforms", "test", "metering")
+    assert (code, told.partition(";")[0]) == (1, "platforms.d/metering.toml: set enabled = true first")
+    assert site.refused("platforms", "test", "meterin")[1].startswith("no enabled platform 'meterin'")
+    assert f"no platform is enabled in {site.directory}/platforms.d" in site.ok("platforms", "list")
+
+
 def test_platform_that_is_held_back_is_not_said_to_be_paused_which_is_a_person_s_doing(site):
     site.ready()
     with site.store() as store:
