@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.base import DelayedCall
+from twisted.internet.error import ConnectBindError, ConnectError, TimeoutError
 from twisted.internet.protocol import ClientFactory
 from twisted.internet.protocol import Protocol as StreamProtocol
 from twisted.python.failure import Failure
@@ -75,7 +77,19 @@ class ConnectionFactory(ClientFactory):
 
     def clientConnectionFailed(self, _connector: object, reason: Failure) -> None:
         """Tell the link that none was."""
-        self._link.not_connected(f"no connection: {reason.getErrorMessage().rstrip('.')}")
+        self._link.not_connected(f"no connection: {_why(reason.value)}")
+
+
+def _why(error: BaseException | None) -> str:
+    """What the kernel says, where Twisted says it twice, with its number."""
+    match error:
+        case ConnectBindError(osError=int(number)):
+            return f"from local_address: {os.strerror(number)}"
+        case ConnectError(osError=int(number)):
+            return os.strerror(number)
+        case TimeoutError():
+            return "no answer within connect_timeout_s"
+    return str(error).rstrip(".")
 
 
 class LinkConnection(StreamProtocol):

@@ -1,7 +1,16 @@
 from __future__ import annotations
 
+import errno
+
 import pytest
-from twisted.internet.error import ConnectionDone, ConnectionRefusedError
+from twisted.internet.error import (
+    ConnectBindError,
+    ConnectionDone,
+    ConnectionRefusedError,
+    DNSLookupError,
+    TimeoutError,
+    getConnectError,
+)
 from twisted.internet.pollreactor import PollReactor
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
@@ -83,8 +92,9 @@ class Smscs:
         self.protocol, self.transport = factory.buildProtocol(None), Transport()
         self.protocol.makeConnection(self.transport)
 
-    def refuse_connection(self):
-        self.reactor.tcpClients[-1][2].clientConnectionFailed(None, Failure(ConnectionRefusedError()))
+    def refuse_connection(self, error=None):
+        reason = Failure(error or ConnectionRefusedError())
+        self.reactor.tcpClients[-1][2].clientConnectionFailed(None, reason)
 
     def say(self, command_id, number=1, body=b"", status=0):
         self.protocol.dataReceived(with_header(command_id, number, body, status))
@@ -115,6 +125,24 @@ def start(**options):
     started = Smscs(**options)
     started.link.startService()
     return started
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (getConnectError((errno.ECONNREFUSED, "")), "Connection refused"),
+        (getConnectError((errno.EHOSTUNREACH, "")), "No route to host"),
+        (
+            ConnectBindError(errno.EADDRNOTAVAIL, ""),
+            "from local_address: Cannot assign requested address",
+        ),
+        (TimeoutError(), "no answer within connect_timeout_s"),
+        (DNSLookupError("smsc.example"), "DNS lookup failed: smsc.example"),
+    ],
+)
+def test_why_there_is_no_connection_is_told_in_the_words_of_the_kernel(smsc, error, told):
+    smsc.refuse_connection(error)
+    assert smsc.link.state.last_error == f"no connection: {told}"
 
 
 # Bound, and at work
