@@ -1,13 +1,15 @@
-"""How commands act: where a person agrees, and on each of several things although others fail."""
+"""How commands act: where a person agrees, on each of several things although others fail, and when interrupted."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from kmp_smsd.cli.failures import Failed
+from kmp_smsd.cli.failures import INTERRUPTED, Failed
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -33,3 +35,12 @@ def each(ids: tuple[Any, ...], action: Any) -> None:
             refused += 1
     if refused:
         raise click.exceptions.Exit(1)
+
+
+@contextmanager
+def interrupt_tells(sentence: str) -> Iterator[None]:
+    """Say what an interrupt leaves behind."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Failed(f"interrupted: {sentence}", INTERRUPTED) from None

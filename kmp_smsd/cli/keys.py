@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kmp_smsd.cli.arguments import KEY_ID, REASON, FilePath, dry_run_option, json_option, yes_option
-from kmp_smsd.cli.carefully import confirm, each
+from kmp_smsd.cli.carefully import confirm, each, interrupt_tells
 from kmp_smsd.cli.failures import NO_PERMISSION, Failed
 from kmp_smsd.cli.file_faults import tell_faults
 from kmp_smsd.cli.output import PAGE, listing, pages, record
@@ -66,7 +66,7 @@ def import_(settings: Settings, file: Path, vendor: str, plaintext: bool, encodi
             f"no {public_path}: make the master key with 'kmp-smsd master-key create'", NO_PERMISSION
         ) from None
     with settings.store() as store:
-        with progress(file.name) as told:
+        with progress(file.name) as told, interrupt_tells("nothing was imported"):
             try:
                 report = import_keys(
                     store.imports,

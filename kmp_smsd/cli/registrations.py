@@ -11,7 +11,7 @@ import click
 
 from kmp_smsd.cli.apply import apply
 from kmp_smsd.cli.arguments import APP_ID, MDN, NEW_MDN, FilePath, dry_run_option, json_option, yes_option
-from kmp_smsd.cli.carefully import confirm
+from kmp_smsd.cli.carefully import confirm, interrupt_tells
 from kmp_smsd.cli.failures import Failed
 from kmp_smsd.cli.file_faults import tell_faults
 from kmp_smsd.cli.output import PAGE, listing, pages
@@ -136,7 +136,8 @@ def import_(settings: Settings, file: Path, dry_run: bool) -> None:
 
     canonical = settings.config.numbering.parse
     faults, warnings = Faults(str(file)), Faults(str(file))
-    with settings.store() as store, progress(file.name) as told:
+    left = "nothing was registered" if dry_run else "what of it is registered stands, import it again"
+    with settings.store() as store, progress(file.name) as told, interrupt_tells(left):
         try:
             lines = Lines(file, passes=1 if dry_run else 2, progress=told)
         except ValueError as error:

@@ -209,6 +209,25 @@ def test_registrations_that_find_no_room_say_how_many_did(site, monkeypatch):
     assert done.stderr.endswith(f"make room, then try again; 1,000 of {file} are registered: import it again\n")
 
 
+def test_interrupted_import_says_what_it_leaves_behind(site, monkeypatch):
+    site.ready()
+    keys = ("keys", "import", str(site.keys("K1")), "--vendor", "Acme", "--plaintext")
+    file = site.write("more.csv", f"mdn,app_id\n{SECOND},meter\n")
+    growths = iter([0])
+
+    def growth(_):
+        if (grown := next(growths, None)) is None:
+            raise KeyboardInterrupt
+        return grown
+
+    monkeypatch.setattr("kmp_smsd.storage.database.Database.growth", growth)
+    assert site.refused(*keys) == (130, "interrupted: nothing was imported")
+    code, told = site.refused("registrations", "import", str(file))
+    assert (code, told) == (130, "interrupted: what of it is registered stands, import it again")
+    monkeypatch.undo()
+    assert site.rows("keys", "list") == []
+
+
 def test_a_page_may_end_between_two_apps_of_one_number(site, monkeypatch):
     monkeypatch.setattr("kmp_smsd.cli.registrations.PAGE", 3)
     monkeypatch.setattr("kmp_smsd.cli.output.PAGE", 3)
