@@ -20,6 +20,7 @@ _REPAIRS_MAX = 100  # each one reads the file again
 _POSITION = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
 _SECTION = re.compile(r"\s*\[\[?\s*(?P<name>[^\[\]#]+?)\s*\]")
 _BARE_VALUE = re.compile(r"""(?P<key>\s*[A-Za-z0-9_.\s"'-]+?)\s*=\s*(?P<value>[^"'\[{#\s][^#]*?|)\s*(?:\#.*)?""")
+_TYPOGRAPHIC_QUOTES = "“”„‘’«»"  # of word processors and web pages
 
 _SENTENCES = {
     "Cannot overwrite a value": "this option is given twice",
@@ -107,7 +108,9 @@ def _bare(key: str, value: str) -> str:
         return "a number stands without its unit, which is in the option's name; text needs quotes"
     if '"' in value or "'" in value:
         return "text needs quotes at both ends"
-    return f"text needs quotes: {json.dumps(value[:80], ensure_ascii=not value.isprintable())}"
+    text = value.strip(_TYPOGRAPHIC_QUOTES)
+    what = "quotes" if text == value else "straight quotes"
+    return f"text needs {what}: {json.dumps(text[:80], ensure_ascii=not text.isprintable())}"
 
 
 def _sentence(message: str, row: str, column: int) -> str:
@@ -117,6 +120,8 @@ def _sentence(message: str, row: str, column: int) -> str:
         return "a value or a closing bracket is missing before this line ends"
     if message == "Invalid value":
         return f"no value stands at column {column}: text needs quotes"
+    if message == "Unclosed array" and row[: column - 1].strip() and row[column - 1 :].strip():
+        return f"a comma, quotes or the closing ] is missing at column {column}"
     if re.fullmatch(r"""Expected [\\"']+""", message):
         return _SENTENCES["Unterminated string"]
     # tomllib's other sentences name a character or a key at most, never a value.
