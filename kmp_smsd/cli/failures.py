@@ -47,7 +47,8 @@ def explain(error: Exception) -> tuple[int, str] | None:
             return CONFIGURATION, str(error)
         if isinstance(error.__cause__, PermissionError):
             return _forbidden(error.__cause__)
-        return TEMPORARY, str(error)
+        damaged = isinstance(error, storage.StoreUnavailable) and error.is_damage
+        return CONFIGURATION if damaged else TEMPORARY, str(error)
     if (sqlite := sys.modules.get("pysqlite3.dbapi2")) and isinstance(error, sqlite.DatabaseError):
         passing = isinstance(error, sqlite.OperationalError)
         return TEMPORARY if passing else CONFIGURATION, f"the database cannot be used: {error}: see [storage] path"

@@ -13,7 +13,7 @@ import click
 from kmp_smsd.cli import completing
 from kmp_smsd.cli.arguments import SECONDS, FilePath, dry_run_option, json_option, yes_option
 from kmp_smsd.cli.carefully import confirm
-from kmp_smsd.cli.failures import CONFIGURATION, NO_PERMISSION, UNAVAILABLE, Failed
+from kmp_smsd.cli.failures import NO_PERMISSION, UNAVAILABLE, Failed
 from kmp_smsd.cli.output import Columns, Row, due, listing, platform, rejected
 from kmp_smsd.cli.settings import Settings, now_ms
 from kmp_smsd.cli.trust import trust

@@ -39,6 +39,8 @@ def backup(path: Path, target: Path) -> int:
     except (sqlite3.OperationalError, OSError) as error:
         why = getattr(error, "strerror", None) or error
         raise StoreUnavailable(f"{shown(str(target))}: {why}") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreUnavailable(f"{path}: {error}") from error
 
 
 def _name(partial: Path, target: Path) -> None:

@@ -18,6 +18,7 @@ from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.lock_waits import UNNAMED, LockWait, named
 from kmp_smsd.storage.locks import SHARED_MODE, WriteLock
 from kmp_smsd.storage.open_files import OpenFiles
+from kmp_smsd.storage.remedies import NO_DATABASE
 from kmp_smsd.storage.scrubbing import Scrubber
 from kmp_smsd.storage.write_ahead_log import WriteAheadLog
 
@@ -32,7 +33,7 @@ def open_database(path: Path, *, checkpoint_aside: bool = False) -> Database:
     except sqlite3.OperationalError as error:
         raise StoreUnavailable(f"{path}: {error}") from error
     except sqlite3.DatabaseError as error:
-        raise StoreUnusable(f"{path} is not a database of kmp-smsd: {error}") from error
+        raise StoreUnusable(f"{path} is not a database of kmp-smsd: {error}: {NO_DATABASE}") from error
 
 
 class Database:

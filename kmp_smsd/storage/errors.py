@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kmp_smsd.storage.remedies import remedy
+from kmp_smsd.storage.remedies import is_damage, remedy
 
 
 class StoreError(Exception):
@@ -18,6 +18,11 @@ class StoreUnavailable(StoreError):
     def __str__(self) -> str:
         todo = remedy(self.__cause__)
         return super().__str__() if todo is None else f"{super().__str__()}: {todo}"
+
+    @property
+    def is_damage(self) -> bool:
+        """Whether later will be no better: the database is damaged."""
+        return is_damage(self.__cause__)
 
 
 class NoRoom(StoreUnavailable):

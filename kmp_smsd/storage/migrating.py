@@ -18,6 +18,7 @@ from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.locks import SHARED_MODE, SchemaLock
 from kmp_smsd.storage.migrations import MIGRATIONS
 from kmp_smsd.storage.place import check_place
+from kmp_smsd.storage.remedies import NO_DATABASE
 from kmp_smsd.storage.schema import is_newer, migrations_of
 
 
@@ -44,7 +45,7 @@ def migrate(path: Path) -> Migrated:
         except (sqlite3.OperationalError, OSError) as error:
             raise StoreUnavailable(f"{path}: {error}") from error
         except sqlite3.DatabaseError as error:
-            raise StoreUnusable(f"{path} is not a database of kmp-smsd: {error}") from error
+            raise StoreUnusable(f"{path} is not a database of kmp-smsd: {error}: {NO_DATABASE}") from error
         sync(path)
     return migrated
 

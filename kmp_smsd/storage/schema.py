@@ -11,6 +11,7 @@ from pysqlite3 import dbapi2 as sqlite3
 from kmp_smsd.storage.checkpoint import opened
 from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.migrations import MIGRATIONS, known
+from kmp_smsd.storage.remedies import NO_DATABASE
 
 
 def check_schema(connection: Any, path: Path, *, is_backup: bool = False) -> None:
@@ -28,7 +29,7 @@ def check_schema(connection: Any, path: Path, *, is_backup: bool = False) -> Non
         copy_it = ": copy it into a directory where you can write, and restore the copy" if cannot_open else ""
         raise StoreUnavailable(f"{path}: {error}{copy_it}") from error
     except sqlite3.DatabaseError as error:
-        raise StoreUnusable(f"{no_database}: {error}{f': {other}' if is_backup else ''}") from error
+        raise StoreUnusable(f"{no_database}: {error}: {other if is_backup else NO_DATABASE}") from error
     if connection.execute("PRAGMA auto_vacuum").fetchone()[0]:  # its pages are not those that an erasure knows
         raise StoreUnusable(f"{path} has auto_vacuum, which somebody set: run 'PRAGMA auto_vacuum = 0; VACUUM' on it")
     if not applied:
@@ -72,7 +73,7 @@ def applied_schema(path: Path) -> str:
     except sqlite3.OperationalError as error:
         raise StoreUnavailable(f"{path}: {error}") from error
     except sqlite3.DatabaseError as error:
-        raise StoreUnusable(f"{path} is not a database of kmp-smsd: {error}") from error
+        raise StoreUnusable(f"{path} is not a database of kmp-smsd: {error}: {NO_DATABASE}") from error
     if not applied:
         raise StoreUnusable(f"{path} is not a database of kmp-smsd")
     return applied[-1]

@@ -286,7 +286,7 @@ def test_a_file_of_something_else_is_no_database(site):
     for words in (("keys", "list"), ("db", "migrate")):
         code, told = site.refused(*words)
         assert code == 78
-        assert "not a database" in told
+        assert "file is not a database: correct [storage] path, or stop both roles, and put the last backup" in told
 
 
 def test_a_missing_volume_is_named(site):
@@ -416,3 +416,15 @@ def test_what_others_wrote_cannot_paint_the_terminal(site):
     told = site.ok("outbox", "list")
     assert r"red \x1b[31m\nline" in told
     assert "\x1b" not in told
+
+
+@pytest.mark.parametrize("words", [("keys", "show", "K2999"), ("keys", "suspend", "K50"), ("db", "backup", "{}/x")])
+def test_damaged_database_is_no_matter_of_trying_again(site, words):
+    site.ready(*(f"K{number}" for number in range(3_000)))
+    octets = site.database.read_bytes()
+    begin, end = 4_096 * 100, 4_096 * 100 + len(octets) // 2
+    site.database.write_bytes(octets[:begin] + b"\x8f" * (end - begin) + octets[end:])
+    code, told = site.refused(*(word.format(site.directory) for word in words))
+    assert code == 78
+    assert told.startswith("kmp.db: database disk image is malformed: 'kmp-smsd db check' tells what is damaged")
+    assert told.endswith("put the last backup in its place: 'kmp-smsd db restore FILE'")
