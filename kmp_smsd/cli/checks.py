@@ -41,7 +41,8 @@ BESIDE = ("-wal", "-shm", ".next", ".write", ".moving", ".schema", ".import", ".
 
 def unreadable(faults: ConfigFaults) -> Report:
     """The configuration, where it has faults: nothing else can be checked then."""
-    remedy = "mend the file; 'kmp-smsd check-config' shows this alone. All other checks need it"
+    mend = "do what the sentence says" if faults.forbidden else "mend the file"
+    remedy = f"{mend}; 'kmp-smsd check-config' shows this alone. All other checks need it"
     code = NO_PERMISSION if faults.forbidden else CONFIGURATION
     return Report("configuration", (failure(str(faults), remedy),), code)
 

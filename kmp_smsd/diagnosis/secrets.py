@@ -8,6 +8,12 @@ from dataclasses import dataclass
 from kmp_smsd.diagnosis.files import FileFacts
 from kmp_smsd.diagnosis.finding import Finding, failure, ok, warning
 
+_HAVE = "put it there and restart that role"
+_HAVE_FIRST = {
+    "[secrets] master_key": f"for a new installation: kmp-smsd master-key create; else {_HAVE}",
+    "[secrets] ssh_identity": f"for a new installation: ssh-keygen, as docs/operations.rst says; else {_HAVE}",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretFacts:
@@ -32,8 +38,9 @@ def judge_secret(secret: SecretFacts) -> Finding:
         return failure(f"{secret.option}: {secret.fault}", _remedy(secret)) if secret.fault else ok(secret.option)
     if file.is_missing:
         return failure(
-            f"{secret.option}: {file.path}: {file.fault}: the role that needs it does not start",
-            "put it there and restart that role; where a drop-in of its unit loads it from elsewhere, run this there:\n"
+            f"{secret.option}: {file.path}: {file.fault}: {_without(secret)}",
+            f"{_HAVE_FIRST.get(secret.option, _HAVE)}\n"
+            "where a drop-in of its unit loads it from elsewhere, run this there:\n"
             "systemd-run --pty -p LoadCredential=NAME:FILE kmp-smsd doctor",
         )
     if file.fault:
@@ -52,7 +59,12 @@ def judge_secret(secret: SecretFacts) -> Finding:
 
 
 def _remedy(secret: SecretFacts) -> str:
-    return f"the role that needs {secret.option} does not start without it: mend what the sentence names"
+    return f"{_without(secret)}: mend what the sentence names"
+
+
+def _without(secret: SecretFacts) -> str:
+    """What a role does without it; an SSH identity is read when dispatch connects."""
+    return "dispatch cannot log in" if "identity" in secret.option else "the role that needs it does not start"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +90,8 @@ def judge_master_key(facts: MasterKeyFacts) -> list[Finding]:
             failure(f"the public half: {facts.public_fault}", "nothing can be imported: restore the file from its copy")
         )
     if facts.private_fault:
-        found.append(
-            failure(f"the private half: {facts.private_fault}", "nothing is delivered: restore it from its copy")
-        )
+        remedy = "mend what the sentence names, or restore it from its copy"
+        found.append(failure(f"the private half: {facts.private_fault}", remedy))
     needed = facts.database
     for half, fingerprint, option in (
         ("public", facts.public, "[secrets] public_key"),

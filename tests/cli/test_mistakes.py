@@ -265,6 +265,7 @@ def test_a_configuration_that_may_not_be_read_is_a_matter_of_permission(site, mo
     done = site.run(*words)
     assert done.exit_code == 77
     assert f"{site.config}: permission denied: run this as root, or as a member of" in done.output
+    assert "mend the file" not in done.output
 
 
 def test_the_configuration_may_be_named_by_the_environment(site):

@@ -176,6 +176,23 @@ def test_secret_is_readable_by_whom_it_should_be(secret: SecretFacts, level: Lev
 
 
 @pytest.mark.parametrize(
+    ("option", "sentence", "remedy"),
+    [
+        ("[smsc.north] password", "the role that needs it does not start", "put it there and restart"),
+        ("[secrets] master_key", "the role that needs it does not start", "kmp-smsd master-key create"),
+        ("[secrets] ssh_identity", "dispatch cannot log in", "ssh-keygen"),
+        ("[channel] identity of fleet", "dispatch cannot log in", "put it there and restart"),
+    ],
+)
+def test_missing_secret_is_told_with_what_it_stops_and_how_it_is_made(option: str, sentence: str, remedy: str) -> None:
+    missing = FileFacts(path="/c", fault="No such file", is_missing=True)
+    found = judge_secret(SecretFacts(option=option, loaded_from=missing))
+    assert found.sentence == f"{option}: /c: No such file: {sentence}"
+    assert remedy in found.remedy
+    assert judge_secret(SecretFacts(option=option, fault="/c: No such file")).remedy.startswith(sentence)
+
+
+@pytest.mark.parametrize(
     ("facts", "expected"),
     [
         (MasterKeyFacts(), []),
