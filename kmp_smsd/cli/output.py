@@ -104,7 +104,7 @@ def _cell(row: Row, column: str | Callable[[Row], str]) -> str:
     if callable(column):
         return printable(column(row))
     value = row[column]
-    if value is None or value == "":
+    if value is None or value in ("", []):
         return "-"
     if column in _FLAGS:
         return "yes" if value else "no"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import traceback
 import unicodedata
@@ -187,6 +188,7 @@ def _sentence(text: str, arguments: Sequence[str]) -> str:
         for value in (argument, argument.partition("=")[2]):
             if value != shown(value):
                 text = text.replace(repr(value)[1:-1], shown(value)).replace(value, shown(value))
+    text = re.sub(r" valid (integer|float) range\.$", r" valid \1", text)  # as click says of a number within bounds
     return " ".join(text.split()).rstrip(".")
 
 

@@ -30,6 +30,7 @@ def trace(settings: Settings, link: str, switch: str, minutes: float) -> None:
     for path in running(settings, "intake").values():
         ask_role(path, "trace", {"name": link, "minutes": minutes if switch == "on" else 0})
     if switch == "on":
-        click.echo(f"{link}: traced for {minutes:g} minutes, or until the next reload: journalctl KMP_EVENT=pdu_traced")
+        time = "1 minute" if minutes == 1 else f"{minutes:g} minutes"
+        click.echo(f"{link}: traced for {time}, or until the next reload: journalctl KMP_EVENT=pdu_traced")
     else:
         click.echo(f"{link}: no longer traced")

@@ -29,7 +29,7 @@ from tests.cli.site import FIRST, SECOND, Site
         (("registrations", "add", "861380000000", "meter"), "+861380000000 has 12 digits"),
         (("registrations", "add", "abc", "meter"), "'abc' is not a number"),
         (("registrations", "add", FIRST, "a_b"), "'a_b': an app ID is 1 to 32 of A-Z a-z 0-9 . -"),
-        (("holds", "approve", "x"), "'x' is not a valid integer"),
+        (("holds", "approve", "x"), "'x' is not a valid integer (see"),
         (("keys", "import", "none.csv", "--vendor", "Acme"), "File 'none.csv' does not exist"),
         (("keys", "revoke", "K1"), "Key K1 will never be bound again, and platforms give up what they hold of it. Say"),
         (("keys", "destroy", "K1"), "Key K1 will be deleted for good. Say --yes to do it"),

@@ -19,6 +19,7 @@ def test_number_is_shown_erased_and_shown_no_more(site):
     assert (shown["mdn"], shown["registered"], shown["holds"]) == (FIRST, ["meter"], 1)
     assert shown["bound"] == [{"app_id": "meter", "key_id": "K1"}]
     assert "meter to K1" in site.ok("subscribers", "show", FIRST)
+    assert site.ok("subscribers", "show", FIRST).split()[-2:] == ["unconfirmed", "-"]
     question = (
         f"{FIRST} loses 1 registration, 1 binding, 1 hold and 0 waiting requests; the number itself is erased once its"
         " platforms have confirmed that."

@@ -38,6 +38,7 @@ def traced(daemon):
 def test_a_traced_link_has_its_pdus_in_the_log_without_their_secrets_until_it_is_told_to_stop(site, smsc, intake):
     said = site.ok("trace", "lab", "on", "--minutes", "5")
     assert said == "lab: traced for 5 minutes, or until the next reload: journalctl KMP_EVENT=pdu_traced\n"
+    assert "traced for 1 minute, or" in site.ok("trace", "lab", "on", "--minutes", "1")
     assert smsc.send(FIRST, "K1:K1").result(20) == 0
     until(lambda: len(traced(intake)) >= 2)
     assert traced(intake) == [("received", "deliver_sm"), ("sent", "deliver_sm_resp")]
