@@ -61,7 +61,8 @@ def explain(error: Exception) -> tuple[int, str] | None:
     if isinstance(error, PermissionError):
         return _forbidden(error)
     if isinstance(error, OSError):
-        return TEMPORARY, f"{_where(error)}{error.strerror or error}"
+        where, why = _where(error), error.strerror or error
+        return TEMPORARY, f"{where}{why}" if where else f"{why}: --debug before the command shows where"
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         # Arguments were checked, so this comes from the environment or the working directory.
         return CONFIGURATION, f"'{shown(error.object)}' is not in UTF-8: give it another name"

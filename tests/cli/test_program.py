@@ -235,7 +235,7 @@ def test_a_pipe_that_is_not_standard_output_breaks_a_command_off_and_that_is_tol
         os.close(reading)
     process = site.process("keys", "list", stdout=writing, env=site.customized(PIPES_OF_OTHERS_BREAK))
     os.close(writing)
-    assert process.communicate(timeout=20)[1] == "kmp-smsd: Broken pipe\n"
+    assert process.communicate(timeout=20)[1] == "kmp-smsd: Broken pipe: --debug before the command shows where\n"
     assert process.returncode == 75
     if heard:
         os.close(reading)
