@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from kmp_smsd.control.protocol import Refused
 WITHIN_S = 5.0
 OK, WARNING, CRITICAL = 0, 1, 2  # as Nagios counts
 HOME, TO_END = "\x1b[H", "\x1b[J"
+MORE = "... 'kmp-smsd status' shows all"
 
 
 @click.command()
@@ -72,7 +75,7 @@ def top(settings: Settings, role: str | None, every_s: float) -> None:
     click.clear()
     with suppress(KeyboardInterrupt):
         while True:
-            lines = _screen(_ask(meant)).split("\n")
+            lines = fitting(_screen(_ask(meant)).split("\n"), *shutil.get_terminal_size())
             # Each line is wiped behind its end, and what is below the last: nothing flickers.
             click.echo(HOME + "\x1b[K\n".join(lines) + TO_END, nl=False)
             check_heard()
@@ -109,6 +112,18 @@ def _ask(paths: Mapping[str, Path]) -> dict[str, dict[str, Any] | Refused]:
 def _screen(asked: Mapping[str, dict[str, Any] | Refused]) -> str:
     now = now_ms()
     return "\n".join(f"{found}\n" if isinstance(found, Refused) else text(found, now) for found in asked.values())
+
+
+def fitting(lines: Sequence[str], columns: int, rows: int) -> list[str]:
+    """As many of `lines` as a screen holds on which longer ones are wrapped: more would scroll it away."""
+    shown: list[str] = []
+    room = rows
+    for number, line in enumerate(lines, 1):
+        room -= max(1, math.ceil(len(line) / columns))
+        if room < (number < len(lines)):  # a row for what tells of more
+            return [*shown, MORE]
+        shown.append(line)
+    return shown
 
 
 def _none(asked: Mapping[str, dict[str, Any] | Refused]) -> Failed:

@@ -19,7 +19,7 @@ from kmp_smsd.cli.doctor import CHECKS
 from kmp_smsd.cli.program import program
 from kmp_smsd.cli.roles import control_directory
 from kmp_smsd.cli.settings import Settings
-from kmp_smsd.cli.status import judged
+from kmp_smsd.cli.status import MORE, fitting, judged
 from kmp_smsd.cli.status_text import ago, ahead, octets, text
 from kmp_smsd.control.client import RoleAway
 from kmp_smsd.control.protocol import Done, NotDone, Request
@@ -394,11 +394,11 @@ def test_half_a_sentence_is_64(site, words):
 
 
 @contextmanager
-def terminal(site, *words):
+def terminal(site, *words, **env):
     """A command on a terminal of its own; what it has shown so far."""
     ours, theirs = pty.openpty()
     heeds_sigint = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # even if we run in the background
-    env = {**os.environ, "TERM": "xterm"}
+    env = {**os.environ, "TERM": "xterm", **env}
     process = site.process(*words, stdout=theirs, env=env, preexec_fn=heeds_sigint)
     os.close(theirs)
     shown = bytearray()
@@ -428,6 +428,28 @@ def test_top_shows_the_status_again_and_again_on_a_terminal(site, roles):
         assert shown.count(b"intake: running for ") >= 2
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "columns", "rows", "fits"),
+    [
+        (["a", "", "b", ""], 40, 4, 4),
+        (["a", "", "b", ""], 40, 3, 2),
+        (["x" * 81, "b", ""], 40, 5, 3),
+        (["x" * 81, "b", ""], 40, 4, 1),
+        (["x" * 81, "b", ""], 40, 3, 0),
+        (["x" * 80, ""], 40, 3, 2),
+    ],
+)
+def test_what_top_shows_never_scrolls_the_screen(lines, columns, rows, fits):
+    assert fitting(lines, columns, rows) == (lines if fits == len(lines) else [*lines[:fits], MORE])
+
+
+def test_top_leaves_out_what_the_screen_does_not_hold(site, roles):
+    roles.serve("intake", status=Done(INTAKE))
+    with terminal(site, "top", "--every", "0.2", "--role", "intake", LINES="3", COLUMNS="200") as (_, shown):
+        until(lambda: shown.count(b"\x1b[H") >= 2)
+        assert (MORE.encode() in shown, b"192.0.2.1:2775" in shown) == (True, False)
 
 
 def test_top_is_plain_where_nobody_watches(site, roles):
