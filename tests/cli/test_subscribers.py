@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from contextlib import closing
 
+from kmp_smsd.cli import platforms
 from kmp_smsd.storage.inbox import Inbox
-from tests.cli.site import FIRST, SECOND, until
+from tests.cli.site import FIRST, SECOND
 from tests.storage.stock import NOW, sync
 
 
@@ -113,7 +114,7 @@ def test_number_that_is_in_the_log_still_is_told(site, monkeypatch):
 # Platforms
 
 
-def test_platform_is_forgotten_by_dispatch(site):
+def test_platform_is_forgotten_by_dispatch(site, monkeypatch):
     site.ready("K1")
     site.message(FIRST, "K1")
     site.deliver("old")
@@ -130,11 +131,16 @@ def test_platform_is_forgotten_by_dispatch(site):
 
     def dispatch():
         with site.store() as store:
-            until(lambda: store.platforms.to_forget(()) == ["old"])
+            assert store.platforms.to_forget(()) == ["old"]
             sum(store.routes.forget(["old"], 3_000_000))
 
-    doing = threading.Thread(target=dispatch)
-    doing.start()
+    doing, wait = threading.Thread(target=dispatch), platforms._await_forgotten
+
+    def begin_and_wait(*arguments):  # before the command has looked, nothing would be known of it any more
+        doing.start()
+        return wait(*arguments)
+
+    monkeypatch.setattr(platforms, "_await_forgotten", begin_and_wait)
     assert site.ok("platforms", "forget", "old", "--yes") == "old is forgotten\n"
     doing.join()
     assert "old" not in {row["platform"] for row in site.rows("platforms", "list")}
