@@ -45,6 +45,9 @@ class Deciding(Protocol):
     def set_policy(self, policy: SyncPolicy) -> None:
         """Decide by `policy` from now on."""
 
+    def give_up(self) -> None:
+        """Wait no longer for an answer that should have come. Any thread may call it."""
+
     def close(self) -> None:
         """Decide nothing more."""
 
@@ -67,6 +70,9 @@ class DecidingHere:
 
     def set_policy(self, policy: SyncPolicy) -> None:
         self._store.set_policy(policy)
+
+    def give_up(self) -> None:
+        """Nobody else is waited for."""
 
     def close(self) -> None:
         self._store.close()

@@ -60,6 +60,7 @@ class DecidingProcess:
         self._policy = _to_be_sent(policy)
         self._monotonic = monotonic
         self._process: subprocess.Popen[bytes] | None = None
+        self._given_up: subprocess.Popen[bytes] | None = None
         self._pipe: Connection[Any, Any]
         self._backoff = Backoff(BEGIN_MIN_S, BEGIN_MAX_S)
         self._begin_at = float("-inf")  # monotonic seconds
@@ -87,6 +88,15 @@ class DecidingProcess:
         self._policy = _to_be_sent(policy)
         if self._process is not None:
             self._tell_policy()
+
+    def give_up(self) -> None:
+        process = self._process
+        if process is not None and process is not self._given_up:
+            self._given_up, pid = process, process.pid
+            log.error(
+                "process %d, which decides, hangs and is killed", pid, extra={"event": "deciding_hangs", "pid": pid}
+            )
+            process.kill()
 
     def close(self) -> None:
         """Let the process end, and wait for that."""

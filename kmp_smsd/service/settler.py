@@ -25,6 +25,7 @@ from kmp_smsd.storage.received import Message, Received
 SETTLE_MAX = 2_000
 BACKLOG_MAX = 50_000  # more is not received until some of it is settled: some four seconds of work, and 15 MB
 RETRY_EVERY_S = 1.0
+HUNG_S = 55.0  # who decides has said by then where it hangs, and the watchdog has not ended this process and its links
 
 
 class Settler:
@@ -87,6 +88,8 @@ class Settler:
 
     def look(self) -> None:
         """Settle what waits, then what was marked. To be called now and then."""
+        if self._thread.busy.stuck_s > HUNG_S and not self._thread.busy.waits_for_others:
+            self._deciding.give_up()
         self._next_batch()
         if not (self._looking or self._stopped):
             self._looking = True

@@ -334,6 +334,24 @@ def test_one_that_was_stopped_is_not_waited_for_for_ever(at, monkeypatch):
     assert has_ended(pid)
 
 
+def test_one_that_hangs_is_killed_once_it_is_given_up_and_another_is_begun(at, caplog):
+    at.deciding.give_up()  # there is none
+    os.kill(pid := at.begun(), signal.SIGSTOP)
+    batch = [at.received(sync(A, "K1"))]
+    with beside(at.deciding.settle, batch, NOW) as outcomes:
+        try:
+            until(lambda: (at.deciding.give_up(), outcomes.done())[1])
+        except AssertionError:
+            os.kill(pid, signal.SIGCONT)  # else the thread would wait for ever
+            raise
+        with pytest.raises(StoreUnavailable, match="was ended by signal 9; another is begun"):
+            outcomes.result(20)
+    assert has_ended(pid)
+    assert [one.pid for one in caplog.records if one.event == "deciding_hangs"] == [pid]
+    at.now += BEGIN_MAX_S
+    assert at.deciding.settle(batch, NOW) == [Outcome.NOT_REGISTERED]
+
+
 def test_process_that_cannot_be_begun_is_tried_again(at, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "/nowhere/python")

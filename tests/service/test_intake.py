@@ -14,6 +14,7 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 from kmp_smsd.service import settler, thread
 from kmp_smsd.service.deciding import DecidingHere
+from kmp_smsd.service.health import STUCK_MAX_S
 from kmp_smsd.service.intake import WATCH_EVERY_S, Intake, Load
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.simulator.deliver import deliver_sm_body, with_header
@@ -1175,6 +1176,25 @@ def test_store_that_hangs_shows_while_the_reactor_goes_on(at):
     assert at.intake.store_watch.stuck_s == pytest.approx(5)
     at.run()
     assert at.intake.store_watch.stuck_s == 0
+
+
+def test_who_hangs_over_a_decision_is_given_up_before_the_watchdog_ends_us(at, monkeypatch):
+    given_up = []
+    monkeypatch.setattr(DecidingHere, "give_up", lambda _: given_up.append(at.reactor.seconds()))
+    at.seconds(60)  # it answers all the time
+    at.reactor.pass_time(54)
+    assert not given_up
+    with monkeypatch.context() as patch:
+        patch.setattr(type(at.intake._deciding_thread.busy), "waits_for_others", True)
+        at.reactor.pass_time(600)
+        assert not given_up
+    at.reactor.pass_time(0.1)
+    assert given_up
+    given_up.clear()
+    at.pool.run()
+    begun_at = at.reactor.seconds()
+    at.reactor.pass_time(60)
+    assert 55 < given_up[0] - begun_at < STUCK_MAX_S
 
 
 def test_inbox_that_is_stuck_shows_though_the_database_waits_for_others(at, monkeypatch):
