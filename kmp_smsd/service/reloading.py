@@ -50,7 +50,7 @@ class Reloader:
         wall: Callable[[], float] = time.time,
         read: Callable[[Any], Config] = load,
     ) -> None:
-        self._roles = roles
+        self.roles = roles
         self._reactor = reactor
         self._wall = wall
         self._read = read
@@ -124,7 +124,7 @@ class Reloader:
         try:
             new = await self._in_thread(self._read, self._path)
             now = in_force(self._in_force, new)
-            prepared = await self._in_thread(lambda: [role.prepare(now) for role in self._roles])
+            prepared = await self._in_thread(lambda: [role.prepare(now) for role in self.roles])
             self._check_not_stopping()  # nothing is waited for between this and the end
         except Refused:
             raise
@@ -152,7 +152,7 @@ class Reloader:
 
     def _check_not_stopping(self) -> None:
         """Links and workers that end must not be made anew."""
-        for role in self._roles:
+        for role in self.roles:
             if role.state is State.STOPPING:
                 raise Refused(f"{role.role} is stopping", TEMPORARY)
 
@@ -176,7 +176,7 @@ class Reloader:
 
     def _told(self, found: Sequence[Change]) -> tuple[str, ...]:
         """What of it concerns the roles of this process."""
-        ours = {"", *(role.role.value for role in self._roles)}
+        ours = {"", *(role.role.value for role in self.roles)}
         return tuple(str(change) for change in found if change.role in ours)
 
     def _in_thread(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:

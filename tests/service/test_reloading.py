@@ -8,7 +8,7 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.python.failure import Failure
 
 from kmp_smsd.control.protocol import Refused
-from kmp_smsd.service import counting, daemon, dispatch, dispatch_workers, erasing, reloading, thread, wiring
+from kmp_smsd.service import commands, counting, dispatch, dispatch_workers, erasing, reloading, thread, wiring
 from kmp_smsd.service.counting import COUNT_EVERY_S
 from kmp_smsd.service.deciding import DecidingHere
 from kmp_smsd.service.link_state import LinkWord
@@ -422,9 +422,13 @@ def test_log_levels_fall_back(at):
 # Commands, as the control socket has them done
 
 
+def commands_of(at, role):
+    return commands.Commands(role, at.service.reloader, at.service.snapshot, at.reactor).by_name()
+
+
 def command(at, role, command, /, **arguments):
     told, found = [], []
-    done = Deferred.fromCoroutine(at.service._commands(role)[command](arguments, told.append))
+    done = Deferred.fromCoroutine(commands_of(at, role)[command](arguments, told.append))
     done.addCallbacks(found.append, lambda failure: found.append(failure.value))
     at.run()
     return found[0] if found else told
@@ -481,9 +485,9 @@ def test_a_reload_that_was_refused_for_a_secret_is_told_until_one_succeeds(at):
 
 def test_status_does_not_wait_for_files_that_cannot_be_read_soon(at):
     found = []
-    done = Deferred.fromCoroutine(at.service._commands(at.intake)["status"]({}, None))
+    done = Deferred.fromCoroutine(commands_of(at, at.intake)["status"]({}, None))
     done.addCallback(found.append)
-    at.reactor.advance(daemon.LOOK_WITHIN_S)
+    at.reactor.advance(commands.LOOK_WITHIN_S)
     assert found[0]["role"] == "intake"
 
 
