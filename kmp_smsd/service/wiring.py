@@ -61,7 +61,7 @@ def _intake(config: Config, reactor: Any) -> IntakeRole:
     _check_public_half(store, config, public_half)
     with ExitStack() as opened:
         opened.callback(store.close)
-        inbox = Inbox(config.storage.path, lambda: store.settled)
+        inbox = Inbox(config.storage.path, store.settled)
         opened.callback(inbox.close)
         deciding = DecidingProcess(config.storage.path, config.policy, store)
         opened.pop_all()

@@ -68,9 +68,8 @@ class Settling:
             middle = None if last is None else Place(last.run, last.number - (len(messages) - half))
             return self.settle(messages[:half], now, middle) + self.settle(messages[half:], now, last)
 
-    @property
     def settled(self) -> Settled:
-        """What of the inbox is settled, for certain. Raises StoreUnavailable."""
+        """What of the inbox is settled, on the disk for certain: it is synced here. Raises StoreUnavailable."""
         settled = self.settled_as_seen()
         self._sync()
         return settled

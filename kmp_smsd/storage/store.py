@@ -96,10 +96,9 @@ class Store:
         """Decide and write a batch in one transaction; see Settling.settle. Raises StoreUnavailable."""
         return self._settling.settle(messages, now, last)
 
-    @property
     def settled(self) -> Settled:
         """What of the inbox is settled, for certain. Raises StoreUnavailable."""
-        return self._settling.settled
+        return self._settling.settled()
 
     def waiting_in_inbox(self) -> list[Message]:
         """Messages that were answered and are not settled. Raises StoreUnavailable and StoreUnusable."""

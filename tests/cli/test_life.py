@@ -355,7 +355,7 @@ def test_an_approval_in_whose_way_another_key_came_says_to_approve_again(site, i
 
 def test_a_backup_tells_of_messages_that_are_not_in_it(site):
     site.ready("K1")
-    with site.store() as store, closing(Inbox(site.database, lambda: store.settled)) as inbox:
+    with site.store() as store, closing(Inbox(site.database, store.settled)) as inbox:
         inbox.append([sync(FIRST, "K1"), sync(FIRST, "K2")])
         told = site.ok("db", "backup", str(site.directory / "copy.db"))
     assert f"not in it: 2 messages in {site.database}-inbox, answered and not decided yet\n" in told

@@ -58,7 +58,7 @@ def test_when_a_number_was_last_heard_is_shown_only_where_it_is_kept(site):
 def test_number_is_not_erased_in_front_of_its_messages(site):
     """What was answered and is not decided yet would bring it back."""
     site.ready("K1", mdns=(FIRST, SECOND))
-    with site.store() as store, closing(Inbox(site.database, lambda: store.settled)) as inbox:
+    with site.store() as store, closing(Inbox(site.database, store.settled)) as inbox:
         received = inbox.append([sync(SECOND, "K1"), sync(FIRST, "K1"), sync(FIRST, "K2")])
         told = f"{FIRST} has 2 messages that intake has not decided yet: see that it runs, and erase the number then"
         assert site.refused("subscribers", "erase", FIRST, "--yes") == (75, told)
@@ -68,7 +68,7 @@ def test_number_is_not_erased_in_front_of_its_messages(site):
 
 def test_number_is_not_erased_where_a_message_comes_while_the_person_thinks(site, monkeypatch):
     site.ready("K1")
-    with site.store() as store, closing(Inbox(site.database, lambda: store.settled)) as inbox:
+    with site.store() as store, closing(Inbox(site.database, store.settled)) as inbox:
         monkeypatch.setattr("kmp_smsd.cli.subscribers.confirm", lambda *_, **__: inbox.append([sync(FIRST, "K1")]))
         assert site.refused("subscribers", "erase", FIRST)[0] == 75
     assert site.rows("subscribers", "show", FIRST)[0]["erasing_at"] is None

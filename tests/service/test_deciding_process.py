@@ -126,7 +126,7 @@ def test_batch_of_several_lines_is_one(at):
     lines = [at.received(sync(A, "K1")), at.received(sync(B, "K1"), sync(A, "K2"))]
     assert at.deciding.settle(lines, NOW) == [Outcome.NOT_REGISTERED] * 3
     with open_store(at.path) as store:
-        assert store.settled.first_left("run", 1) == 4
+        assert store.settled().first_left("run", 1) == 4
 
 
 def test_what_was_marked_is_decided_again(at):

@@ -30,7 +30,7 @@ class At:
         self.reactor = ReactorByHand()
         self.later_s = 0.0
         self.store, self.mine = open_store(path), open_store(path)
-        self.inbox = Inbox(path, lambda: self.mine.settled)
+        self.inbox = Inbox(path, lambda: self.mine.settled())
         self.intake = Intake(
             self.mine,
             self.inbox,

@@ -70,7 +70,7 @@ class At:
         self.reactor = ReactorByHand()
         self.store = open_store(path)
         self.mine = open_store(path)
-        self.inbox = Inbox(path, lambda: self.mine.settled)
+        self.inbox = Inbox(path, lambda: self.mine.settled())
         self.intake = Intake(
             self.mine,
             self.inbox,
@@ -919,7 +919,7 @@ def test_finishing_settles_what_is_in_hand_and_closes_the_store(at):
     with pytest.raises(Exception, match="closed"):
         at.mine.journal.tallies()
     assert in_inbox(at) == []
-    Inbox(at.store._database.path, lambda: at.store.settled).close()  # nobody has it open
+    Inbox(at.store._database.path, at.store.settled).close()  # nobody has it open
     assert not at.reactor.getDelayedCalls()
 
 
@@ -940,7 +940,7 @@ def test_what_fails_at_the_end_keeps_nothing_else_open(at, monkeypatch):
     assert not at.reactor.getDelayedCalls()
     with pytest.raises(Exception, match="closed"):
         at.mine.journal.tallies()
-    Inbox(at.store._database.path, lambda: at.store.settled).close()  # nobody has it open
+    Inbox(at.store._database.path, at.store.settled).close()  # nobody has it open
 
 
 def test_finishing_does_not_wait_for_messages_that_found_no_room(start, monkeypatch):

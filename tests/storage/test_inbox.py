@@ -185,7 +185,7 @@ def test_file_that_comes_back_is_settled_whatever_was_settled_meanwhile(database
     away.rename(database.with_name("away"))
     with open_store(database) as store:
         assert settle_all(store, database) == ["K1", "K3"]
-        with closing(Inbox(database, lambda: store.settled)) as one:
+        with closing(Inbox(database, store.settled)) as one:
             store.settle(requests("K4"), NOW, one.append(requests("K4")).last)
         database.with_name("away").rename(away)
         assert settle_all(store, database) == ["K2"]
@@ -194,7 +194,7 @@ def test_file_that_comes_back_is_settled_whatever_was_settled_meanwhile(database
 
 def settle_all(store: Store, path: Path) -> list[str]:
     """Key IDs of what is left, which is settled then; its files stay, as after a kill."""
-    with closing(Inbox(path, lambda: store.settled)) as one:
+    with closing(Inbox(path, store.settled)) as one:
         left = one.take_left()
     for received in left:
         store.settle(received.messages, NOW, received.last)
@@ -952,15 +952,15 @@ def database(path: Path) -> Path:
 
 def test_store_remembers_how_far_it_settled(database: Path) -> None:
     with open_store(database) as store:
-        assert store.settled == Settled({})
+        assert store.settled() == Settled({})
         store.settle([sync(A, "K1"), sync(B, "K2")], NOW, Place("run", 7))
-        assert store.settled == Settled({"run": [(6, 7)]})
+        assert store.settled() == Settled({"run": [(6, 7)]})
         store.settle([sync(A, "K3")], NOW)
-        assert store.settled == Settled({"run": [(6, 7)]})
+        assert store.settled() == Settled({"run": [(6, 7)]})
         store.settle([sync(A, "K4")], NOW, Place("run", 8))
         store.settle([sync(A, "K5")], NOW, Place("run", 10))
         store.settle([sync(A, "K6")], NOW, Place("run", 4))
-        assert store.settled == Settled({"run": [(4, 4), (6, 8), (10, 10)]})
+        assert store.settled() == Settled({"run": [(4, 4), (6, 8), (10, 10)]})
 
 
 def test_what_is_settled_is_left_out_whoever_tries_it_again(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -976,7 +976,7 @@ def test_what_is_settled_is_left_out_whoever_tries_it_again(database: Path, monk
         assert synced == [one._database.log_path]  # its commit may be one that was killed before its sync
         left = one.settle(requests("K2", "K3", "K4", "K5", "K6"), NOW, Place("run", 6))
         assert [outcome is not None for outcome in left] == [False, True, True, False, True]
-        assert one.settled == Settled({"run": [(1, 6)], "another run": [(1, 1)]})
+        assert one.settled() == Settled({"run": [(1, 6)], "another run": [(1, 1)]})
         assert counted(one) == {"not_registered": 7}
 
 
@@ -992,7 +992,7 @@ def test_each_is_settled_once_in_whatever_pieces_they_come(pieces: list[tuple[in
                 outcomes = store.settle(requests(*(f"K{one}" for one in numbers)), NOW, Place("run", numbers[-1]))
                 assert [outcome is None for outcome in outcomes] == [number in settled for number in numbers]
                 settled |= set(numbers)
-                assert store.settled == Settled.of([("run", one, one) for one in settled])
+                assert store.settled() == Settled.of([("run", one, one) for one in settled])
             assert sum(counted(store).values()) == len(settled)
 
 
@@ -1017,7 +1017,7 @@ def test_store_forgets_what_no_file_can_be_of(database: Path, monkeypatch: pytes
         for run in "abcde":
             store.settle([sync(A, "K1")], NOW, Place(run, 1))
         store.settle([sync(A, "K1")], NOW, Place("c", 2))
-        assert store.settled == Settled({"c": [(1, 2)], "d": [(1, 1)], "e": [(1, 1)]})
+        assert store.settled() == Settled({"c": [(1, 2)], "d": [(1, 1)], "e": [(1, 1)]})
 
 
 def test_store_remembers_how_far_it_came_when_one_message_is_at_fault(
@@ -1042,7 +1042,7 @@ def test_store_remembers_how_far_it_came_when_one_message_is_at_fault(
         )
         with pytest.raises(StoreUnavailable):
             store.settle(requests("K1", "K2", "K3", "K4"), NOW, Place("run", 14))
-        assert store.settled == Settled({"run": [(11, 12)]})
+        assert store.settled() == Settled({"run": [(11, 12)]})
         assert counted(store) == {"not_registered": 1, "error": 1}
 
 
@@ -1053,7 +1053,7 @@ def test_message_that_cannot_even_be_written_as_a_fault_keeps_nobody_waiting(
     with open_store(database) as store:
         outcomes = store.settle([sync(A, "K1"), sync(B, "K2"), sync(A, "K3")], NOW, Place("run", 3))
         assert outcomes == [Outcome.NOT_REGISTERED, Outcome.ERROR, Outcome.NOT_REGISTERED]
-        assert store.settled == up_to(Place("run", 3))
+        assert store.settled() == up_to(Place("run", 3))
         assert counted(store) == {"not_registered": 2, "error": 1}
     assert [record.event for record in caplog.records] == ["message_error", "message_error"]
 
@@ -1066,7 +1066,7 @@ def test_nothing_is_passed_over_where_no_fault_at_all_can_be_written(
             patch.setattr(settling, "gather", _choking_on(A, B, None))
             with pytest.raises(ValueError, match="a fault of ours"):
                 store.settle([sync(A, "K1"), sync(B, "K2")], NOW, Place("run", 2))
-        assert store.settled == Settled({})
+        assert store.settled() == Settled({})
         store.settle([sync(A, "K1"), sync(B, "K2")], NOW, Place("run", 2))
         assert counted(store) == {"not_registered": 2}
 
@@ -1107,7 +1107,7 @@ def test_lack_of_memory_behind_a_commit_settles_nothing_again(database: Path, mo
             with pytest.raises(MemoryError):
                 store.settle([sync(A, "K1"), sync(B, "K2")], NOW, Place("run", 2))
         assert counted(store) == {"not_registered": 2}
-        assert store.settled == Settled({"run": [(1, 2)]})
+        assert store.settled() == Settled({"run": [(1, 2)]})
 
 
 def test_lack_of_memory_is_a_fault_of_no_message(database: Path) -> None:
@@ -1115,7 +1115,7 @@ def test_lack_of_memory_is_a_fault_of_no_message(database: Path) -> None:
     done = subprocess.run([sys.executable, "-c", _WITHOUT_MEMORY, database], capture_output=True, text=True, check=True)
     assert done.stdout == f"{database}: not enough memory\n"
     with open_store(database) as store:
-        assert (store.settled, counted(store)) == (Settled({}), {})
+        assert (store.settled(), counted(store)) == (Settled({}), {})
 
 
 def test_what_is_settled_is_on_the_disk_before_its_message_is_removed(
@@ -1125,10 +1125,10 @@ def test_what_is_settled_is_on_the_disk_before_its_message_is_removed(
     synced: list[str] = []
     monkeypatch.setattr(settling, "sync", lambda path: synced.append(path.name))
     monkeypatch.setattr(inbox, "sync", lambda path: synced.append(path.name))
-    with open_store(database) as store, closing(Inbox(database, lambda: store.settled)) as one:
+    with open_store(database) as store, closing(Inbox(database, store.settled)) as one:
         store.settle(requests("K1"), NOW, one.append(requests("K1")).last)
     synced.clear()
-    with open_store(database) as store, closing(Inbox(database, lambda: store.settled)) as one:
+    with open_store(database) as store, closing(Inbox(database, store.settled)) as one:
         assert not one.take_left()
         assert len(files(database)) == 1
         assert store._database.log_path.name in synced
