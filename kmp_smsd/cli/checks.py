@@ -28,11 +28,11 @@ from kmp_smsd.diagnosis.roles import judge_role
 from kmp_smsd.diagnosis.room import judge_room
 from kmp_smsd.diagnosis.sandbox import judge_sandbox
 from kmp_smsd.diagnosis.secrets import judge_master_key, judge_secret
-from kmp_smsd.diagnosis.traffic import DAY_MS, TrafficFacts, judge_traffic
+from kmp_smsd.diagnosis.traffic import TrafficFacts, judge_traffic
+from kmp_smsd.domain.spans import DAY_MS, HOUR_MS
 from kmp_smsd.storage import Store, StoreError
 from kmp_smsd.storage.checking import Checked
 from kmp_smsd.storage.inbox_files import directory as inbox_of
-from kmp_smsd.storage.journal import HOUR_MS
 
 ROLE_WITHIN_S = 5.0
 # The database: log, index and locks.

@@ -9,8 +9,8 @@ from typing import Any
 from kmp_smsd.diagnosis.finding import Finding, ok, warning
 from kmp_smsd.domain.counted import counted
 from kmp_smsd.domain.shown import NO_PLATFORM
+from kmp_smsd.domain.spans import DAY_MS
 
-DAY_MS = 86_400_000
 HOLD_DAYS = 3
 CLASSES_SHOWN = 10
 FILE_BACK = "put its file back into platforms.d, or enable it there, then 'kmp-smsd reload'"

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from kmp_smsd.domain.spans import HOUR_MS
+
 
 class OnConflict(StrEnum):
     """What becomes of a request that conflicts with a standing binding; a later one beats an earlier one."""
@@ -32,7 +34,7 @@ class SyncPolicy:
 
     @property
     def late_ms(self) -> int:
-        return self.late_hours * 3_600_000
+        return self.late_hours * HOUR_MS
 
     @property
     def longest_late_ms(self) -> int:

@@ -12,13 +12,13 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from kmp_smsd.config.models import Storage
+from kmp_smsd.domain.spans import DAY_MS
 from kmp_smsd.service.watching import watch
 from kmp_smsd.storage import Store, StoreUnavailable
 from kmp_smsd.storage.retention import Step
 from kmp_smsd.storage.rows import STEP_ROWS
 
 STEP_EVERY_S = 30.0
-DAY_MS = 86_400_000
 REQUESTS_KEPT_MS = 30 * DAY_MS  # of the business system, which may ask again
 ANSWERS_KEPT_MS = DAY_MS  # to a gateway that did not wait for them
 REPLIES_KEPT_MS = DAY_MS  # after its end: as long as one counts for what an MDN, or a link, may cost in a day

@@ -10,12 +10,13 @@ from kmp_smsd.domain.facts import Approval, Binding, Decision, Facts, Key, Tripl
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit
+from kmp_smsd.domain.spans import HOUR_MS
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.holding import StandingHold
 from kmp_smsd.storage.waiting import Waiter, read_waiters
 from kmp_smsd.storage.wanting import UNROUTED, Route
 
-REARM_AFTER_MS = 3_600_000
+REARM_AFTER_MS = HOUR_MS
 
 # The two questions of every message, each answered in one step of SQLite. CROSS JOIN keeps it from turning the joins
 # round: the batch is always the outer loop. What is rare is asked about here by a look into an index that is small for

@@ -9,13 +9,13 @@ from typing import Any
 from kmp_smsd.domain.facts import Decision, Facts
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.request import Unfit, sender_class
+from kmp_smsd.domain.spans import HOUR_MS
 from kmp_smsd.domain.waiting import waits
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.rows import write_rows
 from kmp_smsd.storage.strangers import CLASSES_AN_HOUR, STRANGERS_AN_HOUR, FirstOfAnHour
 from kmp_smsd.storage.subscribers import hear
 
-HOUR_MS = 3_600_000
 JOURNAL_STEP = 100_000  # entries that one statement looks through
 OTHER_SENDERS = "other"  # the class of senders beyond CLASSES_AN_HOUR
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kmp_smsd.domain.reply import Reply, ReplyResult, ReplyState
+from kmp_smsd.domain.spans import DAY_MS, HOUR_MS
 from kmp_smsd.storage.database import Database
-from kmp_smsd.storage.replying import DAY_MS, load_reply_to
+from kmp_smsd.storage.replying import load_reply_to
 from kmp_smsd.storage.rows import STEP_ROWS
 
 LOOKED_THROUGH = 1_000  # waiting replies of one link in one look
-NO_ANSWER_MS = 3_600_000  # a reply that nobody has in hand any more
+NO_ANSWER_MS = HOUR_MS  # a reply that nobody has in hand any more
 TAKEN_MAX = 500  # replies in one transaction
 
 # Said once the platform has confirmed what is wanted there, and that is this key. What the version is does not matter:

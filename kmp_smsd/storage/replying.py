@@ -11,8 +11,8 @@ from kmp_smsd.domain.facts import Decision, Facts
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.reply import ReplyTo, earns_reply
 from kmp_smsd.domain.request import Unfit
+from kmp_smsd.domain.spans import DAY_MS
 
-DAY_MS = 86_400_000
 # An SMSC whose answer was lost sends the same message again within that time; a terminal that asks again waits longer
 # (docs/payload.rst).
 REDELIVERED_MS = 300_000

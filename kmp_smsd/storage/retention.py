@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kmp_smsd.domain.spans import HOUR_MS
 from kmp_smsd.storage.database import Database
-from kmp_smsd.storage.journal import HOUR_MS
 
 RETENTION_ROWS = 1_000  # that one step looks at: a batch of messages may be waiting for its end
 

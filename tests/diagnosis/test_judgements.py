@@ -32,7 +32,8 @@ from kmp_smsd.diagnosis.peers import (
 from kmp_smsd.diagnosis.room import FREE_GOOD, FREE_MIN, LOG_GOOD, RoomFacts, judge_room
 from kmp_smsd.diagnosis.sandbox import SandboxFacts, judge_sandbox
 from kmp_smsd.diagnosis.secrets import MasterKeyFacts, SecretFacts, judge_master_key, judge_secret
-from kmp_smsd.diagnosis.traffic import DAY_MS, HOLD_DAYS, TrafficFacts, judge_traffic
+from kmp_smsd.diagnosis.traffic import HOLD_DAYS, TrafficFacts, judge_traffic
+from kmp_smsd.domain.spans import DAY_MS
 from kmp_smsd.storage.checking import Checked
 
 OK, WARNING, FAILURE = Level.OK, Level.WARNING, Level.FAILURE

@@ -5,9 +5,10 @@ import pytest
 from kmp_smsd.config.models import Storage
 from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.policy import SyncPolicy
+from kmp_smsd.domain.spans import DAY_MS
 from kmp_smsd.service import housekeeping, thread
 from kmp_smsd.service.deciding import DecidingHere
-from kmp_smsd.service.housekeeping import DAY_MS, PAUSE_S, STEP_EVERY_S, Kept
+from kmp_smsd.service.housekeeping import PAUSE_S, STEP_EVERY_S, Kept
 from kmp_smsd.service.intake import Intake
 from kmp_smsd.storage import StoreUnavailable, open_store, retention
 from kmp_smsd.storage.inbox import Inbox

@@ -15,6 +15,7 @@ from kmp_smsd.channels.protocol import ChannelDown
 from kmp_smsd.config.load import load
 from kmp_smsd.config.secrets import SecretUnavailable
 from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.spans import DAY_MS
 from kmp_smsd.service import counting as counting_module
 from kmp_smsd.service import dispatch as dispatch_module
 from kmp_smsd.service import dispatch_workers as workers_module
@@ -22,7 +23,7 @@ from kmp_smsd.service import erasing as erasing_module
 from kmp_smsd.service import notify, thread, wiring
 from kmp_smsd.service import reloading as reloading_module
 from kmp_smsd.service.dispatch_role import DispatchRole
-from kmp_smsd.service.housekeeping import DAY_MS, Kept
+from kmp_smsd.service.housekeeping import Kept
 from kmp_smsd.service.intake_role import IntakeRole, NothingToDo
 from kmp_smsd.service.role import Role
 from kmp_smsd.service.wiring import make_service
