@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from kmp_smsd.channels.options import SecretRef
-from kmp_smsd.config.locate import Path
+from kmp_smsd.config.locate import KeyPath
 from kmp_smsd.config.options import field_at, model_at, table_depth
 from kmp_smsd.domain.counted import counted
 from kmp_smsd.domain.did_you_mean import did_you_mean
@@ -64,25 +64,25 @@ class ConfigFaults(Exception):
         return "\n".join([*map(str, self.faults), f"{counted(len(self.faults), 'fault')}, nothing was changed"])
 
 
-def may_be_secret(path: Path) -> bool:
+def may_be_secret(path: KeyPath) -> bool:
     """Whether a value at `path`, known to us or not, must not be shown."""
     return any(isinstance(part, str) and _SECRET_NAME.search(part) for part in path)
 
 
-def place(root: type[BaseModel], data: Mapping[str, Any], path: Path) -> tuple[str, str]:
+def place(root: type[BaseModel], data: Mapping[str, Any], path: KeyPath) -> tuple[str, str]:
     """The section and the option of `path` in `data`, as they are written."""
     unknown_section = len(path) == 1 and isinstance(data.get(str(path[0])), dict)
     depth = 1 if unknown_section else min(table_depth(root, path), len(path))
     return ".".join(map(_key, path[:depth])), _dotted(path[depth:])
 
 
-def explain(root: type[BaseModel], data: Mapping[str, Any], error: ErrorDetails) -> tuple[Path, str]:
+def explain(root: type[BaseModel], data: Mapping[str, Any], error: ErrorDetails) -> tuple[KeyPath, str]:
     """Where in `data` an error of pydantic's is, and our sentence for it."""
     path = _path_in(data, error["loc"])
     return path, _sentence(root, path, error)
 
 
-def _path_in(data: Any, loc: tuple[str | int, ...]) -> Path:
+def _path_in(data: Any, loc: tuple[str | int, ...]) -> KeyPath:
     """`loc` without what pydantic adds to it: the kind of a union's member, the mark that a key is meant."""
     path: list[str | int] = []
     for number, part in enumerate(loc):
@@ -95,7 +95,7 @@ def _path_in(data: Any, loc: tuple[str | int, ...]) -> Path:
     return tuple(path)
 
 
-def _sentence(root: type[BaseModel], path: Path, error: ErrorDetails) -> str:
+def _sentence(root: type[BaseModel], path: KeyPath, error: ErrorDetails) -> str:
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "missing":
         return "is missing"
@@ -141,7 +141,7 @@ def _sentence(root: type[BaseModel], path: Path, error: ErrorDetails) -> str:
     return "cannot be used as it is written"
 
 
-def _unknown(root: type[BaseModel], path: Path, value: Any) -> str:
+def _unknown(root: type[BaseModel], path: KeyPath, value: Any) -> str:
     model = model_at(root, path[:-1])
     if model is SecretRef:
         return SECRET_REMEDY
@@ -173,7 +173,7 @@ def _key(part: str | int) -> str:
     return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else _value(text)
 
 
-def _dotted(path: Path) -> str:
+def _dotted(path: KeyPath) -> str:
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else ("." if text else "") + _key(part)

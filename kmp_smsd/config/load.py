@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from kmp_smsd.config.faults import ConfigFaults, Fault, explain, place
 from kmp_smsd.config.gateway import Gateway
 from kmp_smsd.config.link import Link
-from kmp_smsd.config.locate import Path as KeyPath
+from kmp_smsd.config.locate import KeyPath
 from kmp_smsd.config.models import Control, MainFile, Secrets, Storage
 from kmp_smsd.config.monitoring import Monitoring
 from kmp_smsd.config.numbering import NumberingFile, Range

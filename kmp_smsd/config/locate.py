@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-Path = tuple[str | int, ...]  # as in ("smsc", "north", "hosts", 0): names of keys, positions in arrays
+KeyPath = tuple[str | int, ...]  # as in ("smsc", "north", "hosts", 0): names of keys, positions in arrays
 
 # Every string and comment is one token, so that nothing inside them is taken for structure. TOML 1.0.
 _TOKEN = re.compile(
@@ -19,7 +19,7 @@ _TOKEN = re.compile(
 )
 
 
-def locate(text: str) -> dict[Path, int]:
+def locate(text: str) -> dict[KeyPath, int]:
     """Map the path of every table, key and array element in `text` to its line, the first being 1.
 
     `text` must be TOML that tomllib accepts. A table that only the names of its members imply stands where the first
@@ -32,7 +32,7 @@ def locate(text: str) -> dict[Path, int]:
 class _Open:
     """An array or an inline table whose closing bracket has not come yet."""
 
-    path: Path
+    path: KeyPath
     is_array: bool
     index: int = -1  # of an array's latest element
 
@@ -41,15 +41,15 @@ class _Locator:
     """Reads statements one token at a time, with a stack of its own: deep nesting must not exhaust Python's."""
 
     def __init__(self) -> None:
-        self.lines: dict[Path, int] = {}
-        self.array_tables: dict[Path, int] = {}  # path -> index of the latest [[element]]
-        self.table: Path = ()
+        self.lines: dict[KeyPath, int] = {}
+        self.array_tables: dict[KeyPath, int] = {}  # path -> index of the latest [[element]]
+        self.table: KeyPath = ()
         self.keys: list[str] = []  # of the dotted key being read
-        self.value: Path = ()
+        self.value: KeyPath = ()
         self.open: list[_Open] = []
         self.read: Callable[[str, int], None] = self.statement
 
-    def run(self, text: str) -> dict[Path, int]:
+    def run(self, text: str) -> dict[KeyPath, int]:
         for token, line in _tokens(text):
             self.read(token, line)
         return self.lines
@@ -87,9 +87,9 @@ class _Locator:
         else:
             self.keys += _name(token)
 
-    def enter(self, keys: list[str], line: int) -> Path:
+    def enter(self, keys: list[str], line: int) -> KeyPath:
         """The table that a header names: each array of tables on the way stands for its latest element."""
-        path: Path = ()
+        path: KeyPath = ()
         for key in keys:
             path = (*path, key)
             self.lines.setdefault(path, line)

@@ -8,10 +8,10 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from kmp_smsd.config.locate import Path
+from kmp_smsd.config.locate import KeyPath
 
 
-def model_at(root: type[BaseModel], path: Path) -> type[BaseModel] | None:
+def model_at(root: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
     """The model of the table at `path`, or None where there is none, or nothing known."""
     model: type[BaseModel] | None = root
     for annotation in _annotations(root, path):
@@ -19,7 +19,7 @@ def model_at(root: type[BaseModel], path: Path) -> type[BaseModel] | None:
     return model
 
 
-def field_at(root: type[BaseModel], path: Path) -> FieldInfo | None:
+def field_at(root: type[BaseModel], path: KeyPath) -> FieldInfo | None:
     """The option at `path`, an entry of a list or a table standing for the option it is in."""
     field: FieldInfo | None = None
     model: type[BaseModel] | None = root
@@ -30,7 +30,7 @@ def field_at(root: type[BaseModel], path: Path) -> FieldInfo | None:
     return field
 
 
-def table_depth(root: type[BaseModel], path: Path) -> int:
+def table_depth(root: type[BaseModel], path: KeyPath) -> int:
     """How many parts of `path` name the section: 2 for ``[smsc.NAME]``, 0 for an option outside of sections."""
     if not path:
         return 0
@@ -51,7 +51,7 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
             yield from models_in(argument)
 
 
-def _annotations(root: type[BaseModel], path: Path) -> Iterator[Any]:
+def _annotations(root: type[BaseModel], path: KeyPath) -> Iterator[Any]:
     """What each part of `path` leads to; None from the first unknown part on."""
     annotation: Any = root
     for part in path:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kmp_smsd.config.faults import SECRET_REMEDY, may_be_secret
-from kmp_smsd.config.locate import Path, locate
+from kmp_smsd.config.locate import KeyPath, locate
 
 _REPAIRS_MAX = 100  # each one reads the file again
 
@@ -39,7 +39,7 @@ class Syntax:
     """What was read: `data` is None where the rest of the file could not be understood."""
 
     data: dict[str, Any] | None = None
-    lines: dict[Path, int] = field(default_factory=dict)
+    lines: dict[KeyPath, int] = field(default_factory=dict)
     faults: list[tuple[int, str, str, str]] = field(default_factory=list)  # line, section, option, sentence
     repaired: set[int] = field(default_factory=set)  # lines whose values are not those of the file
 
