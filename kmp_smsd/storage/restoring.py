@@ -58,41 +58,61 @@ def restore(
         copy = path.with_name(path.name + ".restoring")
         remove_copy(copy)
         try:
-            with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as original:
-                check_schema(original, source, is_backup=True)
-                if (missing := _cut_off(original, source)) > 0:  # SQLite takes what is missing of a page for zeros
-                    raise NotPossible(
-                        f"{source} is cut short by {counted(missing, 'octet')}: copy it again, or restore another"
-                    )
-                (verdict,) = original.execute("PRAGMA integrity_check(1)").fetchone()
-                if verdict != "ok":
-                    raise NotPossible(f"{source} is damaged: {verdict.splitlines()[-1]}: restore another backup")
-                sealed_to = _master_key(original)
-                if not other_master_key:
-                    _check_master_key(sealed_to, source, public_half, path)
-                write_copy(original, copy)
-            with closing(connect(copy)) as connection:
-                connection.execute("PRAGMA journal_mode = WAL")
-                MIGRATIONS.apply(sqlite_utils.Database(connection, execute_plugins=False))
-            with closing(Database(copy)) as database:
-                wanted_again = Renewing(database).want_again(now, step_rows=RESTORE_STEP_ROWS)
-                Replies(database).abandon(now)
-                database.scrubber.scrub()
-            os.chmod(copy, SHARED_MODE)
-            previous = _set_aside(path, now)
-            sync(copy)
-            try:
-                os.replace(copy, path)
-            except OSError:
-                if previous is not None:
-                    previous.unlink()
-                raise
-            sync(path)
+            sealed_to = _write_checked(source, copy, path, public_half, other_master_key=other_master_key)
+            wanted_again = _renew(copy, now)
+            previous = _take_place(copy, path, now)
         except (sqlite3.DatabaseError, OSError) as error:
             raise StoreUnavailable(f"{source} could not be restored as {path}: {error}") from error
         finally:
             remove_copy(copy)
     return Restored(wanted_again, previous, sealed_to)
+
+
+def _write_checked(
+    source: Path, copy: Path, path: Path, public_half: str | None, *, other_master_key: bool
+) -> str | None:
+    """Write the backup as `copy`, once it is known to be whole and ours; what master key its keys are sealed to."""
+    with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as original:
+        check_schema(original, source, is_backup=True)
+        if (missing := _cut_off(original, source)) > 0:  # SQLite takes what is missing of a page for zeros
+            raise NotPossible(
+                f"{source} is cut short by {counted(missing, 'octet')}: copy it again, or restore another"
+            )
+        (verdict,) = original.execute("PRAGMA integrity_check(1)").fetchone()
+        if verdict != "ok":
+            raise NotPossible(f"{source} is damaged: {verdict.splitlines()[-1]}: restore another backup")
+        sealed_to = _master_key(original)
+        if not other_master_key:
+            _check_master_key(sealed_to, source, public_half, path)
+        write_copy(original, copy)
+    return sealed_to
+
+
+def _renew(copy: Path, now: int) -> int:
+    """Bring the copy to this version's schema, and want every row again at a new version; how many."""
+    with closing(connect(copy)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        MIGRATIONS.apply(sqlite_utils.Database(connection, execute_plugins=False))
+    with closing(Database(copy)) as database:
+        wanted_again = Renewing(database).want_again(now, step_rows=RESTORE_STEP_ROWS)
+        Replies(database).abandon(now)
+        database.scrubber.scrub()
+    return wanted_again
+
+
+def _take_place(copy: Path, path: Path, now: int) -> Path | None:
+    """Put the copy in the place of the database; under what name the replaced one is kept."""
+    os.chmod(copy, SHARED_MODE)
+    previous = _set_aside(path, now)
+    sync(copy)
+    try:
+        os.replace(copy, path)
+    except OSError:
+        if previous is not None:
+            previous.unlink()
+        raise
+    sync(path)
+    return previous
 
 
 def _cut_off(connection: Any, path: Path) -> int:

@@ -462,7 +462,7 @@ def test_backup_under_writers_ends_and_is_one_moment(path: Path) -> None:
 
 
 FILES = (migrating.__file__, restoring.__file__)
-STEPS = ("migrate", "_migrate", "restore", "_set_aside")
+STEPS = ("migrate", "_migrate", "restore", "_write_checked", "_renew", "_take_place", "_set_aside")
 
 
 def run_until(step: int, call: Callable[[], object]) -> int | None:
