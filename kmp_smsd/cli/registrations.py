@@ -42,19 +42,23 @@ registrations.add_command(apply)
 @click.pass_obj
 def add(settings: Settings, mdn: str, app_ids: tuple[str, ...]) -> None:
     """Register MDN for apps. What is registered already stays as it is."""
+    from kmp_smsd.importing.csv_registrations import unserved_app
     from kmp_smsd.storage.subscribers import Registration
 
     wanted = [Registration(mdn, app_id) for app_id in dict.fromkeys(app_ids)]
     with settings.store() as store:
         standing = store.registrations.existing(wanted)
         store.registrations.add(wanted, now_ms())
-    routed = {app_id for platform in settings.config.platforms.values() for app_id in platform.apps}
+    served = _served(settings)
     for one in wanted:
         click.echo(f"{mdn} {one.app_id}: {'was registered already' if one in standing else 'registered'}")
-        if one.app_id not in routed:
-            click.echo(
-                f"kmp-smsd: no enabled platform has {one.app_id} among its apps: its keys wait until one has", err=True
-            )
+        if one.app_id not in served:
+            click.echo(f"kmp-smsd: {unserved_app(one.app_id)}", err=True)
+
+
+def _served(settings: Settings) -> set[str]:
+    """The apps that platforms have."""
+    return {app_id for platform in settings.config.platforms.values() for app_id in platform.apps}
 
 
 @registrations.command()
@@ -144,7 +148,7 @@ def import_(settings: Settings, file: Path, dry_run: bool) -> None:
             raise click.UsageError(str(error), click.get_current_context()) from None
         new = 0
         with lines:
-            rows = check_registrations(lines, faults, warnings, canonical)
+            rows = check_registrations(lines, faults, warnings, canonical, _served(settings))
             digest = lines.digest
             if not faults and not dry_run:
                 for step in _steps(lines, settings, changed := Faults(str(file))):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from kmp_smsd.domain.identifiers import is_app_id
 from kmp_smsd.importing.csv_table import CsvTable
-from kmp_smsd.importing.faults import Faults
+from kmp_smsd.importing.faults import MOST_KEPT, Faults
 from kmp_smsd.importing.lines import Lines
 from kmp_smsd.importing.repeated import Repeated
 
 COLUMNS: Final = ("mdn", "app_id")
+
+
+def unserved_app(app_id: str) -> str:
+    """What a person should know who registers for an app that may be misspelt, or whose platform comes later."""
+    return f"no enabled platform has {app_id} among its apps: its keys wait until one has"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +48,25 @@ def read_registrations(lines: Lines, faults: Faults, canonical: Callable[[str], 
             yield RegistrationRow(line, mdn, app_id)
 
 
-def check_registrations(lines: Lines, faults: Faults, warnings: Faults, canonical: Callable[[str], str]) -> int:
+def check_registrations(
+    lines: Lines, faults: Faults, warnings: Faults, canonical: Callable[[str], str], served: Collection[str]
+) -> int:
     """Read a whole registration file and collect everything that is wrong with it; the number of good rows.
 
-    The same registration twice is a warning: adding it again changes nothing.
+    The same registration twice is a warning: adding it again changes nothing. So is an app that is not `served` by a
+    platform, at the first line that has it.
     """
     rows = 0
+    unserved: dict[str, int] = {}
     with Repeated() as registrations:
         for row in read_registrations(lines, faults, canonical):
             registrations.add(row.line, f"{row.mdn},{row.app_id}")
             rows += 1
+            if row.app_id not in served and len(unserved) < MOST_KEPT:
+                unserved.setdefault(row.app_id, row.line)
         warnings.columns = faults.columns
+        for app_id, line in unserved.items():
+            warnings.add(line, unserved_app(app_id), "app_id")
         for line, first in registrations.equal():
             warnings.add(line, f"the registration of line {first} again")
         for line, first in registrations.differing_in_case():

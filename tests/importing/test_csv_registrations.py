@@ -21,7 +21,7 @@ def read(tmp_path):
         path.write_text(content)
         faults, warnings = Faults("r.csv"), Faults("r.csv")
         with Lines(path, passes=2) as lines:
-            check_registrations(lines, faults, warnings, canonical)
+            check_registrations(lines, faults, warnings, canonical, {"meter", "Meter", "pay"})
             rows = list(read_registrations(lines, Faults("r.csv"), canonical))
         return rows, [str(fault) for fault in faults.by_line()], [str(warning) for warning in warnings.by_line()]
 
@@ -53,6 +53,13 @@ def test_same_registration_again_and_apps_that_differ_in_case_are_warnings(read)
         "r.csv:3: the registration of line 2 again",
         'r.csv:4: column 2 "app_id": the app ID of line 2 in another case; they are two different apps',
     ]
+
+
+def test_app_of_no_platform_is_a_warning_once(read):
+    rows, faults, warnings = read("mdn,app_id\n861391,meter\n861391,metre\n861392,metre\n")
+    assert (len(rows), faults) == (3, [])
+    told = "no enabled platform has metre among its apps: its keys wait until one has"
+    assert warnings == [f'r.csv:3: column 2 "app_id": {told}']
 
 
 def test_file_without_registrations_is_a_fault(read):
