@@ -19,6 +19,7 @@ from kmp_smsd.vault.own_process import make_undumpable
 
 if TYPE_CHECKING:
     from kmp_smsd.importing.import_keys import Report
+    from kmp_smsd.storage import Store
 
 COLUMNS = {
     "key": "key_id",
@@ -166,7 +167,8 @@ def resume(settings: Settings, key_ids: tuple[str, ...]) -> None:
 def revoke(settings: Settings, key_ids: tuple[str, ...], reason: str | None, compromised: bool, yes: bool) -> None:
     """End a key for good, and withdraw it where it is bound."""
     with settings.store() as store:
-        confirm(f"{_named(key_ids)} will never be bound again, and platforms give up what they hold of it.", yes=yes)
+        whose = _named(store, key_ids)
+        confirm(f"{whose} will never be bound again, and platforms give up what they hold of it.", yes=yes)
 
         def one(key_id: str) -> None:
             before = store.keys.get(key_id)
@@ -184,7 +186,7 @@ def revoke(settings: Settings, key_ids: tuple[str, ...], reason: str | None, com
 def destroy(settings: Settings, key_ids: tuple[str, ...], yes: bool) -> None:
     """Delete a key that is bound nowhere and that no platform may still hold. Backups keep what they have."""
     with settings.store() as store:
-        confirm(f"{_named(key_ids)} will be deleted for good.", yes=yes)
+        confirm(f"{_named(store, key_ids)} will be deleted for good.", yes=yes)
 
         def one(key_id: str) -> None:
             erased = store.keys.destroy(key_id, now_ms())
@@ -199,5 +201,14 @@ def destroy(settings: Settings, key_ids: tuple[str, ...], yes: bool) -> None:
         each(key_ids, one)
 
 
-def _named(key_ids: tuple[str, ...]) -> str:
-    return f"Key {key_ids[0]}" if len(key_ids) == 1 else f"Each of {len(key_ids)} keys"
+def _named(store: Store, key_ids: tuple[str, ...]) -> str:
+    """What a person is asked about, and who uses it. Raises Failed where there is none of it."""
+    found = [key for key_id in dict.fromkeys(key_ids) if (key := store.keys.get(key_id))]
+    if not found:
+        none = f"no key {key_ids[0]}" if len(key_ids) == 1 else f"none of {len(key_ids):,} keys exists"
+        raise Failed(f"{none}: see 'kmp-smsd keys list'")
+    bound = [key for key in found if key["mdn"]]
+    if len(found) == 1:
+        where = f", bound to {bound[0]['mdn']} for {bound[0]['bound_app_id']}," if bound else ""
+        return f"Key {found[0]['key_id']}{where}"
+    return f"Each of {len(found):,} keys, {len(bound):,} of them bound,"

@@ -86,6 +86,11 @@ def test_a_key_lives_from_its_import_to_its_destruction(site):
         1,
         "key K1 is bound: revoke it first ('kmp-smsd keys revoke K1')",
     )
+    code, question = site.refused("keys", "revoke", "K1")
+    assert (code, question.partition(" will")[0]) == (64, f"Key K1, bound to {FIRST} for meter,")
+    assert site.refused("keys", "revoke", "K1", "K2", "K3")[1].startswith("Each of 2 keys, 1 of them bound, will")
+    assert site.refused("keys", "revoke", "K9") == (1, "no key K9: see 'kmp-smsd keys list'")
+    assert site.refused("keys", "destroy", "K8", "K9") == (1, "none of 2 keys exists: see 'kmp-smsd keys list'")
     told = site.ok("keys", "revoke", "K1", "--compromised", "--reason", "stolen", "--yes")
     assert told == f"key K1 is compromised, withdrawn from {FIRST} meter\n"
     assert site.rows("keys", "show", "K1")[0]["reason"] == "stolen"
