@@ -18,6 +18,8 @@ NO_PERMISSION = 77  # or a secret
 CONFIGURATION = 78
 INTERRUPTED = 130  # as the shell counts SIGINT
 
+SEE_WHERE = "--debug before the command shows where"
+
 
 class Failed(click.ClickException):
     """The command did not do what was asked; the sentence says why and what to do."""
@@ -61,8 +63,10 @@ def explain(error: Exception) -> tuple[int, str] | None:
     if isinstance(error, PermissionError):
         return _forbidden(error)
     if isinstance(error, OSError):
-        where, why = _where(error), error.strerror or error
-        return TEMPORARY, f"{where}{why}" if where else f"{why}: --debug before the command shows where"
+        if error.strerror is None:  # a sentence of ours
+            return TEMPORARY, str(error)
+        where = _where(error)
+        return TEMPORARY, f"{where}{error.strerror}{'' if where else f': {SEE_WHERE}'}"
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         # Arguments were checked, so this comes from the environment or the working directory.
         return CONFIGURATION, f"'{shown(error.object)}' is not in UTF-8: give it another name"

@@ -19,7 +19,7 @@ from click.shell_completion import CompletionItem
 
 from kmp_smsd import __version__
 from kmp_smsd.cli import standard_output
-from kmp_smsd.cli.failures import BUG, INTERRUPTED, REFUSED, USAGE, explain
+from kmp_smsd.cli.failures import BUG, INTERRUPTED, REFUSED, SEE_WHERE, USAGE, explain
 from kmp_smsd.cli.settings import DEFAULT_CONFIG, Settings
 from kmp_smsd.domain.shown import printable, shown
 
@@ -207,7 +207,7 @@ def _to_stdout() -> Iterator[None]:
     except BrokenPipeError as error:  # click would end any with 1, and say nothing
         if error is standard_output.fault():
             raise _ReaderGone from None
-        raise ConnectionError(error.strerror) from error
+        raise ConnectionError(f"{error.strerror}: {SEE_WHERE}") from error
 
 
 def _not_written(fault: OSError) -> str:

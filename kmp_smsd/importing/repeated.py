@@ -123,4 +123,5 @@ def _faults() -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        raise OSError(f"{temporary_directory()}, where the file's identifiers are sorted: {error}") from error
+        room = f"{temporary_directory()}, where the file's identifiers are sorted"
+        raise OSError(f"{room}: {error}: make room there, or name another directory in TMPDIR") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 
@@ -429,3 +430,9 @@ def test_damaged_database_is_no_matter_of_trying_again(site, words):
     assert code == 78
     assert told.startswith("kmp.db: database disk image is malformed: 'kmp-smsd db check' tells what is damaged")
     assert told.endswith("put the last backup in its place: 'kmp-smsd db restore FILE'")
+
+
+def test_error_of_the_system_says_where_it_came_from_or_how_to_see_that():
+    assert explain(OSError(errno.EIO, "Input/output error", "/f")) == (75, "/f: Input/output error")
+    assert explain(OSError(errno.EIO, "I/O error")) == (75, "I/O error: --debug before the command shows where")
+    assert explain(OSError("/t, where this is sorted: full")) == (75, "/t, where this is sorted: full")

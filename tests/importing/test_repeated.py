@@ -31,7 +31,9 @@ def test_repeated_are_the_same_that_a_dictionary_finds(texts):
 def test_full_temporary_directory_is_an_os_error_with_a_sentence():
     with Repeated() as repeated:
         repeated._database.execute("PRAGMA max_page_count = 4")
-        with pytest.raises(OSError, match="where the file's identifiers are sorted: database or disk is full"):
+        with pytest.raises(
+            OSError, match="where the file's identifiers are sorted: database or disk is full: make room there"
+        ):
             _fill(repeated)
 
 
