@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 from pysqlite3 import dbapi2 as sqlite3
@@ -27,13 +29,21 @@ sqlite3.register_adapter(bytes, bytes)
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the existing database `path` with our settings; the files are made usable for the whole group."""
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw",
-        uri=True,
-        isolation_level=None,
-        check_same_thread=False,
-        cached_statements=256,
-    )
+    """Open the existing database `path` with our settings; the files are made usable for the whole group.
+
+    Raises PermissionError where its mode forbids that, of which SQLite says only that it cannot be opened.
+    """
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+    except sqlite3.OperationalError:
+        if os.access(path, os.F_OK) and not os.access(path, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)) from None
+        raise
     connection.executescript(_PRAGMAS)
     return connection

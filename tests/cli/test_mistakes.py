@@ -9,6 +9,7 @@ import shutil
 import click
 import pytest
 from click.testing import CliRunner
+from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.cli import failures
 from kmp_smsd.cli.failures import explain
@@ -381,6 +382,18 @@ def test_a_configuration_that_we_may_not_read_is_a_missing_permission_too(site, 
     monkeypatch.setattr(type(site.config), "read_text", opened)
     done = site.run(*words)
     assert (done.exit_code, "permission denied: run this as root, or as a member of" in done.stderr) == (77, True)
+
+
+def test_a_database_that_we_may_not_read_is_a_missing_permission_too(site, monkeypatch):
+    def opened(*_, **__):
+        raise sqlite3.OperationalError("unable to open database file")
+
+    site.ready()
+    file, access = site.database, os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: (path != file or mode == os.F_OK) and access(path, mode))
+    monkeypatch.setattr(sqlite3, "connect", opened)
+    told = "kmp.db: permission denied: run this as root, or as a member of the service's group"
+    assert site.refused("keys", "list") == (77, told)
 
 
 def test_a_permission_that_is_missing_is_not_told_as_a_passing_fault():
