@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-_SQLITE_IOERR, _SQLITE_CORRUPT, _SQLITE_FULL = 10, 11, 13  # the low octet of SQLite's error codes
+_SQLITE_READONLY, _SQLITE_IOERR, _SQLITE_CORRUPT, _SQLITE_FULL = 8, 10, 11, 13  # the low octet of SQLite's error codes
 
 _FULL = "make room on its volume"
 # A process that goes on may read from memory what never reached the disk: unmounting forgets that.
@@ -12,7 +12,7 @@ _MEND = "stop both roles, mend it, unmount and mount it, start them"
 # SQLite says so of some files where the disk is full, too.
 _BROKEN = f"see whether its volume is full (df); where the kernel's log (dmesg) tells of errors of its disk, {_MEND}"
 _READ_ONLY = (
-    "let it be written (its mount, ReadWritePaths= of the unit);"
+    "let it be written (its mode, its mount, ReadWritePaths= of the unit);"
     f" where the kernel made it read-only, after errors (dmesg), {_MEND}"
 )
 _RESTORE = "stop both roles, and put the last backup in its place: 'kmp-smsd db restore FILE'"
@@ -20,7 +20,12 @@ _DAMAGED = f"'kmp-smsd db check' tells what is damaged; {_RESTORE}"
 NO_DATABASE = f"correct [storage] path, or {_RESTORE}"
 
 _BY_ERRNO = {errno.ENOSPC: _FULL, errno.EDQUOT: _FULL, errno.EIO: _BROKEN, errno.EROFS: _READ_ONLY}
-_BY_SQLITE_CODE = {_SQLITE_FULL: _FULL, _SQLITE_IOERR: _BROKEN, _SQLITE_CORRUPT: _DAMAGED}
+_BY_SQLITE_CODE = {
+    _SQLITE_FULL: _FULL,
+    _SQLITE_IOERR: _BROKEN,
+    _SQLITE_CORRUPT: _DAMAGED,
+    _SQLITE_READONLY: _READ_ONLY,
+}
 
 
 def remedy(cause: BaseException | None) -> str | None:

@@ -376,6 +376,13 @@ def test_file_system_that_became_read_only_is_told_with_what_to_do(small_disk: P
         open_store(path)
 
 
+def test_database_that_may_not_be_written_is_told_with_what_to_do(store: Store) -> None:
+    filled(store)
+    store._database.connection.execute("PRAGMA query_only = 1")
+    with pytest.raises(StoreUnavailable, match=r"readonly database: let it be written \(its mode, "):
+        settle(store, sync(A, KEYS[0]))
+
+
 def test_database_that_may_not_grow_is_as_full(store: Store) -> None:
     filled(store)
     connection = store._database.connection
