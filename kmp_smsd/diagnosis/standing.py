@@ -77,7 +77,7 @@ def _advice(number: Number) -> Iterator[str]:
         yield _outside_the_plan(number)
     if not number.registrations:
         bound_by_itself = "; what waits is decided again by itself then" if number.waiting else ""
-        yield f"register it: kmp-smsd registrations add {mdn} APP{bound_by_itself}"
+        yield f"if it should be served: kmp-smsd registrations add {mdn} APP{bound_by_itself}"
     for row in number.holds:
         yield from _hold(number, row)
     for row in number.waiting:

@@ -58,7 +58,8 @@ def test_unregistered_number_is_to_be_registered_and_what_waits_is_bound_then(si
     story, stands, (now,) = told(site, THIRD)
     assert story == ["message by north with key K1: not_registered (row 5), the number had no registration"]
     assert "a request with key K1 waits, since it was not_registered" in stands
-    assert now == f"register it: kmp-smsd registrations add {THIRD} APP; what waits is decided again by itself then"
+    add = f"kmp-smsd registrations add {THIRD} APP"
+    assert now == f"if it should be served: {add}; what waits is decided again by itself then"
 
 
 def test_unknown_key_is_to_be_imported(site):
