@@ -14,7 +14,7 @@ from kmp_smsd import __version__
 from kmp_smsd.channels import wire
 from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.connecting import Credentials, check_host_key, load_identity, log_in, negotiated
-from kmp_smsd.channels.hiding import REPEATS_A_KEY, quotes
+from kmp_smsd.channels.hiding import KEYS_KEPT, REPEATS_A_KEY, quotes
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.options import SshOptions
 from kmp_smsd.channels.protocol import Bind, ChannelDown, Delivery, Rejected, Result, TryLater
@@ -31,7 +31,7 @@ BURSTS = 4  # in a window: the far side begins with the first while the next one
 class SshChannel:
     """A connected platform. `host` is the door in use, `peer` what the receiver said of itself."""
 
-    def __init__(self, stream: Stream, peer: wire.Hello, options: SshOptions, clock: Clock) -> None:
+    def __init__(self, stream: Stream, peer: wire.Hello, options: SshOptions, clock: Clock, sent: deque[bytes]) -> None:
         self.host = stream.host
         self.peer = peer
         self._stream = stream
@@ -39,9 +39,9 @@ class SshChannel:
         self._window = min(options.window, peer.window)
         self._clock = clock
         self._last_id = 0
-        # Sent lately: not to be seen in an error or the log. What is muttered of one may come after its answer, and so
-        # when the next deliveries are under way.
-        self._keys: deque[bytes] = deque(maxlen=2 * self._window)
+        self._sent = sent
+        # Sent lately: not to be seen in an error or the log. What is muttered of one may come long after its answer.
+        self._keys = deque(sent, maxlen=max(KEYS_KEPT, 2 * self._window))
         self._harmless: set[str] = set()  # reasons that quote no key of those sent lately
 
     def deliver(self, deliveries: Iterable[Delivery]) -> Iterator[Result]:
@@ -90,6 +90,7 @@ class SshChannel:
         while len(unanswered) < most and (delivery := next(waiting, None)) is not None:
             if isinstance(delivery, Bind):
                 self._keys.append(delivery.key)
+                self._sent.append(delivery.key)
             self._last_id += 1
             line = wire.encode_delivery(self._last_id, delivery)
             if len(line) > self.peer.max_line:
@@ -125,10 +126,14 @@ class SshChannel:
         return result
 
 
-def open_channel(options: SshOptions, credentials: Credentials, name: str, cancel: Cancel, clock: Clock) -> SshChannel:
+def open_channel(
+    options: SshOptions, credentials: Credentials, name: str, cancel: Cancel, clock: Clock, sent: deque[bytes]
+) -> SshChannel:
     """Connect to the first of the platform's hosts that lets us; raises ChannelDown with the reason of each.
 
-    `name` is the platform's, for the log. Blocks for `connect_within_s` per host at most, and until `cancel`.
+    `name` is the platform's, for the log. `sent` has the keys that it was sent last, on any connection, and is given
+    those of this one: a receiver that broke over a key may tell of it when it begins anew. Blocks for
+    `connect_within_s` per host at most, and until `cancel`.
     """
     identity = load_identity(credentials(options.identity))
     reasons = []
@@ -136,7 +141,7 @@ def open_channel(options: SshOptions, credentials: Credentials, name: str, cance
         if cancel.requested:
             raise ChannelDown("connecting was cancelled")
         try:
-            return _open_at(host, options, identity, name, cancel, clock)[0]
+            return _open_at(host, options, identity, name, cancel, clock, sent)[0]
         except ChannelDown as down:
             told = {"event": "platform_unreached", "platform": name, "reason": str(down)}
             log.info("platform %s is not reached: %s", name, down, extra=told)
@@ -162,7 +167,7 @@ def probe(options: SshOptions, credentials: Credentials, name: str, clock: Clock
     for host in options.hosts:
         began = time.monotonic()
         try:
-            channel, shown = _open_at(host, options, identity, name, Cancel(), clock)
+            channel, shown = _open_at(host, options, identity, name, Cancel(), clock, deque())
         except ChannelDown as down:
             findings.append(Finding(host=host, took_s=time.monotonic() - began, fault=str(down)))
             continue
@@ -173,7 +178,13 @@ def probe(options: SshOptions, credentials: Credentials, name: str, clock: Clock
 
 
 def _open_at(
-    host: Host, options: SshOptions, identity: paramiko.PKey, name: str, cancel: Cancel, clock: Clock
+    host: Host,
+    options: SshOptions,
+    identity: paramiko.PKey,
+    name: str,
+    cancel: Cancel,
+    clock: Clock,
+    sent: deque[bytes],
 ) -> tuple[SshChannel, str]:
     pinned = options.pinned_for(host)
     algorithms = tuple(dict.fromkeys(key.algorithm for key in pinned))
@@ -182,12 +193,12 @@ def _open_at(
         shown = check_host_key(transport, host, pinned)
         log_in(transport, host, options, identity)
         stream = Stream(name, host, transport, options.command, options.max_line_octets)
-        stream.send(wire.encode_hello(f"kmp-smsd {__version__}", options.window), within_s)
-        lines = stream.receive(within_s)
+        stream.send(wire.encode_hello(f"kmp-smsd {__version__}", options.window), within_s, sent)
+        lines = stream.receive(within_s, sent)
         try:
-            peer = wire.parse_hello(lines[0])
+            peer = wire.parse_hello(lines[0], sent)
         except wire.WireError as error:
-            raise stream.down(str(error)) from None
+            raise stream.down(str(error), sent) from None
         if len(lines) > 1:
-            raise stream.down(f"more than a hello: {wire.excerpt(lines[1])}")
-    return SshChannel(stream, peer, options, clock), shown
+            raise stream.down(f"more than a hello: {wire.excerpt(lines[1], sent)}", sent)
+    return SshChannel(stream, peer, options, clock, sent), shown

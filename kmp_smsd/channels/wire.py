@@ -63,22 +63,25 @@ def encode_delivery(number: int, delivery: Delivery) -> bytes:
     ).encode()
 
 
-def parse_hello(line: bytes) -> Hello:
-    """Read the receiver's first line. Raises WireError where it is none, of another version, or takes no delivery."""
-    fields = _object(line, ())
+def parse_hello(line: bytes, keys: Iterable[bytes] = ()) -> Hello:
+    """Read the receiver's first line; `keys` never show in what is made of it.
+
+    Raises WireError where it is none, of another version, or takes no delivery.
+    """
+    fields = _object(line, keys)
     if fields.get("type") != "hello":
-        raise WireError(f"the first line is not a hello: {excerpt(line)}")
+        raise WireError(f"the first line is not a hello: {excerpt(line, keys)}")
     if not _is_integer(fields.get("v")) or fields["v"] != PROTOCOL:
-        raise WireError(f"the receiver speaks another version of the protocol than {PROTOCOL}: {excerpt(line)}")
+        raise WireError(f"the receiver speaks another version of the protocol than {PROTOCOL}: {excerpt(line, keys)}")
     receiver, window, max_line = fields.get("receiver"), fields.get("window"), fields.get("max_line")
     if not (isinstance(receiver, str) and _is_integer(window) and _is_integer(max_line) and window and max_line):
-        raise WireError(f"receiver, window or max_line of the hello is missing or wrong: {excerpt(line)}")
+        raise WireError(f"receiver, window or max_line of the hello is missing or wrong: {excerpt(line, keys)}")
     if max_line < LEAST_MAX_LINE_OCTETS:
         raise WireError(
             f"the receiver takes lines of {max_line} octets only (max_line of its hello); "
             f"a delivery needs {LEAST_MAX_LINE_OCTETS}"
         )
-    return Hello(receiver=presentable(receiver), window=window, max_line=max_line)
+    return Hello(receiver=presentable(receiver, keys), window=window, max_line=max_line)
 
 
 def parse_answer(line: bytes, keys: Iterable[bytes] = ()) -> Answer:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 from kmp_smsd.channels.cancel import Cancel
+from kmp_smsd.channels.hiding import KEYS_KEPT
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.channels.protocol import Channel, ChannelDown
 from kmp_smsd.config.link import Link
@@ -151,9 +153,11 @@ def _deliverer(
     def credentials(own: SecretRef | None) -> bytes:
         return read_secret(ssh_identity(own, config.secrets))
 
+    sent: deque[bytes] = deque(maxlen=KEYS_KEPT)
+
     def channel(cancel: Cancel) -> Channel:
         try:
-            return open_channel(platform.channel, credentials, name, cancel, time.time)
+            return open_channel(platform.channel, credentials, name, cancel, time.time, sent)
         except SecretUnavailable as error:  # to be mended while we run; until then this platform waits
             raise ChannelDown(str(error)) from None
 

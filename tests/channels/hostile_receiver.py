@@ -38,6 +38,10 @@ def hear() -> dict[str, Any]:
     return heard
 
 
+def in_base64(asked: dict[str, Any]) -> str:
+    return base64.b64encode(base64.urlsafe_b64decode(asked["key"] + "==")).decode()
+
+
 def hang() -> None:
     while True:
         read_line()
@@ -51,7 +55,11 @@ version = 2 if behaviour == "version" else 1
 if behaviour == "greeting":
     say("Welcome to Debian GNU/Linux 12!")
 max_line = {"narrow": 200, "short": 1024}.get(behaviour, 65536)
-say({"v": version, "type": "hello", "receiver": "hostile", "window": window, "max_line": max_line})
+name = "hostile"
+if behaviour == "quote-later" and (kept := Path(sys.argv[2])).exists():
+    name = f"hostile with {kept.read_text()}"
+    print("bad key", kept.read_text(), file=sys.stderr, flush=True)
+say({"v": version, "type": "hello", "receiver": name, "window": window, "max_line": max_line})
 if behaviour == "noise":
     # More than the 2 MiB that SSH lets it send before we read.
     for _ in range(100_000):
@@ -110,15 +118,19 @@ match behaviour:
                 hang()
         sys.exit(1)
     case "quote-late":
-        asked = hear()
-        say({"id": asked["id"], "status": "retry", "reason": "busy"})
-        hear()
-        print("bad key", base64.b64encode(base64.urlsafe_b64decode(asked["key"] + "==")).decode(), file=sys.stderr)
+        first = asked = hear()
+        for _ in range(int(sys.argv[2])):
+            say({"id": asked["id"], "status": "retry", "reason": "busy"})
+            asked = hear()
+        print("bad key", in_base64(first), file=sys.stderr)
+        sys.exit(1)
+    case "quote-later":
+        Path(sys.argv[2]).write_text(in_base64(hear()))
         sys.exit(1)
     case "quote-neighbours":
         asked = [hear() for _ in range(int(sys.argv[2]))]
-        quoted = [base64.b64encode(base64.urlsafe_b64decode(one["key"] + "==")).decode() for one in asked]
-        say(*[{"id": one["id"], "status": "rejected", "reason": f"cannot store {quoted[-1]}"} for one in asked])
+        quoted = in_base64(asked[-1])
+        say(*[{"id": one["id"], "status": "rejected", "reason": f"cannot store {quoted}"} for one in asked])
         hang()
     case "twice":
         asked = hear()

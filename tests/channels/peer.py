@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 import sqlite3
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 from kmp_smsd.channels.cancel import Cancel
+from kmp_smsd.channels.hiding import KEYS_KEPT
 from kmp_smsd.channels.options import SshOptions
 from kmp_smsd.channels.protocol import Bind
 from kmp_smsd.channels.ssh import SshChannel, open_channel
@@ -27,6 +29,7 @@ class Platform:
         self.server = platform_server(directory / "sshd", self.store, public)
         self.second = platform_server(directory / "sshd-2", self.store, public)
         self.channels: list[SshChannel] = []
+        self.sent: deque[bytes] = deque(maxlen=KEYS_KEPT)
 
     def options(self, **changes: Any) -> SshOptions:
         plain = {
@@ -44,6 +47,7 @@ class Platform:
             "metering",
             cancel or Cancel(),
             lambda: NOW_S,
+            self.sent,
         )
         self.channels.append(channel)
         return channel

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -335,32 +336,49 @@ def test_key_that_a_receiver_quotes_is_in_no_error_and_no_log(
     assert not is_legible(KEY, SPELLINGS[spelling](KEY), told)
 
 
+WORDY = base64.b64decode("ODZIvwxFwaf/PtkJuwkTOA==")  # two words and a sign, which are free where nobody knows the key
+
+
 def test_key_of_another_delivery_that_a_reason_quotes_is_hidden(platform: Platform) -> None:
-    """Its base64 is two words and a sign, which are free where nobody knows the key."""
-    key = base64.b64decode("ODZIvwxFwaf/PtkJuwkTOA==")
-    assert presentable(f"cannot store {base64.b64encode(key).decode()}").endswith("PtkJuwkTOA==")
+    assert presentable(f"cannot store {base64.b64encode(WORDY).decode()}").endswith("PtkJuwkTOA==")
     platform.misbehave("quote-neighbours", "3")
     binds = [
         secret_bind(),
         dataclasses.replace(secret_bind(), app_id="other"),
-        dataclasses.replace(secret_bind(), app_id="third", key=key),
+        dataclasses.replace(secret_bind(), app_id="third", key=WORDY),
     ]
     results = list(platform.open().deliver(binds))
     assert [result.reason for result in results if isinstance(result, Rejected)] == [REPEATS_A_KEY] * 3
 
 
-def test_key_that_is_quoted_after_its_answer_is_hidden_while_the_next_deliveries_are_under_way(
+def test_key_that_is_quoted_long_after_its_answer_is_hidden(
     platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
-    platform.misbehave("quote-late")
+    """As by what says something only once it has much to say. A small window does not make that any sooner."""
+    platform.misbehave("quote-late", "5")
     caplog.set_level(logging.INFO)
-    channel = platform.open()
-    bind = dataclasses.replace(secret_bind(), key=base64.b64decode("ODZIvwxFwaf/PtkJuwkTOA=="))
+    channel = platform.open(window=1)
+    bind = dataclasses.replace(secret_bind(), key=WORDY)
     assert list(channel.deliver([bind])) == [TryLater(bind, "busy")]
     with pytest.raises(ChannelDown) as caught:
-        list(channel.deliver([withdraw(bind, VERSION + 1)]))
+        list(channel.deliver(make_binds(5)))
     assert f"says: {REPEATS_A_KEY}" in caplog.text
     assert REPEATS_A_KEY in str(caught.value)
+    assert "PtkJuwkTOA" not in caplog.text + str(caught.value)
+
+
+def test_key_over_which_a_receiver_broke_is_hidden_when_it_begins_anew(
+    platform: Platform, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform.misbehave("quote-later", str(tmp_path / "kept"))
+    caplog.set_level(logging.INFO)
+    with pytest.raises(ChannelDown):
+        list(platform.open().deliver([dataclasses.replace(secret_bind(), key=WORDY)]))
+    channel = platform.open()
+    assert channel.peer.receiver == REPEATS_A_KEY
+    with pytest.raises(ChannelDown) as caught:
+        list(channel.deliver([secret_bind()]))
+    assert f"says: {REPEATS_A_KEY}" in caplog.text
     assert "PtkJuwkTOA" not in caplog.text + str(caught.value)
 
 
@@ -389,7 +407,7 @@ def test_host_that_shows_another_key_on_a_live_connection_gets_nothing_more(tmp_
     server.start()
     try:
         options = SshOptions(kind="ssh", hosts=(server.address,), user=server.user, host_keys=(server.host_key,))
-        channel = open_channel(options, lambda _reference: identity, "metering", Cancel(), lambda: NOW_S)
+        channel = open_channel(options, lambda _reference: identity, "metering", Cancel(), lambda: NOW_S, deque())
         first, second = make_binds(2)
         assert list(channel.deliver([first])) == [Confirmed(first)]
         [transport] = server._connections

@@ -311,7 +311,7 @@ def test_every_platform_has_a_deliverer_and_its_apps_lead_to_it(site, made, vend
 
 @pytest.mark.parametrize("own", [False, True])
 def test_platform_is_reached_with_its_own_identity_or_the_common_one(site, made, vendor, monkeypatch, own):
-    def opened(options, credentials, _name, _cancel, clock):
+    def opened(options, credentials, _name, _cancel, clock, _sent):
         assert abs(clock() - time.time()) < 60
         return credentials(options.identity)
 
@@ -323,6 +323,16 @@ def test_platform_is_reached_with_its_own_identity_or_the_common_one(site, made,
     (role,) = made(Role.DISPATCH)
     (worker,) = role.dispatcher.workers._workers.values()
     assert worker.deliverer._open_channel(Cancel()) == (b"its own" if own else b"common")
+
+
+def test_keys_sent_to_a_platform_are_known_when_it_is_connected_with_again(site, made, vendor, monkeypatch):
+    monkeypatch.setattr(ssh, "open_channel", lambda *given: given[-1])
+    site.secret("master-key", vendor.private)
+    site.platform()
+    (role,) = made(Role.DISPATCH)
+    (worker,) = role.dispatcher.workers._workers.values()
+    worker.deliverer._open_channel(Cancel()).append(b"a key")
+    assert list(worker.deliverer._open_channel(Cancel())) == [b"a key"]
 
 
 # Starting and stopping

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def platform(tmp_path: Path) -> Iterator[SimulatedPlatform]:
 
 def connect(platform: SimulatedPlatform, identity: bytes = IDENTITY) -> SshChannel:
     options = SshOptions(kind="ssh", hosts=(platform.address,), user=platform.user, host_keys=(platform.host_key,))
-    return open_channel(options, lambda _reference: identity, "lab", Cancel(), time.time)
+    return open_channel(options, lambda _reference: identity, "lab", Cancel(), time.time, deque())
 
 
 def binds(count: int) -> list[Bind]:
