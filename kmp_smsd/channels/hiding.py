@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Iterator
+from functools import reduce
 from typing import Final
 
 from kmp_smsd.domain.shown import GAP
@@ -17,7 +18,9 @@ from kmp_smsd.domain.shown import GAP
 REPEATS_A_KEY: Final = "<hidden: it repeats a key>"
 SHOWN_CHARACTERS: Final = 200
 EXAMINED_CHARACTERS: Final = 2_000  # of a peer's text: what comes later is never shown
-KEYS_KEPT: Final = 200  # sent to a platform last: looked for in what it says, even after it is connected with again
+KEYS_KEPT: Final = (
+    200  # for each platform: those sent last are looked for in what it says, even after it connects again
+)
 ALLOWANCE: Final = 7  # 4 octets weigh 8 or more, whether in hex, base64 or decimal numbers
 
 _TELLING_OCTETS: Final = 4  # of a key, in a row
@@ -45,6 +48,10 @@ _PROSE = re.compile(r"""["'(\[</]*[A-Za-z]+(?:[-/._:]{1,2}[A-Za-z]+)*[]"')>,.:;!
 # Letters that may be octets in hex, as in 0xab, and those among them that people write.
 _HEX = re.compile(r"[Xx]?[A-Fa-f]+[0-9]*")
 _STANDARD: Final = bytes.maketrans(b"-_", b"+/")  # the alphabet of base64 for that of base64url
+_BASE85: Final = (  # the alphabets of Ascii85 and of RFC 1924
+    bytes(range(33, 118)),
+    b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~",
+)
 _ENGLISH: Final = frozenset({"a", "add", "added", "bad", "be", "db"})
 
 
@@ -67,15 +74,16 @@ def presentable(
 
 
 def quotes(shown: str, keys: Iterable[bytes]) -> bool:
-    """Whether 4 octets in a row of one of `keys` stand in `shown` as they are, or in base64 with its case kept.
+    """Whether 4 octets in a row of one of `keys` stand in `shown` as they are, in base64 or in base 85.
 
     That is how a receiver got them, or stores them: all that is looked for in very many keys, 4 us for each. Where
     there are few, `presentable` looks for more.
     """
     octets = shown.encode("latin-1", "replace")
-    raw, encoded = set(_cut(octets, _TELLING_OCTETS)), set(_cut(octets.translate(_STANDARD), 6))
+    raw = {*_cut(octets, _TELLING_OCTETS), *_from_base85(octets)}
+    encoded = set(_cut(octets.translate(_STANDARD).lower(), 6))
     return any(
-        not raw.isdisjoint(_cut(key, _TELLING_OCTETS)) or not encoded.isdisjoint(_cut(base64.b64encode(key), 6))
+        not raw.isdisjoint(_cut(key, _TELLING_OCTETS)) or not encoded.isdisjoint(_cut(base64.b64encode(key).lower(), 6))
         for key in keys
     )
 
@@ -103,13 +111,15 @@ def _weight(piece: str) -> int:
 
 
 def _repeats(text: str, keys: Iterable[bytes]) -> bool:
-    """Whether letters, which are free in plain words, spell 4 octets of a key: itself, or as RFC 4648 encodes it."""
-    octets = text.encode("latin-1", "replace").lower()
+    """Whether letters, which are free in plain words, spell 4 octets of a key: itself, or encoded."""
+    as_it_is = text.encode("latin-1", "replace")
+    octets = as_it_is.lower()
     squeezed = _squeezed(octets)
     said = {
         size: {piece for whole in (octets, squeezed) for way in (whole, whole[::-1]) for piece in _cut(way, size)}
         for size in (4, 6, 7, 8)
     }
+    said[_TELLING_OCTETS].update(piece.lower() for piece in _from_base85(as_it_is))
     return any(
         piece in said[size] for key in keys for way in (key, key[::-1]) for form, size in _forms(way)
         for piece in _cut(form, size)
@@ -125,6 +135,16 @@ def _forms(key: bytes) -> Iterator[tuple[bytes, int]]:
         yield _squeezed(base64.b64encode(bytes(shift) + key)[-(-shift * 8 // 6) :].lower()), 6
     for shift in range(5):
         yield base64.b32encode(bytes(shift) + key).rstrip(b"=")[-(-shift * 8 // 5) :].lower(), 7
+
+
+def _from_base85(octets: bytes) -> Iterator[bytes]:
+    """What each 5 characters in a row are, where they are 4 octets in base 85: cheaper than to encode each key so."""
+    for alphabet in _BASE85:
+        digits = [alphabet.find(octet) for octet in octets]
+        for five in zip(*(digits[at:] for at in range(5)), strict=False):
+            number = reduce(lambda number, digit: 85 * number + digit, five)
+            if min(five) >= 0 and number < 1 << 32:
+                yield number.to_bytes(4, "big")
 
 
 def _squeezed(octets: bytes) -> bytes:

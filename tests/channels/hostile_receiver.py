@@ -130,7 +130,8 @@ match behaviour:
     case "quote-neighbours":
         asked = [hear() for _ in range(int(sys.argv[2]))]
         quoted = in_base64(asked[-1])
-        say(*[{"id": one["id"], "status": "rejected", "reason": f"cannot store {quoted}"} for one in asked])
+        said = quoted.lower() if "lower" in sys.argv else quoted
+        say(*[{"id": one["id"], "status": "rejected", "reason": f"cannot store {said}"} for one in asked])
         hang()
     case "twice":
         asked = hear()

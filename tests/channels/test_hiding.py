@@ -4,12 +4,13 @@ import base64
 import math
 import random
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmp_smsd.channels.hiding import REPEATS_A_KEY, SHOWN_CHARACTERS, presentable, weight
+from kmp_smsd.channels.hiding import REPEATS_A_KEY, SHOWN_CHARACTERS, presentable, quotes, weight
 from tests.channels.spellings import SPELLINGS
 
 KEY = bytes.fromhex("5ec2e7ca11ab1e0ddba11c0ffee00d1e")
@@ -114,6 +115,17 @@ def test_key_whose_base85_has_words_and_few_numbers_is_hidden(key: str) -> None:
     """Found by the test above: words and punctuation of "01+AhaFYNA4*+BU3;+NC" and "3;_TDFfafBBN#CNEieEA" were free."""
     spelled = base64.b85encode(bytes.fromhex(key)).decode()
     assert presentable(f"no such subscriber: {spelled}") == "no such subscriber: ..."
+
+
+@pytest.mark.parametrize("spell", [base64.a85encode, base64.b85encode])
+@pytest.mark.parametrize("before", range(4))
+def test_known_key_whose_base85_is_words_alone_is_hidden(spell: Callable[[bytes], bytes], before: int) -> None:
+    decode = base64.a85decode if spell is base64.a85encode else base64.b85decode
+    key = decode(b"Bugaborimen=Salotam)")
+    assert presentable("bad key Bugaborimen=Salotam)").endswith("Salotam)")
+    said = "bad key " + spell(bytes(before) + key).decode()
+    assert presentable(said, [bytes(16), key]) == REPEATS_A_KEY
+    assert quotes(said, [bytes(16), key])
 
 
 @pytest.mark.parametrize("name", DECODABLE)

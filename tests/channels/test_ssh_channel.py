@@ -339,9 +339,10 @@ def test_key_that_a_receiver_quotes_is_in_no_error_and_no_log(
 WORDY = base64.b64decode("ODZIvwxFwaf/PtkJuwkTOA==")  # two words and a sign, which are free where nobody knows the key
 
 
-def test_key_of_another_delivery_that_a_reason_quotes_is_hidden(platform: Platform) -> None:
+@pytest.mark.parametrize("case", ["kept", "lower"])
+def test_key_of_another_delivery_that_a_reason_quotes_is_hidden(platform: Platform, case: str) -> None:
     assert presentable(f"cannot store {base64.b64encode(WORDY).decode()}").endswith("PtkJuwkTOA==")
-    platform.misbehave("quote-neighbours", "3")
+    platform.misbehave("quote-neighbours", "3", case)
     binds = [
         secret_bind(),
         dataclasses.replace(secret_bind(), app_id="other"),
