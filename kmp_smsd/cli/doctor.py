@@ -13,6 +13,7 @@ from kmp_smsd.cli.failures import TEMPORARY, explain
 from kmp_smsd.cli.settings import Settings
 from kmp_smsd.cli.standard_output import check_heard
 from kmp_smsd.control.protocol import ROLES
+from kmp_smsd.vault.own_process import hide_memory
 
 if TYPE_CHECKING:
     from kmp_smsd.diagnosis.finding import Report
@@ -64,6 +65,7 @@ def doctor(settings: Settings, binds: bool, skipped: tuple[str, ...], role: str,
     from kmp_smsd.cli import findings
     from kmp_smsd.diagnosis.finding import exit_code
 
+    hide_memory()  # it reads all secrets
     reports = []
     for report in _reports(settings, frozenset(CHECKS) - set(skipped), role, binds=binds):
         reports.append(report)

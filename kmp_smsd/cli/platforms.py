@@ -124,7 +124,9 @@ def test(settings: Settings, name: str, identity: Path | None, as_json: bool) ->
     from kmp_smsd.cli.gathering.secrets import here
     from kmp_smsd.config.load import platform_section
     from kmp_smsd.config.secrets import SECRET_OCTETS_MAX, SecretUnavailable, read_secret, ssh_identity
+    from kmp_smsd.vault.own_process import make_undumpable
 
+    make_undumpable()
     config = settings.config
     if (section := platform_section(name)) in config.disabled:
         raise Failed(f"{config.path.parent / section}: set enabled = true first; it gets no key before a reload")

@@ -13,10 +13,17 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4  # prctl(2)
 def make_undumpable() -> None:
     """Let the kernel write no core dump of this process, and show its memory to no process of the same user.
 
-    The limit alone does not stop a kernel that pipes its core dumps to a program. From here on this process's files
-    below /proc belong to root; it can read its own all the same.
+    The limit, which what it runs inherits, does not stop a kernel that pipes its core dumps to a program.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    hide_memory()
+
+
+def hide_memory() -> None:
+    """As make_undumpable, for who has to tell which limit it was given.
+
+    From here on this process's files below /proc belong to root; it can read its own all the same.
+    """
     _set(_PR_SET_DUMPABLE, 0, "core dumps cannot be forbidden")
 
 

@@ -180,9 +180,11 @@ def test_the_memory_of_a_process_that_holds_keys_is_nobody_s_to_read(site, smsc)
     keys = str(site.keys("K2"))
     for words, dumpable in (
         (("keys", "import", keys, "--vendor", "Acme", "--plaintext"), "0"),
+        (("platforms", "test", "metering"), "0"),
+        (("doctor",), "0"),
         (("keys", "list"), "1"),  # which shows that the kernel is asked
     ):
-        done = subprocess.run(site.words(*words), env=env, capture_output=True, text=True, check=True)
+        done = subprocess.run(site.words(*words), env=env, capture_output=True, text=True, check=False)
         assert done.stderr.splitlines()[-1] == f"dumpable {dumpable}"
 
 
