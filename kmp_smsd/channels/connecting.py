@@ -46,7 +46,7 @@ def load_identity(secret: bytes) -> paramiko.PKey:
             return kind.from_private_key(io.StringIO(secret.decode("ascii")))
         except paramiko.PasswordRequiredException:
             raise ChannelDown("the SSH identity is encrypted; a daemon has nobody to ask for its passphrase") from None
-        except (paramiko.SSHException, ValueError):
+        except Exception:  # paramiko's own, or in a damaged key its IndexError or AssertionError
             continue
     raise ChannelDown("the SSH identity is not a private key of type ed25519, ecdsa or rsa") from None
 

@@ -250,7 +250,24 @@ def test_refused_login_says_which_key_to_authorize(platform: Platform) -> None:
         platform.open(identity=new_identity()[0])
 
 
-@pytest.mark.parametrize("identity", [b"", b"\xff\xfe", b"-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n"])
+def damaged(place: int) -> bytes:
+    """An identity with another bit in its public half, which stands there three times."""
+    private, public = new_identity()
+    head, *body, tail = private.splitlines()
+    raw, half = bytearray(base64.b64decode(b"".join(body))), base64.b64decode(public.split()[1])[-32:]
+    raw[[found.start() for found in re.finditer(re.escape(half), raw)][place]] ^= 1
+    return b"\n".join([head, base64.b64encode(raw), tail])
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        b"",
+        b"\xff\xfe",
+        b"-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n",
+        *map(damaged, range(3)),
+    ],
+)
 def test_unreadable_identity_is_a_sentence_and_no_connection(platform: Platform, identity: bytes) -> None:
     with pytest.raises(ChannelDown, match="the SSH identity"):
         platform.open(identity=identity or b"\n")
