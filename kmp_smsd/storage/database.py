@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.descriptors import writer
 from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
 from kmp_smsd.storage.lock_waits import UNNAMED, LockWait, named
-from kmp_smsd.storage.locks import SHARED_MODE, WriteLock
+from kmp_smsd.storage.locks import WriteLock, share
 from kmp_smsd.storage.open_files import OpenFiles
 from kmp_smsd.storage.remedies import NO_DATABASE
 from kmp_smsd.storage.scrubbing import Scrubber
@@ -208,4 +207,4 @@ class Database:
         """Database, log and index are 0660: two users write them, whatever their umasks."""
         for suffix in ("", "-wal", "-shm"):
             with suppress(OSError):  # another user's file: its owner has set the mode
-                os.chmod(self.path.with_name(self.path.name + suffix), SHARED_MODE)
+                share(self.path.with_name(self.path.name + suffix))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -36,8 +37,8 @@ def open_shared(path: Path) -> Iterator[int]:
 
 
 def open_shared_file(path: Path) -> int:
-    """The same without its end. Raises OSError."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SHARED_MODE)
+    """The same without its end. Raises OSError, for a symbolic link too: its file may be none that is to be shared."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, SHARED_MODE)
     try:
         if os.fstat(descriptor).st_uid == os.geteuid():
             os.fchmod(descriptor, SHARED_MODE)  # whatever the umask was
@@ -45,6 +46,17 @@ def open_shared_file(path: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def share(path: Path) -> None:
+    """Give the file `path` the mode of those that the group shares, and no symbolic link's file. Raises OSError."""
+    # Opened so, it may be closed without an end of the locks that this process has on it.
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.chmod(f"/proc/self/fd/{descriptor}", SHARED_MODE)
+    finally:
+        os.close(descriptor)
 
 
 class Mark:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kmp_smsd.storage import StoreUnavailable, lock_waits
-from kmp_smsd.storage.locks import ImportLock, SchemaLock, WriteLock
+from kmp_smsd.storage.locks import ImportLock, SchemaLock, WriteLock, share
 from tests.storage.lock_holder import held_by_another
 
 
@@ -19,6 +20,19 @@ def is_waiting(lock: int) -> bool:
     """Whether somebody waits for the flock on `lock`'s file, as the kernel tells."""
     inode = str(os.fstat(lock).st_ino)
     return any(" -> " in line and f":{inode} " in line for line in Path("/proc/locks").read_text().splitlines())
+
+
+def test_file_is_shared_itself_and_not_what_a_link_names(tmp_path: Path) -> None:
+    file, link = tmp_path / "kmp.db", tmp_path / "link"
+    file.touch(mode=0o600)
+    link.symlink_to(file)
+    share(link)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    with open(file, "r+b") as held:
+        fcntl.lockf(held, fcntl.LOCK_EX)  # as SQLite locks
+        share(file)
+        assert f":{file.stat().st_ino} " in Path("/proc/locks").read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o660
 
 
 def test_nobody_starves_however_often_another_takes_the_lock_again(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -243,6 +244,20 @@ with open_store(path) as store:
     ).stdout
     besides = ("", "-shm", "-wal", ".import", ".moving", ".next", ".schema", ".write")
     assert shown.splitlines() == [f"kmp.db{name} 0o660" for name in besides]
+
+
+@pytest.mark.parametrize("name", [".next", ".schema", ".write"])
+def test_link_in_the_place_of_a_lock_does_not_open_another_file_to_the_group(path: Path, name: str) -> None:
+    """As somebody who stole intake could lay it, for dispatch to open the file of its secret."""
+    secret = path.with_name("secret")
+    secret.touch(mode=0o600)
+    migrate(path)
+    lock = path.with_name(path.name + name)
+    lock.unlink(missing_ok=True)
+    lock.symlink_to(secret)
+    with pytest.raises(StoreUnavailable, match="symbolic links"):
+        open_store(path)
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
 
 
 def test_copy_that_was_put_in_place_by_hand_is_refused_with_advice(path: Path) -> None:
