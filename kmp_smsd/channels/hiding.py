@@ -18,9 +18,7 @@ from kmp_smsd.domain.shown import GAP
 REPEATS_A_KEY: Final = "<hidden: it repeats a key>"
 SHOWN_CHARACTERS: Final = 200
 EXAMINED_CHARACTERS: Final = 2_000  # of a peer's text: what comes later is never shown
-KEYS_KEPT: Final = (
-    200  # for each platform: those sent last are looked for in what it says, even after it connects again
-)
+KEYS_KEPT: Final = 200  # for each platform, those sent last: looked for in what it says, on whatever connection
 ALLOWANCE: Final = 7  # 4 octets weigh 8 or more, whether in hex, base64 or decimal numbers
 
 _TELLING_OCTETS: Final = 4  # of a key, in a row
