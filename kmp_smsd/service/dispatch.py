@@ -132,7 +132,7 @@ class Dispatcher(Service):
 
     def _move(self, now: int) -> Iterator[int]:
         yield from self._store.routes.move(now)
-        if names := self._store.platforms.to_forget(self.workers.names()):
+        if names := self._store.platforms.to_forget(self.workers.present()):
             yield from self._store.routes.forget(names, now)
             self.log.info("platforms forgotten: {platforms}", event="platforms_forgotten", platforms=", ".join(names))
         if self._to_hasten:  # what waits for a later try may have waited for what this start or this file mended
@@ -156,7 +156,7 @@ class Dispatcher(Service):
             self._route()
         version = self._store.data_version()
         changed = routing or version != self._data_version  # which does not count what this store itself wrote
-        if changed and self._routed and self._store.platforms.to_forget(self.workers.names()):
+        if self._routed and self._store.platforms.to_forget(self.workers.present()):
             self._routed, self._moving = False, None  # begun with the next look
         self._data_version = version
         now = int(self._wall() * 1000)

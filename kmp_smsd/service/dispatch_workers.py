@@ -22,7 +22,7 @@ IDLE_CLOSE_S = 60.0
 class Workers:
     """One worker for each platform; a worker that runs has a thread, and a connection of its own.
 
-    All in the reactor's thread, but for `names` and `awaited`, which the watching thread may call too.
+    All in the reactor's thread, but for `names`, `present` and `awaited`, which the watching thread may call too.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class Workers:
         self._reactor = reactor
         self._monotonic, self._wall = monotonic, wall
         self._pool = ThreadPool(0, OPEN_MAX, name="deliver")
-        self._leaving: dict[Worker, Deferred[Any]] = {}
         self._draining = False
         self._stopping = False
-        # Never changed, since the watching thread reads it; replaced instead.
+        # Never changed, since the watching thread reads them; replaced instead.
+        self._leaving: Mapping[Worker, Deferred[Any]] = {}
         self._workers: Mapping[str, Worker] = {name: self._worker(one) for name, one in deliverers.items()}
 
     def start(self) -> None:
@@ -92,6 +92,10 @@ class Workers:
     def names(self) -> Collection[str]:
         """The platforms that are served."""
         return self._workers.keys()
+
+    def present(self) -> Collection[str]:
+        """These, and those that are being left: what they still answer is settled."""
+        return {*self._workers, *(worker.deliverer.platform for worker in self._leaving)}
 
     def awaited(self, now: int) -> list[str]:
         """The platforms where at `now` (Unix milliseconds) something is due, as far as is known, or has become so."""
@@ -155,11 +159,11 @@ class Workers:
         """Stop a worker for good; fires when it has closed everything."""
 
         def forget(result: Any) -> Any:
-            del self._leaving[worker]
+            self._leaving = {one: left for one, left in self._leaving.items() if one is not worker}
             return result
 
         gone = worker.retire()
-        self._leaving[worker] = gone
+        self._leaving = {**self._leaving, worker: gone}
         return gone.addBoth(forget)
 
     def _begin(self) -> None:

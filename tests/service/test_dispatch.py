@@ -652,6 +652,22 @@ def test_platform_without_a_file_is_forgotten_when_somebody_wishes_so(start):
     assert at.begun() == ["p1"]
 
 
+def test_platform_is_forgotten_when_nothing_is_under_way_to_it_any_more(start):
+    """Its last answers would be settled where nobody knows of it, and have it known again."""
+    at = start(2, due=[1])
+    gone = at.by_name["p1"]
+    at.reload(gone=["p1"])
+    at.store.platforms.wish_forgotten("p1", at.now)
+    at.look(3)
+    assert at.store.platforms.to_forget([]) == ["p1"]
+    at.pool.run_one(gone.run)
+    at.look(3)
+    assert at.store.platforms.to_forget([]) == ["p1"]
+    at.pool.run_one(gone.close)
+    at.look(3)
+    assert at.store.platforms.to_forget([]) == []
+
+
 def test_platform_whose_file_is_there_at_the_start_is_not_forgotten(tmp_path, monkeypatch):
     at = At(tmp_path / "kmp.db", monkeypatch, {"p1": DelivererByHand("p1")})
     at.store.platforms.wish_forgotten("p1", at.now)
