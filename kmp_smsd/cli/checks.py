@@ -143,6 +143,7 @@ def traffic(config: Config, store: Store) -> Report:
         oldest_hold_at=holds.oldest_at,
         platforms=store.platforms.listing(at_most=sys.maxsize),
         configured=config.platforms.keys(),
+        apps={app for one in config.platforms.values() for app in one.apps},
     )
     return Report("traffic", tuple(judge_traffic(facts)))
 

@@ -161,17 +161,18 @@ def _undelivered(number: Number, row: Row) -> Iterator[str]:
     if row["wanted_version"] == row["confirmed_version"]:
         return
     name, app = row["platform"], row["app_id"]
-    if not name and app in number.routes:
-        yield (
-            f"the file of platform {number.routes[app]} names the app {app}, and dispatch has not read it: 'kmp-smsd"
-            " reload', or start it"
-        )
-    elif not name:
-        yield f"name the app {app} in a file of platforms.d, then 'kmp-smsd reload'"
-    elif name not in number.configured:
+    routed = number.routes.get(app)
+    if name and name not in number.configured:
         yield (
             f"platform {name} has no enabled file in platforms.d: put it back or enable it, then 'kmp-smsd reload';"
             f" where it is gone for good: 'kmp-smsd platforms forget {name}'"
+        )
+    elif row["key_id"] and routed is None:
+        yield f"name the app {app} in a file of platforms.d, then 'kmp-smsd reload'"
+    elif row["key_id"] and routed != name:
+        yield (
+            f"the file of platform {routed} names the app {app}, and dispatch has not read it: 'kmp-smsd reload', or"
+            " start it"
         )
     elif row["wanted_version"] == row["rejected_version"]:
         yield (

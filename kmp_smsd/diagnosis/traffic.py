@@ -23,8 +23,8 @@ Row = Mapping[str, Any]
 class TrafficFacts:
     """`refused` are the classes of senders that ended as invalid_mdn in the last day: link, sender, count.
 
-    `platforms` are rows of `platforms list`, `configured` those that have an enabled file; `oldest_hold_at` is when the
-    longest open hold came, of `holds`.
+    `platforms` are rows of `platforms list`, `configured` those that have an enabled file, and `apps` what these files
+    name; `oldest_hold_at` is when the longest open hold came, of `holds`.
     """
 
     now: int
@@ -33,6 +33,7 @@ class TrafficFacts:
     oldest_hold_at: int | None = None
     platforms: Sequence[Row] = ()
     configured: Collection[str] = ()
+    apps: Collection[str] = ()
 
 
 def judge_traffic(facts: TrafficFacts) -> list[Finding]:
@@ -101,8 +102,20 @@ def _deliveries(facts: TrafficFacts) -> list[Finding]:
                     f"kmp-smsd platforms test {name}; where the platform is gone: kmp-smsd platforms forget {name}",
                 )
             )
+        found += _unnamed(facts, row)
         found += _rejected(facts, row)
     return found or [ok("no delivery is older than a day, and none is rejected")]
+
+
+def _unnamed(facts: TrafficFacts, row: Row) -> Iterator[Finding]:
+    """An app that its file does not name any more keeps its platform, which gets nothing new of it."""
+    apps = [app for app in row["apps"] if app not in facts.apps]
+    if row["due"] and row["platform"] in facts.configured and apps:
+        yield warning(
+            f"platform {row['platform']} has keys of {counted(len(apps), 'app')} that no file names any more, and gets"
+            f" no new ones: {', '.join(apps)}",
+            "where that is not meant, name it in a file of platforms.d, then 'kmp-smsd reload'",
+        )
 
 
 def _rejected(facts: TrafficFacts, row: Row) -> Iterator[Finding]:

@@ -202,6 +202,15 @@ def test_delivery_to_a_platform_without_a_file_names_the_file(site):
     )
 
 
+def test_app_that_its_platform_s_file_does_not_name_any_more_is_to_be_named_in_a_file(site):
+    site.ready("K1", apps=("alarm",))
+    site.message(FIRST, "K1")
+    with site.store() as store:
+        store.routes.set({"alarm": "metering"})
+        list(store.routes.move(1))
+    assert told(site, FIRST)[2] == ["name the app alarm in a file of platforms.d, then 'kmp-smsd reload'"]
+
+
 def test_app_without_a_platform_is_to_be_named_in_a_file(site):
     site.ready("K1", apps=("alarm",))
     site.message(FIRST, "K1")

@@ -358,7 +358,10 @@ def test_last_receipt_is_told() -> None:
 
 
 def platform(name: str = "fleet", **changed: object) -> dict[str, object]:
-    row = {"platform": name, "due": 0, "oldest_due_at": None, "rejected": 0, "last_error": None, "forgotten_at": None}
+    row = {
+        "platform": name, "apps": [], "due": 0, "oldest_due_at": None, "rejected": 0, "last_error": None,
+        "forgotten_at": None,
+    }  # fmt: skip
     return row | changed
 
 
@@ -414,6 +417,18 @@ def test_hold_that_waits_for_days_is_told() -> None:
 def test_delivery_that_does_not_arrive_is_told(row: dict[str, object], sentence: str) -> None:
     facts = TrafficFacts(now=NOW, platforms=[row], configured={"fleet"})
     assert sentence in told(judge_traffic(facts)).sentence
+
+
+def test_app_that_no_file_names_any_more_is_told_where_something_waits() -> None:
+    rows = [
+        platform("fleet", due=1, oldest_due_at=NOW, apps=["alarm", "tracker"]),
+        platform("idle", apps=["old"]),
+        platform("disabled", due=1, oldest_due_at=NOW, apps=["other"], forgotten_at=NOW),
+    ]
+    facts = TrafficFacts(now=NOW, platforms=rows, configured={"fleet", "idle"}, apps={"alarm"})
+    assert told(judge_traffic(facts)).sentence == (
+        "platform fleet has keys of 1 app that no file names any more, and gets no new ones: tracker"
+    )
 
 
 @pytest.mark.parametrize(
