@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import runpy
+import shutil
 import signal
 import sqlite3
 import stat
@@ -432,6 +433,16 @@ def test_store_that_is_mounted_meanwhile_is_used(run: Run, tmp_path: Path) -> No
     assert receiver.ask(BIND)[0]["status"] == "retry"
     assert command(tmp_path / "other.db", "init").returncode == 0
     assert receiver.ask(BIND)[0]["status"] == "stored"
+
+
+def test_nothing_is_confirmed_that_is_not_in_the_store_which_took_the_place_of_another(run: Run, store: Path) -> None:
+    receiver = run()
+    receiver.ask(BIND)
+    shutil.copy(store, store.with_name("backup"))
+    store.with_name("backup").rename(store)
+    newer = BIND | {"version": BIND["version"] + 1}
+    assert [receiver.ask(newer)[0]["status"] for _ in range(2)] == ["retry", "stored"]
+    assert json.loads(command(store, "get", BIND["mdn"], "meter").stdout)["version"] == newer["version"]
 
 
 def test_new_store_has_small_pages(store: Path) -> None:
