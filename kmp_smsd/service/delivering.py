@@ -182,7 +182,7 @@ class Deliverer:
                 self._deliver(store, self._channel, chain([first], deliveries))
             finally:
                 self._put_off(store, unsendable)
-            if self._judge.held_back:
+            if self._judge.rests:
                 return Ended("held back after many rejections", HELD_BACK_TRY_MS)
         return Ended(None)
 
@@ -245,7 +245,7 @@ class Deliverer:
                 if len(settlements) >= SETTLE_ROWS or self._monotonic() - settled_at >= SETTLE_EVERY_S:
                     self._settle(store, settlements)
                     settlements, settled_at = [], self._monotonic()
-                if self._judge.held_back:
+                if self._judge.rests:
                     self.close_channel()  # what is on the road has nobody to answer to, and stays due
                     break
         finally:  # what was answered before the platform went down is settled all the same

@@ -63,6 +63,7 @@ class Judge:
         self._patience = patience
         self._monotonic, self._wall = monotonic, wall
         self._rejections = 0  # in a row
+        self._outbid = False  # the last delivery
         self._state = PlatformState(platform)
         self._reported: PlatformState | None = None  # the state as stored; None until it was read
         self._reported_at = -math.inf  # monotonic seconds
@@ -72,6 +73,11 @@ class Judge:
     def held_back(self) -> bool:
         """Whether so many rejections came in a row that only one delivery is tried at a time, and that seldom."""
         return self._state.held_back
+
+    @property
+    def rests(self) -> bool:
+        """Whether it is held back and is not to be tried again now. One that held a later version did not refuse."""
+        return self._state.held_back and not self._outbid
 
     @property
     def state(self) -> PlatformState | None:
@@ -87,7 +93,8 @@ class Judge:
         """What is to be written of a delivery that was answered so."""
         now = self._now()
         settlement = self._settlement(store, row, result, now)
-        if self._state.held_back:
+        self._outbid = isinstance(settlement, Outbid)
+        if self.rests:
             self._state = replace(self._state, next_try_at=now + HELD_BACK_TRY_MS)
         return settlement
 

@@ -673,6 +673,18 @@ def test_platform_that_is_held_back_is_tried_with_one_delivery_each_ten_minutes(
     assert at.platform()["held_back"] == 1
 
 
+def test_platform_that_is_held_back_and_holds_later_versions_does_not_wait_ten_minutes_for_each(at):
+    reject_all(at, *range(1, 21))
+    make_due(at.store, 21, 22)
+    held = at.row(22)["wanted_version"] + TEN_MINUTES_MS + 1
+    at.answer = lambda one: Confirmed(one) if one.version > held else TryLater(one, "stale", held_version=held)
+    assert at.run(after_ms=TEN_MINUTES_MS) == Ended(None)
+    assert at.batches[:3] == [[mdn(21)], [mdn(22)], [mdn(21)]]
+    assert len(at.channels) == 2  # the first was closed with the last rejection
+    assert at.confirmed(21, 22)
+    assert not at.platform()["held_back"]
+
+
 def test_first_confirmation_ends_the_holding_back_and_lifts_the_rejections_of_its_run(at):
     reject_all(at, 30)
     at.answer = Confirmed
