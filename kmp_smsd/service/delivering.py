@@ -165,7 +165,10 @@ class Deliverer:
     def _deliver_all(self, store: Store) -> Ended:
         until = self._monotonic() + TURN_S
         while not self._stopping.is_set() and self._monotonic() < until:
-            rows = store.outbox.due(self.platform, self._now(), 1 if self._judge.held_back else self._at_once)
+            held_back = self._judge.held_back
+            rows = store.outbox.due(self.platform, self._now(), MOST_ROWS if held_back else self._at_once)
+            if held_back:
+                rows = self._judge.choose(rows)
             if not rows:
                 break
             unsendable: list[Postpone] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from twisted.logger import Logger
@@ -63,6 +63,7 @@ class Judge:
         self._patience = patience
         self._monotonic, self._wall = monotonic, wall
         self._rejections = 0  # in a row
+        self._rejected_app: str | None = None  # of the last of them
         self._outbid = False  # the last delivery
         self._state = PlatformState(platform)
         self._reported: PlatformState | None = None  # the state as stored; None until it was read
@@ -78,6 +79,14 @@ class Judge:
     def rests(self) -> bool:
         """Whether it is held back and is not to be tried again now. One that held a later version did not refuse."""
         return self._state.held_back and not self._outbid
+
+    def choose(self, rows: Sequence[OutboxRow]) -> list[OutboxRow]:
+        """The one of `rows` with which it is tried while it is held back: of another app than was rejected last.
+
+        Else one app that it does not know kept all others from it.
+        """
+        other = next((row for row in rows if row.app_id != self._rejected_app), None)
+        return [other] if other is not None else list(rows[:1])
 
     @property
     def state(self) -> PlatformState | None:
@@ -145,7 +154,7 @@ class Judge:
                         platform=self._platform,
                         reason=reason,
                     )
-                self._rejected(now)
+                self._rejected(row, now)
                 return Reject(row, now, reason)
 
     def _confirmed(self, store: Store, now: int) -> None:
@@ -170,8 +179,9 @@ class Judge:
                 app=row.app_id,
             )
 
-    def _rejected(self, now: int) -> None:
+    def _rejected(self, row: OutboxRow, now: int) -> None:
         self._rejections += 1
+        self._rejected_app = row.app_id
         self.counts.rejections += 1
         if self._state.last_success_at is not None and self._state.last_success_at > now:
             # The clock was set back. The run is known by its time: it came after the last success.

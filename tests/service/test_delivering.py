@@ -685,6 +685,17 @@ def test_platform_that_is_held_back_and_holds_later_versions_does_not_wait_ten_m
     assert not at.platform()["held_back"]
 
 
+def test_platform_that_is_held_back_is_tried_with_another_app_than_it_rejected(at, vendor):
+    at.preparer = Preparer("metering", ("meter", "alarm"), vendor.data_keys())
+    at.restart()
+    reject_all(at, *range(1, 31))
+    make_due(at.store, 31, app_id="alarm", now=at.now)
+    at.answer = lambda one: Confirmed(one) if one.app_id == "alarm" else Rejected(one, "unknown app")
+    at.run(after_ms=TEN_MINUTES_MS)
+    assert at.batches[0] == [mdn(31)]
+    assert at.row(31, "alarm")["confirmed_version"] > 0
+
+
 def test_first_confirmation_ends_the_holding_back_and_lifts_the_rejections_of_its_run(at):
     reject_all(at, 30)
     at.answer = Confirmed
