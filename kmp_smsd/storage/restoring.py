@@ -27,6 +27,7 @@ from kmp_smsd.storage.replies import Replies
 from kmp_smsd.storage.schema import check_schema
 
 RESTORE_STEP_ROWS = 10_000  # nobody waits for the copy
+LARGEST_VERSION = 1 << 53  # that is not taken for damage: milliseconds of 285,000 years
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def restore(
         remove_copy(copy)
         try:
             sealed_to = _write_checked(source, copy, path, public_half, other_master_key=other_master_key)
-            wanted_again = _renew(copy, now)
+            wanted_again = _renew(copy, now, above=_present_highest_version(path))
             previous = _take_place(copy, path, now)
         except (sqlite3.DatabaseError, OSError) as error:
             raise StoreUnavailable(f"{source} could not be restored as {path}: {error}") from error
@@ -88,12 +89,14 @@ def _write_checked(
     return sealed_to
 
 
-def _renew(copy: Path, now: int) -> int:
-    """Bring the copy to this version's schema, and want every row again at a new version; how many."""
+def _renew(copy: Path, now: int, *, above: int) -> int:
+    """Bring the copy to this version's schema, and want every row again at a new version, above that; how many."""
     with closing(connect(copy)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         MIGRATIONS.apply(sqlite_utils.Database(connection, execute_plugins=False))
     with closing(Database(copy)) as database:
+        with database.transaction() as connection:  # the clock may be behind that of the versions
+            connection.execute("UPDATE store SET blanked_version = max(blanked_version, ?)", (above,))
         wanted_again = Renewing(database).want_again(now, step_rows=RESTORE_STEP_ROWS)
         Replies(database).abandon(now)
         database.scrubber.scrub()
@@ -138,6 +141,20 @@ def _present_master_key(path: Path) -> str | None:
             return _master_key(present)
     except sqlite3.DatabaseError:
         return None
+
+
+def _present_highest_version(path: Path) -> int:
+    """The highest that platforms may know of the database to be replaced; 0 where it is missing or damaged."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=0)) as present:
+            (highest,) = present.execute(
+                """SELECT max(
+                     (SELECT blanked_version FROM store),
+                     ifnull((SELECT max(max(wanted_version, confirmed_version)) FROM outbox), 0))"""
+            ).fetchone()
+            return highest if highest is not None and highest < LARGEST_VERSION else 0
+    except sqlite3.DatabaseError:
+        return 0
 
 
 def _master_key(connection: Any) -> str | None:

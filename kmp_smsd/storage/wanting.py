@@ -13,7 +13,8 @@ UNROUTED: Route = ("", 0)  # an app without a platform
 Row = tuple[int, str, str, int | None, int, int]  # subscriber, app, platform, key, above, now
 
 # Versions are made here alone: each higher than any that this MDN + app ever had, and never behind the clock.
-# Where the MDN was erased, it may have had any that went with an erased number.
+# Where the MDN was erased, it may have had any that went with an erased number; where a backup was restored, with the
+# database that was replaced.
 # Where no platform is configured nothing was ever delivered, so wanting nothing there is confirmed at once.
 _WANT = """
 WITH wanted (subscriber, app, platform, key, above, now) AS (VALUES {rows})

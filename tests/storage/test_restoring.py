@@ -96,6 +96,26 @@ def test_restored_store_wants_everything_again_above_all_that_was_ever_wanted(pa
     assert is_whole(restored.previous)
 
 
+def test_versions_do_not_go_back_either_where_the_clock_does(path: Path, saved: Path) -> None:
+    """It was ahead, perhaps. A platform that holds a higher version keeps what it has."""
+    with open_store(path) as store:
+        before = versions(store)[A, "meter"]
+    restore(path, saved, NOW - DAY)
+    with open_store(path) as store:
+        assert versions(store)[A, "meter"] > before
+        settle(store, sync(B, "k2"), now=NOW - DAY)  # which the replaced database may have had
+        assert versions(store)[B, "meter"] > before
+
+
+def test_damaged_version_is_not_exceeded(path: Path, saved: Path) -> None:
+    """Above the largest integer there is none."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE outbox SET wanted_version = ?", (2**63 - 1,))
+    restore(path, saved, NOW + DAY)
+    with open_store(path) as store:
+        assert versions(store)[A, "meter"] == NOW + DAY
+
+
 def test_version_of_what_waits_for_a_platform_does_not_go_back_either(path: Path) -> None:
     """It may have left after the backup: its app found a platform then."""
     with open_store(path) as store:
