@@ -17,9 +17,9 @@ from twisted.python.threadpool import ThreadPool
 from kmp_smsd.service.busy import Busy
 from kmp_smsd.service.delivering import Deliverer
 from kmp_smsd.service.dispatch_workers import Workers
-from kmp_smsd.service.repeats import Repeats
+from kmp_smsd.service.faults import Faults
 from kmp_smsd.service.watching import watch
-from kmp_smsd.storage import Store, StoreUnavailable
+from kmp_smsd.storage import Store
 
 WATCH_EVERY_S = 0.1
 SET_BACK_S = 60.0  # by so much at once nobody's clock is corrected but by hand, or after a start
@@ -59,7 +59,7 @@ class Dispatcher(Service):
         self._to_hasten: Collection[str] = set(deliverers)  # platforms: what waited for a later try is to be due
         self._moving: Iterator[int] | None = None  # the steps in which they do
         self._ahead_s = wall() - monotonic()  # of the wall clock
-        self._faults = Repeats()
+        self._faults = Faults(self.log, monotonic)
 
     def startService(self) -> None:
         super().startService()
@@ -179,9 +179,5 @@ class Dispatcher(Service):
 
     def _not_looked(self, failure: Failure) -> None:
         self._data_version = None
-        if not self._faults.worth_saying(failure.getErrorMessage(), self._monotonic()):
-            return
-        if failure.check(StoreUnavailable):
-            self.log.error("store unavailable: {reason}", event="store_unavailable", reason=failure.getErrorMessage())
-        else:
+        if self._faults.left_to_tell(failure):
             self.log.failure("due deliveries could not be looked up", failure, event="due_not_looked_up")

@@ -12,9 +12,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from kmp_smsd.service.repeats import Repeats
+from kmp_smsd.service.faults import Faults
 from kmp_smsd.service.watching import watch
-from kmp_smsd.storage import Store, StoreUnavailable
+from kmp_smsd.storage import Store
 
 LOOK_EVERY_S = 1.0
 SCAN_EVERY_S = 60.0  # all of the file is read: ten gigabytes take many seconds
@@ -31,12 +31,11 @@ class Eraser(Service):
     def __init__(self, store: Store, reactor: Any, *, monotonic: Callable[[], float]) -> None:
         self._store = store
         self._reactor = reactor
-        self._monotonic = monotonic
         self._pool = ThreadPool(1, 1, name="erase")
         self._watch = watch(self._look, reactor)
         self._watched: Deferred[Any] | None = None
         self._stopping = False
-        self._faults = Repeats()
+        self._faults = Faults(self.log, monotonic)
 
     def startService(self) -> None:
         super().startService()
@@ -61,13 +60,5 @@ class Eraser(Service):
         self._store.finish_erasing(scan_every_s=SCAN_EVERY_S, stopping=lambda: self._stopping)
 
     def _not_erased(self, failure: Failure) -> None:
-        if not self._faults.worth_saying(failure.getErrorMessage(), self._monotonic()):
-            return
-        if failure.check(StoreUnavailable):
-            self.log.error(
-                "nothing is erased, store unavailable: {reason}",
-                event="store_unavailable",
-                reason=failure.getErrorMessage(),
-            )
-        else:
+        if self._faults.left_to_tell(failure, "nothing is erased, store unavailable: {reason}"):
             self.log.failure("nothing is erased", failure, event="erasing_failed")

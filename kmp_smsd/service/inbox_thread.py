@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kmp_smsd.service.busy import Busy
-from kmp_smsd.service.repeats import Repeats
+from kmp_smsd.service.faults import Faults
 from kmp_smsd.service.thread import WorkThread
 from kmp_smsd.storage import StoreUnavailable
 from kmp_smsd.storage.inbox import Inbox
@@ -35,7 +35,7 @@ class InboxThread:
         self._monotonic = monotonic
         self._thread = WorkThread("inbox", reactor, monotonic=monotonic)
         self._forget_at = self._probe_at = monotonic()
-        self._faults = Repeats()
+        self._faults = Faults(self.log, monotonic)
         self._write_error: str | None = None
         self._forget_error: str | None = None
 
@@ -104,10 +104,5 @@ class InboxThread:
         self._failed(failure)
 
     def _failed(self, failure: Failure) -> None:
-        reason = failure.getErrorMessage()
-        if not self._faults.worth_saying(reason, self._monotonic()):
-            return
-        if failure.check(StoreUnavailable):
-            self.log.error("store unavailable: {reason}", event="store_unavailable", reason=reason)
-        else:
+        if self._faults.left_to_tell(failure):
             self.log.failure("the inbox could not be tried or cleared", failure, event="inbox_failed")

@@ -14,9 +14,9 @@ from twisted.python.failure import Failure
 from kmp_smsd.config.link import Link
 from kmp_smsd.domain.reply import Reply, ReplyResult, ReplyState
 from kmp_smsd.service.backoff import Backoff
+from kmp_smsd.service.faults import Faults
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.rate import Bucket
-from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.smpp.constants import CommandStatus, EsmClass, name_of
 from kmp_smsd.smpp.events import SubmitAnswered
 from kmp_smsd.smpp.submit import SubmitSm, relative_time
@@ -73,7 +73,7 @@ class Replier:
         self._results: list[ReplyResult] = []
         self._working: Deferred[Any] | None = None
         self._recovered = False
-        self._faults = Repeats()
+        self._faults = Faults(self.log, monotonic)
         self._sweep_at = monotonic()
 
     def reconfigure(self, links: Mapping[str, Link]) -> None:
@@ -193,13 +193,7 @@ class Replier:
     def _not_exchanged(self, failure: Failure, results: list[ReplyResult]) -> None:
         self._working = None
         self._results = results + self._results
-        if not self._faults.worth_saying(failure.getErrorMessage(), self._monotonic()):
-            return
-        if failure.check(StoreUnavailable):
-            self.log.error(
-                "replies wait, store unavailable: {reason}", event="store_unavailable", reason=failure.getErrorMessage()
-            )
-        else:
+        if self._faults.left_to_tell(failure, "replies wait, store unavailable: {reason}"):
             self.log.failure("replies could not be exchanged with the store", failure, event="replies_not_exchanged")
 
     def _send(self, replies: Iterable[Reply]) -> None:

@@ -14,10 +14,9 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.shown import masked
 from kmp_smsd.service.deciding import Deciding
-from kmp_smsd.service.repeats import Repeats
+from kmp_smsd.service.faults import Faults
 from kmp_smsd.service.store_watch import StoreWatch
 from kmp_smsd.service.thread import WorkThread
-from kmp_smsd.storage import StoreUnavailable
 from kmp_smsd.storage.received import Message, Received
 
 # Fewer wait for the next look, so that they share a transaction; more would cost each little less, and who writes
@@ -60,7 +59,7 @@ class Settler:
         self._failed = False  # the last try
         # After each failure half as many are tried at once, after each success twice as many: one line may be at fault.
         self._halvings = 0
-        self._faults = Repeats()
+        self._faults = Faults(self.log, monotonic)
         self._idle: list[Deferred[None]] = []
         self.backlog = 0  # messages that are not settled
         self.settled = 0  # messages since the start, in the order in which they were taken
@@ -165,7 +164,7 @@ class Settler:
         self._halvings = min(self._halvings + 1, SETTLE_MAX.bit_length() - 1)
         self._retry_at = self._monotonic() + RETRY_EVERY_S
         self._store_watch.not_settled(_reason(failure))
-        if self._is_worth_saying(failure):
+        if self._faults.left_to_tell(failure):
             self.log.failure("a batch could not be settled", failure, event="batch_not_settled")
         self._go_on()
 
@@ -188,23 +187,13 @@ class Settler:
     def _not_settled_again(self, failure: Failure) -> None:
         self._looking = False
         self._store_watch.not_settled_again(_reason(failure))
-        if self._is_worth_saying(failure):
+        if self._faults.left_to_tell(failure):
             self.log.failure("marked requests could not be settled", failure, event="marked_not_settled")
 
     def _not_told(self, failure: Failure) -> None:
         """Who decides next knows the policy all the same."""
-        if self._is_worth_saying(failure):
+        if self._faults.left_to_tell(failure):
             self.log.failure("who decides could not be told the policy", failure, event="policy_not_told")
-
-    def _is_worth_saying(self, failure: Failure) -> bool:
-        """Whether this is a fault of ours that was not told of lately; of a store that is unavailable it tells."""
-        reason = failure.getErrorMessage()
-        if not self._faults.worth_saying(reason, self._monotonic()):
-            return False
-        if failure.check(StoreUnavailable):
-            self.log.error("store unavailable: {reason}", event="store_unavailable", reason=reason)
-            return False
-        return True
 
 
 def _reason(failure: Failure) -> str:
