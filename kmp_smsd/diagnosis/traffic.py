@@ -10,6 +10,7 @@ from kmp_smsd.diagnosis.finding import Finding, ok, warning
 from kmp_smsd.domain.counted import counted
 from kmp_smsd.domain.shown import NO_PLATFORM
 from kmp_smsd.domain.spans import DAY_MS
+from kmp_smsd.domain.unserved import unserved
 
 HOLD_DAYS = 3
 CLASSES_SHOWN = 10
@@ -80,16 +81,15 @@ def _deliveries(facts: TrafficFacts) -> list[Finding]:
         if not name and due:
             found.append(
                 warning(
-                    f"{counted(due, 'delivery waits', 'deliveries wait')} for a platform: no file names their app",
+                    unserved(NO_PLATFORM, due),
                     f"kmp-smsd outbox list --platform '{NO_PLATFORM}' shows the apps: name them in a file of"
                     " platforms.d, then 'kmp-smsd reload'",
                 )
             )
         elif due and name not in facts.configured and row["forgotten_at"] is None:
-            waits = counted(due, "delivery or withdrawal waits", "deliveries and withdrawals wait")
             found.append(
                 warning(
-                    f"{waits} for platform {name}, which has no enabled file",
+                    unserved(name, due),
                     f"{FILE_BACK}; where it is gone for good: kmp-smsd platforms forget {name}",
                 )
             )

@@ -6,9 +6,8 @@ write lock.
 
 from __future__ import annotations
 
-from kmp_smsd.domain.counted import counted
-from kmp_smsd.domain.shown import NO_PLATFORM
-from kmp_smsd.service.status import PlatformStatus, PlatformWord, Snapshot, State
+from kmp_smsd.domain.unserved import unserved
+from kmp_smsd.service.status import PlatformWord, Snapshot, State
 
 LAG_MAX_S = 10.0
 STUCK_MAX_S = 60.0  # longer than any transaction of ours
@@ -67,7 +66,7 @@ def degraded(snapshot: Snapshot) -> tuple[str, ...]:
     ]
     for platform in snapshot.platforms:
         if platform.word == PlatformWord.UNSERVED:
-            reasons += [_unserved(platform)] if platform.due else []
+            reasons += [unserved(platform.name, platform.due, more=platform.due_more)] if platform.due else []
         elif platform.word == PlatformWord.HELD_BACK:
             reasons.append(f"platform {platform.name} is {platform.word}")
         elif platform.last_error is not None and platform.due and not platform.paused:
@@ -79,16 +78,6 @@ def degraded(snapshot: Snapshot) -> tuple[str, ...]:
     if snapshot.configuration.needs_restart:
         reasons.append(f"needs restart: {', '.join(snapshot.configuration.needs_restart)}")
     return tuple(reasons)
-
-
-def _unserved(platform: PlatformStatus) -> str:
-    if platform.name == NO_PLATFORM:
-        due = counted(platform.due, "delivery waits", "deliveries wait", more=platform.due_more)
-        return f"{due} for a platform: no file names their app"
-    due = counted(
-        platform.due, "delivery or withdrawal waits", "deliveries and withdrawals wait", more=platform.due_more
-    )
-    return f"{due} for platform {platform.name}, which has no enabled file"
 
 
 def _paused(snapshot: Snapshot) -> list[str]:
