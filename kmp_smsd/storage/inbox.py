@@ -29,8 +29,8 @@ from kmp_smsd.storage.inbox_files import (
     NAME,
     ROOM_OCTETS,
     Content,
+    device_and_inode,
     directory,
-    identity_of,
     listed,
     number_of,
     read_file,
@@ -60,7 +60,7 @@ class _File:
     def is_there(self) -> bool:
         """Whether its path still leads to it. Raises OSError."""
         try:
-            return identity_of(os.lstat(self.path)) == self.identity
+            return device_and_inode(os.lstat(self.path)) == self.identity
         except FileNotFoundError:
             return False
 
@@ -186,7 +186,7 @@ class Inbox:
                 str(path),
             )
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, SHARED_MODE)
-        self._files.append(_File(path, identity_of(os.fstat(self._descriptor)), self._given, self._given))
+        self._files.append(_File(path, device_and_inode(os.fstat(self._descriptor)), self._given, self._given))
         os.fchmod(self._descriptor, SHARED_MODE)
         sync(path)  # its name, too
 
@@ -276,6 +276,6 @@ def _kept(path: Path, identity: tuple[int, int]) -> Path | None:
     try:
         with suppress(FileExistsError):
             os.link(path, kept)
-        return kept if identity_of(os.lstat(kept)) == identity else None
+        return kept if device_and_inode(os.lstat(kept)) == identity else None
     except OSError:  # a file system without links, a full disk: no reason to answer nobody
         return None

@@ -82,7 +82,7 @@ def read_file(path: Path) -> Content:
     torn = holes = False  # of the last line that was read
     try:
         with path.open("rb") as file:
-            identity = identity_of(os.fstat(file.fileno()))
+            identity = device_and_inode(os.fstat(file.fileno()))
             for number, line in enumerate(iter(lambda: file.readline(LINE_OCTETS_MAX), b""), start=1):
                 written = line.rstrip(b"\0")
                 zeros = len(line) - len(written)
@@ -126,5 +126,5 @@ def _parsed(part: bytes, path: Path, number: int) -> Received | None:
         return None
 
 
-def identity_of(status: os.stat_result) -> tuple[int, int]:
+def device_and_inode(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
