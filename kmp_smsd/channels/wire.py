@@ -18,7 +18,7 @@ MAX_INTEGER: Final = 2**63 - 1
 EXCERPT_OCTETS: Final = 80
 LEAST_MAX_LINE_OCTETS: Final = 1_024  # the longest delivery has less than half of it
 LONGEST_RETRY_S: Final = 86_400.0
-AHEAD_MS: Final = 86_400_000  # a version is Unix milliseconds: one day ahead of our clock is absurd
+VERSION_AHEAD_MS: Final = 86_400_000  # a version is Unix milliseconds: one day ahead of our clock is absurd
 
 
 class WireError(Exception):
@@ -173,7 +173,7 @@ def _stale(held: Any, delivery: Delivery, now_s: float) -> Result:
     if not _is_integer(held) or held <= delivery.version:
         return TryLater(delivery, "stale, but without a version higher than ours")
     # The number itself is in neither text: a peer can put 8 octets of a key, or an MDN, into it.
-    if held > now_s * 1000 + AHEAD_MS:
+    if held > now_s * 1000 + VERSION_AHEAD_MS:
         return Rejected(delivery, "the platform holds a version more than a day ahead of our clock", alarm=True)
     return TryLater(delivery, "the platform holds a later version", held_version=held)
 

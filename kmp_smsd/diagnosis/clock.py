@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kmp_smsd.diagnosis.finding import Finding, ok, warning
 
-AHEAD_MS = 60_000
+ENTRY_AHEAD_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ def judge_clock(facts: ClockFacts) -> list[Finding]:
                 "run chrony or systemd-timesyncd ('timedatectl' shows what it does)",
             )
         ]
-    if facts.last_entry_at is not None and facts.last_entry_at > facts.now + AHEAD_MS:
+    if facts.last_entry_at is not None and facts.last_entry_at > facts.now + ENTRY_AHEAD_MS:
         ahead_s = (facts.last_entry_at - facts.now) // 1000
         found.append(
             warning(
