@@ -11,6 +11,7 @@ from typing import Any, Final, TypeGuard
 
 from kmp_smsd.channels.hiding import presentable
 from kmp_smsd.channels.protocol import Bind, Confirmed, Delivery, Rejected, Result, TryLater
+from kmp_smsd.domain.spans import DAY_MS
 from kmp_smsd.vault.receipt import receipt_matches
 
 PROTOCOL: Final = 1
@@ -18,7 +19,7 @@ MAX_INTEGER: Final = 2**63 - 1
 EXCERPT_OCTETS: Final = 80
 LEAST_MAX_LINE_OCTETS: Final = 1_024  # the longest delivery has less than half of it
 LONGEST_RETRY_S: Final = 86_400.0
-VERSION_AHEAD_MS: Final = 86_400_000  # a version is Unix milliseconds: one day ahead of our clock is absurd
+VERSION_AHEAD_MS: Final = DAY_MS  # a version is Unix milliseconds: one day ahead of our clock is absurd
 
 
 class WireError(Exception):

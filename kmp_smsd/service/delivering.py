@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.protocol import Channel, ChannelDown, Delivery
+from kmp_smsd.domain.spans import HOUR_MS
 from kmp_smsd.service.judging import HELD_BACK_TRY_MS, Counts, Judge, Patience
 from kmp_smsd.service.preparing import Preparer, Unsendable
 from kmp_smsd.service.repeats import Repeats
@@ -29,7 +30,7 @@ FRESH_S = 1.0  # so long what was looked up counts as wanted still; a slow platf
 # Intake holds the write lock for most of the time when much comes: the more is settled, the fewer waits for it. A slow
 # platform's confirmations do not wait for its last answer.
 SETTLE_ROWS, SETTLE_EVERY_S = 4_000, 0.5
-UNSENDABLE_RETRY_MS = 3_600_000
+UNSENDABLE_RETRY_MS = HOUR_MS
 TURN_S = 60.0  # so long a platform keeps its thread and connection where others wait for one
 STORE_RETRY_MAX_MS = 30_000  # our own store wakes soon after its fault is mended; a platform may be far away
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-TRY_WITHIN_MS = 86_400_000  # nobody waits longer for a try: a later one was set before the clock was set back
+from kmp_smsd.domain.spans import DAY_MS
+
+TRY_WITHIN_MS = DAY_MS  # nobody waits longer for a try: a later one was set before the clock was set back
 DUE = "wanted_version <> confirmed_version AND wanted_version <> rejected_version"
 REJECTED = "wanted_version = rejected_version"
 
