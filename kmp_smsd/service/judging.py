@@ -63,7 +63,7 @@ class Judge:
         self._patience = patience
         self._monotonic, self._wall = monotonic, wall
         self._rejections = 0  # in a row
-        self._rejected_app: str | None = None  # of the last of them
+        self._rejected_apps: dict[str, int] = {}  # which of all rejections was the last of each
         self._outbid = False  # the last delivery
         self._state = PlatformState(platform)
         self._reported: PlatformState | None = None  # the state as stored; None until it was read
@@ -81,12 +81,11 @@ class Judge:
         return self._state.held_back and not self._outbid
 
     def choose(self, rows: Sequence[OutboxRow]) -> list[OutboxRow]:
-        """The one of `rows` with which it is tried while it is held back: of another app than was rejected last.
+        """The one of `rows` with which it is tried while held back: of the app whose last rejection is longest ago.
 
-        Else one app that it does not know kept all others from it.
+        Else apps that it does not know kept all others from it.
         """
-        other = next((row for row in rows if row.app_id != self._rejected_app), None)
-        return [other] if other is not None else list(rows[:1])
+        return sorted(rows, key=lambda row: self._rejected_apps.get(row.app_id, 0))[:1]
 
     @property
     def state(self) -> PlatformState | None:
@@ -181,8 +180,8 @@ class Judge:
 
     def _rejected(self, row: OutboxRow, now: int) -> None:
         self._rejections += 1
-        self._rejected_app = row.app_id
         self.counts.rejections += 1
+        self._rejected_apps[row.app_id] = self.counts.rejections
         if self._state.last_success_at is not None and self._state.last_success_at > now:
             # The clock was set back. The run is known by its time: it came after the last success.
             self._state = replace(self._state, last_success_at=now)

@@ -57,7 +57,7 @@ class At:
         self.now = NOW
         self.elapsed_s = 0.0
         self.store = open_store(path)
-        self.store.routes.set({"meter": "metering", "alarm": "metering"})
+        self.store.routes.set(dict.fromkeys(("meter", "alarm", "tracker"), "metering"))
         vendor.import_into(
             self.store, *[(f"KEY-{number}", None) for number in TERMINALS], ("KEY-99", "meter"), ("KEY-98", "alarm")
         )
@@ -685,15 +685,18 @@ def test_platform_that_is_held_back_and_holds_later_versions_does_not_wait_ten_m
     assert not at.platform()["held_back"]
 
 
-def test_platform_that_is_held_back_is_tried_with_another_app_than_it_rejected(at, vendor):
-    at.preparer = Preparer("metering", ("meter", "alarm"), vendor.data_keys())
+def test_platform_that_is_held_back_is_tried_with_one_app_after_the_other(at, vendor):
+    at.preparer = Preparer("metering", ("meter", "alarm", "tracker"), vendor.data_keys())
     at.restart()
     reject_all(at, *range(1, 31))
     make_due(at.store, 31, app_id="alarm", now=at.now)
-    at.answer = lambda one: Confirmed(one) if one.app_id == "alarm" else Rejected(one, "unknown app")
+    make_due(at.store, 32, app_id="tracker", now=at.now)
+    at.answer = lambda one: Confirmed(one) if one.app_id == "tracker" else Rejected(one, "unknown app")
     at.run(after_ms=TEN_MINUTES_MS)
-    assert at.batches[0] == [mdn(31)]
-    assert at.row(31, "alarm")["confirmed_version"] > 0
+    assert at.batches == [[mdn(31)]]
+    at.run(after_ms=TEN_MINUTES_MS)
+    assert at.batches[0] == [mdn(32)]
+    assert at.row(32, "tracker")["confirmed_version"] > 0
 
 
 def test_first_confirmation_ends_the_holding_back_and_lifts_the_rejections_of_its_run(at):
