@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from tests.receiver_store import leave_copy
 
 SCRIPT = runpy.run_path(str(Path(__file__).resolve().parents[2] / "scripts" / "kmp-receive"))
-Store, Wish, Content, receipt = (SCRIPT[name] for name in ("Store", "Wish", "Content", "receipt"))
+Store, Wish, Content, receipt, PAGE_OCTETS = (
+    SCRIPT[name] for name in ("Store", "Wish", "Content", "receipt", "PAGE_OCTETS")
+)
 CONTENTS = [None, *(Content(key_id, "aes", key * 16, "ABCDEF") for key_id in "AB" for key in (b"1", b"2"))]
 _numbers = count()
 
@@ -113,6 +115,23 @@ def test_copies_of_erased_keys_are_cleared_and_do_not_come_back(tmp_path: Path) 
     assert held(path) == {("1", "x"): (2, None), ("2", "x"): (1, CONTENTS[2]), ("3", "x"): (1, CONTENTS[3])}
     store.close()
     other.close()
+
+
+def test_page_that_is_damaged_keeps_the_rows_that_can_still_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "keys.db"
+    store = Store(str(path))
+    store.create()
+    store.apply([wish("1", "x", 1, CONTENTS[1]), wish("2", "x", 1, CONTENTS[1])])
+    store.apply([wish("1", "x", 2, None)])  # there is something to clear
+    store.close()
+    standing = held(path)
+    with open(path, "r+b") as file:
+        file.seek(PAGE_OCTETS + 5)  # of its table's page: where the rows begin
+        file.write(PAGE_OCTETS.to_bytes(2, "big"))
+    assert held(path) == standing
+    store.scrub()
+    store.close()
+    assert held(path) == standing
 
 
 def commits(path: Path) -> int:
