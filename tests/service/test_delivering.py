@@ -11,7 +11,7 @@ from twisted.logger import LogLevel
 
 from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed, Rejected, TryLater, Withdraw
 from kmp_smsd.service import delivering
-from kmp_smsd.service.delivering import Deliverer, Ended
+from kmp_smsd.service.delivering import FIRST_ROWS, MOST_ROWS, Deliverer, Ended
 from kmp_smsd.service.judging import Patience
 from kmp_smsd.service.preparing import Preparer, Unsendable
 from kmp_smsd.storage import StoreUnavailable, open_store
@@ -673,14 +673,17 @@ def test_platform_that_is_held_back_is_tried_with_one_delivery_each_ten_minutes(
     assert at.platform()["held_back"] == 1
 
 
-def test_platform_that_is_held_back_and_holds_later_versions_does_not_wait_ten_minutes_for_each(at):
+def test_platform_that_is_held_back_and_holds_later_versions_does_not_wait_ten_minutes_for_each(at, monkeypatch):
     reject_all(at, *range(1, 21))
+    due, limits = at.mine.outbox.due, []
+    monkeypatch.setattr(at.mine.outbox, "due", lambda *asked: limits.append(asked[-1]) or due(*asked))
     make_due(at.store, 21, 22)
     held = at.row(22)["wanted_version"] + TEN_MINUTES_MS + 1
     at.answer = lambda one: Confirmed(one) if one.version > held else TryLater(one, "stale", held_version=held)
     assert at.run(after_ms=TEN_MINUTES_MS) == Ended(None)
     assert at.batches[:3] == [[mdn(21)], [mdn(22)], [mdn(21)]]
     assert len(at.channels) == 2  # the first was closed with the last rejection
+    assert limits == [MOST_ROWS, MOST_ROWS, *[FIRST_ROWS] * (len(limits) - 2)]  # looked up anew once it was connected
     assert at.confirmed(21, 22)
     assert not at.platform()["held_back"]
 
