@@ -117,6 +117,32 @@ def test_copies_of_erased_keys_are_cleared_and_do_not_come_back(tmp_path: Path) 
     other.close()
 
 
+def test_nothing_is_cleared_beside_a_write_ahead_log(tmp_path: Path) -> None:
+    """A program that sets one whenever it opens the store may come in between."""
+    path, copy = tmp_path / "keys.db", b"copy of a key..."
+
+    class Raced(Store):
+        def _connect(self) -> sqlite3.Connection:
+            connection = super()._connect()
+            if self._connection is not None:  # this one is for the scrub
+                with closing(sqlite3.connect(path)) as other:
+                    assert other.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",)
+            return connection
+
+    store, raced = Store(str(path)), Raced(str(path))
+    store.create()
+    store.apply([wish("1", "x", 1, CONTENTS[1])])
+    store.apply([wish("1", "x", 2, None)])
+    store.close()
+    leave_copy(path, copy)
+    raced.scrub()
+    raced.close()
+    assert copy in path.read_bytes()
+    store.scrub()
+    store.close()
+    assert copy not in path.read_bytes()
+
+
 def test_page_that_is_damaged_keeps_the_rows_that_can_still_be_read(tmp_path: Path) -> None:
     path = tmp_path / "keys.db"
     store = Store(str(path))
