@@ -15,7 +15,7 @@ from kmp_smsd.storage.checkpoint import opened
 from kmp_smsd.storage.copies import free_name, write_copy
 from kmp_smsd.storage.durable import sync
 from kmp_smsd.storage.errors import StoreUnavailable, StoreUnusable
-from kmp_smsd.storage.locks import SHARED_MODE, SchemaLock
+from kmp_smsd.storage.locks import SHARED_MODE, SchemaLock, share
 from kmp_smsd.storage.migrations import MIGRATIONS
 from kmp_smsd.storage.place import check_place
 from kmp_smsd.storage.remedies import NO_DATABASE
@@ -62,7 +62,7 @@ def _migrate(connection: Any, path: Path) -> Migrated:
         snapshot = free_name(path, f"before-{pending[0]}")
         write_copy(connection, snapshot)
         sync(snapshot)
-    os.chmod(path, SHARED_MODE)
+    share(path)
     connection.execute("PRAGMA journal_mode = WAL")
     MIGRATIONS.apply(database)
     return Migrated(tuple(pending), snapshot)

@@ -19,7 +19,7 @@ from kmp_smsd.storage.copies import free_name, remove_copy, write_copy
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.durable import sync
 from kmp_smsd.storage.errors import NotPossible, StoreBusy, StoreUnavailable
-from kmp_smsd.storage.locks import SHARED_MODE, SchemaLock
+from kmp_smsd.storage.locks import SchemaLock, share
 from kmp_smsd.storage.migrations import MIGRATIONS
 from kmp_smsd.storage.place import check_place
 from kmp_smsd.storage.renewing import Renewing
@@ -105,7 +105,7 @@ def _renew(copy: Path, now: int, *, above: int) -> int:
 
 def _take_place(copy: Path, path: Path, now: int) -> Path | None:
     """Put the copy in the place of the database; under what name the replaced one is kept."""
-    os.chmod(copy, SHARED_MODE)
+    share(copy)
     previous = _set_aside(path, now)
     sync(copy)
     try:

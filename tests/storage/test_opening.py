@@ -12,7 +12,7 @@ import pytest
 import sqlite_utils
 from pysqlite3 import dbapi2 as sqlite3
 
-from kmp_smsd.storage import Store, StoreBusy, StoreUnavailable, StoreUnusable, open_store, place
+from kmp_smsd.storage import Store, StoreBusy, StoreUnavailable, StoreUnusable, migrating, open_store, place
 from kmp_smsd.storage.backup import backup
 from kmp_smsd.storage.connection import PAGE_OCTETS
 from kmp_smsd.storage.locks import SchemaLock
@@ -257,6 +257,20 @@ def test_link_in_the_place_of_a_lock_does_not_open_another_file_to_the_group(pat
     lock.symlink_to(secret)
     with pytest.raises(StoreUnavailable, match="symbolic links"):
         open_store(path)
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+
+
+def test_link_in_the_place_of_a_new_database_does_not_either(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret, migrations_of = path.with_name("secret"), migrating.migrations_of
+    secret.touch(mode=0o600)
+
+    def laid(connection: sqlite3.Connection) -> tuple[list[str], list[str]]:
+        path.unlink()
+        path.symlink_to(secret)
+        return migrations_of(connection)
+
+    monkeypatch.setattr(migrating, "migrations_of", laid)
+    migrate(path)
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
 
 

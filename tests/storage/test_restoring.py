@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -105,6 +106,24 @@ def test_versions_do_not_go_back_either_where_the_clock_does(path: Path, saved: 
         assert versions(store)[A, "meter"] > before
         settle(store, sync(B, "k2"), now=NOW - DAY)  # which the replaced database may have had
         assert versions(store)[B, "meter"] > before
+
+
+def test_link_in_the_place_of_the_copy_does_not_open_another_file_to_the_group(
+    path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As somebody who stole a role could lay it while root restores."""
+    secret, renew = path.with_name("secret"), restoring._renew
+    secret.touch(mode=0o600)
+
+    def laid(copy: Path, *asked: int, **above: int) -> int:
+        renewed = renew(copy, *asked, **above)
+        copy.unlink()
+        copy.symlink_to(secret)
+        return renewed
+
+    monkeypatch.setattr(restoring, "_renew", laid)
+    restore(path, saved, NOW)
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
 
 
 def test_damaged_version_is_not_exceeded(path: Path, saved: Path) -> None:
