@@ -169,12 +169,11 @@ class Deliverer:
             # To look up so many takes a tenth of a second: not where it goes on at once.
             limit = MOST_ROWS if self._judge.rests else self._at_once
             rows = store.outbox.due(self.platform, self._now(), limit)
-            if self._judge.held_back:
-                rows = self._judge.choose(rows)
             if not rows:
                 break
             unsendable: list[Postpone] = []
-            deliveries = self._prepare(store, rows, unsendable)
+            held_back = self._judge.held_back
+            deliveries = self._prepare(store, self._judge.by_turns(rows) if held_back else rows, unsendable)
             try:
                 first = next(deliveries, None)
                 if first is None:  # nobody is called where nothing may be sent
@@ -184,7 +183,7 @@ class Deliverer:
                     deliveries.close()
                     self._channel = self._open()
                     continue
-                self._deliver(store, self._channel, chain([first], deliveries))
+                self._deliver(store, self._channel, chain([first], () if held_back else deliveries))
             finally:
                 self._put_off(store, unsendable)
             if self._judge.rests:

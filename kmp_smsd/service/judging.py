@@ -80,12 +80,12 @@ class Judge:
         """Whether it is held back and is not to be tried again now. One that held a later version did not refuse."""
         return self._state.held_back and not self._outbid
 
-    def choose(self, rows: Sequence[OutboxRow]) -> list[OutboxRow]:
-        """The one of `rows` with which it is tried while held back: of the app whose last rejection is longest ago.
+    def by_turns(self, rows: Sequence[OutboxRow]) -> list[OutboxRow]:
+        """`rows` in the order in which one is tried while it is held back: first the app that was rejected longest ago.
 
         Else apps that it does not know kept all others from it.
         """
-        return sorted(rows, key=lambda row: self._rejected_apps.get(row.app_id, 0))[:1]
+        return sorted(rows, key=lambda row: self._rejected_apps.get(row.app_id, 0))
 
     @property
     def state(self) -> PlatformState | None:

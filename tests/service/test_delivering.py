@@ -688,6 +688,18 @@ def test_platform_that_is_held_back_and_holds_later_versions_does_not_wait_ten_m
     assert not at.platform()["held_back"]
 
 
+def test_what_must_not_be_sent_to_a_platform_that_is_held_back_is_put_off_together(at, monkeypatch):
+    """As after the app that it does not know was taken out of its file. To look up what is due may take long."""
+    reject_all(at, *range(1, 31))
+    at.tamper("UPDATE keys SET state = 'suspended' WHERE key_id <> 'KEY-30'")
+    due, found = at.mine.outbox.due, []
+    monkeypatch.setattr(at.mine.outbox, "due", lambda *asked: found.append(due(*asked)) or found[-1])
+    at.run(after_ms=TEN_MINUTES_MS)
+    assert at.batches == [[mdn(30)]]
+    assert [len(rows) for rows in found] == [10, 1]
+    assert [at.row(number)["try_at"] for number in range(21, 30)] == [at.now + HOUR_MS] * 9
+
+
 def test_platform_that_is_held_back_is_tried_with_one_app_after_the_other(at, vendor):
     at.preparer = Preparer("metering", ("meter", "alarm", "tracker"), vendor.data_keys())
     at.restart()
