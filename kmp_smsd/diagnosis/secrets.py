@@ -64,7 +64,8 @@ def _remedy(secret: SecretFacts) -> str:
 
 def _without(secret: SecretFacts) -> str:
     """What a role does without it; an SSH identity is read when dispatch connects."""
-    return "dispatch cannot log in" if "identity" in secret.option else "the role that needs it does not start"
+    is_identity = secret.option.startswith(("[secrets] ssh_identity", "[channel] identity"))
+    return "dispatch cannot log in" if is_identity else "the role that needs it does not start"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

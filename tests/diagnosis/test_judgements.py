@@ -183,6 +183,7 @@ def test_secret_is_readable_by_whom_it_should_be(secret: SecretFacts, level: Lev
         ("[secrets] master_key", "the role that needs it does not start", "kmp-smsd master-key create"),
         ("[secrets] ssh_identity", "dispatch cannot log in", "ssh-keygen"),
         ("[channel] identity of fleet", "dispatch cannot log in", "put it there and restart"),
+        ("[smsc.identity] password", "the role that needs it does not start", "put it there and restart"),
     ],
 )
 def test_missing_secret_is_told_with_what_it_stops_and_how_it_is_made(option: str, sentence: str, remedy: str) -> None:
