@@ -39,7 +39,7 @@ class SshChannel:
         self._window = min(options.window, peer.window)
         self._clock = clock
         self._last_id = 0
-        self._sent = sent
+        self._sent = sent  # over all connections: fewer, since a key is not to lie in memory for longer than it must
         # Sent lately: not to be seen in an error or the log. What is muttered of one may come long after its answer.
         self._keys = deque(sent, maxlen=max(KEYS_KEPT, 2 * self._window))
         self._harmless: set[str] = set()  # reasons that quote no key of those sent lately

@@ -29,6 +29,11 @@ from kmp_smsd.storage.schema import check_schema
 RESTORE_STEP_ROWS = 10_000  # nobody waits for the copy
 LARGEST_VERSION = 1 << 53  # that is not taken for damage: milliseconds of 285,000 years
 
+_MASTER_KEY = "SELECT master_key FROM store"
+_HIGHEST_VERSION = """
+SELECT max((SELECT blanked_version FROM store),
+           ifnull((SELECT max(max(wanted_version, confirmed_version)) FROM outbox), 0))"""
+
 
 @dataclass(frozen=True, slots=True)
 class Restored:
@@ -82,7 +87,7 @@ def _write_checked(
         (verdict,) = original.execute("PRAGMA integrity_check(1)").fetchone()
         if verdict != "ok":
             raise NotPossible(f"{source} is damaged: {verdict.splitlines()[-1]}: restore another backup")
-        sealed_to = _master_key(original)
+        sealed_to: str | None = _answer(original, _MASTER_KEY)
         if not other_master_key:
             _check_master_key(sealed_to, source, public_half, path)
         write_copy(original, copy)
@@ -125,7 +130,10 @@ def _cut_off(connection: Any, path: Path) -> int:
 
 def _check_master_key(sealed_to: str | None, source: Path, public_half: str | None, path: Path) -> None:
     """Keys that this installation cannot open are another one's, or from before its master key was replaced."""
-    for ours, known in (("the configured public half is", public_half), (f"{path} has", _present_master_key(path))):
+    for ours, known in (
+        ("the configured public half is", public_half),
+        (f"{path} has", _of_present(path, _MASTER_KEY)),
+    ):
         if sealed_to is not None and known is not None and sealed_to != known:
             raise NotPossible(
                 f"the keys in {source} are sealed to master key {sealed_to}, {ours} {known}: is it the backup of"
@@ -134,31 +142,23 @@ def _check_master_key(sealed_to: str | None, source: Path, public_half: str | No
             )
 
 
-def _present_master_key(path: Path) -> str | None:
-    """That of the database to be replaced; None where it has none, or is missing or damaged."""
+def _present_highest_version(path: Path) -> int:
+    """The highest that platforms may know of the database to be replaced; 0 where that cannot be told."""
+    highest: int | None = _of_present(path, _HIGHEST_VERSION)
+    return highest if highest is not None and highest < LARGEST_VERSION else 0
+
+
+def _of_present(path: Path, question: str) -> Any:
+    """What the database to be replaced answers; None where it has nothing to, or is missing or damaged."""
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=0)) as present:
-            return _master_key(present)
+            return _answer(present, question)
     except sqlite3.DatabaseError:
         return None
 
 
-def _present_highest_version(path: Path) -> int:
-    """The highest that platforms may know of the database to be replaced; 0 where it is missing or damaged."""
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=0)) as present:
-            (highest,) = present.execute(
-                """SELECT max(
-                     (SELECT blanked_version FROM store),
-                     ifnull((SELECT max(max(wanted_version, confirmed_version)) FROM outbox), 0))"""
-            ).fetchone()
-            return highest if highest is not None and highest < LARGEST_VERSION else 0
-    except sqlite3.DatabaseError:
-        return 0
-
-
-def _master_key(connection: Any) -> str | None:
-    found = connection.execute("SELECT master_key FROM store").fetchone()
+def _answer(connection: Any, question: str) -> Any:
+    found = connection.execute(question).fetchone()
     return None if found is None else found[0]
 
 
