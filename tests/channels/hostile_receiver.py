@@ -93,9 +93,11 @@ match behaviour:
     case "rubbish":
         hear()
         say("\x1b[31mSegmentation fault\x07" + "x" * 500)
+        hang()  # else its end may be noticed first, by what is still being sent
     case "endless":
         hear()
         say("[" * 200_000)
+        hang()
     case "unended":
         hear()
         os.write(2, b"no space left on device")
