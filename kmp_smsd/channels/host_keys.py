@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kmp_smsd.channels.connecting import NoSuchHostKey, fingerprint, negotiated
 from kmp_smsd.channels.host import Host
-from kmp_smsd.channels.options import HOST_KEY_ALGORITHMS, HostKey
 from kmp_smsd.channels.protocol import ChannelDown
+from kmp_smsd.channels.ssh import NoSuchHostKey, negotiated
+from kmp_smsd.channels.ssh_options import HOST_KEY_ALGORITHMS, HostKey, fingerprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ def _fetch(host: Host, within_s: float) -> ShownKeys:
             continue
         except ChannelDown as down:
             return ShownKeys(host=host, fault=str(down))
-        keys.append(HostKey(algorithm, blob, host))
+        keys.append(HostKey(host, algorithm, blob))
     if not keys:
         known = ", ".join(HOST_KEY_ALGORITHMS)
         return ShownKeys(host=host, fault=f"{host}: no common algorithm, or no host key of type {known}")

@@ -1,204 +1,135 @@
-"""The channel of kind ``ssh``: deliveries as JSON lines to a command on the platform's host."""
+"""To a command on an SSH host: TCP, host key, login. No login is tried before the host key is right."""
 
 from __future__ import annotations
 
+import io
 import logging
+import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import paramiko
 
-from kmp_smsd import __version__
-from kmp_smsd.channels import wire
 from kmp_smsd.channels.cancel import Cancel
-from kmp_smsd.channels.connecting import Credentials, check_host_key, load_identity, log_in, negotiated
-from kmp_smsd.channels.hiding import KEYS_KEPT, REPEATS_A_KEY, quotes
+from kmp_smsd.channels.hiding import presentable
 from kmp_smsd.channels.host import Host
-from kmp_smsd.channels.options import SshOptions
-from kmp_smsd.channels.protocol import Bind, ChannelDown, Delivery, Rejected, Result, TryLater
-from kmp_smsd.channels.stream import Stream
+from kmp_smsd.channels.protocol import ChannelDown
+from kmp_smsd.channels.ssh_options import HostKey, SshOptions, fingerprint
+from kmp_smsd.channels.ssh_stream import SshStream
+from kmp_smsd.channels.tcp import connect
 
-log = logging.getLogger(__name__)
+KEEPALIVE_S = 30
 
-Clock = Callable[[], float]  # Unix seconds
+# paramiko logs a traceback for every host that refuses us. What fails is raised here, and told once.
+PARAMIKO_LOG = "kmp_smsd.channels.paramiko"
+logging.getLogger(PARAMIKO_LOG).setLevel(logging.CRITICAL)
 
-HARMLESS_MAX = 64
-BURSTS = 4  # in a window: the far side begins with the first while the next ones are being made
+_IDENTITY_KINDS = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
+# "ssh-rsa" names the key; SHA-1 signatures of it are not accepted (RFC 8332).
+_SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 
 
-class SshChannel:
-    """A connected platform. `host` is the door in use, `peer` what the receiver said of itself."""
-
-    def __init__(self, stream: Stream, peer: wire.Hello, options: SshOptions, clock: Clock, sent: deque[bytes]) -> None:
-        self.host = stream.host
-        self.peer = peer
-        self._stream = stream
-        self._answer_within_s = options.answer_within_s
-        self._window = min(options.window, peer.window)
-        self._clock = clock
-        self._last_id = 0
-        self._sent = sent  # over all connections: fewer, since a key is not to lie in memory for longer than it must
-        # Sent lately: not to be seen in an error or the log. What is muttered of one may come long after its answer.
-        self._keys = deque(sent, maxlen=max(KEYS_KEPT, 2 * self._window))
-        self._harmless: set[str] = set()  # reasons that quote no key of those sent lately
-
-    def deliver(self, deliveries: Iterable[Delivery]) -> Iterator[Result]:
-        """Send `deliveries`, at most a window of them ahead of the answers, and yield the results as they come.
-
-        Each delivery is taken when it is sent; up to a window of answers may have come and not been yielded yet. Raises
-        ChannelDown; what had no result by then is not known to be held. A caller that stops before the end closes the
-        channel, since answers would be left in it.
-        """
-        self._harmless.clear()
-        waiting = iter(deliveries)
-        unanswered: dict[int, Delivery] = {}
-        lines: deque[bytes] = deque()
-        whole = False
+def load_identity(secret: bytes) -> paramiko.PKey:
+    """The private key in `secret`, which is not encrypted. Raises ChannelDown; its text tells nothing of the key."""
+    for kind in _IDENTITY_KINDS:
         try:
-            while True:
-                # Refilled from half a window down, so that the far side gets lines in bursts and commits them together;
-                # and before its answers are looked into, so that it has something to do while the caller settles them.
-                answered = min(len(lines), len(unanswered), self._window)  # it may answer what it was not asked yet
-                if len(unanswered) - answered <= self._window // 2:
-                    try:
-                        yield from self._send(waiting, unanswered, self._window + answered)
-                    except ChannelDown:  # what was answered before counts all the same
-                        while lines:
-                            yield self._result(lines.popleft(), unanswered)
-                        raise
-                if not unanswered and not lines:
-                    break
-                if not lines:
-                    lines.extend(self._stream.receive(self._answer_within_s, self._keys))
-                    continue
-                yield self._result(lines.popleft(), unanswered)
-            whole = True
-        finally:
-            if not whole:
-                self.close()
-
-    def close(self) -> None:
-        """Close the connection; safe at any time, twice, and from another thread, where `deliver` then ends."""
-        self._stream.close()
-
-    def _send(self, waiting: Iterator[Delivery], unanswered: dict[int, Delivery], most: int) -> Iterator[Rejected]:
-        """Send until `most` are in `unanswered`; what is too long for the far side is yielded instead."""
-        burst: list[bytes] = []
-        too_long: list[Rejected] = []
-        while len(unanswered) < most and (delivery := next(waiting, None)) is not None:
-            if isinstance(delivery, Bind):
-                self._keys.append(delivery.key)
-                self._sent.append(delivery.key)
-            self._last_id += 1
-            line = wire.encode_delivery(self._last_id, delivery)
-            if len(line) > self.peer.max_line:
-                too_long.append(Rejected(delivery, f"a line of {len(line)} octets; it takes {self.peer.max_line}"))
-                continue
-            unanswered[self._last_id] = delivery
-            burst.append(line)
-            if len(burst) >= self._window // BURSTS:
-                self._stream.send(b"".join(burst), self._answer_within_s, self._keys)
-                burst.clear()
-        if burst:
-            self._stream.send(b"".join(burst), self._answer_within_s, self._keys)
-        yield from too_long
-
-    def _result(self, line: bytes, unanswered: dict[int, Delivery]) -> Result:
-        try:
-            answer = wire.parse_answer(line, self._keys)
-        except wire.WireError as error:
-            raise self._stream.down(str(error), self._keys) from None
-        delivery = unanswered.pop(answer.id, None)
-        if delivery is None:
-            raise self._stream.down("answered an id that was never asked or has its answer", self._keys)
-        return self._hiding_neighbours(wire.judge(answer, delivery, self._clock()))
-
-    def _hiding_neighbours(self, result: Result) -> Result:
-        """`result` without a reason that quotes the key of another delivery: a group may fail together."""
-        if isinstance(result, TryLater | Rejected) and result.reason not in self._harmless:
-            if quotes(result.reason, self._keys):
-                return replace(result, reason=REPEATS_A_KEY)
-            if len(self._harmless) >= HARMLESS_MAX:
-                self._harmless.clear()
-            self._harmless.add(result.reason)  # what is said of all of a window is looked at once
-        return result
-
-
-def open_channel(
-    options: SshOptions, credentials: Credentials, name: str, cancel: Cancel, clock: Clock, sent: deque[bytes]
-) -> SshChannel:
-    """Connect to the first of the platform's hosts that lets us; raises ChannelDown with the reason of each.
-
-    `name` is the platform's, for the log. `sent` has the keys that it was sent last, on any connection, and is given
-    those of this one: a receiver that broke over a key may tell of it when it begins anew. Blocks for
-    `connect_within_s` per host at most, and until `cancel`.
-    """
-    identity = load_identity(credentials(options.identity))
-    reasons = []
-    for host in options.hosts:
-        if cancel.requested:
-            raise ChannelDown("connecting was cancelled")
-        try:
-            return _open_at(host, options, identity, name, cancel, clock, sent)[0]
-        except ChannelDown as down:
-            told = {"event": "platform_unreached", "platform": name, "reason": str(down)}
-            log.info("platform %s is not reached: %s", name, down, extra=told)
-            reasons.append(str(down))
-    raise ChannelDown("; ".join(reasons))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What `probe` found at one host: the receiver's hello, or the reason why there is none."""
-
-    host: Host
-    took_s: float
-    fingerprint: str = ""
-    hello: wire.Hello | None = None
-    fault: str = ""
-
-
-def probe(options: SshOptions, credentials: Credentials, name: str, clock: Clock) -> list[Finding]:
-    """Connect to every host, exchange hellos, hang up. No key is sent."""
-    identity = load_identity(credentials(options.identity))
-    findings = []
-    for host in options.hosts:
-        began = time.monotonic()
-        try:
-            channel, shown = _open_at(host, options, identity, name, Cancel(), clock, deque())
-        except ChannelDown as down:
-            findings.append(Finding(host=host, took_s=time.monotonic() - began, fault=str(down)))
+            return kind.from_private_key(io.StringIO(secret.decode("ascii")))
+        except paramiko.PasswordRequiredException:
+            raise ChannelDown("the SSH identity is encrypted; a daemon has nobody to ask for its passphrase") from None
+        except Exception:  # paramiko's own, or in a damaged key its IndexError or AssertionError
             continue
-        channel.close()
-        took_s = time.monotonic() - began
-        findings.append(Finding(host=host, took_s=took_s, fingerprint=shown, hello=channel.peer))
-    return findings
+    raise ChannelDown("the SSH identity is not a private key of type ed25519, ecdsa or rsa") from None
 
 
-def _open_at(
-    host: Host,
-    options: SshOptions,
-    identity: paramiko.PKey,
-    name: str,
-    cancel: Cancel,
-    clock: Clock,
-    sent: deque[bytes],
-) -> tuple[SshChannel, str]:
+class NoSuchHostKey(ChannelDown):
+    """The host answers, but has no key of a type that was asked for."""
+
+
+@contextmanager
+def negotiated(
+    host: Host, algorithms: Sequence[str], within_s: float, cancel: Cancel | None = None
+) -> Iterator[paramiko.Transport]:
+    """A transport whose key exchange with `host` is done, its host key not yet judged; closed after `within_s`.
+
+    Leave the context once connected: the time limit and `cancel` end with it. Raises ChannelDown, then the transport
+    is closed.
+    """
+    cancel = cancel or Cancel()
+    deadline = time.monotonic() + within_s
+    connection = connect(host, deadline, cancel)
+    transport = paramiko.Transport(connection)
+    transport.set_log_channel(PARAMIKO_LOG)
+    # Not every wait of paramiko takes a time limit, but all of them end when the transport is closed.
+    timer = threading.Timer(max(0.0, deadline - time.monotonic()), transport.close)
+    timer.daemon = True
+    timer.start()
+    try:
+        transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = within_s
+        transport.get_security_options().key_types = [
+            signature for algorithm in algorithms for signature in _SIGNATURES.get(algorithm, (algorithm,))
+        ]
+        with cancel.ends(connection):
+            transport.start_client(timeout=within_s)
+            # start_client() returns in silence when its time is over: without a host key the next line raises.
+            transport.get_remote_server_key()
+            yield transport
+    except paramiko.IncompatiblePeer as error:
+        transport.close()
+        raise NoSuchHostKey(
+            f"{host}: no common algorithm, or no host key of type {', '.join(algorithms)}: {presentable(str(error))}"
+        ) from None
+    except (paramiko.SSHException, OSError, EOFError, ChannelDown) as error:
+        transport.close()
+        if cancel.requested:
+            raise ChannelDown(f"{host}: connecting was cancelled") from None
+        if time.monotonic() >= deadline:  # whoever noticed it first, the timer or paramiko
+            raise ChannelDown(f"{host}: not connected within {within_s:g} s") from None
+        if isinstance(error, ChannelDown):
+            raise
+        raise ChannelDown(f"{host}: {presentable(str(error)) or 'the host closed the connection'}") from None
+    except BaseException:  # an interrupt too: no connection may be left open
+        transport.close()
+        raise
+    finally:
+        timer.cancel()
+
+
+def check_host_key(transport: paramiko.Transport, host: Host, pinned: Sequence[HostKey]) -> None:
+    """Raises ChannelDown where the host's key is none of `pinned`."""
+    shown: bytes = transport.get_remote_server_key().asbytes()
+    if all(shown != key.blob for key in pinned):
+        raise ChannelDown(
+            f"{host}: the host key is not one of host_keys: it is {fingerprint(shown)}. "
+            "Either the host was set up anew or somebody stands in between; nothing was sent"
+        )
+
+
+def log_in(transport: paramiko.Transport, host: Host, options: SshOptions, identity: paramiko.PKey) -> None:
+    """Log in with `identity` and with nothing else: no agent, no password, no second factor."""
+    try:
+        further = transport.auth_publickey(options.user, identity)
+    except paramiko.AuthenticationException:
+        further = ["publickey"]
+    if further:
+        raise ChannelDown(
+            f"{host}: refused our login as {options.user} with the key {fingerprint(identity.asbytes())} "
+            f"({identity.get_name()}); it belongs into authorized_keys there"
+        )
+    transport.set_keepalive(KEEPALIVE_S)
+
+
+@contextmanager
+def connected(
+    options: SshOptions, identity: paramiko.PKey, host: Host, name: str, cancel: Cancel
+) -> Iterator[SshStream]:
+    """The command of platform `name` on `host`, running; leave the context once it has answered, as with `negotiated`.
+
+    Raises ChannelDown.
+    """
     pinned = options.pinned_for(host)
     algorithms = tuple(dict.fromkeys(key.algorithm for key in pinned))
-    within_s = options.connect_within_s
-    with negotiated(host, algorithms, within_s, cancel) as transport:
-        shown = check_host_key(transport, host, pinned)
+    with negotiated(host, algorithms, options.connect_within_s, cancel) as transport:
+        check_host_key(transport, host, pinned)
         log_in(transport, host, options, identity)
-        stream = Stream(name, host, transport, options.command, options.max_line_octets)
-        stream.send(wire.encode_hello(f"kmp-smsd {__version__}", options.window), within_s, sent)
-        lines = stream.receive(within_s, sent)
-        try:
-            peer = wire.parse_hello(lines[0], sent)
-        except wire.WireError as error:
-            raise stream.down(str(error), sent) from None
-        if len(lines) > 1:
-            raise stream.down(f"more than a hello: {wire.excerpt(lines[1], sent)}", sent)
-    return SshChannel(stream, peer, options, clock, sent), shown
+        yield SshStream(name, host, transport, options.command, options.max_line_octets)

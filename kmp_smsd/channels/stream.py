@@ -1,91 +1,59 @@
-"""Lines to and from a command on the far side of an SSH connection."""
+"""Lines to and from the receiver of a platform, over a connection that is encrypted and whose far side is known."""
 
 from __future__ import annotations
 
-import logging
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Collection
-from contextlib import suppress
 
-import paramiko
-
-from kmp_smsd.channels.hiding import ALLOWANCE, EXAMINED_CHARACTERS, presentable, weight
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.protocol import ChannelDown
 from kmp_smsd.channels.wire import excerpt
 
-log = logging.getLogger(__name__)
 
-READ_OCTETS = 262_144
-DRAINED_READS = 8  # at a time; as much as SSH lets the far side send unread, so nobody talks without an end
-DRAIN_EVERY_S = 1.0  # how long the far side's standard error may wait for us
-EXIT_STATUS_WITHIN_S = 1.0  # it comes right after the end of the stream, or never
-LOGGED_LINES = 100  # of standard error, per connection: a peer may not fill our log
-LOOKS = 20_000  # of a line for a key, per connection: each takes a fifth of a millisecond of the processor
+class Stream(ABC):
+    """One connection to `host`, whose key has `fingerprint`, and is pinned. A line has `max_line_octets` at most.
 
+    `keys` are, throughout, those that must not be seen in the log or in an error.
+    """
 
-class Stream:
-    """One command's standard input and output as lines; its standard error goes to the log, hiding keys."""
-
-    def __init__(
-        self, name: str, host: Host, transport: paramiko.Transport, command: str, max_line_octets: int
-    ) -> None:
-        """Run `command`. `name` is the platform's, for the log; a longer line than `max_line_octets` is an error.
-
-        The host key of `transport` was found to be the right one.
-        """
+    def __init__(self, host: Host, fingerprint: str, max_line_octets: int) -> None:
         self.host = host
-        self._name = name
-        self._transport = transport
+        self.fingerprint = fingerprint
         self._max_line_octets = max_line_octets
         self._partial = b""
-        self._muttered = b""  # on standard error, its line not yet ended
-        self._last_said = b""  # there
-        self._allowance = ALLOWANCE  # for all lines of standard error: a key may come in one octet a line
-        self._logged = self._looks = 0
-        self._quiet = False  # of the log
         self._closed = False
-        self._host_key = transport.get_remote_server_key().asbytes()
-        self._channel = transport.open_session()
-        self._channel.exec_command(command)
 
+    @abstractmethod
     def send(self, octets: bytes, within_s: float, keys: Collection[bytes] = ()) -> None:
-        """Send all of `octets`; raises ChannelDown when the far side takes none of them for `within_s`.
+        """Send all of `octets`; raises ChannelDown when the far side takes none of them for `within_s`."""
 
-        Nothing is sent to a host that showed another key when the connection was given new session keys (RFC 4253,
-        section 9): paramiko takes any.
-        """
-        self._channel.settimeout(within_s)
-        try:
-            if self._transport.get_remote_server_key().asbytes() != self._host_key:
-                raise self.down("the host key changed on a live connection")
-            self._channel.sendall(octets)
-        except TimeoutError:
-            raise self.down(f"takes no data since {within_s:g} s", keys) from None
-        except (OSError, EOFError, paramiko.SSHException):
-            raise self._ended(keys) from None
-
+    @abstractmethod
     def receive(self, within_s: float, keys: Collection[bytes] = ()) -> list[bytes]:
         """Wait for at least one whole line; return all that are there, without their line feeds.
 
         Raises ChannelDown after `within_s` without one, at the end of the stream, and for a line without an end.
-        `keys` are those that must not be seen in the log or an error.
         """
-        deadline = time.monotonic() + within_s
-        while True:
-            remaining = deadline - time.monotonic()
-            # However late we are ourselves, what has come is read.
-            self._channel.settimeout(max(0.0, min(DRAIN_EVERY_S, remaining)))
-            octets: bytes | None = None
-            with suppress(TimeoutError):
-                octets = self._channel.recv(READ_OCTETS)
-            self._drain(keys)
-            if octets == b"":
-                raise self._ended(keys)
-            if octets and (lines := self._lines(octets, keys)):
-                return lines
-            if remaining <= 0:
-                raise self.down(f"no answer for {within_s:g} s", keys)
+
+    @abstractmethod
+    def _hang_up(self) -> None:
+        """Close the connection, from any thread; whoever waits on it is woken."""
+
+    def close(self) -> None:
+        """Close the connection; a thread that waits in `send` or `receive` gets ChannelDown."""
+        self._closed = True
+        self._hang_up()
+
+    def down(self, why: str, keys: Collection[bytes] = ()) -> ChannelDown:
+        """Close the connection; the error to raise for it."""
+        closed, said = self._closed, self._last_words(keys)
+        self.close()
+        if closed:
+            return ChannelDown(f"{self.host}: closed by us")
+        return ChannelDown(f"{self.host}: {why}" + (f" (it said: {said})" if said else ""))
+
+    def _last_words(self, _keys: Collection[bytes]) -> str:
+        """What the receiver said last beside its answers, where it can."""
+        return ""
 
     def _lines(self, octets: bytes, keys: Collection[bytes]) -> list[bytes]:
         """The lines that `octets` end; what stands behind them is kept for the next ones."""
@@ -96,60 +64,3 @@ class Stream:
                 raise self.down(why, keys)
         self._partial = lines.pop()
         return lines
-
-    def close(self) -> None:
-        """Close the connection; a thread that waits in `send` or `receive` gets ChannelDown."""
-        self._closed = True
-        self._transport.close()
-
-    def down(self, why: str, keys: Collection[bytes] = ()) -> ChannelDown:
-        """Close the connection; the error to raise for it. `keys` are those that must not be seen in it."""
-        closed, said = self._closed, self._presentable(self._muttered or self._last_said, keys)
-        self.close()
-        if closed:
-            return ChannelDown(f"{self.host}: closed by us")
-        return ChannelDown(f"{self.host}: {why}" + (f" (it said: {said})" if said else ""))
-
-    def _ended(self, keys: Collection[bytes]) -> ChannelDown:
-        # Where the whole connection broke there is no status, and no use in waiting for it.
-        if self._transport.is_active():
-            self._channel.status_event.wait(EXIT_STATUS_WITHIN_S)
-        self._drain(keys)
-        status = self._channel.exit_status
-        if 0 <= status <= 255:  # SSH has room for 4 octets, a process has one
-            return self.down(f"the receiver ended with exit status {status}", keys)
-        return self.down("the connection broke", keys)
-
-    def _drain(self, keys: Collection[bytes]) -> None:
-        for _ in range(DRAINED_READS):
-            if not self._channel.recv_stderr_ready():
-                return
-            octets: bytes = self._channel.recv_stderr(READ_OCTETS)
-            if not octets:
-                return
-            *lines, self._muttered = (self._muttered + octets).split(b"\n")
-            self._muttered = self._muttered[:EXAMINED_CHARACTERS]
-            for line in filter(None, map(bytes.strip, lines)):
-                self._last_said = line
-                self._log(line, keys)
-
-    def _log(self, line: bytes, keys: Collection[bytes]) -> None:
-        if self._quiet:  # nothing more of it is looked at: hiding keys costs time
-            return
-        self._logged += 1
-        self._looks += len(keys)
-        if self._logged <= LOGGED_LINES and self._looks <= LOOKS:
-            said = self._presentable(line, keys)
-            self._allowance = max(0, self._allowance - weight(said))
-            told = {"event": "platform_says", "platform": self._name, "said": said}
-            log.info("platform %s says: %s", self._name, said, extra=told)
-        else:
-            self._quiet = True
-            log.warning(
-                "platform %s says much: its standard error is no longer logged",
-                self._name,
-                extra={"event": "platform_says_much", "platform": self._name},
-            )
-
-    def _presentable(self, line: bytes, keys: Collection[bytes]) -> str:
-        return presentable(line.decode("latin-1"), keys, allowance=self._allowance)

@@ -119,8 +119,8 @@ def test(settings: Settings, name: str, identity: Path | None, as_json: bool) ->
 
     Where the SSH identity is a credential, the file that the unit loads is read: root alone can.
     """
+    from kmp_smsd.channels.opening import probe
     from kmp_smsd.channels.protocol import ChannelDown
-    from kmp_smsd.channels.ssh import probe
     from kmp_smsd.cli.gathering.secrets import here
     from kmp_smsd.config.load import platform_section
     from kmp_smsd.config.secrets import SECRET_OCTETS_MAX, SecretUnavailable, read_secret, ssh_identity

@@ -18,7 +18,7 @@ from kmp_smsd.domain.shown import shown
 
 if TYPE_CHECKING:
     from kmp_smsd.channels.host import Host
-    from kmp_smsd.channels.options import HostKey
+    from kmp_smsd.channels.ssh_options import HostKey
 
 
 def _in_the_file(row: Row) -> str:
@@ -75,7 +75,7 @@ def trust(settings: Settings, name: str, as_json: bool) -> None:
 
 def _hosts_in_file(settings: Settings, name: str) -> tuple[Path, list[Host], list[HostKey]]:
     """The hosts and the pinned keys in a platform's file, which need not be good otherwise: keys are missing yet."""
-    from kmp_smsd.channels.options import HostKey, ssh_host
+    from kmp_smsd.channels.ssh_options import HostKey, ssh_host
     from kmp_smsd.config.load import PLATFORMS
     from kmp_smsd.config.platform import is_platform_name
 

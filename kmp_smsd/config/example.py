@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from kmp_smsd.channels.kinds import ChannelOptions
 from kmp_smsd.config.faults import bounds
 from kmp_smsd.config.gateway import Gateway
 from kmp_smsd.config.generating import only_argument
@@ -22,7 +23,7 @@ from kmp_smsd.config.link import Link
 from kmp_smsd.config.models import Control, Secrets, Storage
 from kmp_smsd.config.monitoring import Monitoring
 from kmp_smsd.config.numbering import Numbering
-from kmp_smsd.config.platform import ChannelOptions, Platform
+from kmp_smsd.config.platform import Platform
 from kmp_smsd.config.sync import Sync
 
 #: The sections of kmp-smsd.toml as its example has them, and their models.

@@ -7,12 +7,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from kmp_smsd.channels.options import SshOptions
+from kmp_smsd.channels.kinds import ChannelOptions
 from kmp_smsd.config.section import LIST, NAME, Reload, Section, not_below, written_as
 from kmp_smsd.domain.identifiers import APP_ID
 
 AppId = Annotated[str, written_as(APP_ID.pattern, "an app ID as 1 to 32 of A-Z a-z 0-9 . -")]
-ChannelOptions = SshOptions  # the second kind makes this a union, with `kind` as its discriminator
 
 
 class Platform(Section):

@@ -111,7 +111,7 @@ def _check_public_half(store: Store, config: Config, public_half: str | None) ->
 
 
 def _dispatch(config: Config, reactor: Any) -> DispatchRole:
-    from kmp_smsd.channels.ssh import open_channel  # brings paramiko, without which intake starts a tenth sooner
+    from kmp_smsd.channels.opening import open_channel  # brings paramiko, without which intake starts a tenth sooner
 
     if config.secrets.master_key is None:
         raise SecretUnavailable("[secrets] master_key is missing: dispatch needs the private half of the master key")

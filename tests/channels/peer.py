@@ -11,9 +11,10 @@ from typing import Any
 
 from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.hiding import KEYS_KEPT
-from kmp_smsd.channels.options import SshOptions
+from kmp_smsd.channels.line_channel import LineChannel
+from kmp_smsd.channels.opening import open_channel
 from kmp_smsd.channels.protocol import Bind
-from kmp_smsd.channels.ssh import SshChannel, open_channel
+from kmp_smsd.channels.ssh_options import SshOptions
 from kmp_smsd.simulator.openssh import new_identity
 from tests.sshd import platform_server
 
@@ -28,7 +29,7 @@ class Platform:
         self.identity, public = new_identity()
         self.server = platform_server(directory / "sshd", self.store, public)
         self.second = platform_server(directory / "sshd-2", self.store, public)
-        self.channels: list[SshChannel] = []
+        self.channels: list[LineChannel] = []
         self.sent: deque[bytes] = deque(maxlen=KEYS_KEPT)
 
     def options(self, **changes: Any) -> SshOptions:
@@ -40,7 +41,7 @@ class Platform:
         }
         return SshOptions.model_validate(plain | changes)
 
-    def open(self, identity: bytes | None = None, cancel: Cancel | None = None, **changes: Any) -> SshChannel:
+    def open(self, identity: bytes | None = None, cancel: Cancel | None = None, **changes: Any) -> LineChannel:
         channel = open_channel(
             self.options(**changes),
             lambda _reference: identity or self.identity,

@@ -26,9 +26,10 @@ from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.hiding import REPEATS_A_KEY, presentable
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.host_keys import fetch_host_keys
-from kmp_smsd.channels.options import SshOptions
+from kmp_smsd.channels.line_channel import LineChannel
+from kmp_smsd.channels.opening import open_channel, probe
 from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed, Rejected, TryLater, Withdraw
-from kmp_smsd.channels.ssh import SshChannel, open_channel, probe
+from kmp_smsd.channels.ssh_options import SshOptions
 from kmp_smsd.simulator.openssh import OpensshServer, new_identity
 from kmp_smsd.simulator.platform import SimulatedPlatform
 from tests.channels.peer import NOW_S, VERSION, Platform, make_binds
@@ -174,7 +175,7 @@ def test_what_was_answered_counts_although_more_cannot_be_sent(
     assert len(results) == 4
 
 
-def answering(monkeypatch: pytest.MonkeyPatch, channel: SshChannel, answers: list[dict[str, object]]) -> None:
+def answering(monkeypatch: pytest.MonkeyPatch, channel: LineChannel, answers: list[dict[str, object]]) -> None:
     """All of `answers` are there when the first one is waited for."""
     lines = [json.dumps(answer).encode() for answer in answers]
     monkeypatch.setattr(channel._stream, "receive", lambda *_: lines)
@@ -636,7 +637,7 @@ def test_receiver_killed_at_any_moment_has_confirmed_only_what_is_held(platform:
     assert_held(platform, final)
 
 
-def confirmed_until_down(channel: SshChannel, binds: list[Bind], after: int, kill: Callable[[], object]) -> list[Bind]:
+def confirmed_until_down(channel: LineChannel, binds: list[Bind], after: int, kill: Callable[[], object]) -> list[Bind]:
     """What was confirmed until the channel broke; `kill` was called after so many results."""
     confirmed: list[Bind] = []
     try:
@@ -705,7 +706,7 @@ def test_shown_host_keys_can_be_pinned_as_they_are(platform: Platform) -> None:
     assert (algorithm, fingerprint[:7]) == ("ssh-ed25519", "SHA256:")
     assert platform.server.host_key in line
     assert "userauth-request" not in platform.server.log
-    assert isinstance(platform.open(host_keys=[line]), SshChannel)
+    assert isinstance(platform.open(host_keys=[line]), LineChannel)
 
 
 def test_host_that_is_down_shows_its_fault_instead_of_keys(platform: Platform) -> None:

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.python.failure import Failure
 
-from kmp_smsd.channels import ssh
+from kmp_smsd.channels import opening
 from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.protocol import ChannelDown
 from kmp_smsd.config.load import load
@@ -315,7 +315,7 @@ def test_platform_is_reached_with_its_own_identity_or_the_common_one(site, made,
         assert abs(clock() - time.time()) < 60
         return credentials(options.identity)
 
-    monkeypatch.setattr(ssh, "open_channel", opened)
+    monkeypatch.setattr(opening, "open_channel", opened)
     site.secret("master-key", vendor.private)
     site.secret("ssh-identity", "common")
     site.secret("of-its-own", "its own")
@@ -326,7 +326,7 @@ def test_platform_is_reached_with_its_own_identity_or_the_common_one(site, made,
 
 
 def test_keys_sent_to_a_platform_are_known_when_it_is_connected_with_again(site, made, vendor, monkeypatch):
-    monkeypatch.setattr(ssh, "open_channel", lambda *given: given[-1])
+    monkeypatch.setattr(opening, "open_channel", lambda *given: given[-1])
     site.secret("master-key", vendor.private)
     site.platform()
     (role,) = made(Role.DISPATCH)

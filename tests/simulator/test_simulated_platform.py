@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from kmp_smsd.channels.cancel import Cancel
-from kmp_smsd.channels.options import SshOptions
+from kmp_smsd.channels.line_channel import LineChannel
+from kmp_smsd.channels.opening import open_channel
 from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed
-from kmp_smsd.channels.ssh import SshChannel, open_channel
+from kmp_smsd.channels.ssh_options import SshOptions
 from kmp_smsd.simulator.openssh import new_identity
 from kmp_smsd.simulator.platform import SimulatedPlatform
 from tests.sshd import receiver_command
@@ -26,7 +27,7 @@ def platform(tmp_path: Path) -> Iterator[SimulatedPlatform]:
     platform.stop()
 
 
-def connect(platform: SimulatedPlatform, identity: bytes = IDENTITY) -> SshChannel:
+def connect(platform: SimulatedPlatform, identity: bytes = IDENTITY) -> LineChannel:
     options = SshOptions(kind="ssh", hosts=(platform.address,), user=platform.user, host_keys=(platform.host_key,))
     return open_channel(options, lambda _reference: identity, "lab", Cancel(), time.time, deque())
 

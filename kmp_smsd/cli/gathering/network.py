@@ -108,7 +108,7 @@ def _connect(host: Host, link: Link) -> socket.socket:
 
 def probe_platform(config: Config, name: str, credentials: Callable[[SecretRef | None], bytes]) -> list[ProbeFacts]:
     """Connect to every host of a platform and exchange hellos, as `platforms test` does. No key is sent."""
-    from kmp_smsd.channels.ssh import probe
+    from kmp_smsd.channels.opening import probe
 
     try:
         findings = probe(config.platforms[name].channel, credentials, name, time.time)

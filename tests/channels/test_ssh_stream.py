@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from kmp_smsd.channels import stream as stream_module
+from kmp_smsd.channels import ssh_stream
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.protocol import ChannelDown
-from kmp_smsd.channels.stream import Stream
+from kmp_smsd.channels.ssh_stream import SshStream
 
 
 class Talker:
@@ -50,7 +50,7 @@ class Talker:
 
 def test_peer_that_talks_without_an_end_and_answers_nothing_is_hung_up_on() -> None:
     talker: Any = Talker()
-    stream = Stream("metering", Host(name="far.example", port=22), talker, "kmp-receive", 65_536)
+    stream = SshStream("metering", Host(name="far.example", port=22), talker, "kmp-receive", 65_536)
     with pytest.raises(ChannelDown, match=r"no answer for 0.05 s \(it said: and another thing\)"):
         stream.receive(0.05)
     assert talker.closed
@@ -87,19 +87,19 @@ class Clock:
 
 def test_answer_that_has_come_is_read_however_late_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(stream_module, "time", clock)
+    monkeypatch.setattr(ssh_stream, "time", clock)
     late: Any = Late(clock)
-    stream = Stream("metering", Host(name="far.example", port=22), late, "kmp-receive", 65_536)
+    stream = SshStream("metering", Host(name="far.example", port=22), late, "kmp-receive", 65_536)
     assert stream.receive(30.0) == [b"an answer"]
 
 
 def test_line_is_looked_at_for_so_many_keys_only(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_module, "LOOKS", 39)
+    monkeypatch.setattr(ssh_stream, "LOOKS", 39)
     caplog.set_level("INFO")
     talker: Any = Talker()
-    stream = Stream("metering", Host(name="far.example", port=22), talker, "kmp-receive", 65_536)
+    stream = SshStream("metering", Host(name="far.example", port=22), talker, "kmp-receive", 65_536)
     keys = [number.to_bytes(16, "big") for number in range(1_000, 1_010)]
     with pytest.raises(ChannelDown):
         stream.receive(0.05, keys)

@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from kmp_smsd.channels.host import Host
-from kmp_smsd.channels.options import HostKey, SecretRef, SshOptions
+from kmp_smsd.channels.options import SecretRef
+from kmp_smsd.channels.ssh_options import HostKey, SshOptions
 
 ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDVQ3PMTlbQ5V53eyeGY2bsDNNFbV0JbNCcp+n1TJz5B"
 PLAIN: dict[str, Any] = {"kind": "ssh", "hosts": ["keys.example"], "user": "kmp", "host_keys": [ED25519]}

@@ -1,0 +1,106 @@
+"""Connecting to a platform, by whichever kind of channel it is reached."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+
+from kmp_smsd import __version__
+from kmp_smsd.channels import ssh, wire
+from kmp_smsd.channels.cancel import Cancel
+from kmp_smsd.channels.host import Host
+from kmp_smsd.channels.kinds import ChannelOptions
+from kmp_smsd.channels.line_channel import Clock, LineChannel
+from kmp_smsd.channels.options import SecretRef
+from kmp_smsd.channels.protocol import ChannelDown
+from kmp_smsd.channels.stream import Stream
+
+log = logging.getLogger(__name__)
+
+# Reads the secret of a reference, or, of None, the common SSH identity of this KMP.
+Credentials = Callable[[SecretRef | None], bytes]
+# Connects to a host of the platform of that name; what does not answer before the context is left is given up.
+_Connect = Callable[[Host, str, Cancel], AbstractContextManager[Stream]]
+
+
+def open_channel(
+    options: ChannelOptions, credentials: Credentials, name: str, cancel: Cancel, clock: Clock, sent: deque[bytes]
+) -> LineChannel:
+    """Connect to the first of the platform's hosts that lets us; raises ChannelDown with the reason of each.
+
+    `name` is the platform's, for the log. `sent` has the keys that it was sent last, on any connection, and is given
+    those of this one: a receiver that broke over a key may tell of it when it begins anew. Blocks for
+    `connect_within_s` per host at most, and until `cancel`.
+    """
+    connect = _connect(options, credentials)
+    reasons = []
+    for host in options.hosts:
+        if cancel.requested:
+            raise ChannelDown("connecting was cancelled")
+        try:
+            return _open_at(host, connect, options, name, cancel, clock, sent)
+        except ChannelDown as down:
+            told = {"event": "platform_unreached", "platform": name, "reason": str(down)}
+            log.info("platform %s is not reached: %s", name, down, extra=told)
+            reasons.append(str(down))
+    raise ChannelDown("; ".join(reasons))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What `probe` found at one host: the receiver's hello, or the reason why there is none."""
+
+    host: Host
+    took_s: float
+    fingerprint: str = ""
+    hello: wire.Hello | None = None
+    fault: str = ""
+
+
+def probe(options: ChannelOptions, credentials: Credentials, name: str, clock: Clock) -> list[Finding]:
+    """Connect to every host, exchange hellos, hang up. No key is sent."""
+    connect = _connect(options, credentials)
+    findings = []
+    for host in options.hosts:
+        began = time.monotonic()
+        try:
+            channel = _open_at(host, connect, options, name, Cancel(), clock, deque())
+        except ChannelDown as down:
+            findings.append(Finding(host=host, took_s=time.monotonic() - began, fault=str(down)))
+            continue
+        channel.close()
+        took_s = time.monotonic() - began
+        findings.append(Finding(host=host, took_s=took_s, fingerprint=channel.fingerprint, hello=channel.peer))
+    return findings
+
+
+def _connect(options: ChannelOptions, credentials: Credentials) -> _Connect:
+    """How the hosts are connected to. Raises ChannelDown where our own identity is of no use."""
+    return partial(ssh.connected, options, ssh.load_identity(credentials(options.identity)))
+
+
+def _open_at(
+    host: Host,
+    connect: _Connect,
+    options: ChannelOptions,
+    name: str,
+    cancel: Cancel,
+    clock: Clock,
+    sent: deque[bytes],
+) -> LineChannel:
+    within_s = options.connect_within_s
+    with connect(host, name, cancel) as stream:
+        stream.send(wire.encode_hello(f"kmp-smsd {__version__}", options.window), within_s, sent)
+        lines = stream.receive(within_s, sent)
+        try:
+            peer = wire.parse_hello(lines[0], sent)
+        except wire.WireError as error:
+            raise stream.down(str(error), sent) from None
+        if len(lines) > 1:
+            raise stream.down(f"more than a hello: {wire.excerpt(lines[1], sent)}", sent)
+    return LineChannel(stream, peer, options, clock, sent)
