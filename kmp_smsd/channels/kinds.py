@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from kmp_smsd.channels.ssh_options import SshOptions
+from kmp_smsd.channels.tls_options import TlsOptions
 
-ChannelOptions = SshOptions
+ChannelOptions = SshOptions | TlsOptions

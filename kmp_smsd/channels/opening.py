@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from kmp_smsd import __version__
-from kmp_smsd.channels import ssh, wire
+from kmp_smsd.channels import ssh, tls, wire
 from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.kinds import ChannelOptions
@@ -19,6 +19,7 @@ from kmp_smsd.channels.line_channel import Clock, LineChannel
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.channels.protocol import ChannelDown
 from kmp_smsd.channels.stream import Stream
+from kmp_smsd.channels.tls_options import TlsOptions
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,10 @@ def probe(options: ChannelOptions, credentials: Credentials, name: str, clock: C
 
 def _connect(options: ChannelOptions, credentials: Credentials) -> _Connect:
     """How the hosts are connected to. Raises ChannelDown where our own identity is of no use."""
-    return partial(ssh.connected, options, ssh.load_identity(credentials(options.identity)))
+    secret = credentials(options.identity)
+    if isinstance(options, TlsOptions):
+        return partial(tls.connected, options, tls.load_identity(secret))
+    return partial(ssh.connected, options, ssh.load_identity(secret))
 
 
 def _open_at(

@@ -14,7 +14,7 @@ from kmp_smsd.cli.progress import progress
 from kmp_smsd.cli.settings import Settings, now_ms
 from kmp_smsd.config.faults import ConfigFaults
 from kmp_smsd.config.load import PLATFORMS, Config
-from kmp_smsd.config.secrets import PasswordUnfit, SecretUnavailable, read_password, read_secret, ssh_identity
+from kmp_smsd.config.secrets import PasswordUnfit, SecretUnavailable, platform_identity, read_password, read_secret
 from kmp_smsd.control.client import NotRunning, ask
 from kmp_smsd.control.protocol import PathTooLong, Refused, socket_path
 from kmp_smsd.diagnosis.address_filter import judge_filter
@@ -23,7 +23,7 @@ from kmp_smsd.diagnosis.files import judge_database_file, judge_ignored, judge_s
 from kmp_smsd.diagnosis.finding import Report, failure, ok, warning
 from kmp_smsd.diagnosis.inbox import judge_inbox
 from kmp_smsd.diagnosis.integrity import judge_all
-from kmp_smsd.diagnosis.peers import judge_bind, judge_platform, judge_receipt, judge_smsc
+from kmp_smsd.diagnosis.peers import judge_bind, judge_certificate, judge_platform, judge_receipt, judge_smsc
 from kmp_smsd.diagnosis.roles import judge_role
 from kmp_smsd.diagnosis.room import judge_room
 from kmp_smsd.diagnosis.sandbox import judge_sandbox
@@ -194,14 +194,17 @@ def smsc(config: Config, name: str, *, binds: bool) -> Report:
 def platform(settings: Settings, name: str) -> Report:
     """Whether the hosts of a platform are reached and let us in, and when it last confirmed something."""
     config = settings.config
-    identity = ssh_identity(config.platforms[name].channel.identity, config.secrets)
+    channel = config.platforms[name].channel
+    identity = platform_identity(channel.identity, config.secrets)
     try:
         secret = read_secret(secrets.here(identity))
     except SecretUnavailable as error:
         judgement = warning if secrets.is_closed_to_us(identity) else failure
-        found = [judgement(f"no login is tried: {error}", "run this as root, or where dispatch's SSH identity is read")]
+        found = [judgement(f"no login is tried: {error}", "run this as root, or where dispatch's identity is read")]
     else:
         found = judge_platform(name, network.probe_platform(config, name, lambda _: secret))
+        if channel.kind == "tls" and (ends_at := network.certificate_ends_at(secret)) is not None:
+            found.append(judge_certificate(ends_at, now_ms()))
     with suppress(StoreError, OSError), settings.store() as store:  # what is wrong with it has been told
         found.append(judge_receipt(store.platforms.state(name).last_success_at, now_ms()))
     return Report(f"platform {name}", tuple(found), UNAVAILABLE)

@@ -110,20 +110,20 @@ def list_(settings: Settings, count_all: bool, as_json: bool) -> None:
 @click.option(
     "--identity",
     type=FilePath(exists=True, dir_okay=False, path_type=Path),
-    help="The SSH private key to log in with, where the daemon's own cannot be read here.",
+    help="The private key to log in with, for TLS beside its certificate, where the daemon's cannot be read here.",
 )
 @json_option
 @click.pass_obj
 def test(settings: Settings, name: str, identity: Path | None, as_json: bool) -> None:
     """Connect to every host of a platform and exchange hellos. No key is sent. Exits 69 where one host fails.
 
-    Where the SSH identity is a credential, the file that the unit loads is read: root alone can.
+    Where our identity there is a credential, the file that the unit loads is read: root alone can.
     """
     from kmp_smsd.channels.opening import probe
     from kmp_smsd.channels.protocol import ChannelDown
     from kmp_smsd.cli.gathering.secrets import here
     from kmp_smsd.config.load import platform_section
-    from kmp_smsd.config.secrets import SECRET_OCTETS_MAX, SecretUnavailable, read_secret, ssh_identity
+    from kmp_smsd.config.secrets import SECRET_OCTETS_MAX, SecretUnavailable, platform_identity, read_secret
     from kmp_smsd.vault.own_process import make_undumpable
 
     make_undumpable()
@@ -137,7 +137,7 @@ def test(settings: Settings, name: str, identity: Path | None, as_json: bool) ->
         if identity is not None:
             with open(identity, "rb") as file:
                 return file.read(SECRET_OCTETS_MAX)
-        found = ssh_identity(own, config.secrets)
+        found = platform_identity(own, config.secrets)
         try:
             return read_secret(here(found))
         except SecretUnavailable as error:

@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from kmp_smsd.channels.kinds import ChannelOptions
+from kmp_smsd.channels.ssh_options import SshOptions
+from kmp_smsd.channels.tls_options import TlsOptions
 from kmp_smsd.config.faults import bounds
 from kmp_smsd.config.gateway import Gateway
 from kmp_smsd.config.generating import only_argument
@@ -37,8 +38,17 @@ MAIN_SECTIONS: Mapping[str, type[BaseModel]] = {
     "smsc.north": Link,
     "gateway.data": Gateway,
 }
-#: Those of a platform's file; the options of the first stand before every section.
-PLATFORM_SECTIONS: Mapping[str, type[BaseModel]] = {"platform": Platform, "channel": ChannelOptions}
+#: Those of a platform's file, of which it has one kind of channel; the first one's stand before every section.
+PLATFORM_SECTIONS: Mapping[str, type[BaseModel]] = {
+    "platform": Platform,
+    "channel.ssh": SshOptions,
+    "channel.tls": TlsOptions,
+}
+#: The examples of platforms' files in conf/platforms.d, and their sections.
+PLATFORM_FILES: Mapping[str, tuple[str, ...]] = {
+    "example.toml": ("platform", "channel.ssh"),
+    "example-tls.toml": ("platform", "channel.tls"),
+}
 
 _WIDTH = 110
 _HEXADECIMAL = {"interface_version", "temporary_status", "never_status"}  # as SMPP writes them
@@ -57,12 +67,18 @@ _LIVE: Mapping[str, Mapping[str, Any]] = {
         "password": {"credential": "smsc_north"},
     },
     "platform": {"enabled": False, "apps": ["meter", "meter-backup"]},
-    "channel": {
+    "channel.ssh": {
         "kind": "ssh",
         "hosts": ["keys-a.example", "keys-b.example:2222"],
         "user": "kmp",
         # The key of nobody: 32 octets of zero.
         "host_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43],
+    },
+    "channel.tls": {
+        "kind": "tls",
+        "hosts": ["keys-a.example:4443", "keys-b.example:4443"],
+        "server_keys": ["sha256//" + "A" * 43 + "="],  # likewise
+        "identity": {"credential": "tls_metering"},
     },
 }
 # Sections that an installation may well be without.
@@ -79,7 +95,7 @@ _SHOWN: Mapping[str, Mapping[str, Any]] = {
         "data_coding": {"0": "ucs2"},
         "destination_port": 5000,
     },
-    "channel": {"identity": {"credential": "ssh_metering"}},
+    "channel.ssh": {"identity": {"credential": "ssh_metering"}},
     "gateway.data": {"on_sim_change": "moved", "on_terminal_change": "held", "on_late": "held", "late_hours": 72},
 }
 
@@ -109,6 +125,11 @@ def options(model: type[BaseModel], section: str) -> Iterator[Option]:
         yield Option(name, _toml(name, value), default, name in live, _about(name, field))
 
 
+def table(section: str) -> str:
+    """The name of a section in a file: those of a channel differ by its kind alone."""
+    return "channel" if section.startswith("channel.") else section
+
+
 def main_file() -> str:
     """conf/kmp-smsd.toml."""
     return _file(
@@ -120,12 +141,12 @@ def main_file() -> str:
     )
 
 
-def platform_file() -> str:
-    """conf/platforms.d/example.toml."""
+def platform_file(name: str) -> str:
+    """conf/platforms.d/`name`."""
     return _file(
         "One platform: copy this file to NAME.toml, where NAME is the platform's, and say what it gets and how it is "
         "reached. `kmp-smsd check-config` tells what is wrong with it.",
-        PLATFORM_SECTIONS,
+        {section: PLATFORM_SECTIONS[section] for section in PLATFORM_FILES[name]},
     )
 
 
@@ -134,7 +155,7 @@ def _file(about: str, sections: Mapping[str, type[BaseModel]]) -> str:
     for section, model in sections.items():
         text += "\n"
         if section != "platform":
-            text += _comment(_first_paragraph(model)) + ("#" if section in _OPTIONAL else "") + f"[{section}]\n"
+            text += _comment(_first_paragraph(model)) + ("#" if section in _OPTIONAL else "") + f"[{table(section)}]\n"
         for option in options(model, section):
             text += _comment(option.about) + ("" if option.live else "#") + f"{option.name} = {option.value}\n"
     return text
@@ -173,4 +194,5 @@ def _toml(name: str, value: Any) -> str:
 if __name__ == "__main__":
     conf = only_argument("python -m kmp_smsd.config.example DIRECTORY, such as conf")
     (conf / "kmp-smsd.toml").write_text(main_file())
-    (conf / "platforms.d" / "example.toml").write_text(platform_file())
+    for name in PLATFORM_FILES:
+        (conf / "platforms.d" / name).write_text(platform_file(name))

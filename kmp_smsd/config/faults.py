@@ -79,7 +79,11 @@ def place(root: type[BaseModel], data: Mapping[str, Any], path: KeyPath) -> tupl
 def explain(root: type[BaseModel], data: Mapping[str, Any], error: ErrorDetails) -> tuple[KeyPath, str]:
     """Where in `data` an error of pydantic's is, and our sentence for it."""
     path = _path_in(data, error["loc"])
-    return path, _sentence(root, path, error)
+    if error["type"] == "union_tag_not_found":
+        return (*path, "kind"), "is missing"
+    if error["type"] == "union_tag_invalid":  # told of the whole table, since its options depend on it
+        path, error = (*path, "kind"), {**error, "input": error["input"]["kind"]}
+    return path, _sentence(root, data, path, error)
 
 
 def _path_in(data: Any, loc: tuple[str | int, ...]) -> KeyPath:
@@ -95,12 +99,12 @@ def _path_in(data: Any, loc: tuple[str | int, ...]) -> KeyPath:
     return tuple(path)
 
 
-def _sentence(root: type[BaseModel], path: KeyPath, error: ErrorDetails) -> str:
+def _sentence(root: type[BaseModel], data: Mapping[str, Any], path: KeyPath, error: ErrorDetails) -> str:
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "missing":
         return "is missing"
     if kind == "extra_forbidden":
-        return _unknown(root, path, value)
+        return _unknown(root, data, path, value)
     if kind == "value_error":
         return str(context["error"])
     model = model_at(root, path)
@@ -134,15 +138,16 @@ def _sentence(root: type[BaseModel], path: KeyPath, error: ErrorDetails) -> str:
         known = re.findall(r"'([^']*)'", str(context.get("expected") or context.get("expected_tags")))
         hint = did_you_mean(value, known, cutoff=_CLOSE) if isinstance(value, str) and not hidden else ""
         return f"{shown} is not one of {', '.join(known)}{hint}"
-    if kind == "union_tag_not_found":
-        return "kind is missing"
     if kind == "string_pattern_mismatch":
         return f"{shown} does not match {context['pattern']}"
     return "cannot be used as it is written"
 
 
-def _unknown(root: type[BaseModel], path: KeyPath, value: Any) -> str:
-    model = model_at(root, path[:-1])
+def _unknown(root: type[BaseModel], data: Mapping[str, Any], path: KeyPath, value: Any) -> str:
+    table: Any = data
+    for part in path[:-1]:
+        table = table[part]
+    model = model_at(root, path[:-1], table.get("kind"))
     if model is SecretRef:
         return SECRET_REMEDY
     known = list(model.model_fields) if model else []

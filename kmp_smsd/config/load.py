@@ -247,7 +247,7 @@ def _every_platform_can_log_in(main: _File[MainFile], files: Iterable[_File[Plat
     if main.syntax.data is None or main.get("secrets", "ssh_identity") is not None:
         return
     for file in files:
-        if file.get("enabled") is False or not isinstance(file.get("channel"), dict):
+        if file.get("enabled") is False or file.get("channel", "kind") != "ssh":
             continue
         if file.get("channel", "identity") is None:
             sentence = f"is missing, and {main.path} has no [secrets] ssh_identity for all platforms"

@@ -11,12 +11,20 @@ from pydantic.fields import FieldInfo
 from kmp_smsd.config.locate import KeyPath
 
 
-def model_at(root: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
-    """The model of the table at `path`, or None where there is none, or nothing known."""
-    model: type[BaseModel] | None = root
+def model_at(root: type[BaseModel], path: KeyPath, kind: object = None) -> type[BaseModel] | None:
+    """The model of the table at `path`, or None where there is none, or nothing known.
+
+    Of a table that has models of several kinds, that of `kind`, or the first.
+    """
+    models = [root]
     for annotation in _annotations(root, path):
-        model = next(models_in(annotation), None)
-    return model
+        models = list(models_in(annotation))
+    return next((model for model in models if kind in _kinds(model)), next(iter(models), None))
+
+
+def _kinds(model: type[BaseModel]) -> tuple[Any, ...]:
+    field = model.model_fields.get("kind")
+    return get_args(field.annotation) if field is not None else ()
 
 
 def field_at(root: type[BaseModel], path: KeyPath) -> FieldInfo | None:

@@ -17,7 +17,13 @@ from kmp_smsd.config.section import Reload
 
 _WIDTH = 118
 
-_TITLES = {"smsc.north": "[smsc.NAME]", "gateway.data": "[gateway.NAME]", "platform": "outside of sections"}
+_TITLES = {
+    "smsc.north": "[smsc.NAME]",
+    "gateway.data": "[gateway.NAME]",
+    "platform": "outside of sections",
+    "channel.ssh": '[channel], kind = "ssh"',
+    "channel.tls": '[channel], kind = "tls"',
+}
 #: Each file, and its sections as the example has them.
 FILES = {"kmp-smsd.toml": MAIN_SECTIONS, "platforms.d/NAME.toml": PLATFORM_SECTIONS}
 

@@ -35,7 +35,7 @@ class Platform(Section):
     retry_max_s: Annotated[float, not_below("retry_min_s")] = Field(
         default=900.0, ge=1, le=86_400, validate_default=True, description="Seconds between tries, at most."
     )
-    channel: ChannelOptions = Field(description="How the platform is reached.")
+    channel: ChannelOptions = Field(discriminator="kind", description="How the platform is reached.")
 
 
 def is_platform_name(text: str) -> bool:

@@ -12,6 +12,7 @@ from kmp_smsd.config.models import Secrets
 
 SECRET_OCTETS_MAX = 65_536  # an SSH key with its comment has about 3,000
 CREDENTIALS = Path("/etc/kmp-smsd/credentials")  # where our units load them from
+CREDENTIAL_DIRECTORIES = ("smsc", "ssh", "tls")  # there: the file smsc/NAME is the credential smsc_NAME
 NO_FILE = b"<missing>"  # SetCredential= of our units: what they get where LoadCredential= finds no file
 SMPP_PASSWORD_MAX = 8  # characters; SMPP 3.4, section 5.2.2, counts the final NUL: 9 octets
 
@@ -62,7 +63,7 @@ def refuse_open(path: Path, mode: int) -> None:
 def _remedy(credential: str) -> str:
     """Where our units look for it; others have to be told. ``smsc_north`` is the file north of the directory smsc."""
     directory, _, name = credential.partition("_")
-    if name and directory in ("smsc", "ssh"):
+    if name and directory in CREDENTIAL_DIRECTORIES:
         return f"put it into {CREDENTIALS}/{directory}/{name} and restart"
     if credential == "ssh-identity":
         return f"put it into {CREDENTIALS}/{credential} and restart"
@@ -96,8 +97,8 @@ def read_password(link: Link) -> str:
     return secret.decode("ascii")
 
 
-def ssh_identity(own: SecretRef | None, secrets: Secrets) -> SecretRef:
-    """Where the SSH key is found with which we log in at a platform: its `own`, else the one for all platforms.
+def platform_identity(own: SecretRef | None, secrets: Secrets) -> SecretRef:
+    """Where that is found by which a platform knows us: its `own`, else the SSH key for all platforms.
 
     Raises SecretUnavailable where there is neither.
     """

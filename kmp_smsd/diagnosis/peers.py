@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from kmp_smsd.diagnosis.finding import Finding, Level, failure, ok, warning
 from kmp_smsd.domain.counted import counted
+from kmp_smsd.domain.spans import DAY_MS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,8 @@ class ProbeFacts:
     receiver: str = ""
     fingerprint: str = ""
 
+
+RENEW_WITHIN_MS = 30 * DAY_MS
 
 ALREADY_BOUND, WRONG_PASSWORD, WRONG_SYSTEM_ID, BIND_FAILED = 0x05, 0x0E, 0x0F, 0x0D
 
@@ -101,6 +104,16 @@ def judge_platform(name: str, probes: Sequence[ProbeFacts]) -> list[Finding]:
     return found
 
 
+def judge_certificate(ends_at: int, now: int) -> Finding:
+    """Our own certificate, by which a platform knows us; times in Unix milliseconds. Theirs is pinned, however old."""
+    left = ends_at - now
+    remedy = "make a new certificate for the same key, and have the platform's administrator let it in beside the old"
+    if left < 0:
+        return failure(f"our certificate there expired {counted(-left // DAY_MS, 'day')} ago", remedy)
+    sentence = f"our certificate there is valid for {counted(left // DAY_MS, 'day')}"
+    return warning(sentence, remedy) if left < RENEW_WITHIN_MS else ok(sentence)
+
+
 def is_public(address: str) -> bool:
     """Whether the address is one of the Internet: neither private nor of this machine."""
     return ipaddress.ip_address(address.partition("%")[0]).is_global
@@ -127,14 +140,18 @@ def _judge_probe(name: str, probe: ProbeFacts) -> Finding:
 
 
 def _probe_remedy(name: str, fault: str) -> str:
-    if "host key" in fault:
+    if "host key" in fault or "server key" in fault:
         return (
-            f"ask the platform's administrator for the fingerprint of its host key, compare it with\n"
+            f"ask the platform's administrator for the fingerprint of its key, compare it with\n"
             f"kmp-smsd platforms trust {name}\n"
             "and pin the new key only where they are the same"
         )
     if "refused our login" in fault:
         return "have the platform's administrator put our public key into authorized_keys of that user"
+    if "refused our certificate" in fault:
+        return "have the platform's administrator let in the certificate of [channel] identity, or renew it there"
+    if "TLS identity" in fault:
+        return "give [channel] identity our certificate and its private key, unencrypted and in PEM, in one file"
     if "identity" in fault:
         return "give [secrets] ssh_identity an unencrypted Ed25519, ECDSA or RSA key"
     return f"is the host up, does a firewall let us through, and is kmp-receive there? kmp-smsd platforms test {name}"

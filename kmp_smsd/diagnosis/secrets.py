@@ -63,7 +63,7 @@ def _remedy(secret: SecretFacts) -> str:
 
 
 def _without(secret: SecretFacts) -> str:
-    """What a role does without it; an SSH identity is read when dispatch connects."""
+    """What a role does without it; an identity is read when dispatch connects."""
     is_identity = secret.option.startswith(("[secrets] ssh_identity", "[channel] identity"))
     return "dispatch cannot log in" if is_identity else "the role that needs it does not start"
 

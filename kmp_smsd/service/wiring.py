@@ -17,7 +17,7 @@ from kmp_smsd.channels.protocol import Channel, ChannelDown
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.load import Config
 from kmp_smsd.config.platform import Platform
-from kmp_smsd.config.secrets import SecretUnavailable, read_password, read_secret, ssh_identity
+from kmp_smsd.config.secrets import SecretUnavailable, platform_identity, read_password, read_secret
 from kmp_smsd.service.control import claim
 from kmp_smsd.service.counting import Counting
 from kmp_smsd.service.daemon import Daemon
@@ -151,7 +151,7 @@ def _deliverer(
     """Secrets and database are those of the start, whatever a reload brings: see Reload.RESTART."""
 
     def credentials(own: SecretRef | None) -> bytes:
-        return read_secret(ssh_identity(own, config.secrets))
+        return read_secret(platform_identity(own, config.secrets))
 
     sent: deque[bytes] = deque(maxlen=KEYS_KEPT)
 

@@ -23,6 +23,20 @@ NOW_S = 1_732_380_000.0
 VERSION = 1_732_380_000_000
 
 
+# Version and key (None: a tombstone) by MDN and app ID.
+Held = dict[tuple[str, str], tuple[int, bytes | None]]
+
+
+def held_in(store: Path) -> Held:
+    """What a platform's store holds."""
+    connection = sqlite3.connect(store)
+    try:
+        rows = connection.execute("SELECT mdn, app_id, version, key FROM held").fetchall()
+    finally:
+        connection.close()
+    return {(mdn, app_id): (version, key) for mdn, app_id, version, key in rows}
+
+
 class Platform:
     def __init__(self, directory: Path) -> None:
         self.store = directory / "keys.db"
@@ -57,14 +71,8 @@ class Platform:
         """From the next connection on, the hostile receiver answers; the second server stays honest."""
         self.server.command(shlex.join([sys.executable, str(HOSTILE), *behaviour]))
 
-    def held(self) -> dict[tuple[str, str], tuple[int, bytes | None]]:
-        """What the platform's store holds: version and key (None: a tombstone) by MDN and app ID."""
-        connection = sqlite3.connect(self.store)
-        try:
-            rows = connection.execute("SELECT mdn, app_id, version, key FROM held").fetchall()
-        finally:
-            connection.close()
-        return {(mdn, app_id): (version, key) for mdn, app_id, version, key in rows}
+    def held(self) -> Held:
+        return held_in(self.store)
 
 
 def make_binds(count: int, version: int = VERSION) -> list[Bind]:

@@ -21,14 +21,14 @@ from typing import Any
 import paramiko
 import pytest
 
-from kmp_smsd.channels import host_keys
+from kmp_smsd.channels import shown_keys
 from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.hiding import REPEATS_A_KEY, presentable
 from kmp_smsd.channels.host import Host
-from kmp_smsd.channels.host_keys import fetch_host_keys
 from kmp_smsd.channels.line_channel import LineChannel
 from kmp_smsd.channels.opening import open_channel, probe
 from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed, Rejected, TryLater, Withdraw
+from kmp_smsd.channels.shown_keys import fetch_host_keys
 from kmp_smsd.channels.ssh_options import SshOptions
 from kmp_smsd.simulator.openssh import OpensshServer, new_identity
 from kmp_smsd.simulator.platform import SimulatedPlatform
@@ -702,11 +702,11 @@ def test_caller_that_stops_early_leaves_no_answers_for_the_next_batch(platform: 
 
 def test_shown_host_keys_can_be_pinned_as_they_are(platform: Platform) -> None:
     [shown] = fetch_host_keys([Host.parse(platform.server.address)])
-    [(algorithm, fingerprint, line)] = shown.describe()
-    assert (algorithm, fingerprint[:7]) == ("ssh-ed25519", "SHA256:")
-    assert platform.server.host_key in line
+    [key] = shown.keys
+    assert (key.algorithm, key.fingerprint[:7]) == ("ssh-ed25519", "SHA256:")
+    assert platform.server.host_key in key.pin.text()
     assert "userauth-request" not in platform.server.log
-    assert isinstance(platform.open(host_keys=[line]), LineChannel)
+    assert isinstance(platform.open(host_keys=[key.pin.text()]), LineChannel)
 
 
 def test_host_that_is_down_shows_its_fault_instead_of_keys(platform: Platform) -> None:
@@ -719,7 +719,7 @@ def test_host_that_is_down_shows_its_fault_instead_of_keys(platform: Platform) -
 def test_host_without_a_key_of_a_type_that_can_be_pinned_says_so(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host_keys, "HOST_KEY_ALGORITHMS", ("ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"))
+    monkeypatch.setattr(shown_keys, "HOST_KEY_ALGORITHMS", ("ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"))
     host = Host.parse(platform.server.address)
     [shown] = fetch_host_keys([host])
     assert shown.keys == ()

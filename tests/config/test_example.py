@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 from pydantic_core import PydanticUndefined
 
-from kmp_smsd.config.example import MAIN_SECTIONS, PLATFORM_SECTIONS, main_file, options, platform_file
+from kmp_smsd.config.example import (
+    MAIN_SECTIONS,
+    PLATFORM_FILES,
+    PLATFORM_SECTIONS,
+    main_file,
+    options,
+    platform_file,
+    table,
+)
 from kmp_smsd.config.load import load
 from kmp_smsd.config.models import MainFile
 from kmp_smsd.config.page import told
@@ -36,7 +44,9 @@ def conf(tmp_path):
 def test_example_files_are_what_the_models_say():
     remedy = "run: python -m kmp_smsd.config.example conf"
     assert (CONF / "kmp-smsd.toml").read_text() == main_file(), remedy
-    assert (CONF / "platforms.d" / "example.toml").read_text() == platform_file(), remedy
+    assert {path.name for path in (CONF / "platforms.d").iterdir()} == set(PLATFORM_FILES)
+    for name in PLATFORM_FILES:
+        assert (CONF / "platforms.d" / name).read_text() == platform_file(name), remedy
 
 
 @pytest.mark.parametrize("module", ["config.example", "config.page", "cli.manuals", "cli.completing"])
@@ -58,13 +68,14 @@ def test_examples_load(conf):
     assert config.platforms == {}  # its file says enabled = false
 
 
-def test_examples_load_with_every_comment_removed(conf):
-    main, platform = conf / "kmp-smsd.toml", conf / "platforms.d" / "example.toml"
+@pytest.mark.parametrize("name", PLATFORM_FILES)
+def test_examples_load_with_every_comment_removed(conf, name):
+    main, platform = conf / "kmp-smsd.toml", conf / "platforms.d" / name
     main.write_text(uncommented(main.read_text()).replace("ranges = [{", "#"))  # cn.toml has that range
     platform.write_text(uncommented(platform.read_text()).replace("enabled = false", "enabled = true"))
     config = load(main)
     assert config.smsc["north"].destination_port == 5000
-    assert config.platforms["example"].channel.window == 1_000
+    assert config.platforms[platform.stem].channel.window == 1_000
 
 
 def test_every_section_is_in_the_example():
@@ -74,15 +85,15 @@ def test_every_section_is_in_the_example():
 @pytest.mark.parametrize("section", MODELS)
 def test_every_option_is_in_its_example_with_its_default(section):
     model = MODELS[section]
-    text = main_file() if section in MAIN_SECTIONS else platform_file()
-    table = tomllib.loads(uncommented(text))
-    for name in () if section == "platform" else section.split("."):
-        table = table[name]
-    assert set(model.model_fields) == set(table)
+    name = next((name for name, sections in PLATFORM_FILES.items() if section in sections), None)
+    written_in = tomllib.loads(uncommented(platform_file(name) if name else main_file()))
+    for part in () if section == "platform" else table(section).split("."):
+        written_in = written_in[part]
+    assert set(model.model_fields) == set(written_in)
     for option in options(model, section):
         default = model.model_fields[option.name].default
         if not option.live and default not in (PydanticUndefined, None, "", (), {}):
-            written = table[option.name]
+            written = written_in[option.name]
             assert (tuple(written) if isinstance(written, list) else written) == (
                 str(default) if isinstance(default, Path) else default
             )

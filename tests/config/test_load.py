@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from kmp_smsd.channels.host import Host
+from kmp_smsd.channels.ssh_options import SshOptions
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.load import ConfigFaults, load
 from kmp_smsd.config.models import MainFile, Secrets
 from kmp_smsd.config.numbering import Numbering
-from kmp_smsd.config.platform import Platform
 from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.numbering import AddressRules
 from kmp_smsd.domain.policy import OnConflict
@@ -145,7 +145,14 @@ x = 1
         "platforms.d/metering.toml",
         'apps = ["meter", "me ter"]\n[channel]\nkind = "irc"\nhosts = keys.example\nuser = "kmp"\nwindow = 0\n',
     )
+    files.write("platforms.d/paying.toml", 'apps = []\n[channel]\nkind = "ssh"\nhosts = keys.example\nwindow = 0\n')
+    files.write(
+        "platforms.d/reading.toml",
+        'apps = []\n[channel]\nkind = "tls"\nhosts = ["keys.example"]\nserver_key = "sha256//AA="\nuser = "kmp"\n'
+        'server_keys = ["ssh-ed25519 AAAA", "sha256//AA=", "a.example:1 b.example:2 sha256//AA="]\n',
+    )
     files.write("platforms.d/tracking.toml", "apps = [\n")
+    files.write("platforms.d/unkind.toml", "apps = []\n[channel]\n")
     assert "\n".join(files.faults()) == (Path(__file__).parent / "faults.txt").read_text().rstrip("\n")
 
 
@@ -498,7 +505,7 @@ VALUES = [
         *(("sync", name) for name in Sync.model_fields),
         *(("numbering", name) for name in Numbering.model_fields),
         *(("secrets", name) for name in Secrets.model_fields),
-        *(("channel", name) for name in Platform.model_fields["channel"].annotation.model_fields),
+        *(("channel", name) for name in SshOptions.model_fields),
         ("platform", "apps"),
         ("platform", "enabled"),
     ],

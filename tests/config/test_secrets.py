@@ -9,7 +9,7 @@ import pytest
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.models import Secrets
-from kmp_smsd.config.secrets import NO_FILE, SecretUnavailable, read_password, read_secret, ssh_identity
+from kmp_smsd.config.secrets import NO_FILE, SecretUnavailable, platform_identity, read_password, read_secret
 
 UNITS = Path(__file__).resolve().parents[2] / "systemd"
 
@@ -55,6 +55,7 @@ def test_credential_of_any_mode_is_read_since_systemd_guards_it(credentials):
     [
         ("smsc_north", "put it into /etc/kmp-smsd/credentials/smsc/north and restart"),
         ("ssh_metering", "put it into /etc/kmp-smsd/credentials/ssh/metering and restart"),
+        ("tls_metering", "put it into /etc/kmp-smsd/credentials/tls/metering and restart"),
         ("ssh-identity", "put it into /etc/kmp-smsd/credentials/ssh-identity and restart"),
         ("master-key", "`kmp-smsd master-key create` makes /etc/kmp-smsd/credentials/master-key, or put it back"),
         ("smsc", "the unit needs LoadCredential=smsc:/etc/kmp-smsd/credentials/smsc"),
@@ -143,7 +144,7 @@ def test_password_that_smpp_cannot_carry_is_refused(credentials, octets):
 def test_platform_s_own_ssh_identity_wins_over_the_common_one():
     own, common = SecretRef(credential="ssh-metering"), SecretRef(file="/run/ssh")
     secrets = Secrets.model_construct(ssh_identity=common)
-    assert ssh_identity(own, secrets) == own
-    assert ssh_identity(None, secrets) == common
+    assert platform_identity(own, secrets) == own
+    assert platform_identity(None, secrets) == common
     with pytest.raises(SecretUnavailable, match=r"\[secrets\] ssh_identity is missing"):
-        ssh_identity(None, Secrets.model_construct(ssh_identity=None))
+        platform_identity(None, Secrets.model_construct(ssh_identity=None))

@@ -25,6 +25,7 @@ from kmp_smsd.diagnosis.peers import (
     ProbeFacts,
     is_public,
     judge_bind,
+    judge_certificate,
     judge_platform,
     judge_receipt,
     judge_smsc,
@@ -338,6 +339,9 @@ def test_answer_to_a_bind_has_its_remedy(status: int | None, level: Level, remed
         ("a:22: the host key is not one of host_keys: it is SHA256:x.", "kmp-smsd platforms trust fleet"),
         ("a:22: refused our login as kmp with the key SHA256:x", "authorized_keys"),
         ("the SSH identity is encrypted", "[secrets] ssh_identity"),
+        ("a:4443: the server key is not one of server_keys: it is sha256//x.", "kmp-smsd platforms trust fleet"),
+        ("a:4443: refused our certificate (unknown ca), whose key is sha256//x", "let in the certificate"),
+        ("the TLS identity is encrypted", "[channel] identity"),
         ("a:22: Connection refused", "kmp-smsd platforms test fleet"),
     ],
 )
@@ -350,6 +354,21 @@ def test_fault_of_a_platform_has_its_remedy(fault: str, remedy: str) -> None:
 def test_platform_works_as_long_as_one_host_does() -> None:
     probes = [ProbeFacts(host="a:22", receiver="kmp-receive 1"), ProbeFacts(host="b:22", fault="b:22: timed out")]
     assert levels(judge_platform("fleet", probes)) == [OK, WARNING]
+
+
+@pytest.mark.parametrize(
+    ("days", "level", "sentence"),
+    [
+        (365, OK, "valid for 365 days"),
+        (30, OK, "valid for 30 days"),
+        (29, WARNING, "valid for 29 days"),
+        (-1, FAILURE, "expired 1 day ago"),
+    ],
+)
+def test_certificate_is_told_of_before_it_expires(days: int, level: Level, sentence: str) -> None:
+    found = judge_certificate(NOW + days * DAY_MS, NOW)
+    assert (found.level, sentence in found.sentence) == (level, True)
+    assert (found.level is OK) == (not found.remedy)
 
 
 def test_last_receipt_is_told() -> None:

@@ -44,7 +44,7 @@ def test_intake_is_given_no_secret_of_dispatch_nor_dispatch_one_of_intake() -> N
         for role in ("intake", "dispatch")
     )
     assert intake == {"smsc"}
-    assert dispatch == {"master-key", "ssh-identity", "ssh"}
+    assert dispatch == {"master-key", "ssh-identity", "ssh", "tls"}
 
 
 def test_the_roles_differ_in_nothing_but_their_work_and_their_secrets() -> None:

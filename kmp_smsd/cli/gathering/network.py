@@ -123,3 +123,13 @@ def probe_platform(config: Config, name: str, credentials: Callable[[SecretRef |
         )
         for one in findings
     ]
+
+
+def certificate_ends_at(secret: bytes) -> int | None:
+    """Until when our certificate in `secret` is valid, in Unix milliseconds; None where there is none."""
+    from kmp_smsd.channels.tls import load_identity
+
+    try:
+        return int(load_identity(secret).valid_until.timestamp() * 1000)
+    except ChannelDown:
+        return None

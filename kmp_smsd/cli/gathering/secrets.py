@@ -10,6 +10,7 @@ from kmp_smsd.cli.gathering.files import look_at
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.load import Config
 from kmp_smsd.config.secrets import (
+    CREDENTIAL_DIRECTORIES,
     CREDENTIALS,
     PasswordUnfit,
     SecretUnavailable,
@@ -27,7 +28,7 @@ def here(ref: SecretRef) -> SecretRef:
         return ref
     # LoadCredential= of a directory makes DIRECTORY_FILE of each file in it
     paths = [CREDENTIALS / ref.credential, CREDENTIALS / ref.credential.replace("_", "/", 1)]
-    in_directory = ref.credential.startswith(("smsc_", "ssh_"))  # as the package's units load them
+    in_directory = ref.credential.startswith(tuple(f"{one}_" for one in CREDENTIAL_DIRECTORIES))
     return SecretRef(file=next((path for path in paths if os.access(path, os.F_OK)), paths[in_directory]))
 
 

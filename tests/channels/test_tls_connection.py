@@ -1,0 +1,108 @@
+"""What no receiver does so that a network shows it: its buffers hold what these fill."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kmp_smsd.channels.tls import client_context
+from kmp_smsd.channels.tls_connection import TAKEN_IN_MAX, TlsConnection
+from tests.stunnel import new_certificate
+
+MUCH = 1_500_000  # octets, of which the buffers of a socket pair hold a quarter
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    pem = tmp_path / "server.pem"
+    pem.write_bytes(b"".join(new_certificate("far")))
+    context.load_cert_chain(pem)
+    return context
+
+
+@contextlib.contextmanager
+def connected(server: ssl.SSLContext, answer: Callable[[ssl.SSLSocket], object]) -> Iterator[TlsConnection]:
+    """A connection whose far side does `answer` after the handshake."""
+    ours, theirs = socket.socketpair()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError), server.wrap_socket(theirs, server_side=True) as secured:
+            answer(secured)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    connection = TlsConnection(ours, client_context(), "far")
+    try:
+        connection.handshake(time.monotonic() + 20)
+        yield connection
+    finally:
+        connection.close()
+        thread.join()
+
+
+def test_far_side_that_says_much_before_it_takes_more_stops_nothing(server: ssl.SSLContext) -> None:
+    """Both would wait for each other for ever, were nothing taken in while something is being sent."""
+    heard = bytearray()
+
+    def answer(secured: ssl.SSLSocket) -> None:
+        secured.sendall(b"a" * MUCH)
+        while len(heard) < MUCH:
+            heard.extend(secured.recv(65_536))
+        secured.sendall(b"b")
+
+    with connected(server, answer) as connection:
+        connection.send(b"q" * MUCH, within_s=20)
+        said = b""
+        while not said.endswith(b"b"):
+            said += connection.receive(time.monotonic() + 20)
+    assert heard == b"q" * MUCH
+    assert said == b"a" * MUCH + b"b"
+
+
+def test_far_side_that_talks_without_an_end_and_takes_nothing_fills_no_memory(server: ssl.SSLContext) -> None:
+    said = 0
+
+    def answer(secured: ssl.SSLSocket) -> None:
+        nonlocal said
+        while True:
+            said += secured.send(b"a" * 16_384)
+
+    with connected(server, answer) as connection:
+        with pytest.raises(TimeoutError):
+            connection.send(b"q" * MUCH, within_s=0.3)
+        assert TAKEN_IN_MAX <= said < TAKEN_IN_MAX + MUCH
+
+
+def test_far_side_that_has_ended_its_own_half_may_still_take_what_it_is_sent(server: ssl.SSLContext) -> None:
+    heard = bytearray()
+
+    def answer(secured: ssl.SSLSocket) -> None:
+        socket.socket.shutdown(secured, socket.SHUT_WR)
+        while len(heard) < MUCH:
+            heard.extend(secured.recv(65_536))
+
+    with connected(server, answer) as connection:
+        connection.send(b"q" * MUCH, within_s=20)
+        with pytest.raises(ssl.SSLError, match=r"(?i)eof"):
+            connection.receive(time.monotonic() + 20)
+    assert heard == b"q" * MUCH
+
+
+def test_what_has_come_is_read_however_late_it_is(server: ssl.SSLContext) -> None:
+    said = threading.Event()
+
+    def answer(secured: ssl.SSLSocket) -> None:
+        secured.sendall(b"answer")
+        said.set()
+
+    with connected(server, answer) as connection:
+        assert said.wait(20)
+        assert connection.receive(deadline=0.0) == b"answer"

@@ -1,0 +1,137 @@
+"""A platform behind stunnel: without one its tests are skipped at home, and fail in CI."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from kmp_smsd.channels.tls import server_key
+
+STARTED_WITHIN_S = 20.0
+LISTENING = "Configuration successful"
+
+
+def new_certificate(name: str, days: int = 365) -> tuple[bytes, bytes]:
+    """A new certificate of its own making for `name`, valid for so many days from now on, and its private key, in PEM.
+
+    A certificate of days below 0 has expired.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1 + abs(days)))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .sign(key, SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return certificate.public_bytes(Encoding.PEM), private
+
+
+class StunnelServer:
+    """One stunnel with its files in `directory`, that runs `command` for the holder of `client`, a certificate in PEM.
+
+    `address` is for `hosts` of a platform file, `server_key` for `server_keys`.
+    """
+
+    def __init__(self, directory: Path, command: Sequence[str], client: bytes) -> None:
+        if shutil.which("stunnel") is None:
+            if os.environ.get("CI"):
+                pytest.fail("CI must have stunnel")
+            pytest.skip("no stunnel on this machine (Debian: stunnel4)")
+        self.directory = directory
+        self.port = 0
+        self.options = ["sslVersionMin = TLSv1.3"]
+        self._command = list(command)
+        self._process: subprocess.Popen[bytes] | None = None
+        directory.mkdir(parents=True)
+        certificate, private = new_certificate("keys.example")
+        self.server_key = server_key(x509.load_pem_x509_certificate(certificate)).text()
+        (directory / "server.pem").touch(mode=0o600)
+        (directory / "server.pem").write_bytes(certificate + private)
+        (directory / "client.pem").write_bytes(client)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def command(self, command: Sequence[str]) -> None:
+        """Run `command` from the next start on; its words have no spaces."""
+        self._command = list(command)
+
+    def start(self) -> None:
+        """Start listening; after a stop on the same port."""
+        self.port = self.port or _free_port()
+        config = self.directory / "stunnel.conf"
+        config.write_text(
+            "\n".join(
+                [
+                    "foreground = yes",  # and standard error stays apart from what goes through the tunnel
+                    "pid =",
+                    "[kmp]",
+                    f"accept = 127.0.0.1:{self.port}",
+                    f"cert = {self.directory}/server.pem",
+                    f"CAfile = {self.directory}/client.pem",
+                    "verifyPeer = yes",
+                    f"exec = {self._command[0]}",
+                    f"execArgs = {' '.join(self._command)}",
+                    *self.options,
+                    "",
+                ]
+            )
+        )
+        self._process = subprocess.Popen(
+            ["stunnel", config], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+        assert self._process.stderr is not None
+        said: list[str] = []
+        for line in self._process.stderr:
+            said.append(line.decode())
+            if LISTENING in said[-1]:
+                break
+        else:
+            raise RuntimeError(f"stunnel does not start: {''.join(said)[-2000:]}")
+        self._reader = threading.Thread(target=self._process.stderr.read, daemon=True)
+        self._reader.start()
+
+    def stop(self) -> None:
+        """End the listener and all of its receivers, as a host that goes down."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._reader.join()
+            assert self._process.stderr is not None
+            self._process.stderr.close()
+            self._process = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def kill_receivers(self) -> None:
+        """SIGKILL to every running receiver."""
+        assert self._process is not None
+        subprocess.run(["pkill", "-KILL", "-P", str(self._process.pid)], check=False)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
