@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from kmp_smsd.channels.kinds import ChannelOptions
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.load import PLATFORMS, Config, platform_section
@@ -129,6 +130,11 @@ def _waits_whole(old: BaseModel, new: BaseModel) -> bool:
     return isinstance(old, Link) and isinstance(new, Link) and _is_new_credential(old.password, new.password)
 
 
+def _reload_of_kind(old: ChannelOptions, new: ChannelOptions) -> Reload:
+    """What a reload does with a channel that is of another kind than it was: its options are all others."""
+    return Reload.RESTART if _is_new_credential(old.identity, new.identity) else Platform.reload
+
+
 def _is_new_credential(old: SecretRef | None, new: SecretRef | None) -> bool:
     return new is not None and new.credential is not None and new != old
 
@@ -140,8 +146,10 @@ def _kept(old: Model, new: Model) -> Model:
     model, values = type(new), {}
     for option in model.model_fields:
         was, is_now = getattr(old, option), getattr(new, option)
-        if option == "channel":
+        if option == "channel" and type(was) is type(is_now):
             values[option] = _kept(was, is_now)
+        elif option == "channel":
+            values[option] = was if _reload_of_kind(was, is_now) is Reload.RESTART else is_now
         elif was != is_now and reload_of(model, option) is Reload.RESTART:
             values[option] = was
     return new.model_copy(update=values)
@@ -153,7 +161,9 @@ def _of_options(section: str, old: BaseModel, new: BaseModel, role: str = "") ->
         was, is_now = getattr(old, option), getattr(new, option)
         if was == is_now:
             continue
-        if option == "channel":
+        if option == "channel" and type(was) is type(is_now):
             yield from _of_options(section, was, is_now, role_of(model, option))
+        elif option == "channel":
+            yield Change(section, "kind", _reload_of_kind(was, is_now), role_of(model, option))
         else:
             yield Change(section, option, reload_of(model, option), role or role_of(model, option))

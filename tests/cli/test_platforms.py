@@ -12,6 +12,7 @@ from kmp_smsd.storage.outbox import Reject
 from kmp_smsd.storage.platforms import PlatformState
 from tests.cli.site import FIRST, HOST_KEY, PLATFORM, SECOND, dead_port
 from tests.sshd import receiver_command
+from tests.stunnel import StunnelServer, new_certificate
 
 
 @pytest.fixture
@@ -55,6 +56,46 @@ def test_a_platform_is_trusted_by_the_line_that_trust_shows(site, platform):
     assert (row["ok"], row["receiver"], row["error"]) == (True, "kmp-receive 1", None)
     assert row["fingerprint"].startswith("SHA256:")
     assert "good" in site.ok("platforms", "test", "metering")
+
+
+@pytest.fixture
+def stunnel(site):
+    """A platform behind stunnel that lets in whoever has the site's certificate; its own key is pinned nowhere yet."""
+    certificate, private = new_certificate("kmp")
+    identity = site.directory / "tls-identity"
+    identity.touch(mode=0o600)
+    identity.write_bytes(certificate + private)
+    server = StunnelServer(site.directory / "stunnel", receiver_command(site.directory / "held.db"), certificate)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_a_platform_behind_tls_is_trusted_by_the_line_that_trust_shows(site, stunnel):
+    begun = f'apps = ["meter"]\n[channel]\nkind = "tls"\nhosts = ["{stunnel.address}"]\n'
+    site.write("platforms.d/metering.toml", begun)
+    assert site.run("check-config").exit_code == 78
+    done = site.run("platforms", "trust", "metering")
+    assert done.exit_code == 0
+    line = done.stdout[done.stdout.index("server_keys = [") :]
+    identity = f'identity = {{file = "{site.directory}/tls-identity"}}\n'
+    site.write("platforms.d/metering.toml", begun + line + identity)
+    (row,) = site.rows("platforms", "trust", "metering")
+    assert row == {
+        "host": stunnel.address,
+        "algorithm": "ecdsa secp256r1",
+        "fingerprint": stunnel.server_key,
+        "host_key": f"{stunnel.address} {stunnel.server_key}",
+        "pinned": True,
+        "error": None,
+    }
+    assert "good" in site.ok("platforms", "test", "metering")
+
+    site.write("platforms.d/metering.toml", begun + f'server_keys = ["sha256//{"A" * 43}="]\n' + identity)
+    (row,) = site.rows("platforms", "trust", "metering")
+    assert row["pinned"] is False
+    done = site.run("platforms", "test", "metering")
+    assert (done.exit_code, "server key is not one of server_keys" in done.stdout) == (69, True)
 
 
 def test_keys_can_be_shown_before_the_file_is_complete(site, platform):

@@ -27,6 +27,15 @@ user = "kmp"
 host_keys = ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{"A" * 43}"]
 """
 
+TLS_PLATFORM = f"""\
+apps = ["meter"]
+[channel]
+kind = "tls"
+hosts = ["keys.example:4443"]
+server_keys = ["sha256//{"A" * 43}="]
+identity = {{file = "/etc/tls-own"}}
+"""
+
 
 class Files:
     """A configuration directory, and what is said about it."""

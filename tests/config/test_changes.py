@@ -6,7 +6,7 @@ import pytest
 
 from kmp_smsd.config.changes import changes, in_force
 from kmp_smsd.config.section import Reload
-from tests.config.config_files import MAIN, PLATFORM, Files
+from tests.config.config_files import MAIN, PLATFORM, TLS_PLATFORM, Files
 
 OWN_CREDENTIAL = PLATFORM + 'identity = {credential = "ssh-own"}\n'
 OWN_FILE = PLATFORM + 'identity = {file = "/etc/ssh-own"}\n'
@@ -131,6 +131,30 @@ def test_a_platform_keeps_its_identity_and_takes_the_rest(files, edit):
     assert now.platforms["metering"].channel.identity is None
     assert now.platforms["metering"].retry_min_s == 9
     assert [str(change) for change in changes(now, new)] == ["platforms.d/metering.toml identity"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reload"),
+    [
+        (PLATFORM, TLS_PLATFORM, Reload.PLATFORM),
+        (TLS_PLATFORM, PLATFORM, Reload.PLATFORM),
+        (TLS_PLATFORM, OWN_CREDENTIAL, Reload.RESTART),
+        (PLATFORM, TLS_PLATFORM.replace('file = "/etc/tls-own"', 'credential = "tls_own"'), Reload.RESTART),
+    ],
+)
+def test_a_platform_gets_another_kind_of_channel_whole_or_keeps_the_one_it_has(files, edit, before, after, reload):
+    files.write("platforms.d/metering.toml", before)
+    old, new = edit(platforms={"metering": "retry_min_s = 9\n" + after})
+    assert told(old, new) == {
+        "platforms.d/metering.toml kind": reload,
+        "platforms.d/metering.toml retry_min_s": Reload.PLATFORM,
+    }
+    now = in_force(old, new)
+    expected = old if reload is Reload.RESTART else new
+    assert now.platforms["metering"].channel == expected.platforms["metering"].channel
+    assert now.platforms["metering"].retry_min_s == 9
+    left = ["platforms.d/metering.toml kind"] if reload is Reload.RESTART else []
+    assert [str(change) for change in changes(now, new)] == left
 
 
 SOUTH = """\

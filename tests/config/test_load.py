@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from config_files import MAIN, PLATFORM
+from config_files import MAIN, PLATFORM, TLS_PLATFORM
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.ssh_options import SshOptions
+from kmp_smsd.channels.tls_options import TlsOptions
 from kmp_smsd.config.link import Link
 from kmp_smsd.config.load import ConfigFaults, load
 from kmp_smsd.config.models import MainFile, Secrets
@@ -506,12 +507,14 @@ VALUES = [
         *(("numbering", name) for name in Numbering.model_fields),
         *(("secrets", name) for name in Secrets.model_fields),
         *(("channel", name) for name in SshOptions.model_fields),
+        *(("channel", name) for name in TlsOptions.model_fields if name not in SshOptions.model_fields),
         ("platform", "apps"),
         ("platform", "enabled"),
     ],
 )
 def test_value_of_any_type_is_a_fault_of_its_line_or_taken(files, section, option):
-    main, platform = MAIN + "[sync]\n", "[platform]\n" + PLATFORM
+    written = TLS_PLATFORM if option in TlsOptions.model_fields and option not in SshOptions.model_fields else PLATFORM
+    main, platform = MAIN + "[sync]\n", "[platform]\n" + written
     for value in VALUES:
         texts = []
         for text in (main, platform):
