@@ -93,7 +93,7 @@ def _path_in(data: Any, loc: tuple[str | int, ...]) -> KeyPath:
         last = number == len(loc) - 1
         if part in (data if isinstance(data, Mapping) else range(len(data)) if isinstance(data, list) else ()):
             data = data[part]
-        elif not last or part == "[key]":
+        elif not last or part == "[key]" or (isinstance(data, Mapping) and part == data.get("kind")):
             continue
         path.append(part)
     return tuple(path)

@@ -344,6 +344,19 @@ def test_platform_without_any_identity_is_a_fault(files):
     assert files.load().platforms["a"].channel.identity.credential == "own"
 
 
+@pytest.mark.parametrize(
+    ("host", "sentence"),
+    [
+        ("a.example:1", "server_keys names a.example:1, which is not one of hosts"),
+        ("keys.example:4443", "server_keys has no key for other.example:4443"),
+    ],
+)
+def test_host_without_a_pin_and_pin_without_a_host_are_faults(files, host, sentence):
+    text = TLS_PLATFORM.replace('"sha256', f'"{host} sha256').replace(':4443"', ':4443", "other.example:4443"')
+    files.write("platforms.d/a.toml", text)
+    assert files.faults() == [f"platforms.d/a.toml:2: [channel] {sentence}"]
+
+
 def test_prefix_given_twice_is_a_fault_across_files(files):
     files.write("kmp-smsd.toml", MAIN.replace("[numbering]", '[numbering]\ninclude = ["x.toml", "x.toml", "y.toml"]'))
     files.write("x.toml", 'ranges = [\n  {prefix = "8613", digits = 14, name = "x"},\n]')
