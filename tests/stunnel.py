@@ -46,6 +46,52 @@ def new_certificate(name: str, days: int = 365) -> tuple[bytes, bytes]:
     return certificate.public_bytes(Encoding.PEM), private
 
 
+class Stunnel:
+    """One stunnel, with its configuration in `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        if shutil.which("stunnel") is None:
+            if os.environ.get("CI"):
+                pytest.fail("CI must have stunnel")
+            pytest.skip("no stunnel on this machine (Debian: stunnel4)")
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self, config: str) -> None:
+        """Start it, and wait until it listens."""
+        file = self.directory / "stunnel.conf"
+        file.write_text(config)
+        self._process = subprocess.Popen(
+            ["stunnel", file], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+        assert self._process.stderr is not None
+        said: list[str] = []
+        for line in self._process.stderr:
+            said.append(line.decode())
+            if LISTENING in said[-1]:
+                break
+        else:
+            raise RuntimeError(f"stunnel does not start: {''.join(said)[-2000:]}")
+        self._reader = threading.Thread(target=self._process.stderr.read, daemon=True)
+        self._reader.start()
+
+    def stop(self) -> None:
+        """End it and all that it runs, as a host that goes down."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._reader.join()
+            assert self._process.stderr is not None
+            self._process.stderr.close()
+            self._process = None
+
+    def kill_children(self) -> None:
+        """SIGKILL to all that it runs."""
+        assert self._process is not None
+        subprocess.run(["pkill", "-KILL", "-P", str(self._process.pid)], check=False)
+
+
 class StunnelServer:
     """One stunnel with its files in `directory`, that runs `command` for the holder of `client`, a certificate in PEM.
 
@@ -53,16 +99,11 @@ class StunnelServer:
     """
 
     def __init__(self, directory: Path, command: Sequence[str], client: bytes) -> None:
-        if shutil.which("stunnel") is None:
-            if os.environ.get("CI"):
-                pytest.fail("CI must have stunnel")
-            pytest.skip("no stunnel on this machine (Debian: stunnel4)")
+        self._stunnel = Stunnel(directory)
         self.directory = directory
         self.port = 0
         self.options = ["sslVersionMin = TLSv1.3"]
         self._command = list(command)
-        self._process: subprocess.Popen[bytes] | None = None
-        directory.mkdir(parents=True)
         certificate, private = new_certificate("keys.example")
         self.server_key = server_key(x509.load_pem_x509_certificate(certificate)).text()
         (directory / "server.pem").touch(mode=0o600)
@@ -79,9 +120,8 @@ class StunnelServer:
 
     def start(self) -> None:
         """Start listening; after a stop on the same port."""
-        self.port = self.port or _free_port()
-        config = self.directory / "stunnel.conf"
-        config.write_text(
+        self.port = self.port or free_port()
+        self._stunnel.run(
             "\n".join(
                 [
                     "foreground = yes",  # and standard error stays apart from what goes through the tunnel
@@ -98,29 +138,10 @@ class StunnelServer:
                 ]
             )
         )
-        self._process = subprocess.Popen(
-            ["stunnel", config], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-        )
-        assert self._process.stderr is not None
-        said: list[str] = []
-        for line in self._process.stderr:
-            said.append(line.decode())
-            if LISTENING in said[-1]:
-                break
-        else:
-            raise RuntimeError(f"stunnel does not start: {''.join(said)[-2000:]}")
-        self._reader = threading.Thread(target=self._process.stderr.read, daemon=True)
-        self._reader.start()
 
     def stop(self) -> None:
         """End the listener and all of its receivers, as a host that goes down."""
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._reader.join()
-            assert self._process.stderr is not None
-            self._process.stderr.close()
-            self._process = None
+        self._stunnel.stop()
 
     def restart(self) -> None:
         self.stop()
@@ -128,10 +149,9 @@ class StunnelServer:
 
     def kill_receivers(self) -> None:
         """SIGKILL to every running receiver."""
-        assert self._process is not None
-        subprocess.run(["pkill", "-KILL", "-P", str(self._process.pid)], check=False)
+        self._stunnel.kill_children()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
