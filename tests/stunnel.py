@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from kmp_smsd.channels.tls import server_key
+from kmp_smsd.channels.tls_identity import server_key
 
 STARTED_WITHIN_S = 20.0
 LISTENING = "Configuration successful"

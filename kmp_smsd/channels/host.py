@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 _HOST = re.compile(r"(?:\[(?P<address>[0-9A-Za-z:._-]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,9}))?")
 
+LABEL_MAX = 63  # RFC 1035, section 2.3.4; Python's resolver fails where there are more, or none
+
 
 @dataclass(frozen=True, slots=True)
 class Host:
@@ -31,7 +33,10 @@ class Host:
         port = int(match["port"] or default_port or 0)
         if not 1 <= port <= 65535:
             raise ValueError(f"port {port} is not between 1 and 65535")
-        return cls(match["address"] or match["name"], port)
+        name = match["address"] or match["name"]
+        if not all(1 <= len(label) <= LABEL_MAX for label in name.removesuffix(".").split(".")):
+            raise ValueError(f"a host name has 1 to {LABEL_MAX} characters between its dots")
+        return cls(name, port)
 
     def __str__(self) -> str:
         return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"

@@ -29,6 +29,7 @@ class LineChannel:
     ) -> None:
         self.host = stream.host
         self.fingerprint = stream.fingerprint
+        self.certificate_ends_at = stream.certificate_ends_at
         self.peer = peer
         self._stream = stream
         self._answer_within_s = options.answer_within_s

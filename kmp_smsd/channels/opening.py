@@ -19,6 +19,7 @@ from kmp_smsd.channels.line_channel import Clock, LineChannel
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.channels.protocol import ChannelDown
 from kmp_smsd.channels.stream import Stream
+from kmp_smsd.channels.tls_identity import load_identity
 from kmp_smsd.channels.tls_options import TlsOptions
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def _connect(options: ChannelOptions, credentials: Credentials) -> _Connect:
     """How the hosts are connected to. Raises ChannelDown where our own identity is of no use."""
     secret = credentials(options.identity)
     if isinstance(options, TlsOptions):
-        return partial(tls.connected, options, tls.load_identity(secret))
+        return partial(tls.connected, options, load_identity(secret))
     return partial(ssh.connected, options, ssh.load_identity(secret))
 
 

@@ -68,6 +68,8 @@ class ChannelDown(Exception):
 class Channel(Protocol):
     """One open road to one platform. Blocks; lives in one worker thread."""
 
+    certificate_ends_at: float | None  # Unix seconds: until when our own is valid, where the platform knows us by one
+
     def deliver(self, deliveries: Iterable[Delivery]) -> Iterator[Result]:
         """Send `deliveries`, each taken when there is room for it, and yield one result for each as it is answered.
 

@@ -13,6 +13,7 @@ from kmp_smsd.channels import ssh, tls
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.protocol import ChannelDown
 from kmp_smsd.channels.ssh_options import HOST_KEY_ALGORITHMS, HostKey, fingerprint
+from kmp_smsd.channels.tls_identity import client_context, server_key
 from kmp_smsd.channels.tls_options import ServerKey
 
 
@@ -65,9 +66,9 @@ def _fetch_host_keys(host: Host, within_s: float) -> ShownKeys:
 
 def _fetch_server_key(host: Host, within_s: float) -> ShownKeys:
     try:
-        with tls.negotiated(host, tls.client_context(), within_s) as (connection, certificate):
+        with tls.negotiated(host, client_context(), within_s) as (connection, certificate):
             connection.close()
-            pin = tls.server_key(certificate, host)
+            pin = server_key(certificate, host)
             algorithm = _algorithm(certificate)
     except ChannelDown as down:
         return ShownKeys(host=host, fault=str(down))

@@ -16,6 +16,8 @@ class Stream(ABC):
     `keys` are, throughout, those that must not be seen in the log or in an error.
     """
 
+    certificate_ends_at: float | None = None  # Unix seconds: until when our own is valid, where it knows us by one
+
     def __init__(self, host: Host, fingerprint: str, max_line_octets: int) -> None:
         self.host = host
         self.fingerprint = fingerprint

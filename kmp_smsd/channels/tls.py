@@ -2,82 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from contextlib import ExitStack, contextmanager
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.protocol import ChannelDown
 from kmp_smsd.channels.tcp import connect
 from kmp_smsd.channels.tls_connection import TlsConnection, tls_reason
-from kmp_smsd.channels.tls_options import ServerKey, TlsOptions
+from kmp_smsd.channels.tls_identity import TlsIdentity, server_key
+from kmp_smsd.channels.tls_options import TlsOptions
 from kmp_smsd.channels.tls_stream import TlsStream
-
-
-@dataclass(frozen=True, slots=True)
-class TlsIdentity:
-    """What we show of ourselves: our certificate, of whose public key this is the fingerprint, and its last moment."""
-
-    context: ssl.SSLContext
-    fingerprint: str
-    valid_until: datetime
-
-
-def load_identity(secret: bytes) -> TlsIdentity:
-    """The certificate and the private key in `secret`. Raises ChannelDown; its text tells nothing of the key."""
-    try:
-        certificate, *_ = x509.load_pem_x509_certificates(secret)
-        fingerprint = server_key(certificate).fingerprint
-    except (ValueError, UnsupportedAlgorithm):
-        raise ChannelDown("the TLS identity has no certificate in PEM: it stands beside its private key") from None
-    try:
-        load_pem_private_key(secret, password=None)
-    except TypeError:
-        raise ChannelDown("the TLS identity is encrypted; a daemon has nobody to ask for its passphrase") from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise ChannelDown("the TLS identity has no private key in PEM beside its certificate") from None
-    context = client_context()
-    try:
-        _load_chain(context, secret)
-    except ssl.SSLError as error:
-        raise ChannelDown(f"the TLS identity cannot be used: {tls_reason(error)}") from None
-    return TlsIdentity(context, fingerprint, certificate.not_valid_after_utc)
-
-
-def client_context() -> ssl.SSLContext:
-    """TLS 1.3, whoever the server is: its key is compared with the pinned ones, and no certificate is believed."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # a connection that was cut has not ended
-    return context
-
-
-def _load_chain(context: ssl.SSLContext, secret: bytes) -> None:
-    """The ssl module reads keys from files alone: this one is in memory, has no name, and is gone at once."""
-    descriptor = os.memfd_create("tls-identity")
-    try:
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(secret + b"\n")
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=lambda: b"")  # else it asks at the terminal
-    finally:
-        os.close(descriptor)
-
-
-def server_key(certificate: x509.Certificate, host: Host | None = None) -> ServerKey:
-    """What pins the key of `certificate`. Raises ValueError or UnsupportedAlgorithm."""
-    return ServerKey.of(certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo), host)
 
 
 @contextmanager
@@ -90,17 +31,16 @@ def negotiated(
     """
     cancel = cancel or Cancel()
     deadline = time.monotonic() + within_s
-    connected = connect(host, deadline, cancel)
+    tcp = connect(host, deadline, cancel)
     try:
-        with cancel.ends(connected):
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)  # a burst is complete: its end waits
-            connection = TlsConnection(connected, context, host.name)
-            try:
-                connection.handshake(deadline)
-                yield connection, x509.load_der_x509_certificate(connection.certificate)
-            except BaseException:  # an interrupt too: no connection may be left open
-                connection.close()
-                raise
+        with ExitStack() as on_failure, cancel.ends(tcp):
+            on_failure.callback(tcp.close)
+            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)  # the end of a burst waits for nothing
+            connection = TlsConnection(tcp, context, host.name)
+            on_failure.callback(connection.close)
+            connection.handshake(deadline)
+            yield connection, x509.load_der_x509_certificate(connection.certificate)
+            on_failure.pop_all()
     except (OSError, ValueError, UnsupportedAlgorithm, ChannelDown) as error:
         if cancel.requested:
             raise ChannelDown(f"{host}: connecting was cancelled") from None
@@ -131,4 +71,4 @@ def connected(
                 f"{host}: the server key is not one of server_keys: it is {shown.fingerprint}. "
                 "Either the host was set up anew or somebody stands in between; nothing was sent"
             )
-        yield TlsStream(host, connection, shown.fingerprint, identity.fingerprint, options.max_line_octets)
+        yield TlsStream(host, connection, shown.fingerprint, identity, options.max_line_octets)

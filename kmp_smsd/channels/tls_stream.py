@@ -10,20 +10,22 @@ from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.protocol import ChannelDown
 from kmp_smsd.channels.stream import Stream
 from kmp_smsd.channels.tls_connection import TlsConnection, tls_reason
+from kmp_smsd.channels.tls_identity import TlsIdentity
 
 # In the alerts of RFC 8446, section 6.2, by which a server refuses a client.
 _OF_OUR_CERTIFICATE = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
 
 
 class TlsStream(Stream):
-    """The far side of `connection`, whose key is pinned. `our_fingerprint` is that of our own certificate's key."""
+    """The far side of `connection`, whose key is pinned, and which knows us by `identity`."""
 
     def __init__(
-        self, host: Host, connection: TlsConnection, fingerprint: str, our_fingerprint: str, max_line_octets: int
+        self, host: Host, connection: TlsConnection, fingerprint: str, identity: TlsIdentity, max_line_octets: int
     ) -> None:
         super().__init__(host, fingerprint, max_line_octets)
+        self.certificate_ends_at = identity.valid_until.timestamp()
         self._connection = connection
-        self._our_fingerprint = our_fingerprint
+        self._our_fingerprint = identity.fingerprint
 
     def send(self, octets: bytes, within_s: float, keys: Collection[bytes] = ()) -> None:
         """As every stream does."""

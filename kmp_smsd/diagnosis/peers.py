@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kmp_smsd.diagnosis.finding import Finding, Level, failure, ok, warning
 from kmp_smsd.domain.counted import counted
-from kmp_smsd.domain.spans import DAY_MS
+from kmp_smsd.domain.validity import RENEW_WITHIN_S, validity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +42,6 @@ class ProbeFacts:
     receiver: str = ""
     fingerprint: str = ""
 
-
-RENEW_WITHIN_MS = 30 * DAY_MS
 
 ALREADY_BOUND, WRONG_PASSWORD, WRONG_SYSTEM_ID, BIND_FAILED = 0x05, 0x0E, 0x0F, 0x0D
 
@@ -106,12 +104,12 @@ def judge_platform(name: str, probes: Sequence[ProbeFacts]) -> list[Finding]:
 
 def judge_certificate(ends_at: int, now: int) -> Finding:
     """Our own certificate, by which a platform knows us; times in Unix milliseconds. Theirs is pinned, however old."""
-    left = ends_at - now
+    left_s = (ends_at - now) / 1000
     remedy = "make a new certificate for the same key, and have the platform's administrator let it in beside the old"
-    if left < 0:
-        return failure(f"our certificate there expired {counted(-left // DAY_MS, 'day')} ago", remedy)
-    sentence = f"our certificate there is valid for {counted(left // DAY_MS, 'day')}"
-    return warning(sentence, remedy) if left < RENEW_WITHIN_MS else ok(sentence)
+    sentence = f"our certificate there {validity(left_s)}"
+    if left_s >= RENEW_WITHIN_S:
+        return ok(sentence)
+    return warning(sentence, remedy) if left_s > 0 else failure(sentence, remedy)
 
 
 def is_public(address: str) -> bool:

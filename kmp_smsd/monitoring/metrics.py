@@ -242,6 +242,12 @@ PLATFORMS = (
         "When the platform is tried again; no sample where it does not wait.",
         _seconds("next_try_at"),
     ),
+    Figure(
+        _GAUGE,
+        "push_certificate_left_seconds",
+        "For how long our certificate at the platform is valid; no sample where it knows us by none.",
+        _field("certificate_left_s"),
+    ),
 )
 
 

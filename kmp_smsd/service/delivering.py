@@ -65,6 +65,7 @@ class Deliverer:
         self._open_store = open_store
         self._patience = patience
         self._monotonic, self._wall = monotonic, wall
+        self.certificate_ends_at: float | None = None  # as the last connection had it
         self._channel: Channel | None = None
         self._store: Store | None = None
         self._stopping = threading.Event()
@@ -194,6 +195,7 @@ class Deliverer:
         """Connect; where that fails, it is not for what would have been sent."""
         suspects, self._suspects = self._suspects, {}
         channel = self._open_channel(self._cancel)
+        self.certificate_ends_at = channel.certificate_ends_at
         self._suspects = suspects
         return channel
 

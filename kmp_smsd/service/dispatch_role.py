@@ -141,6 +141,7 @@ class DispatchRole(RoleService):
             last_error=None if state is None else state.last_error,
             last_error_at=None if state is None else state.last_error_at,
             next_try_at=ms(served.next_try_at),
+            certificate_left_s=None if (ends_at := served.certificate_ends_at) is None else ends_at - self._wall(),
         )
 
     def _rates_of(self, served: Served, now: float) -> Rates:

@@ -34,6 +34,7 @@ class Served:
     counts: Counts
     state: PlatformState | None
     next_try_at: float | None
+    certificate_ends_at: float | None = None  # ours there
 
 
 class Worker:
@@ -168,6 +169,7 @@ class Worker:
             counts=self.deliverer.counts,
             state=self.deliverer.state,
             next_try_at=self._next_try_at(),
+            certificate_ends_at=self.deliverer.certificate_ends_at,
         )
 
     def _present_word(self) -> PlatformWord:

@@ -7,6 +7,7 @@ write lock.
 from __future__ import annotations
 
 from kmp_smsd.domain.unserved import unserved
+from kmp_smsd.domain.validity import RENEW_WITHIN_S, validity
 from kmp_smsd.service.status import PlatformWord, Snapshot, State
 
 LAG_MAX_S = 10.0
@@ -71,6 +72,8 @@ def degraded(snapshot: Snapshot) -> tuple[str, ...]:
             reasons.append(f"platform {platform.name} is {platform.word}")
         elif platform.last_error is not None and platform.due and not platform.paused:
             reasons.append(f"platform {platform.name} fails: {platform.last_error}")
+        if (left_s := platform.certificate_left_s) is not None and left_s < RENEW_WITHIN_S:
+            reasons.append(f"our certificate at platform {platform.name} {validity(left_s)}")
     reasons += [f"{kind} is paused" for kind in _paused(snapshot)]
     if snapshot.configuration.refusal_stands:
         restart = ": a restart would fail" if snapshot.configuration.faulty else ""

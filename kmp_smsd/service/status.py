@@ -85,7 +85,8 @@ class LinkStatus:
 class PlatformStatus:
     """One platform. `due`, `oldest_due_at` and `rejected` are read from the store.
 
-    `due_more` and `rejected_more`: there is more, which was not counted.
+    `due_more` and `rejected_more`: there is more, which was not counted. `certificate_left_s`: for how long ours is
+    valid, below 0 since when it is not; None where it is not known, or the platform does not know us by one.
     """
 
     name: str
@@ -108,6 +109,7 @@ class PlatformStatus:
     last_error: str | None
     last_error_at: int | None
     next_try_at: int | None
+    certificate_left_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,13 @@ def test_port_that_is_none_is_told(port: str) -> None:
         Host.parse(f"a:{port}", default_port=22)
 
 
+@pytest.mark.parametrize("name", [".example", "a..b", "a" * 64, f"keys.{'a' * 64}.example", "."])
+def test_name_that_no_resolver_takes_is_told(name: str) -> None:
+    with pytest.raises(ValueError, match="1 to 63 characters between its dots"):
+        Host.parse(f"{name}:22")
+    Host.parse(f"{'a' * 63}.example.:22")
+
+
 def test_port_may_be_left_out_only_where_there_is_a_usual_one() -> None:
     assert Host.parse("a", default_port=22) == Host("a", 22)
     with pytest.raises(ValueError, match="write"):

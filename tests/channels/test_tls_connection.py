@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from kmp_smsd.channels.tls import client_context
 from kmp_smsd.channels.tls_connection import TAKEN_IN_MAX, TlsConnection
+from kmp_smsd.channels.tls_identity import client_context
 from tests.stunnel import new_certificate
 
 MUCH = 1_500_000  # octets, of which the buffers of a socket pair hold a quarter

@@ -70,6 +70,10 @@ def test_platform_moves_from_ssh_to_tls_without_a_restart(own_carrier: Carrier, 
     stunnel.start()
     own_carrier.settled()
 
+    platforms = own_carrier.listing("status")[1]["platforms"]
+    (left_s,) = [one["certificate_left_s"] for one in platforms if one["name"] == "metering"]
+    assert 364 * 86_400 < left_s < 365 * 86_400
+
     (tested,) = own_carrier.listing("platforms", "test", "metering")
     assert (tested["ok"], tested["receiver"], tested["fingerprint"]) == (True, "kmp-receive 1", stunnel.server_key)
     told = own_carrier.command("doctor", check=False).stdout

@@ -99,6 +99,7 @@ def _platform(name: str, **changes: Any) -> dict[str, Any]:
         "last_error": None,
         "last_error_at": None,
         "next_try_at": None,
+        "certificate_left_s": None,
         **changes,
     }
 
@@ -154,7 +155,7 @@ _DISPATCH: dict[str, Any] = {
         _platform(
             "metering", word="delivering", due=214, oldest_due_at=NOW - 4 * SECOND, apps=["meter", "meter-backup"]
         ),
-        _platform("payment", apps=["pay"]),
+        _platform("payment", apps=["pay"], certificate_left_s=200 * 86_400.0),
         _platform(
             "tracking",
             word="waiting",

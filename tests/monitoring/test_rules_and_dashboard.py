@@ -126,6 +126,7 @@ def test_dashboard_shows_all_metrics_but_those_that_others_tell() -> None:
         "kmp_smsd_push_state_since_timestamp_seconds",
         "kmp_smsd_push_last_error_timestamp_seconds",
         "kmp_smsd_push_next_try_timestamp_seconds",
+        "kmp_smsd_push_certificate_left_seconds",
     }
 
 

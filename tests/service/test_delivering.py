@@ -27,6 +27,8 @@ TERMINALS = range(1, 41)
 class ChannelByHand:
     """An open road to a platform that answers as `at.answer` says, and takes `at.room` deliveries at a time."""
 
+    certificate_ends_at = None
+
     def __init__(self, at):
         self.at = at
         self.closed = False

@@ -39,6 +39,7 @@ class DelivererByHand:
         self.done = []
         self.counts = Counts()
         self.state = None
+        self.certificate_ends_at = None
 
     def again(self):
         self.done.append("again")
@@ -833,6 +834,8 @@ def test_key_goes_out_within_a_fifth_of_a_second_beside_a_platform_that_is_down(
     got = []
 
     class Road:
+        certificate_ends_at = None
+
         def __init__(self, _cancel):
             pass
 

@@ -22,6 +22,8 @@ BEGAN_S = 1_732_380_000
 class FullDisk:
     """A platform that asks for a minute's patience, each time."""
 
+    certificate_ends_at = None
+
     def __init__(self, asked_at, clock):
         self._asked_at, self._clock = asked_at, clock
 

@@ -98,6 +98,9 @@ def test_who_drains_is_not_ready():
             {"word": PlatformWord.UNSERVED, "name": NO_PLATFORM, "due": 2},
             ("2 deliveries wait for a platform: no file names their app",),
         ),
+        ({"certificate_left_s": 30 * 86_400.0}, ()),
+        ({"certificate_left_s": 30 * 86_400.0 - 1}, ("our certificate at platform metering is valid for 29 days",)),
+        ({"certificate_left_s": -86_400.0}, ("our certificate at platform metering expired 1 day ago",)),
         ({"paused": True, "word": PlatformWord.PAUSED, "last_error": "x", "due": 1}, ("platform metering is paused",)),
     ],
 )

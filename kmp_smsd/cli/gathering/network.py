@@ -127,7 +127,7 @@ def probe_platform(config: Config, name: str, credentials: Callable[[SecretRef |
 
 def certificate_ends_at(secret: bytes) -> int | None:
     """Until when our certificate in `secret` is valid, in Unix milliseconds; None where there is none."""
-    from kmp_smsd.channels.tls import load_identity
+    from kmp_smsd.channels.tls_identity import load_identity
 
     try:
         return int(load_identity(secret).valid_until.timestamp() * 1000)

@@ -1,0 +1,73 @@
+"""What a platform behind TLS knows us by: a certificate of our own making, and its private key."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from kmp_smsd.channels.host import Host
+from kmp_smsd.channels.protocol import ChannelDown
+from kmp_smsd.channels.tls_connection import tls_reason
+from kmp_smsd.channels.tls_options import ServerKey
+
+
+@dataclass(frozen=True, slots=True)
+class TlsIdentity:
+    """What we show of ourselves: our certificate, of whose public key this is the fingerprint, and its last moment."""
+
+    context: ssl.SSLContext
+    fingerprint: str
+    valid_until: datetime
+
+
+def load_identity(secret: bytes) -> TlsIdentity:
+    """The certificate and the private key in `secret`. Raises ChannelDown; its text tells nothing of the key."""
+    try:
+        certificate, *_ = x509.load_pem_x509_certificates(secret)
+        fingerprint = server_key(certificate).fingerprint
+    except (ValueError, UnsupportedAlgorithm):
+        raise ChannelDown("the TLS identity has no certificate in PEM: it stands beside its private key") from None
+    try:
+        load_pem_private_key(secret, password=None)
+    except TypeError:
+        raise ChannelDown("the TLS identity is encrypted; a daemon has nobody to ask for its passphrase") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ChannelDown("the TLS identity has no private key in PEM beside its certificate") from None
+    context = client_context()
+    try:
+        _load_chain(context, secret)
+    except ssl.SSLError as error:
+        raise ChannelDown(f"the TLS identity cannot be used: {tls_reason(error)}") from None
+    return TlsIdentity(context, fingerprint, certificate.not_valid_after_utc)
+
+
+def client_context() -> ssl.SSLContext:
+    """TLS 1.3, whoever the server is: its key is compared with the pinned ones, and no certificate is believed."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # a connection that was cut has not ended
+    return context
+
+
+def _load_chain(context: ssl.SSLContext, secret: bytes) -> None:
+    """The ssl module reads keys from files alone: this one is in memory, has no name, and is gone at once."""
+    descriptor = os.memfd_create("tls-identity")
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(secret + b"\n")
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=lambda: b"")  # else it asks at the terminal
+    finally:
+        os.close(descriptor)
+
+
+def server_key(certificate: x509.Certificate, host: Host | None = None) -> ServerKey:
+    """What pins the key of `certificate`. Raises ValueError or UnsupportedAlgorithm."""
+    return ServerKey.of(certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo), host)
