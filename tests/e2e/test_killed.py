@@ -53,6 +53,37 @@ def test_nothing_answered_ok_is_lost_whoever_is_killed(tmp_path):
         assert unanswered > ROUNDS  # they died with work in hand
 
 
+def test_messages_that_cannot_be_decided_are_laid_aside_and_are_decided_once_they_are_back(tmp_path: Path) -> None:
+    """As docs/operations.rst says, for a fault of ours: what comes meanwhile is decided."""
+    with Carrier(tmp_path / "carrier") as carrier:
+        intake = carrier.start_role("intake")
+        terminals = [carrier.terminal("meter") for _ in range(4)]
+        (decider,) = children(intake.process.pid)
+        os.kill(decider, signal.SIGSTOP)  # instead of the fault
+        for mdn, key in terminals[:3]:
+            assert carrier.smsc.send(mdn, f"K1:{key}").result(30) == CommandStatus.ESME_ROK
+        os.kill(decider, signal.SIGKILL)
+        intake.kill()
+        aside, inbox = tmp_path / "aside", carrier.database.with_name(carrier.database.name + "-inbox")
+        aside.mkdir()
+        move(inbox, aside)
+
+        intake = carrier.start_role("intake")
+        carrier.say(terminals[3][0], f"K1:{terminals[3][1]}")
+        assert set(carrier.bindings()) == {(terminals[3][0], "meter")}
+        assert intake.stop() == 0
+
+        move(aside, inbox)
+        carrier.start_role("intake")
+        carrier.wait_for(carrier.all_settled, "what was laid aside to be decided")
+        assert set(carrier.bindings().items()) == {((mdn, "meter"), key) for mdn, key in terminals}
+
+
+def move(source: Path, target: Path) -> None:
+    for path in source.glob("*.messages"):
+        path.rename(target / path.name)
+
+
 def register(carrier: Carrier, mdns: list[str]) -> None:
     file = carrier.directory / "registrations.csv"
     file.write_text("mdn,app_id\n" + "".join(f"{mdn},meter\n" for mdn in mdns))
