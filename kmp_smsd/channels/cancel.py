@@ -1,10 +1,11 @@
-"""How another thread ends an attempt to connect."""
+"""How another thread ends an attempt to connect: at a request, or when its time is over."""
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 
@@ -38,6 +39,18 @@ class Cancel:
         finally:
             with self._lock:
                 self._connecting = None
+
+
+@contextmanager
+def closing_at(deadline: float, close: Callable[[], object]) -> Iterator[None]:
+    """Calls `close` at `deadline` (monotonic seconds), in another thread, unless the context has been left."""
+    timer = threading.Timer(max(0.0, deadline - time.monotonic()), close)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _hang_up(connection: socket.socket) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import paramiko
 
-from kmp_smsd.channels.cancel import Cancel
+from kmp_smsd.channels.cancel import Cancel, closing_at
 from kmp_smsd.channels.hiding import presentable
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.protocol import ChannelDown
@@ -60,16 +59,13 @@ def negotiated(
     connection = connect(host, deadline, cancel)
     transport = paramiko.Transport(connection)
     transport.set_log_channel(PARAMIKO_LOG)
-    # Not every wait of paramiko takes a time limit, but all of them end when the transport is closed.
-    timer = threading.Timer(max(0.0, deadline - time.monotonic()), transport.close)
-    timer.daemon = True
-    timer.start()
     try:
         transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = within_s
         transport.get_security_options().key_types = [
             signature for algorithm in algorithms for signature in _SIGNATURES.get(algorithm, (algorithm,))
         ]
-        with cancel.ends(connection):
+        # Not every wait of paramiko takes a time limit, but all of them end when the transport is closed.
+        with closing_at(deadline, transport.close), cancel.ends(connection):
             transport.start_client(timeout=within_s)
             # start_client() returns in silence when its time is over: without a host key the next line raises.
             transport.get_remote_server_key()
@@ -91,8 +87,6 @@ def negotiated(
     except BaseException:  # an interrupt too: no connection may be left open
         transport.close()
         raise
-    finally:
-        timer.cancel()
 
 
 def check_host_key(transport: paramiko.Transport, host: Host, pinned: Sequence[HostKey]) -> None:

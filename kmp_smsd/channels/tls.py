@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from kmp_smsd.channels.cancel import Cancel
+from kmp_smsd.channels.cancel import Cancel, closing_at
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.protocol import ChannelDown
 from kmp_smsd.channels.tcp import connect
@@ -25,9 +25,10 @@ from kmp_smsd.channels.tls_stream import TlsStream
 def negotiated(
     host: Host, context: ssl.SSLContext, within_s: float, cancel: Cancel | None = None
 ) -> Iterator[tuple[TlsConnection, x509.Certificate]]:
-    """A connection to `host` after its handshake, and the certificate that it showed, which is not yet judged.
+    """A connection to `host` after its handshake, and its certificate, not yet judged; closed after `within_s`.
 
-    Leave the context once connected: `cancel` ends with it. Raises ChannelDown, then the connection is closed.
+    Leave the context once connected: the time limit and `cancel` end with it. Raises ChannelDown, then the connection
+    is closed.
     """
     cancel = cancel or Cancel()
     deadline = time.monotonic() + within_s
@@ -35,11 +36,12 @@ def negotiated(
     try:
         with ExitStack() as on_failure, cancel.ends(tcp):
             on_failure.callback(tcp.close)
-            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)  # the end of a burst waits for nothing
+            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)  # a burst is complete: its end would wait
             connection = TlsConnection(tcp, context, host.name)
             on_failure.callback(connection.close)
             connection.handshake(deadline)
-            yield connection, x509.load_der_x509_certificate(connection.certificate)
+            with closing_at(deadline, connection.close):  # what follows has time limits of its own
+                yield connection, x509.load_der_x509_certificate(connection.certificate)
             on_failure.pop_all()
     except (OSError, ValueError, UnsupportedAlgorithm, ChannelDown) as error:
         if cancel.requested:

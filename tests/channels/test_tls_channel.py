@@ -25,6 +25,7 @@ from kmp_smsd.channels.line_channel import LineChannel
 from kmp_smsd.channels.opening import open_channel, probe
 from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed, Rejected, TryLater, Withdraw
 from kmp_smsd.channels.shown_keys import fetch_server_keys
+from kmp_smsd.channels.tls import client_context, negotiated
 from kmp_smsd.channels.tls_options import TlsOptions
 from tests.channels.peer import HOSTILE, NOW_S, VERSION, Held, held_in, make_binds
 from tests.sshd import receiver_command
@@ -368,6 +369,18 @@ def test_host_that_accepts_and_then_says_nothing_is_given_up(platform: TlsPlatfo
         with pytest.raises(ChannelDown, match=rf"{host}: not connected within 0\.3 s"):
             platform.open(hosts=[host], connect_within_s=0.3)
         assert time.monotonic() - began < 5
+
+
+def test_time_to_connect_goes_on_after_the_handshake(platform: TlsPlatform) -> None:
+    """It ends with the receiver's hello: whoever waits for that has no time of his own."""
+    with tls_listener(platform, until_closed) as host:
+        began = time.monotonic()
+        with (
+            pytest.raises(ChannelDown, match=rf"{host}: not connected within 0\.3 s"),
+            negotiated(Host.parse(host), client_context(), 0.3) as (connection, _),
+        ):
+            connection.receive(began + 20)
+        assert time.monotonic() - began < 10
 
 
 def test_host_that_speaks_no_tls_says_so(platform: TlsPlatform) -> None:
