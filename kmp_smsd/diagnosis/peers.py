@@ -105,10 +105,14 @@ def judge_platform(name: str, probes: Sequence[ProbeFacts]) -> list[Finding]:
 def judge_certificate(ends_at: int, now: int) -> Finding:
     """Our own certificate, by which a platform knows us; times in Unix milliseconds. Theirs is pinned, however old."""
     left_s = (ends_at - now) / 1000
-    remedy = "make a new certificate for the same key, and have the platform's administrator let it in beside the old"
     sentence = f"our certificate there {validity(left_s)}"
     if left_s >= RENEW_WITHIN_S:
         return ok(sentence)
+    remedy = (
+        "make another for the same key, under another name: docs/configuration.rst, Platforms\n"
+        "have the platform's administrator let it in beside the old one\n"
+        "put it into the file of [channel] identity, and restart dispatch"
+    )
     return warning(sentence, remedy) if left_s > 0 else failure(sentence, remedy)
 
 
@@ -133,21 +137,21 @@ def _judge_host(host: HostFacts) -> Finding:
 
 def _judge_probe(name: str, probe: ProbeFacts) -> Finding:
     if not probe.fault:
-        return ok(f"{probe.host}: {probe.receiver} answers, host key {probe.fingerprint}")
+        return ok(f"{probe.host}: {probe.receiver} answers, its key is {probe.fingerprint}")
     return failure(probe.fault, _probe_remedy(name, probe.fault))
 
 
 def _probe_remedy(name: str, fault: str) -> str:
     if "host key" in fault or "server key" in fault:
         return (
-            f"ask the platform's administrator for the fingerprint of its key, compare it with\n"
+            "ask the platform's administrator for the fingerprint of its key, compare it with\n"
             f"kmp-smsd platforms trust {name}\n"
             "and pin the new key only where they are the same"
         )
     if "refused our login" in fault:
         return "have the platform's administrator put our public key into authorized_keys of that user"
     if "refused our certificate" in fault:
-        return "have the platform's administrator let in the certificate of [channel] identity, or renew it there"
+        return "have the platform's administrator let in the certificate of [channel] identity, or a newer one"
     if "TLS identity" in fault:
         return "give [channel] identity our certificate and its private key, unencrypted and in PEM, in one file"
     if "identity" in fault:

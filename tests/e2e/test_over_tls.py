@@ -77,5 +77,5 @@ def test_platform_moves_from_ssh_to_tls_without_a_restart(own_carrier: Carrier, 
     (tested,) = own_carrier.listing("platforms", "test", "metering")
     assert (tested["ok"], tested["receiver"], tested["fingerprint"]) == (True, "kmp-receive 1", stunnel.server_key)
     told = own_carrier.command("doctor", check=False).stdout
-    assert f"{stunnel.address}: kmp-receive 1 answers, host key {stunnel.server_key}" in told
+    assert f"{stunnel.address}: kmp-receive 1 answers, its key is {stunnel.server_key}" in told
     assert "our certificate there is valid for 364 days" in told

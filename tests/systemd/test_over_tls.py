@@ -23,8 +23,8 @@ def blocks(page: str, heading: str) -> list[str]:
 
 def test_platform_is_installed_behind_tls_as_the_pages_say(installed: Site) -> None:
     box = installed.box
-    (certificate,) = blocks("configuration.rst", "**A platform without SSH**")
-    install, start, digest = blocks("platform-protocol.rst", "Installing behind TLS\n-----")
+    certificate, another, replace = blocks("configuration.rst", "**A platform without SSH**")
+    install, start, digest, restart = blocks("platform-protocol.rst", "Installing behind TLS\n-----")
     box.ok(certificate)
     shutil.copy(ROOT / "scripts" / "kmp-receive", box.root / "usr/local/bin/kmp-receive")
     box.ok(
@@ -60,6 +60,18 @@ def test_platform_is_installed_behind_tls_as_the_pages_say(installed: Site) -> N
     box.until(lambda: held() == {MDN.format(n) for n in (1, 2, 3)})
     box.until(lambda: installed.status_text(DISPATCH) == "1 platform, nothing due")
     assert installed.held() == set()
+
+    # A new certificate is let in beside the old one, and then takes its place.
+    def is_let_in(subject: str) -> bool:
+        own = box.ok("openssl x509 -in /etc/kmp-smsd/credentials/tls/metering -noout -subject -nameopt RFC2253")
+        assert own == f"subject=CN={subject}"
+        return "good" in box.run("kmp-smsd platforms test metering").stdout
+
+    box.ok(another)
+    box.ok(f"cat /etc/kmp-smsd/kmp-metering.pem >> /etc/stunnel/kmp-clients.pem\n{restart}")
+    box.until(lambda: is_let_in("kmp"))
+    box.ok(replace)
+    assert is_let_in("kmp-2")
 
     # Each connection's end is that of its receiver, in order.
     box.ok(f"systemctl stop {DISPATCH}")
