@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_HOST = re.compile(r"(?:\[(?P<address>[0-9A-Za-z:._-]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,9}))?")
+_LABEL = "[A-Za-z0-9_-]{1,63}"  # RFC 1035, section 2.3.4: what is empty or longer raises UnicodeError at each look-up
+_HOST = re.compile(
+    rf"(?:\[(?P<address>[0-9A-Za-z:._-]+)\]|(?P<name>{_LABEL}(?:\.{_LABEL})*\.?))(?::(?P<port>[0-9]{{1,9}}))?"
+)
 
 LABEL_MAX = 63  # RFC 1035, section 2.3.4; Python's resolver fails where there are more, or none
 
