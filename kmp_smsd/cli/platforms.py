@@ -55,7 +55,7 @@ TESTED: Columns = {
     "result": lambda row: "good" if row["ok"] else "failed",
     "receiver": "receiver",
     "window": "window",
-    "host key": "fingerprint",
+    "key": "fingerprint",
     "seconds": lambda row: f"{row['took_s']:.2f}",
     "error": "error",
 }

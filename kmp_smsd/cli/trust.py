@@ -60,7 +60,7 @@ def trust(settings: Settings, name: str, as_json: bool) -> None:
     need to be in the file, and `kind` where it is not "ssh". Exits 69 where a host does not answer.
     """
     path, channel = _channel_in_file(settings, name)
-    kind = _kinds()["tls" if channel.get("kind") == "tls" else "ssh"]
+    kind = _kind(path, channel)
     hosts, pinned = _hosts(path, channel, kind), _pins(channel, kind)
     rows: list[dict[str, Any]] = []
     lines = []
@@ -89,16 +89,20 @@ def trust(settings: Settings, name: str, as_json: bool) -> None:
         raise click.exceptions.Exit(UNAVAILABLE)
 
 
-def _kinds() -> dict[str, _Kind]:
+def _kind(path: Path, channel: dict[str, Any]) -> _Kind:
     from kmp_smsd.channels.host import Host
     from kmp_smsd.channels.shown_keys import fetch_host_keys, fetch_server_keys
     from kmp_smsd.channels.ssh_options import HostKey, ssh_host
     from kmp_smsd.channels.tls_options import ServerKey
 
-    return {
+    kinds = {
         "ssh": _Kind(option="host_keys", read_host=ssh_host, read_pin=HostKey.parse, fetch=fetch_host_keys),
         "tls": _Kind(option="server_keys", read_host=Host.parse, read_pin=ServerKey.parse, fetch=fetch_server_keys),
     }
+    written = channel.get("kind", "ssh")
+    if written not in list(kinds):
+        raise Failed(f"{path}: [channel] kind is not one of {', '.join(kinds)}", CONFIGURATION)
+    return kinds[written]
 
 
 def _channel_in_file(settings: Settings, name: str) -> tuple[Path, dict[str, Any]]:

@@ -116,10 +116,12 @@ def test_keys_can_be_shown_before_the_file_is_complete(site, platform):
         ("channel = 1\n", ': hosts = ["HOST:PORT"] is needed in [channel], a list in [ ]'),
         ('[channel]\nhosts = "keys.example"\n', ': hosts = ["HOST:PORT"] is needed in [channel], a list in [ ]'),
         ('[channel]\nhosts = ["keys.example:0"]\n', ": [channel] hosts: port 0 is not between 1 and 65535"),
+        ('[channel]\nkind = "TLS"\nhosts = ["a.example:1"]\n', ": [channel] kind is not one of ssh, tls"),
+        ('[channel]\nkind = ["tls"]\nhosts = ["a.example:1"]\n', ": [channel] kind is not one of ssh, tls"),
         ('apps = [\n[channel]\nhosts = ["keys.example"]\n', " is not in TOML: 'kmp-smsd check-config' tells where"),
     ],
 )
-def test_file_that_names_no_host_says_which_line_to_write_unless_it_is_no_toml(site, text, sentence):
+def test_file_that_names_no_host_or_no_kind_of_channel_says_what_is_wrong_with_it(site, text, sentence):
     site.write("platforms.d/metering.toml", text)
     assert site.refused("platforms", "trust", "metering") == (78, f"platforms.d/metering.toml{sentence}")
 
