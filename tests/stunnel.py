@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from kmp_smsd.channels.cancel import closing_at
 from kmp_smsd.channels.tls_identity import server_key
 
 STARTED_WITHIN_S = 20.0
-LISTENING = "Configuration successful"
+LISTENING = "Configuration successful"  # told once the ports are bound
 
 
 def new_certificate(name: str, days: int = 365) -> tuple[bytes, bytes]:
@@ -67,12 +69,13 @@ class Stunnel:
         )
         assert self._process.stderr is not None
         said: list[str] = []
-        for line in self._process.stderr:
-            said.append(line.decode())
-            if LISTENING in said[-1]:
-                break
-        else:
-            raise RuntimeError(f"stunnel does not start: {''.join(said)[-2000:]}")
+        with closing_at(time.monotonic() + STARTED_WITHIN_S, self._process.kill):
+            for line in self._process.stderr:
+                said.append(line.decode())
+                if LISTENING in said[-1]:
+                    break
+            else:
+                raise RuntimeError(f"stunnel does not start: {''.join(said)[-2000:]}")
         self._reader = threading.Thread(target=self._process.stderr.read, daemon=True)
         self._reader.start()
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_LABEL = "[A-Za-z0-9_-]{1,63}"  # RFC 1035, section 2.3.4: what is empty or longer raises UnicodeError at each look-up
-_HOST = re.compile(
-    rf"(?:\[(?P<address>[0-9A-Za-z:._-]+)\]|(?P<name>{_LABEL}(?:\.{_LABEL})*\.?))(?::(?P<port>[0-9]{{1,9}}))?"
-)
+_HOST = re.compile(r"(?:\[(?P<address>[0-9A-Za-z:._-]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,9}))?")
 
-LABEL_MAX = 63  # RFC 1035, section 2.3.4; Python's resolver fails where there are more, or none
+LABEL_MAX = 63  # RFC 1035, section 2.3.4; Python's resolver raises UnicodeError where there are more, or none
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +26,7 @@ class Host:
         match = _HOST.fullmatch(text) if isinstance(text, str) else None
         if match is None or (match["port"] is None and default_port is None):
             raise ValueError(
-                'write "HOST:PORT" or "[IPV6]:PORT", as in "smsc.example:2775"'
+                'write "HOST:PORT" or "[IPV6]:PORT", as in "host.example:2775"'
                 if default_port is None
                 else f'write "HOST", "HOST:PORT" or "[IPV6]:PORT"; without a port it is {default_port}'
             )

@@ -106,3 +106,39 @@ def test_what_has_come_is_read_however_late_it_is(server: ssl.SSLContext) -> Non
     with connected(server, answer) as connection:
         assert said.wait(20)
         assert connection.receive(deadline=0.0) == b"answer"
+
+
+def send_much(connection: TlsConnection) -> None:
+    connection.send(b"q" * MUCH, within_s=60)
+
+
+def receive(connection: TlsConnection) -> None:
+    connection.receive(time.monotonic() + 60)
+
+
+@pytest.mark.parametrize("step", [send_much, receive])
+def test_close_from_another_thread_wakes_whoever_waits(
+    server: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, step: Callable[[TlsConnection], None]
+) -> None:
+    waits, closed, woken = threading.Event(), threading.Event(), threading.Event()
+
+    def wait() -> None:
+        with pytest.raises((ssl.SSLError, BrokenPipeError)):
+            step(connection)
+        woken.set()
+
+    with connected(server, lambda _: closed.wait(60)) as connection:
+        really_wait = connection._wait
+
+        def told_wait(events: int, deadline: float) -> int:
+            waits.set()
+            return really_wait(events, deadline)
+
+        monkeypatch.setattr(connection, "_wait", told_wait)
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert waits.wait(20)
+        connection.close()
+        assert woken.wait(20)
+        closed.set()
+        thread.join()
