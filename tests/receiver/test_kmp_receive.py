@@ -10,6 +10,7 @@ import resource
 import runpy
 import shutil
 import signal
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -388,6 +389,19 @@ def test_half_a_line_at_the_end_is_never_applied(run: Run, store: Path) -> None:
     receiver.say(json.dumps(BIND).encode())
     assert receiver.end() == (0, "")
     assert command(store, "list", "--json").stdout == ""
+
+
+def test_socket_that_is_reset_ends_the_stream(store: Path) -> None:
+    """As behind a TLS server, which reads no further answers where its own connection was cut."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            line = [sys.executable, str(RECEIVER), "--store", str(store)]
+            process = subprocess.Popen(line, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE)
+        ours.sendall(json.dumps(HELLO).encode() + b"\n")
+        ours.recv(1)
+    assert process.communicate(timeout=20) == (None, b"")
+    assert process.returncode == 0
 
 
 def test_sigterm_ends_the_stream_with_everything_answered(run: Run, store: Path) -> None:
