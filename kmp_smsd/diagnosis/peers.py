@@ -154,7 +154,7 @@ def _probe_remedy(name: str, fault: str) -> str:
         return "have the platform's administrator let in the certificate of [channel] identity, or a newer one"
     if "TLS identity" in fault:
         return "give [channel] identity our certificate and its private key, unencrypted and in PEM, in one file"
-    if "identity" in fault:
+    if "SSH identity" in fault:
         return "give [secrets] ssh_identity an unencrypted Ed25519, ECDSA or RSA key"
     return f"is the host up, does a firewall let us through, and is kmp-receive there? kmp-smsd platforms test {name}"
 
