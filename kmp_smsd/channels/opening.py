@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 # Reads the secret of a reference, or, of None, the common SSH identity of this KMP.
 Credentials = Callable[[SecretRef | None], bytes]
-# Connects to a host of the platform of that name; what does not answer before the context is left is given up.
+# Connects to a host of the platform of that name, within `connect_within_s`; the context is left once it has answered.
 _Connect = Callable[[Host, str, Cancel], AbstractContextManager[Stream]]
 
 

@@ -29,7 +29,7 @@ def tls_reason(error: ssl.SSLError) -> str:
 class TlsConnection:
     """A TLS client on `connection`, which it closes. Used by one thread, but for `close`.
 
-    Raises OSError, of which ssl.SSLError and TimeoutError are.
+    Raises OSError; ssl.SSLError and TimeoutError are kinds of it.
     """
 
     def __init__(self, connection: socket.socket, context: ssl.SSLContext, server_name: str) -> None:

@@ -19,7 +19,7 @@ from kmp_smsd.channels.tls_options import ServerKey
 
 @dataclass(frozen=True, slots=True)
 class TlsIdentity:
-    """What we show of ourselves: our certificate, of whose public key this is the fingerprint, and its last moment."""
+    """Our certificate and its private key, which `context` has; `fingerprint` is that of the public key."""
 
     context: ssl.SSLContext
     fingerprint: str

@@ -26,6 +26,7 @@ def test_platform_is_installed_behind_tls_as_the_pages_say(installed: Site) -> N
     certificate, another, replace = blocks("configuration.rst", "**A platform without SSH**")
     install, start, digest, restart = blocks("platform-protocol.rst", "Installing behind TLS\n-----")
     box.ok(certificate)
+    assert box.ok("stat -c %a /etc/kmp-smsd/credentials/tls/metering") == "600"
     shutil.copy(ROOT / "scripts" / "kmp-receive", box.root / "usr/local/bin/kmp-receive")
     box.ok(
         "chmod 755 /usr/local/bin/kmp-receive\n"
@@ -40,7 +41,7 @@ def test_platform_is_installed_behind_tls_as_the_pages_say(installed: Site) -> N
     box.ok(start)
 
     box.ok(
-        "cd /etc/kmp-smsd/platforms.d; umask 022\n"
+        "cd /etc/kmp-smsd/platforms.d\n"
         r"sed 's/^enabled = false/enabled = true/; s/^hosts = .*/hosts = [\"127.0.0.1:4443\"]/; s/^apps = .*/apps = "
         r"[\"meter\"]/' example-tls.toml > metering.toml"
     )
@@ -72,6 +73,7 @@ def test_platform_is_installed_behind_tls_as_the_pages_say(installed: Site) -> N
     box.until(lambda: is_let_in("kmp"))
     box.ok(replace)
     assert is_let_in("kmp-2")
+    assert box.ok("stat -c %a /etc/kmp-smsd/credentials/tls/metering") == "600"
 
     # Each connection's end is that of its receiver, in order.
     box.ok(f"systemctl stop {DISPATCH}")
