@@ -110,7 +110,7 @@ def list_(settings: Settings, count_all: bool, as_json: bool) -> None:
 @click.option(
     "--identity",
     type=FilePath(exists=True, dir_okay=False, path_type=Path),
-    help="The private key to log in with, for TLS beside its certificate, where the daemon's cannot be read here.",
+    help="Our identity, where the daemon's cannot be read here: a private key, over TLS with its certificate.",
 )
 @json_option
 @click.pass_obj
