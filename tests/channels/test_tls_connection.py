@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kmp_smsd.channels.tls_connection import TAKEN_IN_MAX, TlsConnection
+from kmp_smsd.channels.tls_connection import TAKEN_IN_MAX, TlsConnection, tls_reason
 from kmp_smsd.channels.tls_identity import client_context
 from tests.stunnel import new_certificate
 
@@ -108,6 +108,21 @@ def test_what_has_come_is_read_however_late_it_is(server: ssl.SSLContext) -> Non
         assert connection.receive(deadline=0.0) == b"answer"
 
 
+def send_until_it_fails(connection: TlsConnection) -> None:
+    while True:
+        connection.send(b"q", within_s=20)
+
+
+def test_what_the_far_side_said_before_it_hung_up_is_found_where_sending_fails(server: ssl.SSLContext) -> None:
+    server.verify_mode = ssl.CERT_REQUIRED  # in TLS 1.3 a certificate is judged when our handshake has ended
+    with connected(server, lambda _: None) as connection:
+        with pytest.raises(ConnectionError) as caught:
+            send_until_it_fails(connection)
+        found = connection.cause(caught.value)
+    assert isinstance(found, ssl.SSLError)
+    assert tls_reason(found) == "certificate required"
+
+
 def send_much(connection: TlsConnection) -> None:
     connection.send(b"q" * MUCH, within_s=60)
 
@@ -123,7 +138,7 @@ def test_close_from_another_thread_wakes_whoever_waits(
     waits, closed, woken = threading.Event(), threading.Event(), threading.Event()
 
     def wait() -> None:
-        with pytest.raises((ssl.SSLError, BrokenPipeError)):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
             step(connection)
         woken.set()
 
@@ -142,3 +157,4 @@ def test_close_from_another_thread_wakes_whoever_waits(
         assert woken.wait(20)
         closed.set()
         thread.join()
+        assert connection._socket.fileno() == -1
