@@ -25,7 +25,8 @@ from kmp_smsd.channels.line_channel import LineChannel
 from kmp_smsd.channels.opening import open_channel, probe
 from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed, Rejected, TryLater, Withdraw
 from kmp_smsd.channels.shown_keys import fetch_server_keys
-from kmp_smsd.channels.tls import client_context, negotiated
+from kmp_smsd.channels.tls import negotiated
+from kmp_smsd.channels.tls_identity import client_context
 from kmp_smsd.channels.tls_options import TlsOptions
 from tests.channels.peer import HOSTILE, NOW_S, VERSION, Held, held_in, make_binds
 from tests.sshd import receiver_command
