@@ -296,7 +296,7 @@ def test_examples_of_the_payload_are_read_as_the_page_says() -> None:
             CommandId.DELIVER_SM, 1, "", 1, 1, "8613912345678", 0, 1, "10690001",
             0x40 if header == "yes" else 0, 0, int(data_coding), bytes.fromhex(octets),
         )  # fmt: skip
-        user_data = read_user_data(message, data_coding_overrides={})
+        user_data = read_user_data(message)
         payload = parse_payload(user_data.octets)
         if payload is None:
             assert reading.startswith("malformed")

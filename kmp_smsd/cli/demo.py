@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 from kmp_smsd.cli.standard_output import check_heard
 from kmp_smsd.simulator.lab import SHORT_CODE, Lab
-from kmp_smsd.smpp.constants import MessageType, name_of
+from kmp_smsd.smpp.constants import DELIVERY_RECEIPT, name_of
 
 OTHERS_SHORT_CODE = "10699999"
 RECEIPT = "id:0000000001 sub:001 dlvrd:001 submit date:2611231200 done date:2611231200 stat:DELIVRD err:000 text:K1"
@@ -76,7 +76,7 @@ FIRST = (
     Sms(
         "for another short code", "8613800000001", "K1:ACME-0001", "not_for_us", {"destination_addr": OTHERS_SHORT_CODE}
     ),
-    Sms("a delivery receipt", "8613800000001", RECEIPT, "receipt", {"esm_class": MessageType.RECEIPT}),
+    Sms("a delivery receipt", "8613800000001", RECEIPT, "receipt", {"esm_class": DELIVERY_RECEIPT}),
     Sms("the SIM of meter 1 in another terminal", "8613800000001", "K1:ACME-0008", "held"),
     Sms("meter 2 with another SIM", "8613800000008", "K1:ACME-0002", "held"),
 )

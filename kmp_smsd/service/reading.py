@@ -9,13 +9,13 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.payload import MAX_PAYLOAD_OCTETS, parse_payload
 from kmp_smsd.domain.reply import ReplyTo
 from kmp_smsd.domain.request import SyncRequest, Unfit, sender_class
-from kmp_smsd.smpp.constants import MessageType
+from kmp_smsd.smpp.constants import MESSAGE_TYPE
 from kmp_smsd.smpp.errors import PduError
 from kmp_smsd.smpp.pdu import Message
 from kmp_smsd.smpp.submit import MAX_ADDRESS
-from kmp_smsd.smpp.text import Alphabet, UserData, message_type, read_user_data, reads_like_receipt
+from kmp_smsd.smpp.text import DATA_CODINGS, Alphabet, UserData, read_user_data, reads_like_receipt
 
-_ALPHABETS = {"octets": Alphabet.OCTETS, "ucs2": Alphabet.UCS2, "ucs2-le": Alphabet.UCS2_LITTLE_ENDIAN}
+_ALPHABETS = {"octets": None, "ucs2": Alphabet.UCS2, "ucs2-le": Alphabet.UCS2_LITTLE_ENDIAN}
 
 
 class Reader:
@@ -29,13 +29,12 @@ class Reader:
         self._receipts_by_text = link.receipts_by_text
         self._destination_port = link.destination_port
         self._replies = link.reply != "never"
-        self._alphabets = {coding: _ALPHABETS[reading] for coding, reading in link.data_codings.items()}
+        overrides = {coding: _ALPHABETS[reading] for coding, reading in link.data_codings.items()}
+        self._alphabets = {**DATA_CODINGS, **overrides}
 
     def read(self, message: Message, received_at: int) -> SyncRequest | Unfit:
         """Return what `message` asks for, or how it ended; `received_at` in Unix milliseconds."""
-        if message_type(message.esm_class) is not MessageType.DEFAULT or (
-            self._receipts_by_text and reads_like_receipt(message)
-        ):
+        if message.esm_class & MESSAGE_TYPE or (self._receipts_by_text and reads_like_receipt(message)):
             return self._unfit(Outcome.RECEIPT, received_at)
         if self._short_codes and message.destination_addr.removeprefix("+") not in self._short_codes:
             return self._unfit(Outcome.NOT_FOR_US, received_at, why="not one of our short codes")
@@ -45,7 +44,7 @@ class Reader:
         if mdn is None:
             return self._unfit(Outcome.INVALID_MDN, received_at, sender=sender_class(message.source_addr))
         try:
-            user_data = read_user_data(message, data_coding_overrides=self._alphabets)
+            user_data = read_user_data(message, self._alphabets)
         except PduError as error:
             return self._unfit(Outcome.MALFORMED, received_at, mdn, why=str(error))
         if self._destination_port is not None and user_data.destination_port != self._destination_port:

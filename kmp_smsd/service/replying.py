@@ -17,7 +17,7 @@ from kmp_smsd.service.backoff import Backoff
 from kmp_smsd.service.faults import Faults
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.rate import Bucket
-from kmp_smsd.smpp.constants import CommandStatus, EsmClass, name_of
+from kmp_smsd.smpp.constants import UDHI, CommandStatus, name_of
 from kmp_smsd.smpp.events import SubmitAnswered
 from kmp_smsd.smpp.submit import SubmitSm, relative_time
 from kmp_smsd.smpp.udh import ports_header
@@ -282,7 +282,7 @@ def make_submit_sm(reply: Reply, now: int) -> SubmitSm:
     header = b""
     if to.terminal_port is not None and to.our_port is not None:
         header = ports_header(destination_port=to.terminal_port, source_port=to.our_port)
-        ports = {"esm_class": EsmClass.UDHI, "data_coding": _EIGHT_BIT}
+        ports = {"esm_class": UDHI, "data_coding": _EIGHT_BIT}
     return SubmitSm(
         source_addr_ton=to.our_ton,
         source_addr_npi=to.our_npi,

@@ -9,6 +9,11 @@ MAX_SEQUENCE_NUMBER = 0x7FFFFFFF  # section 5.1.4
 HEADER_OCTETS = 16
 VERSION_3_4 = 0x34
 
+# Of esm_class (section 5.2.12). Plain numbers: in Python 3.11 it takes a call to look up the member of an Enum.
+UDHI = 0x40  # a user data header precedes the text
+MESSAGE_TYPE = 0x3C  # these bits are 0 in an ordinary message to the ESME
+DELIVERY_RECEIPT = 0x04
+
 
 class CommandId(IntEnum):
     """Operations (SMPP 3.4, section 5.1.2.1; SMPP 5.0, section 4.7.5)."""
@@ -119,25 +124,6 @@ class CommandStatus(IntEnum):
     ESME_RINVBCAST_REP = 0x110
     ESME_RINVBCASTSRVGRP = 0x111
     ESME_RINVBCASTCHANIND = 0x112
-
-
-class EsmClass(IntEnum):
-    """Bits of esm_class beside the message type (SMPP 3.4, section 5.2.12)."""
-
-    UDHI = 0x40
-    REPLY_PATH = 0x80
-
-
-class MessageType(IntEnum):
-    """Bits 5 to 2 of esm_class in a message to the ESME (SMPP 3.4, section 5.2.12)."""
-
-    DEFAULT = 0x00
-    RECEIPT = 0x04
-    DELIVERY_ACKNOWLEDGEMENT = 0x08
-    USER_ACKNOWLEDGEMENT = 0x10
-    CONVERSATION_ABORT = 0x18
-    INTERMEDIATE_NOTIFICATION = 0x20
-    RESERVED = 0x3C  # stands for every value that the specification does not name
 
 
 class Tag(IntEnum):

@@ -7,46 +7,39 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
-from kmp_smsd.smpp.constants import CommandStatus, EsmClass, MessageType, Tag
+from kmp_smsd.smpp.constants import UDHI, CommandStatus, Tag
 from kmp_smsd.smpp.errors import PduError
 from kmp_smsd.smpp.pdu import Message
 from kmp_smsd.smpp.udh import UserDataHeader, is_part, split_udh
 
-_MESSAGE_TYPE_MASK = 0x3C
-_MESSAGE_TYPES = {one.value: one for one in MessageType}
 _RECEIPT_TEXT = re.compile(rb"\s*id:\S*\s.*\bstat:[A-Z]", re.IGNORECASE | re.DOTALL)  # SMPP 3.4, appendix B
 _BIG_ENDIAN_MARK, _LITTLE_ENDIAN_MARK = b"\xfe\xff", b"\xff\xfe"
 
 
 class Alphabet(StrEnum):
-    """How the characters of a text are written. OCTETS stands for every alphabet of one octet each."""
+    """How a text is written that has two octets for each character."""
 
-    OCTETS = "octets"
     UCS2 = "ucs-2"
     UCS2_LITTLE_ENDIAN = "ucs-2-le"
 
 
-DATA_CODINGS: Mapping[int, Alphabet] = {0x08: Alphabet.UCS2}  # SMPP 3.4, section 5.2.19; any other is OCTETS
+# By data_coding (SMPP 3.4, section 5.2.19); any other alphabet, for which None stands, has one octet for a character.
+DATA_CODINGS: Mapping[int, Alphabet | None] = {0x08: Alphabet.UCS2}
 
 
 class UserData(NamedTuple):
     """The octets of a text and what its header or TLVs say about it. Ports are None where none is named."""
 
     octets: bytes
-    source_port: int | None
-    destination_port: int | None
-    concatenated: bool
+    source_port: int | None = None
+    destination_port: int | None = None
+    concatenated: bool = False
 
     def __repr__(self) -> str:
         return (
             f"UserData(source_port={self.source_port} destination_port={self.destination_port}"
             f" concatenated={self.concatenated}, octets hidden)"
         )
-
-
-def message_type(esm_class: int) -> MessageType:
-    """Return the message type in esm_class, a bit field (SMPP 3.4, section 5.2.12); its other bits do not matter."""
-    return _MESSAGE_TYPES.get(esm_class & _MESSAGE_TYPE_MASK, MessageType.RESERVED)
 
 
 def reads_like_receipt(message: Message) -> bool:
@@ -57,17 +50,21 @@ def reads_like_receipt(message: Message) -> bool:
     return any(map(_RECEIPT_TEXT.match, (message.short_message, *message.tlv(Tag.MESSAGE_PAYLOAD))))
 
 
-def read_user_data(message: Message, *, data_coding_overrides: Mapping[int, Alphabet]) -> UserData:
+def read_user_data(message: Message, alphabets: Mapping[int, Alphabet | None] = DATA_CODINGS) -> UserData:
     """Return what the terminal sent, without its header and with UCS-2 written as UTF-8.
 
     A UCS-2 text that is not ASCII so has octets above 0x7F, and one that is no UCS-2 has some too: neither can be
     taken for an ASCII text. Raises PduError with the command_status that such a message deserves.
     """
-    alphabet = data_coding_overrides.get(message.data_coding) or DATA_CODINGS.get(message.data_coding, Alphabet.OCTETS)
-    has_header = bool(message.esm_class & EsmClass.UDHI)
-    if not has_header and not message.tlvs:  # nearly every message
-        return UserData(_without_ucs2(message.short_message, alphabet), None, None, False)
+    is_plain = not (message.esm_class & UDHI or message.tlvs)  # as nearly every message
+    data = UserData(message.short_message) if is_plain else _read_all(message)
+    alphabet = alphabets.get(message.data_coding)
+    return data if alphabet is None else data._replace(octets=_without_ucs2(data.octets, alphabet))
+
+
+def _read_all(message: Message) -> UserData:
     octets = _user_data(message)
+    has_header = bool(message.esm_class & UDHI)
     header = UserDataHeader()
     if has_header:
         header, octets = split_udh(octets)
@@ -75,7 +72,7 @@ def read_user_data(message: Message, *, data_coding_overrides: Mapping[int, Alph
     if has_header and in_parts:
         raise PduError(CommandStatus.ESME_RINVOPTPARAMVAL, "sar_ parameters beside a user data header")
     return UserData(
-        octets=_without_ucs2(octets, alphabet),
+        octets=octets,
         source_port=_one("source_port", header.source_port, _integer(message, Tag.SOURCE_PORT)),
         destination_port=_one("destination_port", header.destination_port, _integer(message, Tag.DESTINATION_PORT)),
         concatenated=header.concatenated or in_parts,
@@ -91,8 +88,6 @@ def _user_data(message: Message) -> bytes:
 
 
 def _without_ucs2(octets: bytes, alphabet: Alphabet) -> bytes:
-    if alphabet is Alphabet.OCTETS:
-        return octets
     if octets.startswith((_BIG_ENDIAN_MARK, _LITTLE_ENDIAN_MARK)):
         little, octets = octets.startswith(_LITTLE_ENDIAN_MARK), octets[2:]
     else:

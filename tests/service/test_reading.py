@@ -49,8 +49,9 @@ def test_first_row_that_applies_wins():
 
 
 @pytest.mark.parametrize("kind", [kind << 2 for kind in range(1, 16)])
-def test_every_message_type_but_the_ordinary_one_is_a_receipt(kind):
-    assert read(mo(esm_class=kind)) == unfit(Outcome.RECEIPT)
+@pytest.mark.parametrize("other_bits", [0x00, 0x01, 0x02, 0x03, 0x40, 0x80, 0xC3])
+def test_every_message_type_but_the_ordinary_one_is_a_receipt(kind, other_bits):
+    assert read(mo(esm_class=kind | other_bits)) == unfit(Outcome.RECEIPT)
 
 
 @pytest.mark.parametrize("other_bits", [0x01, 0x02, 0x03, 0x80])

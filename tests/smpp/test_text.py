@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmp_smsd.smpp.codec import decode_data_sm, decode_deliver_sm
-from kmp_smsd.smpp.constants import CommandStatus, MessageType, Tag
+from kmp_smsd.smpp.constants import CommandStatus, Tag
 from kmp_smsd.smpp.errors import PduError
 from kmp_smsd.smpp.pdu import Message
-from kmp_smsd.smpp.text import Alphabet, message_type, read_user_data, reads_like_receipt
+from kmp_smsd.smpp.text import DATA_CODINGS, Alphabet, read_user_data, reads_like_receipt
 
 RECEIPT_TEXT = b"id:0123456789 sub:001 dlvrd:001 submit date:2611231200 done date:2611231201 stat:DELIVRD err:000 text:"
 PORTS_UDH = bytes.fromhex("06 0504 1388 0007")
@@ -24,8 +24,8 @@ def message(short_message=b"", *, esm_class=0, data_coding=0, tlvs=()):
     )  # fmt: skip
 
 
-def read(*args, overrides=None, **fields):
-    return read_user_data(message(*args, **fields), data_coding_overrides=overrides or {})
+def read(*args, alphabets=DATA_CODINGS, **fields):
+    return read_user_data(message(*args, **fields), alphabets)
 
 
 def status_of(*args, **fields):
@@ -45,7 +45,7 @@ def test_text_is_in_message_payload_where_short_message_is_empty():
 
 def test_data_sm_carries_its_text_in_message_payload():
     pdu = bytes(16) + b"\0\1\x01123\0\0\x01456\0\0\0\0" + bytes.fromhex("0424 0004") + b"K1:A"
-    assert read_user_data(decode_data_sm(pdu, 1), data_coding_overrides={}).octets == b"K1:A"
+    assert read_user_data(decode_data_sm(pdu, 1)).octets == b"K1:A"
 
 
 def test_text_given_twice_is_read_where_it_is_the_same_and_refused_where_not():
@@ -95,9 +95,9 @@ def test_ucs2_is_read_as_ascii_in_the_order_that_a_mark_or_the_link_says():
     assert read(b"\xfe\xff" + "K1:A".encode("utf-16-be"), data_coding=8).octets == b"K1:A"
     assert read(b"\xff\xfe" + "K1:A".encode("utf-16-le"), data_coding=8).octets == b"K1:A"
     little = {8: Alphabet.UCS2_LITTLE_ENDIAN}
-    assert read("K1:A".encode("utf-16-le"), data_coding=8, overrides=little).octets == b"K1:A"
-    assert read("K1:A".encode("utf-16-be"), data_coding=0x18, overrides={0x18: Alphabet.UCS2}).octets == b"K1:A"
-    assert read(b"K1:A", data_coding=8, overrides={8: Alphabet.OCTETS}).octets == b"K1:A"
+    assert read("K1:A".encode("utf-16-le"), data_coding=8, alphabets=little).octets == b"K1:A"
+    assert read("K1:A".encode("utf-16-be"), data_coding=0x18, alphabets={0x18: Alphabet.UCS2}).octets == b"K1:A"
+    assert read(b"K1:A", data_coding=8, alphabets={8: None}).octets == b"K1:A"
 
 
 def test_ucs2_behind_a_header_is_read():
@@ -124,27 +124,6 @@ def test_any_other_data_coding_is_octets(data_coding):
     assert read(b"K1:A", data_coding=data_coding).octets == b"K1:A"
 
 
-@pytest.mark.parametrize(
-    ("esm_class", "expected"),
-    [
-        (0x00, MessageType.DEFAULT),
-        (0x03, MessageType.DEFAULT),
-        (0x40, MessageType.DEFAULT),
-        (0xC3, MessageType.DEFAULT),
-        (0x04, MessageType.RECEIPT),
-        (0x44, MessageType.RECEIPT),
-        (0x48, MessageType.DELIVERY_ACKNOWLEDGEMENT),
-        (0x10, MessageType.USER_ACKNOWLEDGEMENT),
-        (0x18, MessageType.CONVERSATION_ABORT),
-        (0x21, MessageType.INTERMEDIATE_NOTIFICATION),
-        (0x0C, MessageType.RESERVED),
-        (0x3C, MessageType.RESERVED),
-    ],
-)
-def test_message_type_is_read_beside_every_other_bit(esm_class, expected):
-    assert message_type(esm_class) is expected
-
-
 def test_receipt_is_known_by_its_text():
     for receipt in (message(RECEIPT_TEXT), message(tlvs=[(Tag.MESSAGE_PAYLOAD, RECEIPT_TEXT)])):
         assert reads_like_receipt(receipt)
@@ -168,7 +147,7 @@ def test_any_message_is_read_or_refused(text, esm_class, data_coding, tlvs):
     any_message: Message = message(text, esm_class=esm_class, data_coding=data_coding, tlvs=tlvs)
     reads_like_receipt(any_message)
     try:
-        read_user_data(any_message, data_coding_overrides={})
+        read_user_data(any_message)
     except PduError as error:
         refused_with = error.command_status
     else:
