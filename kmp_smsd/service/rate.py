@@ -38,24 +38,22 @@ class Buckets:
     """
 
     def __init__(self, burst: float, per_s: float, limit: int = 50_000) -> None:
-        self._burst, self._per_s, self._limit = burst, per_s, limit
+        self._limit = limit
+        self._token_s = 1 / per_s
+        self._one_left_s = (burst - 1 + _ROUNDING) / per_s  # so long before it is full, a bucket has one token left
         # In monotonic seconds; who came last is the last.
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def take(self, name: str, now: float) -> bool:
         """Take one token of `name` at `now` (monotonic seconds); False where it has none left."""
-        full_at = self._full_at.get(name)
-        if full_at is None:
+        full_at = self._full_at.pop(name, now)
+        if full_at < now:
             full_at = now
-            if len(self._full_at) >= self._limit:
-                self._full_at.popitem(last=False)
-        else:
-            self._full_at.move_to_end(name)
-        missing = max(0.0, full_at - now) * self._per_s
-        if missing + 1 > self._burst + _ROUNDING:
-            return False
-        self._full_at[name] = now + (missing + 1) / self._per_s
-        return True
+        has_one = full_at - now <= self._one_left_s
+        self._full_at[name] = full_at + self._token_s if has_one else full_at
+        if len(self._full_at) > self._limit:
+            self._full_at.popitem(last=False)
+        return has_one
 
     def __len__(self) -> int:
         return len(self._full_at)
