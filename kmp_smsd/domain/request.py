@@ -22,10 +22,10 @@ class SyncRequest(NamedTuple):
     link: str
     app_id: str | None = None
     proof: Proof | None = None
+    reply_to: ReplyTo | None = None  # where its link confirms to terminals
     approved_hold: int | None = None  # that hold's message, come again; counts while its approval stands
     waited: bool = False  # for what was missing, and comes again
     submission: int | None = None  # its number where a gateway handed it in; `link` is the gateway's name then
-    reply_to: ReplyTo | None = None  # where its link confirms to terminals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,15 +55,9 @@ class Reader:
         if payload is None:
             long = len(user_data.octets.rstrip(b"\0 \r\n")) > MAX_PAYLOAD_OCTETS
             return self._unfit(Outcome.MALFORMED, received_at, mdn, why="too long" if long else "not a sync payload")
-        return SyncRequest(
-            mdn=mdn,
-            key_id=payload.key_id,
-            app_id=payload.app_id,
-            proof=payload.proof,
-            received_at=received_at,
-            link=self._link_name,
-            reply_to=_reply_to(message, user_data) if self._replies else None,
-        )
+        reply_to = _reply_to(message, user_data) if self._replies else None
+        # By position: names cost as much again.
+        return SyncRequest(mdn, payload.key_id, received_at, self._link_name, payload.app_id, payload.proof, reply_to)
 
     def _unfit(
         self, outcome: Outcome, received_at: int, mdn: str | None = None, sender: str = "", why: str = ""
