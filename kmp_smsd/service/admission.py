@@ -74,17 +74,21 @@ class Admission:
         """Read `messages`, which came under these terms at `received_at` (Unix milliseconds); take what is allowed."""
         admitted = Admitted()
         taken, requests, refused = admitted.taken, admitted.requests, admitted.refused
+        bucket, read, take = terms.bucket, terms.reader.read, self._senders.take
         room = terms.options.in_flight_max - terms.in_flight
         for message in messages:
-            if len(taken) >= room or (terms.bucket is not None and terms.bucket.left(now) < 1):
+            if len(taken) >= room or (bucket is not None and bucket.left(now) < 1):
                 refused.append(message)
                 continue
-            request = self._read(terms, message, received_at)
-            if request.mdn is not None and not self._senders.take(request.mdn, now):
+            try:
+                request = read(message, received_at)
+            except Exception:  # its own fault: it must neither take a neighbour with it nor come back for days
+                request = self._unreadable(terms, received_at)
+            if request.mdn is not None and not take(request.mdn, now):
                 refused.append(message)
                 continue
-            if terms.bucket is not None:  # last: who comes too often takes nothing from the others of the link
-                terms.bucket.take(now)
+            if bucket is not None:  # last: who comes too often takes nothing from the others of the link
+                bucket.take(now)
             taken.append(message)
             requests.append(request)
         terms.in_flight += len(taken)
@@ -98,14 +102,9 @@ class Admission:
             )
         return admitted
 
-    def _read(self, terms: Terms, message: Message, received_at: int) -> SyncRequest | Unfit:
-        try:
-            return terms.reader.read(message, received_at)
-        except Exception:  # its own fault: it must neither take a neighbour with it nor come back for days
-            self.log.failure(
-                "link {link}: a message could not be read", event="message_unreadable", link=terms.link_name
-            )
-            return Unfit(outcome=Outcome.ERROR, received_at=received_at, link=terms.link_name)
+    def _unreadable(self, terms: Terms, received_at: int) -> Unfit:
+        self.log.failure("link {link}: a message could not be read", event="message_unreadable", link=terms.link_name)
+        return Unfit(outcome=Outcome.ERROR, received_at=received_at, link=terms.link_name)
 
 
 def _agreed(name: str, link: Link, sync: Sync, plan: NumberingPlan, now: float) -> Terms:
