@@ -293,8 +293,8 @@ def test_examples_of_the_payload_are_read_as_the_page_says() -> None:
     assert len(rows) == 10
     for octets, data_coding, header, reading in rows:
         message = Message(
-            CommandId.DELIVER_SM, 1, "", 1, 1, "8613912345678", 0, 1, "10690001",
-            0x40 if header == "yes" else 0, 0, int(data_coding), bytes.fromhex(octets),
+            CommandId.DELIVER_SM, 1, 1, 1, "8613912345678", 0, 1, "10690001",
+            0x40 if header == "yes" else 0, int(data_coding), bytes.fromhex(octets),
         )  # fmt: skip
         user_data = read_user_data(message)
         payload = parse_payload(user_data.octets)

@@ -115,9 +115,7 @@ def _message(source_addr: str, octets: bytes, to: str, kind: tuple[int, int], da
 
     port = link.destination_port
     tlvs = () if port is None else ((int(Tag.DESTINATION_PORT), port.to_bytes(2, "big")),)
-    return Message(
-        CommandId.DELIVER_SM, 1, "", *kind, source_addr, 0, 1, to, 0, 0, data_coding, octets, tlvs
-    )  # fmt: skip
+    return Message(CommandId.DELIVER_SM, 1, *kind, source_addr, 0, 1, to, 0, data_coding, octets, tlvs)
 
 
 def _told(read: SyncRequest | Unfit, trial: Trial | None, link: Link) -> dict[str, Any]:

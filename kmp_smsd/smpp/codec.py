@@ -24,6 +24,7 @@ _MESSAGE_RESP = Struct(">IIIIx")  # the body is an empty message_id (section 4.6
 _MESSAGE_RESP_OCTETS = _MESSAGE_RESP.size
 
 _MESSAGE_ID = 65  # largest size, its final NUL included
+_STRINGS_READ = ("source_addr", "destination_addr")  # nothing depends on the others, but that each is in its place
 
 
 class _Head:
@@ -34,18 +35,22 @@ class _Head:
     """
 
     def __init__(self, command_id: CommandId, last: str, *fields: tuple[str, int, CommandStatus, int]) -> None:
-        self._whole = re.compile(
-            b"".join(rb"([^\0]{0,%d})\0(.{%d})" % (size - 1, integers) for _, size, _, integers in fields), re.DOTALL
-        )
+        patterns = [
+            (rb"([^\0]{0,%d})\0" if name in _STRINGS_READ else rb"[^\0]{0,%d}\0") % (size - 1)
+            + (rb"(.{%d})" % integers if integers else b"")
+            for name, size, _, integers in fields
+        ]
+        self._whole = re.compile(b"".join(patterns), re.DOTALL)
         self._fields = fields
+        self.command_id = command_id
         self._too_short = f"{command_id.name.lower()} ends before its {last}"
 
-    def read(self, pdu: bytes) -> tuple[tuple[bytes, ...], int]:
-        """The strings and the integers in turn, and where the rest begins. Raises PduError; nothing is guessed."""
+    def read(self, pdu: bytes) -> re.Match[bytes]:
+        """Its groups are the addresses and the integers in turn. Raises PduError; nothing is guessed."""
         whole = self._whole.match(pdu, HEADER_OCTETS)
         if whole is None:
             raise self._fault(pdu)
-        return whole.groups(), whole.end()
+        return whole
 
     def _fault(self, pdu: bytes) -> PduError:
         at = HEADER_OCTETS
@@ -78,7 +83,9 @@ _DATA_SM = _Head(
 
 def decode_deliver_sm(pdu: bytes, sequence_number: int) -> Message:
     """Decode a whole deliver_sm, header included (SMPP 3.4, section 4.6.1). Raises PduError."""
-    (service_type, source, source_addr, dest, destination_addr, flags, *_, last), text_at = _DELIVER_SM.read(pdu)
+    head = _DELIVER_SM.read(pdu)
+    source, source_addr, dest, destination_addr, flags, last = head.groups()
+    text_at = head.end()
     text_ends = text_at + last[4]
     if text_ends > len(pdu):
         raise PduError(
@@ -86,9 +93,8 @@ def decode_deliver_sm(pdu: bytes, sequence_number: int) -> Message:
         )
     tlvs, tail = decode_tlvs(pdu, text_ends) if text_ends < len(pdu) else ((), b"")
     return Message(
-        CommandId.DELIVER_SM,
+        _DELIVER_SM.command_id,
         sequence_number,
-        service_type.decode("latin-1"),
         source[0],
         source[1],
         source_addr.decode("latin-1"),
@@ -96,7 +102,6 @@ def decode_deliver_sm(pdu: bytes, sequence_number: int) -> Message:
         dest[1],
         destination_addr.decode("latin-1"),
         flags[0],
-        flags[1],
         last[2],
         pdu[text_at:text_ends],
         tlvs,
@@ -106,12 +111,12 @@ def decode_deliver_sm(pdu: bytes, sequence_number: int) -> Message:
 
 def decode_data_sm(pdu: bytes, sequence_number: int) -> Message:
     """Decode a whole data_sm, header included (SMPP 3.4, section 4.7.1). Raises PduError."""
-    (service_type, source, source_addr, dest, destination_addr, last), tlvs_at = _DATA_SM.read(pdu)
-    tlvs, tail = decode_tlvs(pdu, tlvs_at)
+    head = _DATA_SM.read(pdu)
+    source, source_addr, dest, destination_addr, last = head.groups()
+    tlvs, tail = decode_tlvs(pdu, head.end())
     return Message(
-        CommandId.DATA_SM,
+        _DATA_SM.command_id,
         sequence_number,
-        service_type.decode("latin-1"),
         source[0],
         source[1],
         source_addr.decode("latin-1"),
@@ -119,7 +124,6 @@ def decode_data_sm(pdu: bytes, sequence_number: int) -> Message:
         dest[1],
         destination_addr.decode("latin-1"),
         last[0],
-        0,
         last[2],
         b"",
         tlvs,

@@ -13,15 +13,14 @@ Tlv = tuple[int, bytes]
 class Message(NamedTuple):
     """One deliver_sm (SMPP 3.4, section 4.6.1) or data_sm (section 4.7.1), decoded.
 
-    Addresses are Latin-1 text, as received. In a data_sm `protocol_id` is 0 and `short_message` empty: its text is
-    in message_payload. `tail` holds octets at the end that are no TLV; they mean nothing and are only counted.
+    Only what is read. Addresses are Latin-1 text, as received. The text of a data_sm is in message_payload, so that
+    its `short_message` is empty. `tail` holds octets at the end that are no TLV; they mean nothing.
 
     A tuple, since its making is on the way of every message and a dataclass takes three times as long.
     """
 
     command_id: CommandId
     sequence_number: int
-    service_type: str
     source_addr_ton: int
     source_addr_npi: int
     source_addr: str
@@ -29,7 +28,6 @@ class Message(NamedTuple):
     dest_addr_npi: int
     destination_addr: str
     esm_class: int
-    protocol_id: int
     data_coding: int
     short_message: bytes
     tlvs: tuple[Tlv, ...] = ()

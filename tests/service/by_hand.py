@@ -121,7 +121,6 @@ def mo(number: int = 1, text: str | bytes = "K1:KEY-1", **fields: Any) -> Messag
     values: dict[str, Any] = {
         "command_id": CommandId.DELIVER_SM,
         "sequence_number": number,
-        "service_type": "",
         "source_addr_ton": 1,
         "source_addr_npi": 1,
         "source_addr": MDN,
@@ -129,7 +128,6 @@ def mo(number: int = 1, text: str | bytes = "K1:KEY-1", **fields: Any) -> Messag
         "dest_addr_npi": 0,
         "destination_addr": "10690001",
         "esm_class": 0,
-        "protocol_id": 0,
         "data_coding": 0,
         "short_message": text.encode() if isinstance(text, str) else text,
     }

@@ -19,7 +19,6 @@ logging.getLogger("smpplib").disabled = True  # it warns of each TLV that it doe
 DELIVER_SM, DATA_SM = 0x00000005, 0x00000103
 DECODERS = {DELIVER_SM: codec.decode_deliver_sm, DATA_SM: codec.decode_data_sm}
 MANDATORY = (
-    "service_type",
     "source_addr_ton",
     "source_addr_npi",
     "source_addr",
@@ -71,7 +70,6 @@ def assert_agreement(octets):
         expected = getattr(theirs, name)
         assert getattr(ours, name) == (expected.decode("latin-1") if isinstance(expected, bytes) else expected), name
     if command_id == DELIVER_SM:
-        assert ours.protocol_id == theirs.protocol_id
         assert ours.short_message == (theirs.short_message or b"")
     sizes = {(tag, len(value)) for tag, value in ours.tlvs if tag != Tag.MESSAGE_PAYLOAD}
     if len(ours.tlv(Tag.MESSAGE_PAYLOAD)) == 1 and sizes <= {(Tag.SOURCE_PORT, 2)} and not ours.tail:
@@ -153,7 +151,7 @@ def test_deliver_sm_is_decoded_field_by_field():
         b"CMT\0\1\2" + b"861064\0" + b"\3\4" + b"1069\0" + b"\x44\x40\2" + b"\0\0" + b"\1\0\xf6\0\2hi" + b"\x14\0\0\1x"
     )
     assert tuple(decode(DELIVER_SM, body)) == (
-        *(CommandId.DELIVER_SM, 7, "CMT", 1, 2, "861064", 3, 4, "1069", 0x44, 0x40, 0xF6, b"hi"),
+        *(CommandId.DELIVER_SM, 7, 1, 2, "861064", 3, 4, "1069", 0x44, 0xF6, b"hi"),
         ((0x1400, b"x"),),
         b"",
     )
@@ -162,7 +160,7 @@ def test_deliver_sm_is_decoded_field_by_field():
 def test_data_sm_is_decoded_field_by_field():
     body = b"CMT\0\1\2" + b"9" * 64 + b"\0\3\4" + b"1069\0" + b"\x40\0\4" + b"\x04\x24\0\2hi"
     assert tuple(decode(DATA_SM, body)) == (
-        *(CommandId.DATA_SM, 7, "CMT", 1, 2, "9" * 64, 3, 4, "1069", 0x40, 0, 4, b""),
+        *(CommandId.DATA_SM, 7, 1, 2, "9" * 64, 3, 4, "1069", 0x40, 4, b""),
         ((0x0424, b"hi"),),
         b"",
     )
