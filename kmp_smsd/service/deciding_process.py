@@ -39,6 +39,7 @@ _CHILD = "kmp_smsd.service.deciding_child"
 # By vfork, with Python's lock held, all threads of intake would stand still until the program is there, for which a
 # hung disk may have it wait (https://docs.python.org/3/library/subprocess.html#disabling-use-of-vfork-or-posix-spawn).
 subprocess._USE_VFORK = False  # type: ignore[misc]  # final, for who does not read that
+_OUTCOMES: dict[str | None, Outcome | None] = {None: None, **{outcome.value: outcome for outcome in Outcome}}
 _NOT_ITS_OWN = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY")
 
 
@@ -78,7 +79,7 @@ class DecidingProcess:
     def settle(self, batch: Sequence[Received], now: int) -> list[Outcome | None]:
         outcomes = self._ask("settle", [(one.run, one.first, one.count, one.line) for one in batch], now)
         self._backoff.reset()  # here alone: a batch may be what ends one process after the other
-        return [outcome and Outcome(outcome) for outcome in outcomes]
+        return [_OUTCOMES[outcome] for outcome in outcomes]
 
     def settle_again(self, now: int) -> tuple[list[Outcome], bool]:
         outcomes, more = self._ask("settle_again", now)
