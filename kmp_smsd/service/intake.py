@@ -251,9 +251,9 @@ class Intake(Service):
         for chunk in batch:
             if not chunk.answered:
                 chunk.terms.failures = 0
-                never = chunk.terms.options.never_status
+                ok, never = CommandStatus.ESME_ROK, chunk.terms.options.never_status
                 answers[chunk.connection] += [
-                    (message, never if _is_never_to_come_again(request) else CommandStatus.ESME_ROK)
+                    (message, never if isinstance(request, Unfit) and request.outcome in NEVER_AGAIN else ok)
                     for message, request in zip(chunk.messages, chunk.requests, strict=True)
                 ]
         for connection, pairs in answers.items():
@@ -338,7 +338,3 @@ class Intake(Service):
         self.settler.look()
         self._replier.look()
         self._inbox.look(self.settler.settled)
-
-
-def _is_never_to_come_again(request: SyncRequest | Unfit) -> bool:
-    return isinstance(request, Unfit) and request.outcome in NEVER_AGAIN
