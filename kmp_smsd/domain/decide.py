@@ -41,8 +41,11 @@ def decide(request: SyncRequest, facts: Facts) -> Decision:
                 return Decision(request, Outcome.APP_NOT_REGISTERED, why=f"no registered app is {limit}")
     if len(candidates) > 1:
         return Decision(request, Outcome.APP_REQUIRED, why=f"{len(candidates)} registered apps, the message names none")
-    if request.app_id is None and key.app_id is None and not bound_here and key.siblings > 1:
-        return Decision(request, Outcome.APP_REQUIRED, why="its terminal holds several keys, the message names no app")
+    if request.app_id is None and key.app_id is None and not bound_here:
+        assert key.siblings is not None  # counted wherever a key may be found unbound, or bound elsewhere
+        if key.siblings > 1:
+            why = "its terminal holds several keys, the message names no app"
+            return Decision(request, Outcome.APP_REQUIRED, why=why)
 
     app_id = candidates[0]
     if standing is not None and bound_here and standing.app_id == app_id:

@@ -24,7 +24,7 @@ class Key(NamedTuple):
     number: int
     usable: bool  # pre-active or active
     app_id: str | None  # the app that it is reserved for
-    siblings: int  # pre-active, active and suspended keys of its terminal, itself included
+    siblings: int | None  # pre-active, active and suspended keys of its terminal, itself included; None: not counted
     valid_from: int | None = None  # Unix milliseconds
     valid_until: int | None = None
 

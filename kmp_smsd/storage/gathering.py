@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kmp_smsd.domain.facts import Approval, Binding, Decision, Facts, Key, Triple
@@ -12,34 +13,16 @@ from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.domain.spans import HOUR_MS
 from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.due import REJECTED
 from kmp_smsd.storage.holding import StandingHold
 from kmp_smsd.storage.waiting import Waiter, read_waiters
 from kmp_smsd.storage.wanting import UNROUTED, Route
 
 REARM_AFTER_MS = HOUR_MS
 
-# The two questions of every message, each answered in one step of SQLite. CROSS JOIN keeps it from turning the joins
-# round: the batch is always the outer loop. What is rare is asked about here by a look into an index that is small for
-# that reason, and read below.
-_SUBSCRIBERS = """
-SELECT json_group_array(json_array(
-  s.mdn, s.number, EXISTS (SELECT 1 FROM subscribers e INDEXED BY subscribers_erasing
-                            WHERE e.number = s.number AND e.erasing_at IS NOT NULL),
-  EXISTS (SELECT 1 FROM waiting w WHERE w.subscriber = s.number),
-  r.app, o.key, o.wanted_version = o.rejected_version AND o.wanted_at <= ?))
-FROM json_each(?) j CROSS JOIN subscribers s ON s.mdn = j.value
-LEFT JOIN registrations r ON r.subscriber = s.number
-LEFT JOIN outbox o ON o.subscriber = r.subscriber AND o.app = r.app AND o.key IS NOT NULL"""
-
 # A terminal is vendor + serial; only where a message may have to name its app does the number of its keys matter. Where
 # a serial stands for none ("N/A"), one vendor's keys of it may be all of his: then the search begins with the imports.
-_KEYS = """
-SELECT json_group_array(json_array(
-  k.key_id, b.id, b.subscriber, b.app, b.received_at,
-  EXISTS (SELECT 1 FROM bindings e WHERE e.key = k.id AND e.state <> 'bound'),
-  EXISTS (SELECT 1 FROM holds h WHERE h.key = k.id AND h.state IN ('open', 'refused')),
-  k.id, k.state = 'live', k.app,
-  CASE
+_SIBLINGS = """CASE
     WHEN k.serial IS NULL OR k.app IS NOT NULL THEN 1
     WHEN NOT EXISTS (SELECT 1 FROM keys t WHERE t.serial = k.serial AND t.id <> k.id) THEN 1
     WHEN (SELECT count(*) FROM (SELECT 1 FROM keys t WHERE t.serial = k.serial LIMIT 50)) < 50 THEN (
@@ -52,11 +35,36 @@ SELECT json_group_array(json_array(
         SELECT 1 FROM imports ti CROSS JOIN keys t ON t.import = ti.id
         WHERE t.serial = k.serial AND ti.vendor = i.vendor AND ti.live_at IS NOT NULL
           AND t.state IN ('live', 'suspended') LIMIT 2))
-  END, k.valid_from, k.valid_until))
+  END"""
+
+# The two questions of every message, each answered in one step of SQLite. CROSS JOIN keeps it from turning the joins
+# round: the batch is always the outer loop. What is rare is asked about here by a look into an index that is small for
+# that reason, and read below. So are the keys of a bound key's terminal, which hardly ever matter.
+_KEYS = f"""
+SELECT json_group_array(json_array(
+  k.key_id, b.id, b.subscriber, b.app, b.received_at,
+  EXISTS (SELECT 1 FROM bindings e WHERE e.key = k.id AND e.state <> 'bound'),
+  EXISTS (SELECT 1 FROM holds h WHERE h.key = k.id AND h.state IN ('open', 'refused')),
+  k.id, k.state = 'live', k.app, CASE WHEN b.id IS NULL THEN {_SIBLINGS} END, k.valid_from, k.valid_until))
 FROM json_each(?) j CROSS JOIN keys k ON k.key_id = j.value
 CROSS JOIN imports i ON i.id = k.import
 LEFT JOIN bindings b ON b.key = k.id AND b.state = 'bound'
 WHERE i.live_at IS NOT NULL"""
+
+# Each MDN with the subscriber of whom it is known by then what is bound, and so registered: nothing is looked up there.
+_SUBSCRIBERS = """
+SELECT json_group_array(json_array(
+  s.mdn, s.number, EXISTS (SELECT 1 FROM subscribers e INDEXED BY subscribers_erasing
+                            WHERE e.number = s.number AND e.erasing_at IS NOT NULL),
+  EXISTS (SELECT 1 FROM waiting w WHERE w.subscriber = s.number),
+  r.app, o.key))
+FROM json_each(?) j CROSS JOIN subscribers s ON s.mdn = j.key
+LEFT JOIN registrations r ON r.subscriber = nullif(s.number, j.value)
+LEFT JOIN outbox o ON o.subscriber = r.subscriber AND o.app = r.app AND o.key IS NOT NULL"""
+
+_TERMINALS = f"""
+SELECT k.key_id, {_SIBLINGS}
+FROM json_each(?) j CROSS JOIN keys k ON k.key_id = j.value CROSS JOIN imports i ON i.id = k.import"""
 
 _OCCUPANTS = """
 SELECT b.id, b.key, b.subscriber, b.app, b.received_at
@@ -76,11 +84,17 @@ SELECT h.key, h.subscriber, h.app, h.id, h.state = 'refused', h.marked, h.elsewh
 FROM json_each(?) j CROSS JOIN holds h ON h.key = j.value ->> 0 AND h.subscriber = j.value ->> 1
 WHERE h.state IN ('open', 'refused')"""
 
-# What is asked once for a batch; json_each stands for the apps.
-_REST = """
-SELECT coalesce((SELECT max(id) FROM bindings), 0) + 1, (
+# What is asked once for a batch; json_each stands for the apps. The index of what is rejected begins with the platform.
+_REST = f"""
+SELECT coalesce((SELECT max(id) FROM bindings), 0) + 1,
+  EXISTS (SELECT 1 FROM outbox o WHERE o.platform >= '' AND {REJECTED}), (
   SELECT json_group_array(json_array(r.app, r.platform, r.moving))
   FROM json_each(?) j CROSS JOIN routes r ON r.app = j.value)"""
+
+_REJECTED = f"""
+SELECT o.subscriber, o.app
+FROM json_each(?) j CROSS JOIN outbox o ON o.subscriber = j.value ->> 0 AND o.app = j.value ->> 1
+WHERE o.key IS NOT NULL AND {REJECTED} AND o.wanted_at <= ?"""
 
 
 @dataclass(slots=True)
@@ -107,55 +121,43 @@ def gather(database: Database, policy: SyncPolicy, messages: Sequence[SyncReques
     requests = [one for one in messages if isinstance(one, SyncRequest)]
     facts = Facts(now, policy)
     batch = Batch(facts)
-    occupants = _gather_subscribers(database, batch, {one.mdn for one in messages if one.mdn is not None})
+    ended, held = _gather_keys(database, facts, {one.key_id for one in requests})
+    repeated = _repeated(facts, requests)
+    mdns = {one.mdn for one in messages if one.mdn is not None}
+    occupants = _gather_subscribers(database, batch, mdns, repeated)
     if not requests:
         return batch
-    _gather_keys(database, batch, requests)
+    if uncounted := _uncounted(facts, repeated):
+        for key_id, siblings in rows(_TERMINALS, (json.dumps(uncounted),)):
+            facts.keys[key_id] = facts.keys[key_id]._replace(siblings=siblings)
+    if ended:
+        since = min(one.received_at for one in requests) - facts.policy.longest_late_ms
+        for key, subscriber, app, ended_at in rows(_SUPERSEDED, (_pairs(facts, requests, ended), since)):
+            triple = (key, subscriber, app)
+            facts.superseded[triple] = max(ended_at, facts.superseded.get(triple, 0))
+    if held:
+        _gather_holds(database, batch, _pairs(facts, requests, held))
     if others := occupants - facts.bound_keys.keys():
         for row in rows(_OCCUPANTS, (json.dumps(list(others)),)):
             facts.know(Binding(*row))
     apps = {app for apps in facts.registrations.values() for app in apps}
     apps |= {binding.app_id for binding in facts.bound_keys.values()}  # what ends may be at another app
-    facts.next_binding, routes = rows(_REST, (json.dumps(list(apps)),))[0]
+    facts.next_binding, any_rejected, routes = rows(_REST, (json.dumps(list(apps)),))[0]
     batch.routes = dict.fromkeys(apps, UNROUTED) | {
         app: (platform, moving) for app, platform, moving in json.loads(routes)
     }
+    if any_rejected:
+        places = [binding.place for binding in facts.bound_keys.values()]
+        batch.rejected = set(rows(_REJECTED, (json.dumps(places), now - REARM_AFTER_MS)))
     return batch
 
 
-def _gather_subscribers(database: Database, batch: Batch, mdns: set[str]) -> set[int]:
-    """Read what bears on `mdns`; the keys that are wanted at their places, which are those that are bound there."""
-    facts = batch.facts
-    occupants: set[int] = set()
-    waiting: set[int] = set()
-    registrations: dict[int, dict[str, None]] = {}
-    for mdn, subscriber, is_erased, waits, app, key, rejected in database.array(
-        _SUBSCRIBERS, (facts.now - REARM_AFTER_MS, json.dumps(list(mdns)))
-    ):
-        facts.subscribers[mdn] = subscriber
-        if is_erased:
-            facts.erasing.add(mdn)
-        if waits:
-            waiting.add(subscriber)
-        if app is not None:
-            registrations.setdefault(subscriber, {})[app] = None
-        if key is not None:
-            occupants.add(key)
-            if rejected:
-                batch.rejected.add((subscriber, app))
-    facts.registrations = {subscriber: tuple(apps) for subscriber, apps in registrations.items()}
-    if waiting:
-        batch.waiters = read_waiters(database, waiting)
-    return occupants
-
-
-def _gather_keys(database: Database, batch: Batch, requests: Sequence[SyncRequest]) -> None:
-    """Read what bears on the keys that are asked for."""
-    facts = batch.facts
+def _gather_keys(database: Database, facts: Facts, key_ids: set[str]) -> tuple[set[str], set[str]]:
+    """Read keys and where they are bound; those of which bindings ended, and those of which a hold stands."""
     ended: set[str] = set()
     held: set[str] = set()
     for key_id, binding, subscriber, app, received_at, is_ended, is_held, *key in database.array(
-        _KEYS, (json.dumps(list({one.key_id for one in requests})),)
+        _KEYS, (json.dumps(list(key_ids)),)
     ):
         number, usable, *limits = key
         facts.keys[key_id] = Key(number, bool(usable), *limits)
@@ -165,13 +167,63 @@ def _gather_keys(database: Database, batch: Batch, requests: Sequence[SyncReques
             ended.add(key_id)
         if is_held:
             held.add(key_id)
-    if ended:
-        since = min(one.received_at for one in requests) - facts.policy.longest_late_ms
-        for key, subscriber, app, ended_at in database.rows(_SUPERSEDED, (_pairs(facts, requests, ended), since)):
-            triple = (key, subscriber, app)
-            facts.superseded[triple] = max(ended_at, facts.superseded.get(triple, 0))
-    if held:
-        _gather_holds(database, batch, _pairs(facts, requests, held))
+    return ended, held
+
+
+def _repeated(facts: Facts, requests: Sequence[SyncRequest]) -> dict[str, Binding]:
+    """The MDNs that ask for one key alone, which nobody else asks for and is bound where they mean it; its binding.
+
+    Where that is one of theirs, no request of this batch ends it, or looks at what else is theirs.
+    """
+    bound = {
+        key_id: facts.bound_keys[key.number] for key_id, key in facts.keys.items() if key.number in facts.bound_keys
+    }
+    if not bound:
+        return {}
+    asked = {(one.mdn, one.key_id, one.app_id) for one in requests}
+    of_mdn = Counter(mdn for mdn, _, _ in asked)
+    of_key = Counter(key_id for _, key_id, _ in asked)
+    return {
+        mdn: binding
+        for mdn, key_id, app in asked
+        if (binding := bound.get(key_id)) is not None
+        and of_mdn[mdn] == of_key[key_id] == 1
+        and (app is None or app == binding.app_id)
+    }
+
+
+def _gather_subscribers(database: Database, batch: Batch, mdns: set[str], repeated: Mapping[str, Binding]) -> set[int]:
+    """Read what bears on `mdns`; the keys that are wanted at their places, which are those that are bound there.
+
+    Of those at whom it is bound what they have `repeated`, no more than that is known after this.
+    """
+    facts = batch.facts
+    occupants: set[int] = set()
+    waiting: set[int] = set()
+    registrations: dict[int, dict[str, None]] = {}
+    asked = dict.fromkeys(mdns) | {mdn: binding.subscriber for mdn, binding in repeated.items()}
+    for mdn, subscriber, is_erased, waits, app, key in database.array(_SUBSCRIBERS, (json.dumps(asked),)):
+        facts.subscribers[mdn] = subscriber
+        if is_erased:
+            facts.erasing.add(mdn)
+        if waits:
+            waiting.add(subscriber)
+        if asked[mdn] == subscriber:
+            app = repeated[mdn].app_id
+        if app is not None:
+            registrations.setdefault(subscriber, {})[app] = None
+        if key is not None:
+            occupants.add(key)
+    facts.registrations = {subscriber: tuple(apps) for subscriber, apps in registrations.items()}
+    if waiting:
+        batch.waiters = read_waiters(database, waiting)
+    return occupants
+
+
+def _uncounted(facts: Facts, repeated: Mapping[str, Binding]) -> list[str]:
+    """The bound keys that a request may find bound elsewhere, or no longer."""
+    at_home = {one.key for mdn, one in repeated.items() if facts.subscribers.get(mdn) == one.subscriber}
+    return [key_id for key_id, key in facts.keys.items() if key.siblings is None and key.number not in at_home]
 
 
 def _pairs(facts: Facts, requests: Sequence[SyncRequest], key_ids: set[str]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit
-from kmp_smsd.storage import Store
+from kmp_smsd.storage import Store, gathering, settling
 from tests.storage.stock import (
     HOUR,
     MOVING,
@@ -143,6 +145,50 @@ def test_rejected_delivery_is_armed_again_by_its_terminal_once_an_hour(store: St
     confirm_all(store, now=NOW + 2 * HOUR)
     settle(store, sync(A, "k1"), now=NOW + 5 * HOUR)
     assert row_at(store, A)["wanted_version"] > again
+
+
+def test_delivery_that_was_not_rejected_stays_as_it_is_beside_one_that_was(store: Store) -> None:
+    store.routes.set({"meter": "metering"})
+    import_keys(store, "k1", "k2")
+    for mdn, key_id in ((A, "k1"), (B, "k2")):
+        register(store, mdn, "meter")
+        settle(store, sync(mdn, key_id))
+        (reject_all if mdn == A else confirm_all)(store)
+    before = row_at(store, A)["wanted_version"], row_at(store, B)["wanted_version"]
+    settle(store, sync(A, "k1"), sync(B, "k2"), now=NOW + HOUR)
+    assert row_at(store, A)["wanted_version"] > before[0]
+    assert row_at(store, B)["wanted_version"] == before[1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "outcomes"),
+    [
+        ([sync(A, "k1"), sync(A, "k1"), sync(A, "k1", "meter")], "already_bound already_bound already_bound"),
+        ([sync(A, "k1", "tracker")], "moved"),
+        ([sync(A, "k1"), sync(A, "k1", "tracker"), sync(A, "k1")], "already_bound moved already_bound"),
+        # What ends the binding: another number takes its key, or another key its place.
+        ([sync(A, "k1"), sync(B, "k1"), sync(A, "k1")], "already_bound moved app_required"),
+        ([sync(B, "k1"), sync(A, "k1"), sync(A, "k1", "tracker")], "moved app_required moved"),
+        ([sync(A, "k2", "meter"), sync(A, "k1")], "moved app_required"),
+        ([sync(A, "k2", "meter"), sync(A, "k1", "tracker")], "moved bound"),
+        # Of a terminal with several keys.
+        ([sync(B, "s1"), sync(A, "s1", "tracker"), sync(B, "s1")], "already_bound moved app_required"),
+        ([sync(B, "s1", "meter"), sync(B, "k2"), sync(B, "s1")], "already_bound moved app_required"),
+        ([sync(A, "s1")], "app_required"),
+    ],
+)
+def test_repeat_is_judged_by_what_the_batch_has_changed(
+    open_store: Any, asked: list[SyncRequest], outcomes: str
+) -> None:
+    """Where a repeat is all there is, less is read. Else nothing is missing, so that no batch is folded twice."""
+    store = open_store(dataclasses.replace(MOVING, late_hours=0))
+    import_keys(store, "k1", "k2", staged("s1", serial="7"), staged("s2", serial="7"))
+    register(store, A, "meter", "tracker")
+    register(store, B, "meter")
+    settle(store, sync(A, "k1", "meter"), sync(B, "s1", "meter"))
+    with mock.patch.object(settling, "gather", wraps=gathering.gather) as gathered:
+        assert " ".join(settle(store, *asked)) == outcomes
+    assert gathered.call_count == 1
 
 
 def test_late_message_is_judged_by_when_it_was_received(open_store: Any) -> None:
@@ -323,9 +369,12 @@ def test_cutting_messages_into_batches_changes_nothing(
     for cut in (None, cuts, range(100)):
         store = prepared(open_store, policy, before, wishes)
         edges = sorted({0, len(asked), *(edge for edge in cut or () if edge < len(asked))})
-        outcomes = store.settle_again(NOW)
-        for start, end in itertools.pairwise(edges):
-            outcomes += store.settle(asked[start:end], NOW)
+        with mock.patch.object(settling, "gather", wraps=gathering.gather) as gathered:
+            outcomes = store.settle_again(NOW)
+            batches = len(edges) - 1 + bool(outcomes)
+            for start, end in itertools.pairwise(edges):
+                outcomes += store.settle(asked[start:end], NOW)
+        assert gathered.call_count == batches  # nothing was missing, for which a batch is folded again
         found.append((outcomes, content(store, MDNS)))
         store.close()
     assert found[0] == found[1] == found[2]
