@@ -29,16 +29,16 @@ def decide(request: SyncRequest, facts: Facts) -> Decision:
 
     standing = facts.bound_keys.get(key.number)
     bound_here = standing is not None and standing.subscriber == subscriber
-    candidates, limit = list(registered), "the registration"
-    for apps, reason in (
+    candidates = registered
+    for app, limit in (
         (request.app_id, "the app named in the message"),
         (key.app_id, "the app that the key is reserved for"),
         (standing.app_id if standing and bound_here and request.app_id is None else None, "the binding that stands"),
     ):
-        if apps is not None:
-            candidates, limit = [app for app in candidates if app == apps], f"{reason}, {apps}"
-            if not candidates:
-                return Decision(request, Outcome.APP_NOT_REGISTERED, why=f"no registered app is {limit}")
+        if app is not None:
+            if app not in candidates:
+                return Decision(request, Outcome.APP_NOT_REGISTERED, why=f"no registered app is {limit}, {app}")
+            candidates = (app,)
     if len(candidates) > 1:
         return Decision(request, Outcome.APP_REQUIRED, why=f"{len(candidates)} registered apps, the message names none")
     if request.app_id is None and key.app_id is None and not bound_here:

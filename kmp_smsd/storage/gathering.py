@@ -156,11 +156,11 @@ def _gather_keys(database: Database, facts: Facts, key_ids: set[str]) -> tuple[s
     """Read keys and where they are bound; those of which bindings ended, and those of which a hold stands."""
     ended: set[str] = set()
     held: set[str] = set()
-    for key_id, binding, subscriber, app, received_at, is_ended, is_held, *key in database.array(
-        _KEYS, (json.dumps(list(key_ids)),)
-    ):
-        number, usable, *limits = key
-        facts.keys[key_id] = Key(number, bool(usable), *limits)
+    for (
+        key_id, binding, subscriber, app, received_at, is_ended, is_held,
+        number, usable, reserved, siblings, valid_from, valid_until,
+    ) in database.array(_KEYS, (json.dumps(list(key_ids)),)):  # fmt: skip
+        facts.keys[key_id] = Key(number, usable == 1, reserved, siblings, valid_from, valid_until)
         if binding is not None:
             facts.know(Binding(binding, number, subscriber, app, received_at))
         if is_ended:
@@ -200,7 +200,7 @@ def _gather_subscribers(database: Database, batch: Batch, mdns: set[str], repeat
     facts = batch.facts
     occupants: set[int] = set()
     waiting: set[int] = set()
-    registrations: dict[int, dict[str, None]] = {}
+    registrations = facts.registrations
     asked = dict.fromkeys(mdns) | {mdn: binding.subscriber for mdn, binding in repeated.items()}
     for mdn, subscriber, is_erased, waits, app, key in database.array(_SUBSCRIBERS, (json.dumps(asked),)):
         facts.subscribers[mdn] = subscriber
@@ -210,11 +210,10 @@ def _gather_subscribers(database: Database, batch: Batch, mdns: set[str], repeat
             waiting.add(subscriber)
         if asked[mdn] == subscriber:
             app = repeated[mdn].app_id
-        if app is not None:
-            registrations.setdefault(subscriber, {})[app] = None
+        if app is not None and app not in (apps := registrations.get(subscriber, ())):
+            registrations[subscriber] = (*apps, app)
         if key is not None:
             occupants.add(key)
-    facts.registrations = {subscriber: tuple(apps) for subscriber, apps in registrations.items()}
     if waiting:
         batch.waiters = read_waiters(database, waiting)
     return occupants

@@ -49,6 +49,7 @@ class Journal:
         entries: list[tuple[Any, ...]] = []
         for position, decision in enumerate(decisions):
             outcome = decision.outcome
+            name = outcome.value
             if isinstance(decision, Unfit):
                 mdn, link, key_id, app = decision.mdn, decision.link, None, None
             else:
@@ -56,22 +57,22 @@ class Journal:
                 if request.waited and waits(decision, facts):
                     continue  # nothing came of it: the message was counted when it came
                 mdn, link, key_id, app = request.mdn, request.link, request.key_id, decision.app_id
-            entry = (outcome.value, link, key_id, app, decision.why or None, new_holds.get(position))
+            entry = (name, link, key_id, app, decision.why or None, new_holds.get(position))
             if mdn is None:
                 sender = decision.sender if isinstance(decision, Unfit) else ""
-                tallies[link, outcome.value, self._class(link, outcome, sender)] += 1
+                tallies[link, name, self._class(link, outcome, sender)] += 1
                 continue
             subscriber = facts.subscribers.get(mdn)
             if subscriber in facts.registrations:
-                tallies[link, outcome.value, ""] += 1
+                tallies[link, name, ""] += 1
                 entries.append((facts.now, hour, subscriber, *entry))
             elif self._strangers.has(link, (mdn, outcome)):
-                tallies[link, outcome.value, ""] += 1
+                tallies[link, name, ""] += 1
             elif self._strangers.admit(link, (mdn, outcome)):
-                tallies[link, outcome.value, ""] += 1
+                tallies[link, name, ""] += 1
                 entries.append((facts.now, hour, hear(connection, mdn, facts.now), *entry))
             else:
-                tallies[link, outcome.value, self._class(link, outcome, sender_class(mdn))] += 1
+                tallies[link, name, self._class(link, outcome, sender_class(mdn))] += 1
         write_rows(connection, _ENTER, entries)
         write_rows(connection, _COUNT, [(hour, *counted, count) for counted, count in tallies.items()])
 

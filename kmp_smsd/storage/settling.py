@@ -189,10 +189,11 @@ class Settling:
                 [(facts.now, binding.number) for binding in facts.ended],
             )
         write_rows(connection, _BIND, [_row(binding, facts.now) for binding in facts.made])
-        for decision in decisions:
-            binding = batch.to_be_offered_again(decision)
-            if binding is not None:
-                facts.wanted.setdefault(binding.place, binding.key)
+        if batch.rejected:
+            for decision in decisions:
+                binding = batch.to_be_offered_again(decision)
+                if binding is not None:
+                    facts.wanted.setdefault(binding.place, binding.key)
         want(connection, [Want(*place, key) for place, key in facts.wanted.items()], facts.now, batch.routes)
         new_holds = write_holds(connection, facts, batch.holds, decisions)
         self._journal.record(connection, facts, decisions, new_holds)
