@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kmp_smsd.domain.facts import Approval, Binding, Decision, Facts, Key, Triple
+from kmp_smsd.domain.facts import Approval, Binding, Decision, Facts, Key, Place, Triple
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit
@@ -84,17 +84,20 @@ SELECT h.key, h.subscriber, h.app, h.id, h.state = 'refused', h.marked, h.elsewh
 FROM json_each(?) j CROSS JOIN holds h ON h.key = j.value ->> 0 AND h.subscriber = j.value ->> 1
 WHERE h.state IN ('open', 'refused')"""
 
-# What is asked once for a batch; json_each stands for the apps. The index of what is rejected begins with the platform.
-_REST = f"""
-SELECT coalesce((SELECT max(id) FROM bindings), 0) + 1,
-  EXISTS (SELECT 1 FROM outbox o WHERE o.platform >= '' AND {REJECTED}), (
+# What is asked once for a batch; json_each stands for the apps.
+_REST = """
+SELECT coalesce((SELECT max(id) FROM bindings), 0) + 1, (
   SELECT json_group_array(json_array(r.app, r.platform, r.moving))
   FROM json_each(?) j CROSS JOIN routes r ON r.app = j.value)"""
 
+# What was rejected anywhere, by an index that begins with the platform, or at these places.
 _REJECTED = f"""
+SELECT o.subscriber, o.app, o.key IS NOT NULL AND o.wanted_at <= ?
+FROM outbox o WHERE o.platform >= '' AND {REJECTED} LIMIT ?"""
+_REJECTED_AT = f"""
 SELECT o.subscriber, o.app
 FROM json_each(?) j CROSS JOIN outbox o ON o.subscriber = j.value ->> 0 AND o.app = j.value ->> 1
-WHERE o.key IS NOT NULL AND {REJECTED} AND o.wanted_at <= ?"""
+WHERE o.key IS NOT NULL AND o.wanted_at <= ? AND {REJECTED}"""
 
 
 @dataclass(slots=True)
@@ -103,7 +106,7 @@ class Batch:
 
     facts: Facts
     holds: dict[Triple, StandingHold] = field(default_factory=dict)
-    rejected: set[tuple[int, str]] = field(default_factory=set)  # places whose delivery may be re-armed
+    rejected: set[Place] = field(default_factory=set)  # places whose delivery may be re-armed
     waiters: set[Waiter] = field(default_factory=set)
     routes: dict[str, Route] = field(default_factory=dict)
 
@@ -137,18 +140,17 @@ def gather(database: Database, policy: SyncPolicy, messages: Sequence[SyncReques
             facts.superseded[triple] = max(ended_at, facts.superseded.get(triple, 0))
     if held:
         _gather_holds(database, batch, _pairs(facts, requests, held))
+    if places := [binding.place for binding in facts.bound_keys.values()]:
+        batch.rejected = _rejected(database, places, now - REARM_AFTER_MS)
     if others := occupants - facts.bound_keys.keys():
         for row in rows(_OCCUPANTS, (json.dumps(list(others)),)):
             facts.know(Binding(*row))
     apps = {app for apps in facts.registrations.values() for app in apps}
     apps |= {binding.app_id for binding in facts.bound_keys.values()}  # what ends may be at another app
-    facts.next_binding, any_rejected, routes = rows(_REST, (json.dumps(list(apps)),))[0]
+    facts.next_binding, routes = rows(_REST, (json.dumps(list(apps)),))[0]
     batch.routes = dict.fromkeys(apps, UNROUTED) | {
         app: (platform, moving) for app, platform, moving in json.loads(routes)
     }
-    if any_rejected:
-        places = [binding.place for binding in facts.bound_keys.values()]
-        batch.rejected = set(rows(_REJECTED, (json.dumps(places), now - REARM_AFTER_MS)))
     return batch
 
 
@@ -223,6 +225,17 @@ def _uncounted(facts: Facts, repeated: Mapping[str, Binding]) -> list[str]:
     """The bound keys that a request may find bound elsewhere, or no longer."""
     at_home = {one.key for mdn, one in repeated.items() if facts.subscribers.get(mdn) == one.subscriber}
     return [key_id for key_id, key in facts.keys.items() if key.siblings is None and key.number not in at_home]
+
+
+def _rejected(database: Database, places: Sequence[Place], until: int) -> set[Place]:
+    """Where a key was rejected that was wanted by `until`: at some of `places`, perhaps elsewhere too.
+
+    Mostly little or nothing is rejected, and all of it is looked at; else the places are.
+    """
+    rejected = database.rows(_REJECTED, (until, len(places)))
+    if len(rejected) < len(places):
+        return {(subscriber, app) for subscriber, app, may_be_armed in rejected if may_be_armed}
+    return set(database.rows(_REJECTED_AT, (json.dumps(places), until)))
 
 
 def _pairs(facts: Facts, requests: Sequence[SyncRequest], key_ids: set[str]) -> str:

@@ -29,6 +29,7 @@ from tests.storage.stock import (
     import_keys,
     journalled,
     open_holds,
+    outbox,
     register,
     reject_all,
     row_at,
@@ -155,9 +156,39 @@ def test_delivery_that_was_not_rejected_stays_as_it_is_beside_one_that_was(store
         settle(store, sync(mdn, key_id))
         (reject_all if mdn == A else confirm_all)(store)
     before = row_at(store, A)["wanted_version"], row_at(store, B)["wanted_version"]
-    settle(store, sync(A, "k1"), sync(B, "k2"), now=NOW + HOUR)
+    for now in (NOW + HOUR - 1, NOW + HOUR):
+        assert (row_at(store, A)["wanted_version"], row_at(store, B)["wanted_version"]) == before
+        settle(store, sync(A, "k1"), sync(B, "k2"), now=now)
     assert row_at(store, A)["wanted_version"] > before[0]
     assert row_at(store, B)["wanted_version"] == before[1]
+
+
+def test_terminal_arms_its_own_delivery_of_several_that_were_rejected(store: Store) -> None:
+    store.routes.set({"meter": "metering"})
+    import_keys(store, "k1", "k2", "k3")
+    for mdn, key_id in ((A, "k1"), (B, "k2"), (C, "k3")):
+        register(store, mdn, "meter")
+        settle(store, sync(mdn, key_id))
+    reject_all(store)
+    settle(store, sync(B, "k2"), now=NOW + HOUR)
+    assert [row["mdn"] for row in outbox(store) if row["wanted_version"] != row["rejected_version"]] == [B]
+
+
+@pytest.mark.parametrize("repeats", [[sync(A, "k1")], [sync(A, "k1"), sync(B, "k2")]])
+def test_rejected_withdrawal_arms_no_delivery_of_another_platform(store: Store, repeats: list[SyncRequest]) -> None:
+    store.routes.set({"meter": "metering"})
+    import_keys(store, "k1", "k2")
+    register(store, A, "meter")
+    settle(store, sync(A, "k1"))
+    store.routes.set({"meter": "fleet"})
+    list(store.routes.move(NOW))
+    register(store, B, "meter")
+    settle(store, sync(B, "k2"))
+    confirm_all(store, "fleet", NOW)
+    reject_all(store)
+    before = outbox(store)
+    assert settle(store, *repeats, now=NOW + HOUR) == [Outcome.ALREADY_BOUND] * len(repeats)
+    assert outbox(store) == before
 
 
 @pytest.mark.parametrize(
