@@ -113,13 +113,15 @@ class TlsConnection:
     def _complete(self, step: Callable[[], bytes | None], deadline: float) -> bytes:
         """The result of `step`, which wants more octets until it has one."""
         with self._in_use():
+            late = False
             while True:
                 try:
                     result = step()
                 except ssl.SSLWantReadError:
                     self._flush(max(0.0, deadline - time.monotonic()))
-                    if not self._wait(select.POLLIN, deadline):
+                    if late or not self._wait(select.POLLIN, deadline):
                         raise TimeoutError from None
+                    late = time.monotonic() >= deadline  # what is there is read, but nobody may talk without an end
                     self._take_in()
                 except ssl.SSLError:
                     self._tell_why()

@@ -158,3 +158,25 @@ def test_close_from_another_thread_wakes_whoever_waits(
         closed.set()
         thread.join()
         assert connection._socket.fileno() == -1
+
+
+def test_handshake_that_never_ends_has_its_time_and_no_more() -> None:
+    """A HelloRequest means nothing in a handshake and is passed over, however many come, and whoever sends them."""
+    flood = (b"\x16\x03\x03\x40\x00" + bytes(0x4000)) * 64
+
+    def serve() -> None:
+        with contextlib.suppress(OSError), server.accept()[0] as theirs:
+            until = time.monotonic() + 10
+            while time.monotonic() < until:
+                theirs.sendall(flood)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:  # its buffers are never empty, as those of a pair are
+        thread = threading.Thread(target=serve)
+        thread.start()
+        connection = TlsConnection(socket.create_connection(server.getsockname()), client_context(), "far")
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            connection.handshake(began + 0.3)
+        assert time.monotonic() < began + 3
+        connection.close()
+        thread.join()
