@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -20,7 +21,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from kmp_smsd.channels.cancel import closing_at
-from kmp_smsd.channels.tls_identity import server_key
+from kmp_smsd.channels.certificate import public_key_of
+from kmp_smsd.channels.tls_options import ServerKey
 
 STARTED_WITHIN_S = 20.0
 LISTENING = "Configuration successful"  # told once the ports are bound
@@ -108,7 +110,7 @@ class StunnelServer:
         self.options = ["sslVersionMin = TLSv1.3"]
         self._command = list(command)
         certificate, private = new_certificate("keys.example")
-        self.server_key = server_key(x509.load_pem_x509_certificate(certificate)).text()
+        self.server_key = ServerKey.of(public_key_of(ssl.PEM_cert_to_DER_cert(certificate.decode()))).text()
         (directory / "server.pem").touch(mode=0o600)
         (directory / "server.pem").write_bytes(certificate + private)
         (directory / "client.pem").write_bytes(client)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from kmp_smsd.channels import ssh, tls
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.protocol import ChannelDown
 from kmp_smsd.channels.ssh_options import HOST_KEY_ALGORITHMS, HostKey, fingerprint
-from kmp_smsd.channels.tls_identity import client_context, server_key
+from kmp_smsd.channels.tls_identity import client_context
 from kmp_smsd.channels.tls_options import ServerKey
 
 
@@ -66,17 +66,17 @@ def _fetch_host_keys(host: Host, within_s: float) -> ShownKeys:
 
 def _fetch_server_key(host: Host, within_s: float) -> ShownKeys:
     try:
-        with tls.negotiated(host, client_context(), within_s) as (connection, certificate):
+        with tls.negotiated(host, client_context(), within_s) as (connection, public_key):
             connection.close()
-            pin = server_key(certificate, host)
-            algorithm = _algorithm(certificate)
+            pin = ServerKey.of(public_key, host)
+            algorithm = _algorithm(public_key)
     except ChannelDown as down:
         return ShownKeys(host=host, fault=str(down))
     return ShownKeys(host=host, keys=(ShownKey(algorithm=algorithm, fingerprint=pin.fingerprint, pin=pin),))
 
 
-def _algorithm(certificate: x509.Certificate) -> str:
-    match certificate.public_key():
+def _algorithm(public_key: bytes) -> str:
+    match load_der_public_key(public_key):
         case ec.EllipticCurvePublicKey() as key:
             return f"ecdsa {key.curve.name}"
         case rsa.RSAPublicKey() as key:

@@ -8,24 +8,24 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from kmp_smsd.channels.cancel import Cancel, closing_at
+from kmp_smsd.channels.certificate import public_key_of
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.protocol import ChannelDown
 from kmp_smsd.channels.tcp import connect
 from kmp_smsd.channels.tls_connection import TlsConnection, tls_reason
-from kmp_smsd.channels.tls_identity import TlsIdentity, server_key
-from kmp_smsd.channels.tls_options import TlsOptions
+from kmp_smsd.channels.tls_identity import TlsIdentity
+from kmp_smsd.channels.tls_options import ServerKey, TlsOptions
 from kmp_smsd.channels.tls_stream import TlsStream
 
 
 @contextmanager
 def negotiated(
     host: Host, context: ssl.SSLContext, within_s: float, cancel: Cancel | None = None
-) -> Iterator[tuple[TlsConnection, x509.Certificate]]:
-    """A connection to `host` after its handshake, and its certificate, not yet judged; closed after `within_s`.
+) -> Iterator[tuple[TlsConnection, bytes]]:
+    """A connection to `host` after its handshake, and its public key in DER, not yet judged; closed after `within_s`.
 
     Leave the context once connected: the time limit and `cancel` end with it. Raises ChannelDown, then the connection
     is closed.
@@ -41,7 +41,7 @@ def negotiated(
             on_failure.callback(connection.close)
             connection.handshake(deadline)
             with closing_at(deadline, connection.close):  # what follows has time limits of its own
-                yield connection, x509.load_der_x509_certificate(connection.certificate)
+                yield connection, public_key_of(connection.certificate)
             on_failure.pop_all()
     except (OSError, ValueError, UnsupportedAlgorithm, ChannelDown) as error:
         if cancel.requested:
@@ -66,8 +66,8 @@ def connected(
     options: TlsOptions, identity: TlsIdentity, host: Host, _name: str, cancel: Cancel
 ) -> Iterator[TlsStream]:
     """The receiver on `host`; leave the context once it has answered. Raises ChannelDown."""
-    with negotiated(host, identity.context, options.connect_within_s, cancel) as (connection, certificate):
-        shown = server_key(certificate)
+    with negotiated(host, identity.context, options.connect_within_s, cancel) as (connection, public_key):
+        shown = ServerKey.of(public_key)
         if all(shown.digest != pinned.digest for pinned in options.pinned_for(host)):
             raise ChannelDown(
                 f"{host}: the server key is not one of server_keys: it is {shown.fingerprint}. "

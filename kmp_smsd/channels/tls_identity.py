@@ -9,9 +9,9 @@ from datetime import datetime
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from kmp_smsd.channels.host import Host
+from kmp_smsd.channels.certificate import public_key_of
 from kmp_smsd.channels.protocol import ChannelDown
 from kmp_smsd.channels.tls_connection import tls_reason
 from kmp_smsd.channels.tls_options import ServerKey
@@ -30,8 +30,8 @@ def load_identity(secret: bytes) -> TlsIdentity:
     """The certificate and the private key in `secret`. Raises ChannelDown; its text tells nothing of the key."""
     try:
         certificate, *_ = x509.load_pem_x509_certificates(secret)
-        fingerprint = server_key(certificate).fingerprint
-    except (ValueError, UnsupportedAlgorithm):
+        fingerprint = ServerKey.of(public_key_of(certificate.public_bytes(Encoding.DER))).fingerprint
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise ChannelDown("the TLS identity has no certificate in PEM: it stands beside its private key") from None
     try:
         load_pem_private_key(secret, password=None)
@@ -66,8 +66,3 @@ def _load_chain(context: ssl.SSLContext, secret: bytes) -> None:
         context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=lambda: b"")  # else it asks at the terminal
     finally:
         os.close(descriptor)
-
-
-def server_key(certificate: x509.Certificate, host: Host | None = None) -> ServerKey:
-    """What pins the key of `certificate`. Raises ValueError or UnsupportedAlgorithm."""
-    return ServerKey.of(certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo), host)

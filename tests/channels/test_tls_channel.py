@@ -121,6 +121,19 @@ def test_host_with_another_key_gets_nothing(platform: TlsPlatform) -> None:
     assert platform.server.server_key in str(caught.value)
 
 
+def test_certificate_of_a_version_that_is_none_is_judged_by_its_key(platform: TlsPlatform, binds: list[Bind]) -> None:
+    """OpenSSL takes it, and anybody in between can show it."""
+    pem = platform.server.directory / "server.pem"
+    certificate, private = pem.read_text().split("-----BEGIN PRIVATE KEY-----")
+    version = bytes.fromhex("a003020102")
+    odd = ssl.PEM_cert_to_DER_cert(certificate.strip()).replace(version, version[:-1] + b"\x05", 1)
+    pem.write_text(ssl.DER_cert_to_PEM_cert(odd) + "-----BEGIN PRIVATE KEY-----" + private)
+    platform.server.restart()
+    with pytest.raises(ChannelDown, match="server key is not one of server_keys"):
+        platform.open(server_keys=[STRANGER])
+    assert len(list(platform.open().deliver(binds))) == len(binds)
+
+
 def test_key_pinned_to_one_host_does_not_open_another(platform: TlsPlatform) -> None:
     platform.second.start()
     pinned = [
