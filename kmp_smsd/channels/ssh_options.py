@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
@@ -55,7 +54,7 @@ class HostKey(Pin):
         algorithm, encoded = words[:2]
         try:
             blob = base64.b64decode(encoded, validate=True)
-        except binascii.Error:
+        except ValueError:  # of characters that are not ASCII too
             raise ValueError(f"the base64 part of the {algorithm} host key is damaged") from None
         # An SSH key blob begins with its own algorithm's name (RFC 4253, section 6.6).
         if not blob.startswith(len(algorithm).to_bytes(4, "big") + algorithm.encode()):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
@@ -42,7 +41,7 @@ class ServerKey(Pin):
         host = Host.parse(named[0]) if named else None
         try:
             digest = base64.b64decode(pin.removeprefix(_ALGORITHM), validate=True)
-        except binascii.Error:
+        except ValueError:  # of characters that are not ASCII too
             digest = b""
         if len(digest) != hashlib.sha256().digest_size:
             raise ValueError("the base64 part of the server key is damaged: it is that of 32 octets")

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.config.locate import KeyPath
-from kmp_smsd.config.options import field_at, model_at, table_depth
+from kmp_smsd.config.options import field_at, model_at, models_at, table_depth
 from kmp_smsd.domain.counted import counted
 from kmp_smsd.domain.did_you_mean import did_you_mean
 from kmp_smsd.domain.shown import printable
@@ -78,7 +78,7 @@ def place(root: type[BaseModel], data: Mapping[str, Any], path: KeyPath) -> tupl
 
 def explain(root: type[BaseModel], data: Mapping[str, Any], error: ErrorDetails) -> tuple[KeyPath, str]:
     """Where in `data` an error of pydantic's is, and our sentence for it."""
-    path = _path_in(data, error["loc"])
+    path = _path_in(root, data, error["loc"])
     if error["type"] == "union_tag_not_found":
         return (*path, "kind"), "is missing"
     if error["type"] == "union_tag_invalid":  # told of the whole table, since its options depend on it
@@ -86,16 +86,21 @@ def explain(root: type[BaseModel], data: Mapping[str, Any], error: ErrorDetails)
     return path, _sentence(root, data, path, error)
 
 
-def _path_in(data: Any, loc: tuple[str | int, ...]) -> KeyPath:
+def _path_in(root: type[BaseModel], data: Any, loc: tuple[str | int, ...]) -> KeyPath:
     """`loc` without what pydantic adds to it: the kind of a union's member, the mark that a key is meant."""
     path: list[str | int] = []
+    of_kind = False
     for number, part in enumerate(loc):
         last = number == len(loc) - 1
+        if of_kind and part == data.get("kind"):  # once: an option may have the name, too
+            of_kind = False
+            continue
         if part in (data if isinstance(data, Mapping) else range(len(data)) if isinstance(data, list) else ()):
             data = data[part]
-        elif not last or part == "[key]" or (isinstance(data, Mapping) and part == data.get("kind")):
+        elif not last or part == "[key]":
             continue
         path.append(part)
+        of_kind = isinstance(data, Mapping) and len(models_at(root, tuple(path))) > 1
     return tuple(path)
 
 

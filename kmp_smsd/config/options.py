@@ -16,10 +16,16 @@ def model_at(root: type[BaseModel], path: KeyPath, kind: object = None) -> type[
 
     Of a table that has models of several kinds, that of `kind`, or the first.
     """
+    models = models_at(root, path)
+    return next((model for model in models if kind in _kinds(model)), next(iter(models), None))
+
+
+def models_at(root: type[BaseModel], path: KeyPath) -> list[type[BaseModel]]:
+    """The models of the table at `path`: of each kind, where it may be of several."""
     models = [root]
     for annotation in _annotations(root, path):
         models = list(models_in(annotation))
-    return next((model for model in models if kind in _kinds(model)), next(iter(models), None))
+    return models
 
 
 def _kinds(model: type[BaseModel]) -> tuple[Any, ...]:

@@ -357,6 +357,30 @@ def test_host_without_a_pin_and_pin_without_a_host_are_faults(files, host, sente
     assert files.faults() == [f"platforms.d/a.toml:2: [channel] {sentence}"]
 
 
+@pytest.mark.parametrize("more", ['tls = "x"\n', '[channel.tls]\nkind = "tls"\n'])
+def test_option_with_the_name_of_a_kind_is_a_fault_of_its_own(files, more):
+    files.write("platforms.d/a.toml", TLS_PLATFORM + more)
+    assert files.faults() == ["platforms.d/a.toml:7: [channel] tls: unknown option"]
+    files.write("platforms.d/a.toml", TLS_PLATFORM.replace("hosts = ", "host = ") + more)
+    assert files.faults()[0] == "platforms.d/a.toml:2: [channel] hosts: is missing"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (PLATFORM.replace("A" * 43, "ä" * 43), "host_keys[0]: the base64 part of the ssh-ed25519 host key is damaged"),
+        (
+            TLS_PLATFORM.replace("A" * 43, "ä" * 43),
+            "server_keys[0]: the base64 part of the server key is damaged: it is that of 32 octets",
+        ),
+    ],
+)
+def test_pin_in_other_letters_is_damaged(files, text, sentence):
+    files.write("platforms.d/a.toml", text)
+    (fault,) = files.faults()
+    assert fault.endswith(f"[channel] {sentence}")
+
+
 def test_prefix_given_twice_is_a_fault_across_files(files):
     files.write("kmp-smsd.toml", MAIN.replace("[numbering]", '[numbering]\ninclude = ["x.toml", "x.toml", "y.toml"]'))
     files.write("x.toml", 'ranges = [\n  {prefix = "8613", digits = 14, name = "x"},\n]')
