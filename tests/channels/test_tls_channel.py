@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.hiding import KEYS_KEPT, REPEATS_A_KEY
@@ -121,6 +123,27 @@ def test_host_with_another_key_gets_nothing(platform: TlsPlatform) -> None:
     assert platform.server.server_key in str(caught.value)
 
 
+def test_host_that_shows_the_right_certificate_and_has_another_private_key_gets_nothing(platform: TlsPlatform) -> None:
+    pem = platform.server.directory / "server.pem"
+    right = pem.read_bytes()
+    certificate, *_ = right.partition(b"-----BEGIN PRIVATE KEY-----")
+    _, another = new_certificate("keys.example")
+
+    def point(private: bytes) -> bytes:
+        key = load_pem_private_key(private, password=None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+
+    # OpenSSL takes the public half from beside the private one, and does not ask whether they belong together.
+    forged = ssl.PEM_cert_to_DER_cert(another.decode().replace("PRIVATE KEY", "CERTIFICATE"))
+    assert point(another) in forged
+    forged = forged.replace(point(another), point(right))
+    pem.write_bytes(certificate + ssl.DER_cert_to_PEM_cert(forged).replace("CERTIFICATE", "PRIVATE KEY").encode())
+    platform.server.restart()
+    with pytest.raises(ChannelDown, match=r"no handshake of TLS 1\.3: bad signature"):
+        platform.open()
+
+
 def test_certificate_of_a_version_that_is_none_is_judged_by_its_key(platform: TlsPlatform, binds: list[Bind]) -> None:
     """OpenSSL takes it, and anybody in between can show it."""
     pem = platform.server.directory / "server.pem"
@@ -155,12 +178,7 @@ def test_refused_certificate_is_told_with_the_key_to_let_in(platform: TlsPlatfor
 
 
 def encrypted(private: bytes) -> bytes:
-    from cryptography.hazmat.primitives.serialization import (
-        BestAvailableEncryption,
-        Encoding,
-        PrivateFormat,
-        load_pem_private_key,
-    )
+    from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, PrivateFormat
 
     key = load_pem_private_key(private, password=None)
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
