@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kmp_smsd.channels.tls import load_identity
 from kmp_smsd.channels.tls_connection import TlsConnection
+from kmp_smsd.channels.tls_identity import load_identity
 from tests.stunnel import Stunnel, free_port, new_certificate
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "conf" / "stunnel-platform.conf"
