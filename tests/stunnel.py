@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -108,7 +109,7 @@ class StunnelServer:
         self.directory = directory
         self.port = 0
         self.options = ["sslVersionMin = TLSv1.3"]
-        self._command = list(command)
+        self.command(command)
         certificate, private = new_certificate("keys.example")
         self.server_key = ServerKey.of(public_key_of(ssl.PEM_cert_to_DER_cert(certificate.decode()))).text()
         (directory / "server.pem").touch(mode=0o600)
@@ -120,8 +121,8 @@ class StunnelServer:
         return f"127.0.0.1:{self.port}"
 
     def command(self, command: Sequence[str]) -> None:
-        """Run `command` from the next start on; its words have no spaces."""
-        self._command = list(command)
+        """Run `command` from the next connection on."""
+        (self.directory / "receiver").write_text(f"exec {shlex.join(command)}\n")
 
     def start(self) -> None:
         """Start listening; after a stop on the same port."""
@@ -136,8 +137,8 @@ class StunnelServer:
                     f"cert = {self.directory}/server.pem",
                     f"CAfile = {self.directory}/client.pem",
                     "verifyPeer = yes",
-                    f"exec = {self._command[0]}",
-                    f"execArgs = {' '.join(self._command)}",
+                    "exec = /bin/sh",
+                    f"execArgs = sh {self.directory}/receiver",
                     *self.options,
                     "",
                 ]

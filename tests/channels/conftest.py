@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,19 +13,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from kmp_smsd.channels import ssh_stream
 from kmp_smsd.channels.protocol import Bind
-from tests.channels.peer import Platform, make_binds
+from tests.channels.peer import Platform, SshPlatform, TlsPlatform, make_binds
+
+
+@contextmanager
+def _at_work(platform: Platform) -> Iterator[Any]:
+    platform.server.start()
+    yield platform
+    platform.close()
 
 
 @pytest.fixture
-def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
+def ssh_platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshPlatform]:
     monkeypatch.setattr(ssh_stream, "EXIT_STATUS_WITHIN_S", 20.0)  # a starved sshd may be late with it
-    platform = Platform(tmp_path)
-    platform.server.start()
-    yield platform
-    for channel in platform.channels:
-        channel.close()
-    platform.server.stop()
-    platform.second.stop()
+    with _at_work(SshPlatform(tmp_path)) as platform:
+        yield platform
+
+
+@pytest.fixture
+def tls_platform(tmp_path: Path) -> Iterator[TlsPlatform]:
+    with _at_work(TlsPlatform(tmp_path)) as platform:
+        yield platform
 
 
 @pytest.fixture
