@@ -61,7 +61,7 @@ class Finding:
     took_s: float
     fingerprint: str = ""
     hello: wire.Hello | None = None
-    fault: str = ""
+    fault: ChannelDown | None = None
 
 
 def probe(options: ChannelOptions, credentials: Credentials, name: str, clock: Clock) -> list[Finding]:
@@ -73,7 +73,7 @@ def probe(options: ChannelOptions, credentials: Credentials, name: str, clock: C
         try:
             channel = _open_at(host, connect, options, name, Cancel(), clock, deque())
         except ChannelDown as down:
-            findings.append(Finding(host=host, took_s=time.monotonic() - began, fault=str(down)))
+            findings.append(Finding(host=host, took_s=time.monotonic() - began, fault=down))
             continue
         channel.close()
         took_s = time.monotonic() - began
@@ -82,7 +82,7 @@ def probe(options: ChannelOptions, credentials: Credentials, name: str, clock: C
 
 
 def _connect(options: ChannelOptions, credentials: Credentials) -> _Connect:
-    """How the hosts are connected to. Raises ChannelDown where our own identity is of no use."""
+    """How the hosts are connected to. Raises UnfitIdentity."""
     secret = credentials(options.identity)
     if isinstance(options, TlsOptions):
         return partial(tls.connected, options, load_identity(secret))

@@ -65,6 +65,18 @@ class ChannelDown(Exception):
     """The platform is gone, or was never reached; the text says why. What had no result yet is tried again."""
 
 
+class WrongKey(ChannelDown):
+    """The host has another key than those that are pinned: it was set up anew, or somebody stands in between."""
+
+
+class NotLetIn(ChannelDown):
+    """The host refused our login, or our certificate."""
+
+
+class UnfitIdentity(ChannelDown):
+    """What the platform is to know us by is of no use. Its text tells nothing of the key."""
+
+
 class Channel(Protocol):
     """One open road to one platform. Blocks; lives in one worker thread."""
 

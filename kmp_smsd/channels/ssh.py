@@ -13,7 +13,7 @@ import paramiko
 from kmp_smsd.channels.cancel import Cancel, closing_at
 from kmp_smsd.channels.hiding import presentable
 from kmp_smsd.channels.host import Host
-from kmp_smsd.channels.protocol import ChannelDown
+from kmp_smsd.channels.protocol import ChannelDown, NotLetIn, UnfitIdentity, WrongKey
 from kmp_smsd.channels.ssh_options import HostKey, SshOptions, fingerprint
 from kmp_smsd.channels.ssh_stream import SshStream
 from kmp_smsd.channels.tcp import connect
@@ -30,18 +30,20 @@ _SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 
 
 def load_identity(secret: bytes) -> paramiko.PKey:
-    """The private key in `secret`, which is not encrypted. Raises ChannelDown; its text tells nothing of the key."""
+    """The private key in `secret`, which is not encrypted. Raises UnfitIdentity."""
     for kind in _IDENTITY_KINDS:
         try:
             return kind.from_private_key(io.StringIO(secret.decode("ascii")))
         except paramiko.PasswordRequiredException:
-            raise ChannelDown("the SSH identity is encrypted; a daemon has nobody to ask for its passphrase") from None
+            raise UnfitIdentity(
+                "the SSH identity is encrypted; a daemon has nobody to ask for its passphrase"
+            ) from None
         except Exception:  # paramiko's own, or in a damaged key its IndexError or AssertionError
             continue
-    raise ChannelDown("the SSH identity is not a private key of type ed25519, ecdsa or rsa") from None
+    raise UnfitIdentity("the SSH identity is not a private key of type ed25519, ecdsa or rsa") from None
 
 
-class NoSuchHostKey(ChannelDown):
+class NoSuchHostKey(WrongKey):
     """The host answers, but has no key of a type that was asked for."""
 
 
@@ -90,23 +92,23 @@ def negotiated(
 
 
 def check_host_key(transport: paramiko.Transport, host: Host, pinned: Sequence[HostKey]) -> None:
-    """Raises ChannelDown where the host's key is none of `pinned`."""
+    """Raises WrongKey where the host's key is none of `pinned`."""
     shown: bytes = transport.get_remote_server_key().asbytes()
     if all(shown != key.blob for key in pinned):
-        raise ChannelDown(
+        raise WrongKey(
             f"{host}: the host key is not one of host_keys: it is {fingerprint(shown)}. "
             "Either the host was set up anew or somebody stands in between; nothing was sent"
         )
 
 
 def log_in(transport: paramiko.Transport, host: Host, options: SshOptions, identity: paramiko.PKey) -> None:
-    """Log in with `identity` and with nothing else: no agent, no password, no second factor."""
+    """Log in with `identity` and with nothing else: no agent, no password, no second factor. Raises NotLetIn."""
     try:
         further = transport.auth_publickey(options.user, identity)
     except paramiko.AuthenticationException:
         further = ["publickey"]
     if further:
-        raise ChannelDown(
+        raise NotLetIn(
             f"{host}: refused our login as {options.user} with the key {fingerprint(identity.asbytes())} "
             f"({identity.get_name()}); it belongs into authorized_keys there"
         )

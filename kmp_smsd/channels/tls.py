@@ -13,7 +13,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from kmp_smsd.channels.cancel import Cancel, closing_at
 from kmp_smsd.channels.certificate import public_key_of
 from kmp_smsd.channels.host import Host
-from kmp_smsd.channels.protocol import ChannelDown
+from kmp_smsd.channels.protocol import ChannelDown, WrongKey
 from kmp_smsd.channels.tcp import connect
 from kmp_smsd.channels.tls_connection import TlsConnection, tls_reason
 from kmp_smsd.channels.tls_identity import TlsIdentity
@@ -69,7 +69,7 @@ def connected(
     with negotiated(host, identity.context, options.connect_within_s, cancel) as (connection, public_key):
         shown = ServerKey.of(public_key)
         if all(shown.digest != pinned.digest for pinned in options.pinned_for(host)):
-            raise ChannelDown(
+            raise WrongKey(
                 f"{host}: the server key is not one of server_keys: it is {shown.fingerprint}. "
                 "Either the host was set up anew or somebody stands in between; nothing was sent"
             )

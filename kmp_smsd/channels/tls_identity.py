@@ -12,7 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from kmp_smsd.channels.certificate import public_key_of
-from kmp_smsd.channels.protocol import ChannelDown
+from kmp_smsd.channels.protocol import UnfitIdentity
 from kmp_smsd.channels.tls_connection import tls_reason
 from kmp_smsd.channels.tls_options import ServerKey
 
@@ -27,23 +27,23 @@ class TlsIdentity:
 
 
 def load_identity(secret: bytes) -> TlsIdentity:
-    """The certificate and the private key in `secret`. Raises ChannelDown; its text tells nothing of the key."""
+    """The certificate and the private key in `secret`. Raises UnfitIdentity."""
     try:
         certificate, *_ = x509.load_pem_x509_certificates(secret)
         fingerprint = ServerKey.of(public_key_of(certificate.public_bytes(Encoding.DER))).fingerprint
     except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
-        raise ChannelDown("the TLS identity has no certificate in PEM: it stands beside its private key") from None
+        raise UnfitIdentity("the TLS identity has no certificate in PEM: it stands beside its private key") from None
     try:
         load_pem_private_key(secret, password=None)
     except TypeError:
-        raise ChannelDown("the TLS identity is encrypted; a daemon has nobody to ask for its passphrase") from None
+        raise UnfitIdentity("the TLS identity is encrypted; a daemon has nobody to ask for its passphrase") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise ChannelDown("the TLS identity has no private key in PEM beside its certificate") from None
+        raise UnfitIdentity("the TLS identity has no private key in PEM beside its certificate") from None
     context = client_context()
     try:
         _load_chain(context, secret)
     except ssl.SSLError as error:
-        raise ChannelDown(f"the TLS identity cannot be used: {tls_reason(error)}") from None
+        raise UnfitIdentity(f"the TLS identity cannot be used: {tls_reason(error)}") from None
     return TlsIdentity(context, fingerprint, certificate.not_valid_after_utc)
 
 

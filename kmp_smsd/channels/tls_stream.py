@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection
 
 from kmp_smsd.channels.host import Host
-from kmp_smsd.channels.protocol import ChannelDown
+from kmp_smsd.channels.protocol import ChannelDown, NotLetIn
 from kmp_smsd.channels.stream import Stream
 from kmp_smsd.channels.tls_connection import TlsConnection, tls_reason
 from kmp_smsd.channels.tls_identity import TlsIdentity
@@ -60,9 +60,6 @@ class TlsStream(Stream):
             return self.down("the connection broke", keys)
         # In TLS 1.3 a server judges our certificate after the handshake: what comes next tells of it.
         if any(word in str(cause.reason) for word in _OF_OUR_CERTIFICATE):
-            return self.down(
-                f"refused our certificate ({tls_reason(cause)}), whose key is {self._our_fingerprint}; "
-                "the platform's administrator has to let it in",
-                keys,
-            )
+            why = f"refused our certificate ({tls_reason(cause)}), whose key is {self._our_fingerprint}"
+            return NotLetIn(str(self.down(f"{why}; the platform's administrator has to let it in", keys)))
         return self.down(f"the host ended the connection: {tls_reason(cause)}", keys)

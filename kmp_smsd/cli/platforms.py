@@ -157,7 +157,7 @@ def test(settings: Settings, name: str, identity: Path | None, as_json: bool) ->
             "window": one.hello.window if one.hello else None,
             "fingerprint": one.fingerprint or None,
             "took_s": round(one.took_s, 3),
-            "error": one.fault or None,
+            "error": None if one.fault is None else str(one.fault),
         }
         for one in findings
     ]

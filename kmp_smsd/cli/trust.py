@@ -67,7 +67,7 @@ def trust(settings: Settings, name: str, as_json: bool) -> None:
     for answer in kind.fetch(hosts):
         common = {"host": str(answer.host), "error": answer.fault or None}
         if answer.fault:
-            rows.append({**common, "algorithm": None, "fingerprint": None, "host_key": None, "pinned": None})
+            rows.append({**common, "algorithm": None, "fingerprint": None, "pin": None, "pinned": None})
         for key in answer.keys:
             text = key.pin.text()
             known = any(pin.is_for(answer.host) and replace(pin, host=answer.host) == key.pin for pin in pinned)
@@ -76,7 +76,7 @@ def trust(settings: Settings, name: str, as_json: bool) -> None:
                     **common,
                     "algorithm": key.algorithm,
                     "fingerprint": key.fingerprint,
-                    "host_key": text,
+                    "pin": text,
                     "pinned": known,
                 }
             )

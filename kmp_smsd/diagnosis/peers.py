@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kmp_smsd.channels.protocol import ChannelDown, NotLetIn, UnfitIdentity, WrongKey
 from kmp_smsd.diagnosis.finding import Finding, Level, failure, ok, warning
 from kmp_smsd.domain.counted import counted
 from kmp_smsd.domain.validity import RENEW_WITHIN_S, validity
@@ -35,10 +36,10 @@ class BindFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeFacts:
-    """What came of a connection to a platform's host, hellos included; `fault` is '' where all is good."""
+    """What came of a connection to a platform's host, hellos included; `fault` is None where all is good."""
 
     host: str
-    fault: str = ""
+    fault: ChannelDown | None = None
     receiver: str = ""
     fingerprint: str = ""
 
@@ -97,7 +98,7 @@ def judge_receipt(last_success_at: int | None, now: int) -> Finding:
 def judge_platform(name: str, probes: Sequence[ProbeFacts]) -> list[Finding]:
     """A platform works as long as one of its hosts does."""
     found = [_judge_probe(name, probe) for probe in probes]
-    if any(not probe.fault for probe in probes):
+    if any(probe.fault is None for probe in probes):
         found = [_softened(one) for one in found]
     return found
 
@@ -136,26 +137,29 @@ def _judge_host(host: HostFacts) -> Finding:
 
 
 def _judge_probe(name: str, probe: ProbeFacts) -> Finding:
-    if not probe.fault:
+    if probe.fault is None:
         return ok(f"{probe.host}: {probe.receiver} answers, its key is {probe.fingerprint}")
-    return failure(probe.fault, _probe_remedy(name, probe.fault))
+    return failure(str(probe.fault), _probe_remedy(name, probe.fault))
 
 
-def _probe_remedy(name: str, fault: str) -> str:
-    if "host key" in fault or "server key" in fault:
-        return (
-            "ask the platform's administrator for the fingerprint of its key, compare it with\n"
-            f"kmp-smsd platforms trust {name}\n"
-            "and pin the new key only where they are the same"
-        )
-    if "refused our login" in fault:
-        return "have the platform's administrator put our public key into authorized_keys of that user"
-    if "refused our certificate" in fault:
-        return "have the platform's administrator let in the certificate of [channel] identity, or a newer one"
-    if "TLS identity" in fault:
-        return "give [channel] identity our certificate and its private key, unencrypted and in PEM, in one file"
-    if "SSH identity" in fault:
-        return "give [secrets] ssh_identity an unencrypted Ed25519, ECDSA or RSA key"
+def _probe_remedy(name: str, fault: ChannelDown) -> str:
+    match fault:
+        case WrongKey():
+            return (
+                "ask the platform's administrator for the fingerprint of its key, compare it with\n"
+                f"kmp-smsd platforms trust {name}\n"
+                "and pin the new key only where they are the same"
+            )
+        case NotLetIn():
+            return (
+                "have the platform's administrator let us in: over SSH our public key belongs into authorized_keys of\n"
+                "that user, over TLS the certificate of [channel] identity, or a newer one, into what the server trusts"
+            )
+        case UnfitIdentity():
+            return (
+                "give [channel] identity, or [secrets] ssh_identity, an unencrypted key:\n"
+                "for SSH Ed25519, ECDSA or RSA, for TLS in PEM with our certificate in the same file"
+            )
     return f"is the host up, does a firewall let us through, and is kmp-receive there? kmp-smsd platforms test {name}"
 
 

@@ -12,5 +12,6 @@ RENEW_WITHIN_S: Final = 30 * DAY_S
 
 def validity(left_s: float) -> str:
     """What is said of a certificate with so many seconds left; below 0 it ended so long ago."""
-    days = counted(int(abs(left_s) // DAY_S), "day")
+    whole = int(abs(left_s) // DAY_S)
+    days = counted(whole, "day") if whole else "less than a day"
     return f"is valid for {days}" if left_s > 0 else f"expired {days} ago"

@@ -21,7 +21,7 @@ from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.hiding import REPEATS_A_KEY, presentable
 from kmp_smsd.channels.line_channel import LineChannel
 from kmp_smsd.channels.opening import probe
-from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed, Rejected, TryLater
+from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed, NotLetIn, Rejected, TryLater, WrongKey
 from tests.channels.peer import KEY, VERSION, WORDY, Platform, make_binds, secret_bind, withdraw
 
 
@@ -496,7 +496,10 @@ def test_probe_tells_of_every_host_and_sends_no_key(platform: Platform) -> None:
     platform.second.start()
     options = platform.options(hosts=[platform.second.address, platform.server.address])
     bad, good = probe(options, lambda _reference: platform.identity, "metering", time.time)
-    assert "key is not one of" in bad.fault
+    assert isinstance(bad.fault, WrongKey)
+    (elsewhere := platform.directory / "elsewhere").mkdir()
+    stranger = type(platform)(elsewhere).identity
+    assert isinstance(probe(options, lambda _reference: stranger, "metering", time.time)[1].fault, NotLetIn)
     assert good.hello is not None
     assert good.hello.receiver == "kmp-receive 1"
     assert good.fingerprint.lower().startswith("sha256")

@@ -20,7 +20,7 @@ from kmp_smsd.channels.hiding import REPEATS_A_KEY
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.line_channel import LineChannel
 from kmp_smsd.channels.opening import open_channel
-from kmp_smsd.channels.protocol import ChannelDown, Confirmed, TryLater
+from kmp_smsd.channels.protocol import ChannelDown, Confirmed, TryLater, UnfitIdentity
 from kmp_smsd.channels.shown_keys import fetch_host_keys
 from kmp_smsd.channels.ssh_options import SshOptions
 from kmp_smsd.simulator.openssh import OpensshServer, new_identity
@@ -98,7 +98,7 @@ def damaged(place: int) -> bytes:
     ],
 )
 def test_unreadable_identity_is_a_sentence_and_no_connection(platform: SshPlatform, identity: bytes) -> None:
-    with pytest.raises(ChannelDown, match="the SSH identity"):
+    with pytest.raises(UnfitIdentity, match="the SSH identity"):
         platform.open(identity=identity or b"\n")
     assert "Connection from" not in platform.server.log
 

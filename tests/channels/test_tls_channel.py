@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from kmp_smsd.channels.hiding import REPEATS_A_KEY
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.line_channel import LineChannel
-from kmp_smsd.channels.protocol import Bind, ChannelDown, TryLater
+from kmp_smsd.channels.protocol import Bind, ChannelDown, TryLater, UnfitIdentity
 from kmp_smsd.channels.shown_keys import fetch_server_keys
 from kmp_smsd.channels.tls import negotiated
 from kmp_smsd.channels.tls_identity import client_context
@@ -120,7 +120,7 @@ def test_identity_that_is_none_is_a_sentence_and_no_connection(platform: TlsPlat
         (certificate + encrypted(private), "is encrypted"),
         (new_certificate("other")[0] + private, "cannot be used: key values mismatch"),
     ):
-        with pytest.raises(ChannelDown, match=f"the TLS identity.* {said}"):
+        with pytest.raises(UnfitIdentity, match=f"the TLS identity.* {said}"):
             platform.open(identity=identity)
 
 

@@ -51,7 +51,7 @@ def test_a_platform_is_trusted_by_the_line_that_trust_shows(site, platform):
 
     (row,) = site.rows("platforms", "trust", "metering")
     assert row["pinned"] is True
-    assert row["host_key"] == f"{platform.address} {platform.host_key}"
+    assert row["pin"] == f"{platform.address} {platform.host_key}"
     (row,) = site.rows("platforms", "test", "metering")
     assert (row["ok"], row["receiver"], row["error"]) == (True, "kmp-receive 1", None)
     assert row["fingerprint"].startswith("SHA256:")
@@ -85,7 +85,7 @@ def test_a_platform_behind_tls_is_trusted_by_the_line_that_trust_shows(site, stu
         "host": stunnel.address,
         "algorithm": "ecdsa secp256r1",
         "fingerprint": stunnel.server_key,
-        "host_key": f"{stunnel.address} {stunnel.server_key}",
+        "pin": f"{stunnel.address} {stunnel.server_key}",
         "pinned": True,
         "error": None,
     }

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from kmp_smsd.channels.protocol import ChannelDown, NotLetIn, UnfitIdentity, WrongKey
 from kmp_smsd.diagnosis.address_filter import FilterFacts, judge_filter
 from kmp_smsd.diagnosis.clock import ClockFacts, judge_clock
 from kmp_smsd.diagnosis.files import (
@@ -336,23 +337,23 @@ def test_answer_to_a_bind_has_its_remedy(status: int | None, level: Level, remed
 @pytest.mark.parametrize(
     ("fault", "remedy"),
     [
-        ("a:22: the host key is not one of host_keys: it is SHA256:x.", "kmp-smsd platforms trust fleet"),
-        ("a:22: refused our login as kmp with the key SHA256:x", "authorized_keys"),
-        ("the SSH identity is encrypted", "[secrets] ssh_identity"),
-        ("a:4443: the server key is not one of server_keys: it is sha256//x.", "kmp-smsd platforms trust fleet"),
-        ("a:4443: refused our certificate (unknown ca), whose key is sha256//x", "let in the certificate"),
-        ("the TLS identity is encrypted", "[channel] identity"),
-        ("a:22: Connection refused", "kmp-smsd platforms test fleet"),
+        (WrongKey("a:22: the host key is not one of host_keys"), "kmp-smsd platforms trust fleet"),
+        (NotLetIn("a:22: refused our login"), "authorized_keys"),
+        (UnfitIdentity("the SSH identity is encrypted"), "[secrets] ssh_identity"),
+        (ChannelDown("a:22: Connection refused"), "kmp-smsd platforms test fleet"),
     ],
 )
-def test_fault_of_a_platform_has_its_remedy(fault: str, remedy: str) -> None:
+def test_fault_of_a_platform_has_its_remedy(fault: ChannelDown, remedy: str) -> None:
     found = told(judge_platform("fleet", [ProbeFacts(host="a:22", fault=fault)]))
-    assert found.level is FAILURE
+    assert (found.level, found.sentence) == (FAILURE, str(fault))
     assert remedy in found.remedy
 
 
 def test_platform_works_as_long_as_one_host_does() -> None:
-    probes = [ProbeFacts(host="a:22", receiver="kmp-receive 1"), ProbeFacts(host="b:22", fault="b:22: timed out")]
+    probes = [
+        ProbeFacts(host="a:22", receiver="kmp-receive 1"),
+        ProbeFacts(host="b:22", fault=ChannelDown("b:22: timed out")),
+    ]
     assert levels(judge_platform("fleet", probes)) == [OK, WARNING]
 
 
@@ -362,11 +363,13 @@ def test_platform_works_as_long_as_one_host_does() -> None:
         (365, OK, "valid for 365 days"),
         (30, OK, "valid for 30 days"),
         (29, WARNING, "valid for 29 days"),
+        (0.5, WARNING, "valid for less than a day"),
+        (-0.5, FAILURE, "expired less than a day ago"),
         (-1, FAILURE, "expired 1 day ago"),
     ],
 )
-def test_certificate_is_told_of_before_it_expires(days: int, level: Level, sentence: str) -> None:
-    found = judge_certificate(NOW + days * DAY_MS, NOW)
+def test_certificate_is_told_of_before_it_expires(days: float, level: Level, sentence: str) -> None:
+    found = judge_certificate(NOW + int(days * DAY_MS), NOW)
     assert (found.level, sentence in found.sentence) == (level, True)
     assert (found.level is OK) == (not found.remedy)
 

@@ -47,7 +47,7 @@ def test_platform_is_installed_behind_tls_as_the_pages_say(installed: Site) -> N
     )
     shown = json.loads(box.ok("kmp-smsd platforms trust metering --json"))
     assert shown["fingerprint"] == f"sha256//{box.ok(digest)}"
-    pin = f"server_keys = ['{shown['host_key']}']"
+    pin = f"server_keys = ['{shown['pin']}']"
     box.ok(f'sed -i "s|^server_keys = .*|{pin}|" /etc/kmp-smsd/platforms.d/metering.toml')
     assert "good" in box.ok("kmp-smsd platforms test metering")
 

@@ -113,7 +113,7 @@ def probe_platform(config: Config, name: str, credentials: Callable[[SecretRef |
     try:
         findings = probe(config.platforms[name].channel, credentials, name, time.time)
     except ChannelDown as down:  # before any host was tried: the identity is none
-        return [ProbeFacts(host="", fault=str(down))]
+        return [ProbeFacts(host="", fault=down)]
     return [
         ProbeFacts(
             host=str(one.host),
