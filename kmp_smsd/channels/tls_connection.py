@@ -90,7 +90,7 @@ class TlsConnection:
                 self._socket.close()
 
     def _say_goodbye(self) -> None:
-        """So that the far side can tell an end from a broken connection (RFC 8446, section 6.1)."""
+        """Tell the far side that this is the end, or what it did wrong (RFC 8446, section 6)."""
         with suppress(OSError):
             self._tls.unwrap()
         with suppress(OSError):
@@ -123,9 +123,6 @@ class TlsConnection:
                         raise TimeoutError from None
                     late = time.monotonic() >= deadline  # what is there is read, but nobody may talk without an end
                     self._take_in()
-                except ssl.SSLError:
-                    self._tell_why()
-                    raise
                 else:
                     self._flush(max(0.0, deadline - time.monotonic()))
                     return result or b""
@@ -157,11 +154,6 @@ class TlsConnection:
             else:
                 self._arrived.write_eof()
                 self._at_end = True
-
-    def _tell_why(self) -> None:
-        """Let the far side know of an alert, if it takes one."""
-        with suppress(OSError):
-            self._socket.send(self._ready.read())
 
     def _wait(self, events: int, deadline: float) -> int:
         """Which of `events`, or a fault, there is; 0 after `deadline`."""

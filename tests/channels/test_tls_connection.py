@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from kmp_smsd.channels import tls_connection
 from kmp_smsd.channels.tls_connection import TAKEN_IN_MAX, TlsConnection, tls_reason
 from kmp_smsd.channels.tls_identity import client_context
 from tests.stunnel import new_certificate
@@ -94,6 +98,91 @@ def test_far_side_that_has_ended_its_own_half_may_still_take_what_it_is_sent(ser
         with pytest.raises(ssl.SSLError, match=r"(?i)eof"):
             connection.receive(time.monotonic() + 20)
     assert heard == b"q" * MUCH
+
+
+def test_end_of_what_comes_is_waited_for_once(server: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays there: whoever waits for it again while sending would take a whole processor."""
+    ended = threading.Event()
+    waits: list[int] = []
+
+    def answer(secured: ssl.SSLSocket) -> None:
+        socket.socket.shutdown(secured, socket.SHUT_WR)
+        ended.wait(20)
+        heard = 0
+        while heard < MUCH:
+            heard += len(secured.recv(65_536))
+
+    with connected(server, answer) as connection:
+        really_wait = connection._wait
+
+        def told_wait(events: int, deadline: float) -> int:
+            if connection._at_end:
+                waits.append(events)
+                ended.set()
+            return really_wait(events, deadline)
+
+        monkeypatch.setattr(connection, "_wait", told_wait)
+        connection.send(b"q" * MUCH, within_s=20)
+    assert set(waits) == {select.POLLOUT}
+
+
+class SlowSocket:
+    """Takes a little whenever it was waited for."""
+
+    def __init__(self, real: socket.socket) -> None:
+        real.setblocking(True)
+        self._real = real
+        self._takes = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def send(self, octets: memoryview) -> int:
+        self._takes = not self._takes
+        if self._takes:
+            raise BlockingIOError
+        return self._real.send(octets[:100_000])
+
+
+def test_far_side_that_is_slow_has_its_time_anew_with_all_that_it_takes(
+    server: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    given: list[float] = []  # with each wait
+
+    def wait(_events: int, deadline: float) -> int:
+        nonlocal now
+        given.append(deadline - now)
+        now += 15.0
+        return select.POLLOUT
+
+    def answer(secured: ssl.SSLSocket) -> None:
+        heard = 0
+        while heard < MUCH:
+            heard += len(secured.recv(65_536))
+
+    with connected(server, answer) as connection:
+        monkeypatch.setattr(connection, "_socket", SlowSocket(connection._socket))
+        monkeypatch.setattr(connection, "_wait", wait)
+        monkeypatch.setattr(tls_connection, "time", SimpleNamespace(monotonic=lambda: now))
+        connection.send(b"q" * MUCH, within_s=20)
+        monkeypatch.undo()
+    assert len(given) > MUCH // 100_000
+    assert set(given) == {20.0}
+
+
+def test_far_side_is_told_what_was_wrong_with_what_it_said(server: ssl.SSLContext) -> None:
+    told: list[str] = []
+
+    def answer(secured: ssl.SSLSocket) -> None:
+        socket.socket.send(secured, b"\x17\x03\x03\x00\x20" + bytes(32))  # a record, under no key of theirs
+        with pytest.raises(ssl.SSLError) as caught:
+            secured.recv(65_536)
+        told.append(tls_reason(caught.value))
+
+    with connected(server, answer) as connection, pytest.raises(ssl.SSLError, match="BAD_RECORD_MAC"):
+        connection.receive(time.monotonic() + 20)
+    assert told == ["bad record mac"]
 
 
 def test_what_has_come_is_read_however_late_it_is(server: ssl.SSLContext) -> None:
