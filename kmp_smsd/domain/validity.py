@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from kmp_smsd.domain.counted import counted
+from kmp_smsd.domain.spans import DAY_MS
 
-DAY_S: Final = 86_400
+DAY_S: Final = DAY_MS // 1000
 RENEW_WITHIN_S: Final = 30 * DAY_S
 
 
