@@ -8,9 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
 from statistics import median
-
-from pysqlite3 import dbapi2 as sqlite3
 
 from benchmark import machine
 from benchmark.generator import Generator
@@ -20,6 +20,8 @@ from benchmark.sample import FLOOR, Sample, road, summed_up
 from benchmark.stock import APP, Fresh, mdn, message
 from kmp_smsd.simulator.lab import Lab
 from kmp_smsd.storage import Store, open_store
+from kmp_smsd.storage.connection import connect
+from kmp_smsd.storage.migrating import migrate
 
 _WAIT_S = 3_600.0
 
@@ -116,21 +118,30 @@ def business_system(lab: Lab, rounds: Rounds, generator: Generator, count: int) 
 
 
 def importing(lab: Lab, count: int) -> Iterator[dict[str, object]]:
-    """An import of encrypted keys, and the same rows written in clear with one `executemany`."""
+    """An import of encrypted keys, and the same rows written in clear with one `executemany`.
+
+    Into the store's own table with the store's own settings, and into a table of nothing but them.
+    """
     rows = [(f"I{number:08d}", number.to_bytes(16, "big").hex(), f"I{number}") for number in range(count)]
-    database = sqlite3.connect(lab.directory / "plain.db", isolation_level=None)
-    database.executescript(
-        """PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-           CREATE TABLE keys (id INTEGER PRIMARY KEY, key_id TEXT UNIQUE, key TEXT, serial TEXT);
-           CREATE INDEX terminals ON keys (serial)"""
+    lean_s = _in_clear(
+        lab.directory / "lean.db",
+        "INSERT INTO lean_keys (key_id, key, serial) VALUES (?, ?, ?)",
+        rows,
+        """CREATE TABLE lean_keys (id INTEGER PRIMARY KEY, key_id TEXT UNIQUE, key TEXT, serial TEXT);
+           CREATE INDEX terminals ON lean_keys (serial)""",
     )
-    began = time.perf_counter()
-    database.execute("BEGIN")
-    database.executemany("INSERT INTO keys (key_id, key, serial) VALUES (?, ?, ?)", rows)
-    database.execute("COMMIT")
-    plain_s = time.perf_counter() - began
-    database.close()
-    yield road("the same rows in clear, executemany", count, plain_s)
+    yield road("rows in clear, a table of three columns", count, lean_s)
+    clear_s = _in_clear(
+        lab.directory / "clear.db",
+        """INSERT INTO keys
+             (import, key_id, serial, app, algorithm, kcv, nonce, ciphertext, valid_from, valid_until)
+           VALUES (1, ?, ?, NULL, 'aes', ?, NULL, ?, NULL, NULL)""",
+        [(key_id, serial, key[:6], bytes.fromhex(key)) for key_id, key, serial in rows],
+        """INSERT INTO data_keys (id, sealed, created_at) VALUES ('', x'', 0);
+           INSERT INTO imports (id, vendor, file_name, digest, data_key, started_at)
+           VALUES (1, 'Bench import', '', '', '', 0)""",
+    )
+    yield road("the same rows in clear, executemany", count, clear_s)
     file = lab.directory / "keys.csv"
     with file.open("w", newline="") as lines:
         writer = csv.writer(lines)
@@ -139,7 +150,19 @@ def importing(lab: Lab, count: int) -> Iterator[dict[str, object]]:
     began = time.perf_counter()
     lab.command("keys", "import", str(file), "--vendor", "Bench import", "--plaintext")
     took_s = time.perf_counter() - began
-    yield road("import of keys", count, took_s, **{"ratio to floor": round(plain_s / took_s, 3)})
+    yield road("import of keys", count, took_s, **{"ratio to floor": round(clear_s / took_s, 3)})
+
+
+def _in_clear(path: Path, statement: str, rows: Sequence[tuple[object, ...]], first: str) -> float:
+    """The seconds that `rows` take into a new database, in which `first` was executed."""
+    migrate(path)
+    with closing(connect(path)) as database:
+        database.executescript(first)
+        began = time.perf_counter()
+        database.execute("BEGIN")
+        database.executemany(statement, rows)
+        database.execute("COMMIT")
+        return time.perf_counter() - began
 
 
 def _all_confirmed(lab: Lab, store: Store) -> None:
