@@ -180,7 +180,9 @@ def test_far_side_is_told_what_was_wrong_with_what_it_said(server: ssl.SSLContex
             secured.recv(65_536)
         told.append(tls_reason(caught.value))
 
-    with connected(server, answer) as connection, pytest.raises(ssl.SSLError, match="BAD_RECORD_MAC"):
+    # OpenSSL 3.5 names another of its reasons first.
+    found = pytest.raises(ssl.SSLError, match=r"BAD_RECORD_MAC|RECORD_LAYER_FAILURE")
+    with connected(server, answer) as connection, found:
         connection.receive(time.monotonic() + 20)
     assert told == ["bad record mac"]
 
