@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from config_files import Files
+
+from tests.config.config_files import Files
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from config_files import MAIN, PLATFORM, TLS_PLATFORM
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -22,6 +21,7 @@ from kmp_smsd.config.numbering import Numbering
 from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.numbering import AddressRules
 from kmp_smsd.domain.policy import OnConflict
+from tests.config.config_files import MAIN, PLATFORM, TLS_PLATFORM
 
 GOOD_LINES = MAIN.count("\n")
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from smpplib import smpp as smpplib_smpp
-from wire import ADDRESSES, BODIES, SUBMIT_TAIL, pdu
 
 from kmp_smsd.smpp import codec
 from kmp_smsd.smpp.constants import CommandId, CommandStatus, Tag
 from kmp_smsd.smpp.errors import PduError
 from kmp_smsd.smpp.pdu import Bind
+from tests.smpp.wire import ADDRESSES, BODIES, SUBMIT_TAIL, pdu
 
 logging.getLogger("smpplib").disabled = True  # it warns of each TLV that it does not know
 

@@ -6,13 +6,13 @@ from struct import unpack_from
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire import BODIES, headers, pdu, reply_to
 
 from kmp_smsd.smpp.constants import CommandId, CommandStatus
 from kmp_smsd.smpp.events import BadPdu, BindRefused, BindUnanswered, Bound, Closed, LinkDead, Messages, PeerUnbound
 from kmp_smsd.smpp.pdu import Bind
 from kmp_smsd.smpp.session import EsmeSession, SessionSettings
 from kmp_smsd.smpp.states import TRANSITIONS, Input, State
+from tests.smpp.wire import BODIES, headers, pdu, reply_to
 
 DELIVER_SM, DATA_SM, ENQUIRE_LINK, UNBIND = 0x05, 0x103, 0x15, 0x06
 RESP, NACK = 0x80000000, 0x80000000

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from smpplib import smpp as smpplib_smpp
-from wire import headers, pdu
 
 from kmp_smsd.smpp import codec
 from kmp_smsd.smpp.constants import CommandId
@@ -18,6 +17,7 @@ from kmp_smsd.smpp.session import EsmeSession, SessionSettings
 from kmp_smsd.smpp.states import TRANSITIONS, Input, State
 from kmp_smsd.smpp.submit import SubmitSm, relative_time
 from kmp_smsd.smpp.udh import UserDataHeader, ports_header, split_udh
+from tests.smpp.wire import headers, pdu
 
 SUBMIT_SM, DELIVER_SM, UNBIND, RESP, NACK = 0x04, 0x05, 0x06, 0x80000000, 0x80000000
 SUBMIT = SubmitSm(
