@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from pysqlite3 import dbapi2 as sqlite3
 
-from kmp_smsd.storage import Store, StoreUnavailable, checkpoint, open_store, write_ahead_log
+from kmp_smsd.storage import Store, StoreUnavailable, checkpoint, descriptors, open_store, write_ahead_log
 from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.inbox import Inbox
 from kmp_smsd.storage.locks import Mark
@@ -847,8 +847,11 @@ def test_interrupt_while_the_last_one_closes_leaves_the_log_to_the_next_one(path
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file")  # one that had just been opened
-def test_move_that_is_interrupted_anywhere_leaves_its_lock_to_who_closes(path: Path) -> None:
+def test_move_that_is_interrupted_anywhere_leaves_its_lock_to_who_closes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Python looks for an interrupt where a function begins, and behind each call of one that is written in C."""
+    monkeypatch.setattr(descriptors, "_descriptors", {})  # each that other tests left would be another place
     points = 0
     left: list[int] = []
 
