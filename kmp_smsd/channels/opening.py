@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 # Reads the secret of a reference, or, of None, the common SSH identity of this KMP.
 Credentials = Callable[[SecretRef | None], bytes]
-# Connects to a host of the platform of that name, within `connect_within_s`; the context is left once it has answered.
-_Connect = Callable[[Host, str, Cancel], AbstractContextManager[Stream]]
+# Connects to a host, within `connect_within_s`; the context is left once it has answered.
+_Connect = Callable[[Host], AbstractContextManager[Stream]]
 
 
 def open_channel(
@@ -39,13 +39,15 @@ def open_channel(
     those of this one: a receiver that broke over a key may tell of it when it begins anew. Blocks for
     `connect_within_s` per host at most, and until `cancel`.
     """
-    connect = _connect(options, credentials)
+    connect = _connect(options, credentials, name, cancel)
     reasons = []
     for host in options.hosts:
         if cancel.requested:
             raise ChannelDown("connecting was cancelled")
         try:
-            return _open_at(host, connect, options, name, cancel, clock, sent)
+            with connect(host) as stream:
+                peer = _greet(stream, options, sent)
+            return LineChannel(stream, peer, options, clock, sent)
         except ChannelDown as down:
             told = {"event": "platform_unreached", "platform": name, "reason": str(down)}
             log.info("platform %s is not reached: %s", name, down, extra=told)
@@ -64,48 +66,41 @@ class Finding:
     fault: ChannelDown | None = None
 
 
-def probe(options: ChannelOptions, credentials: Credentials, name: str, clock: Clock) -> list[Finding]:
+def probe(options: ChannelOptions, credentials: Credentials, name: str) -> list[Finding]:
     """Connect to every host, exchange hellos, hang up. No key is sent."""
-    connect = _connect(options, credentials)
+    connect = _connect(options, credentials, name, Cancel())
     findings = []
     for host in options.hosts:
         began = time.monotonic()
         try:
-            channel = _open_at(host, connect, options, name, Cancel(), clock, deque())
+            with connect(host) as stream:
+                hello = _greet(stream, options, ())
         except ChannelDown as down:
             findings.append(Finding(host=host, took_s=time.monotonic() - began, fault=down))
             continue
-        channel.close()
+        stream.close()
         took_s = time.monotonic() - began
-        findings.append(Finding(host=host, took_s=took_s, fingerprint=channel.fingerprint, hello=channel.peer))
+        findings.append(Finding(host=host, took_s=took_s, fingerprint=stream.fingerprint, hello=hello))
     return findings
 
 
-def _connect(options: ChannelOptions, credentials: Credentials) -> _Connect:
+def _connect(options: ChannelOptions, credentials: Credentials, name: str, cancel: Cancel) -> _Connect:
     """How the hosts are connected to. Raises UnfitIdentity."""
     secret = credentials(options.identity)
     if isinstance(options, TlsOptions):
-        return partial(tls.connected, options, load_identity(secret))
-    return partial(ssh.connected, options, ssh.load_identity(secret))
+        return partial(tls.connected, options, load_identity(secret), cancel)
+    return partial(ssh.connected, options, ssh.load_identity(secret), name, cancel)
 
 
-def _open_at(
-    host: Host,
-    connect: _Connect,
-    options: ChannelOptions,
-    name: str,
-    cancel: Cancel,
-    clock: Clock,
-    sent: deque[bytes],
-) -> LineChannel:
+def _greet(stream: Stream, options: ChannelOptions, keys: Collection[bytes]) -> wire.Hello:
+    """Exchange hellos; that of the far side, in which `keys` are not to be seen. Raises ChannelDown."""
     within_s = options.connect_within_s
-    with connect(host, name, cancel) as stream:
-        stream.send(wire.encode_hello(f"kmp-smsd {__version__}", options.window), within_s, sent)
-        lines = stream.receive(within_s, sent)
-        try:
-            peer = wire.parse_hello(lines[0], sent)
-        except wire.WireError as error:
-            raise stream.down(str(error), sent) from None
-        if len(lines) > 1:
-            raise stream.down(f"more than a hello: {wire.excerpt(lines[1], sent)}", sent)
-    return LineChannel(stream, peer, options, clock, sent)
+    stream.send(wire.encode_hello(f"kmp-smsd {__version__}", options.window), within_s, keys)
+    lines = stream.receive(within_s, keys)
+    try:
+        hello = wire.parse_hello(lines[0], keys)
+    except wire.WireError as error:
+        raise stream.down(str(error), keys) from None
+    if len(lines) > 1:
+        raise stream.down(f"more than a hello: {wire.excerpt(lines[1], keys)}", keys)
+    return hello

@@ -117,7 +117,7 @@ def log_in(transport: paramiko.Transport, host: Host, options: SshOptions, ident
 
 @contextmanager
 def connected(
-    options: SshOptions, identity: paramiko.PKey, host: Host, name: str, cancel: Cancel
+    options: SshOptions, identity: paramiko.PKey, name: str, cancel: Cancel, host: Host
 ) -> Iterator[SshStream]:
     """The command of platform `name` on `host`, running; leave the context once it has answered, as with `negotiated`.
 

@@ -62,9 +62,7 @@ def _why(error: Exception) -> str:
 
 
 @contextmanager
-def connected(
-    options: TlsOptions, identity: TlsIdentity, host: Host, _name: str, cancel: Cancel
-) -> Iterator[TlsStream]:
+def connected(options: TlsOptions, identity: TlsIdentity, cancel: Cancel, host: Host) -> Iterator[TlsStream]:
     """The receiver on `host`; leave the context once it has answered. Raises ChannelDown."""
     with negotiated(host, identity.context, options.connect_within_s, cancel) as (connection, public_key):
         shown = ServerKey.of(public_key)

@@ -146,7 +146,7 @@ def test(settings: Settings, name: str, identity: Path | None, as_json: bool) ->
             raise SecretUnavailable(f"{error}; run this as root, or name it with --identity") from None
 
     try:
-        findings = probe(config.platforms[name].channel, credentials, name, time.time)
+        findings = probe(config.platforms[name].channel, credentials, name)
     except ChannelDown as down:  # before any host was tried: the identity is none
         raise Failed(str(down), NO_PERMISSION) from None
     rows = [

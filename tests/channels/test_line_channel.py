@@ -495,11 +495,11 @@ def test_caller_that_stops_early_leaves_no_answers_for_the_next_batch(platform: 
 def test_probe_tells_of_every_host_and_sends_no_key(platform: Platform) -> None:
     platform.second.start()
     options = platform.options(hosts=[platform.second.address, platform.server.address])
-    bad, good = probe(options, lambda _reference: platform.identity, "metering", time.time)
+    bad, good = probe(options, lambda _reference: platform.identity, "metering")
     assert isinstance(bad.fault, WrongKey)
     (elsewhere := platform.directory / "elsewhere").mkdir()
     stranger = type(platform)(elsewhere).identity
-    assert isinstance(probe(options, lambda _reference: stranger, "metering", time.time)[1].fault, NotLetIn)
+    assert isinstance(probe(options, lambda _reference: stranger, "metering")[1].fault, NotLetIn)
     assert good.hello is not None
     assert good.hello.receiver == "kmp-receive 1"
     assert good.fingerprint.lower().startswith("sha256")

@@ -111,7 +111,7 @@ def probe_platform(config: Config, name: str, credentials: Callable[[SecretRef |
     from kmp_smsd.channels.opening import probe
 
     try:
-        findings = probe(config.platforms[name].channel, credentials, name, time.time)
+        findings = probe(config.platforms[name].channel, credentials, name)
     except ChannelDown as down:  # before any host was tried: the identity is none
         return [ProbeFacts(host="", fault=down)]
     return [
