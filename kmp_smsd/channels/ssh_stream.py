@@ -47,7 +47,7 @@ class SshStream(Stream):
         self._channel = transport.open_session()
         self._channel.exec_command(command)
 
-    def send(self, octets: bytes, within_s: float, keys: Collection[bytes] = ()) -> None:
+    def send(self, octets: bytes, within_s: float, keys: Collection[bytes]) -> None:
         """As every stream does.
 
         Nothing is sent to a host that showed another key when the connection was given new session keys (RFC 4253,
@@ -56,14 +56,14 @@ class SshStream(Stream):
         self._channel.settimeout(within_s)
         try:
             if self._transport.get_remote_server_key().asbytes() != self._host_key:
-                raise self.down("the host key changed on a live connection")
+                raise self.down("the host key changed on a live connection", keys)
             self._channel.sendall(octets)
         except TimeoutError:
             raise self.down(f"takes no data since {within_s:g} s", keys) from None
         except (OSError, EOFError, paramiko.SSHException):
             raise self._ended(keys) from None
 
-    def receive(self, within_s: float, keys: Collection[bytes] = ()) -> list[bytes]:
+    def receive(self, within_s: float, keys: Collection[bytes]) -> list[bytes]:
         """As every stream does; looks at standard error meanwhile."""
         deadline = time.monotonic() + within_s
         while True:

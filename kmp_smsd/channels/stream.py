@@ -26,11 +26,11 @@ class Stream(ABC):
         self._closed = False
 
     @abstractmethod
-    def send(self, octets: bytes, within_s: float, keys: Collection[bytes] = ()) -> None:
+    def send(self, octets: bytes, within_s: float, keys: Collection[bytes]) -> None:
         """Send all of `octets`; raises ChannelDown when the far side takes none of them for `within_s`."""
 
     @abstractmethod
-    def receive(self, within_s: float, keys: Collection[bytes] = ()) -> list[bytes]:
+    def receive(self, within_s: float, keys: Collection[bytes]) -> list[bytes]:
         """Wait for at least one whole line; return all that are there, without their line feeds.
 
         Raises ChannelDown after `within_s` without one, at the end of the stream, and for a line without an end.
@@ -45,7 +45,7 @@ class Stream(ABC):
         self._closed = True
         self._hang_up()
 
-    def down(self, why: str, keys: Collection[bytes] = ()) -> ChannelDown:
+    def down(self, why: str, keys: Collection[bytes]) -> ChannelDown:
         """Close the connection; the error to raise for it."""
         closed, said = self._closed, self._last_words(keys)
         self.close()

@@ -27,7 +27,7 @@ class TlsStream(Stream):
         self._connection = connection
         self._our_fingerprint = identity.fingerprint
 
-    def send(self, octets: bytes, within_s: float, keys: Collection[bytes] = ()) -> None:
+    def send(self, octets: bytes, within_s: float, keys: Collection[bytes]) -> None:
         """As every stream does."""
         try:
             self._connection.send(octets, within_s)
@@ -36,7 +36,7 @@ class TlsStream(Stream):
         except OSError as error:
             raise self._broken(error, keys) from None
 
-    def receive(self, within_s: float, keys: Collection[bytes] = ()) -> list[bytes]:
+    def receive(self, within_s: float, keys: Collection[bytes]) -> list[bytes]:
         """As every stream does."""
         deadline = time.monotonic() + within_s
         while True:

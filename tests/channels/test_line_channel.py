@@ -10,7 +10,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -133,11 +133,11 @@ def test_what_was_answered_counts_although_more_cannot_be_sent(
         for result in channel.deliver(waiting):
             results.append(result)
 
-    def a_window(octets: bytes, *more: Any) -> None:
+    def a_window(octets: bytes, within_s: float, keys: Collection[bytes]) -> None:
         sent.append(octets)
         if b"".join(sent).count(b"\n") > 4:
-            raise stream.down("the connection broke")
-        send(octets, *more)
+            raise stream.down("the connection broke", keys)
+        send(octets, within_s, keys)
 
     sent: list[bytes] = []
     stream = channel._stream

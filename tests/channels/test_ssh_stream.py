@@ -52,8 +52,31 @@ def test_peer_that_talks_without_an_end_and_answers_nothing_is_hung_up_on() -> N
     talker: Any = Talker()
     stream = SshStream("metering", Host(name="far.example", port=22), talker, "kmp-receive", 65_536)
     with pytest.raises(ChannelDown, match=r"no answer for 0.05 s \(it said: and another thing\)"):
-        stream.receive(0.05)
+        stream.receive(0.05, ())
     assert talker.closed
+
+
+class Changing(Talker):
+    """Answers, quotes a key meanwhile, and shows another host key after that."""
+
+    host_key = b"the host's key"
+
+    def asbytes(self) -> bytes:
+        return self.host_key
+
+    def recv(self, _octets: int) -> bytes:
+        self.read_in_vain = 0
+        return b"an answer\n"
+
+
+def test_key_that_a_host_quoted_before_it_showed_another_one_is_hidden() -> None:
+    changing: Any = Changing()
+    stream = SshStream("metering", Host(name="far.example", port=22), changing, "kmp-receive", 65_536)
+    keys = [b"and another thing"]
+    assert stream.receive(0.05, keys) == [b"an answer"]
+    changing.host_key = b"another key"
+    with pytest.raises(ChannelDown, match=r"host key changed on a live connection \(it said: <hidden"):
+        stream.send(b"a delivery\n", 0.05, keys)
 
 
 class Late(Talker):
@@ -90,7 +113,7 @@ def test_answer_that_has_come_is_read_however_late_we_are(monkeypatch: pytest.Mo
     monkeypatch.setattr(ssh_stream, "time", clock)
     late: Any = Late(clock)
     stream = SshStream("metering", Host(name="far.example", port=22), late, "kmp-receive", 65_536)
-    assert stream.receive(30.0) == [b"an answer"]
+    assert stream.receive(30.0, ()) == [b"an answer"]
 
 
 def test_line_is_looked_at_for_so_many_keys_only(
