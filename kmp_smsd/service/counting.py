@@ -15,7 +15,7 @@ from twisted.python.threadpool import ThreadPool
 from kmp_smsd.service.busy import Busy
 from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.service.store_watch import StoreWatch
-from kmp_smsd.service.watching import watch
+from kmp_smsd.service.watching import Watch
 from kmp_smsd.storage import Store, StoreUnavailable
 from kmp_smsd.storage.figures import DueFigures, RejectedFigures
 from kmp_smsd.storage.platforms import PlatformState
@@ -60,8 +60,7 @@ class Counting(Service):
         self._reactor = reactor
         self._monotonic, self._wall = monotonic, wall
         self._pool = ThreadPool(1, 1, name="count")
-        self._watch = watch(self._look, reactor)
-        self._watched: Deferred[Any] | None = None
+        self._watch = Watch(self._look, reactor)
         self._not_before = float("-inf")  # monotonic seconds
         self._faults = Repeats()
         self.store_watch = StoreWatch(store, self._in_thread, thread, writes=False, monotonic=monotonic, wall=wall)
@@ -72,14 +71,11 @@ class Counting(Service):
     def startService(self) -> None:
         super().startService()
         self._pool.start()
-        self._watched = self._watch.start(COUNT_EVERY_S)
+        self._watch.start(COUNT_EVERY_S)
 
     async def finish(self) -> None:
         """End after the present count."""
-        if self._watch.running:
-            self._watch.stop()
-        if self._watched is not None:
-            await self._watched
+        await self._watch.stop()
         await self._in_thread(self._store.close)
         self._pool.stop()
 

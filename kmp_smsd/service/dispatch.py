@@ -18,7 +18,7 @@ from kmp_smsd.service.busy import Busy
 from kmp_smsd.service.delivering import Deliverer
 from kmp_smsd.service.dispatch_workers import Workers
 from kmp_smsd.service.faults import Faults
-from kmp_smsd.service.watching import watch
+from kmp_smsd.service.watching import Watch
 from kmp_smsd.storage import Store
 
 WATCH_EVERY_S = 0.1
@@ -51,8 +51,7 @@ class Dispatcher(Service):
         self._monotonic, self._wall = monotonic, wall
         self._thread = Busy(monotonic, store.lock_wait)
         self._watcher = ThreadPool(1, 1, name="watch")
-        self._watch = watch(self._look, reactor)
-        self._watched: Deferred[Any] | None = None
+        self._watch = Watch(self._look, reactor)
         self._data_version: int | None = None
         self._kept = False  # what has a file is not to be forgotten
         self._routed = False  # each app is routed and all of its deliveries have followed
@@ -65,15 +64,12 @@ class Dispatcher(Service):
         super().startService()
         self._watcher.start()
         self.workers.start()
-        self._watched = self._watch.start(WATCH_EVERY_S)
+        self._watch.start(WATCH_EVERY_S)
 
     async def finish(self) -> None:
         """End what is under way: the look, then each worker after its present answers, or in the end by force."""
         self.workers.begin_none()
-        if self._watch.running:
-            self._watch.stop()
-        if self._watched is not None:
-            await self._watched  # the look under way
+        await self._watch.stop()  # the look under way
         await self.workers.finish()
         await self.in_thread(self._store.close)
         self._watcher.stop()

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from kmp_smsd.service.faults import Faults
-from kmp_smsd.service.watching import watch
+from kmp_smsd.service.watching import Watch
 from kmp_smsd.storage import Store
 
 LOOK_EVERY_S = 1.0
@@ -32,23 +32,19 @@ class Eraser(Service):
         self._store = store
         self._reactor = reactor
         self._pool = ThreadPool(1, 1, name="erase")
-        self._watch = watch(self._look, reactor)
-        self._watched: Deferred[Any] | None = None
+        self._watch = Watch(self._look, reactor)
         self._stopping = False
         self._faults = Faults(self.log, monotonic)
 
     def startService(self) -> None:
         super().startService()
         self._pool.start()
-        self._watched = self._watch.start(LOOK_EVERY_S)
+        self._watch.start(LOOK_EVERY_S)
 
     async def finish(self) -> None:
         """End after the present step; what is left is found by the next start."""
         self._stopping = True
-        if self._watch.running:
-            self._watch.stop()
-        if self._watched is not None:
-            await self._watched  # the look under way
+        await self._watch.stop()  # the look under way
         await deferToThreadPool(self._reactor, self._pool, self._store.close)
         self._pool.stop()
 

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from kmp_smsd.config.models import Storage
 from kmp_smsd.domain.spans import DAY_MS
-from kmp_smsd.service.watching import watch
+from kmp_smsd.service.watching import Watch
 from kmp_smsd.storage import Store, StoreUnavailable
 from kmp_smsd.storage.retention import Step
 from kmp_smsd.storage.rows import STEP_ROWS
@@ -73,7 +73,7 @@ class Housekeeping:
         self._storage = storage
         self.remember(remember_days, late_ms)
         self._wall = wall
-        self._watch = watch(self._tidy, reactor)
+        self._watch = Watch(self._tidy, reactor)
 
     def start(self) -> None:
         self._watch.start(STEP_EVERY_S, now=False)
@@ -88,8 +88,7 @@ class Housekeeping:
 
     def stop(self) -> None:
         """Take no further step; the one under way goes on."""
-        if self._watch.running:
-            self._watch.stop()
+        self._watch.stop()
 
     @inlineCallbacks
     def _tidy(self) -> Any:

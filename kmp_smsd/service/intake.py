@@ -31,7 +31,7 @@ from kmp_smsd.service.replying import Replier
 from kmp_smsd.service.settler import Settler
 from kmp_smsd.service.store_watch import StoreWatch
 from kmp_smsd.service.thread import WorkThread
-from kmp_smsd.service.watching import watch
+from kmp_smsd.service.watching import Watch
 from kmp_smsd.smpp.constants import CommandStatus
 from kmp_smsd.smpp.pdu import Message
 from kmp_smsd.storage import Store, StoreUnavailable
@@ -118,7 +118,7 @@ class Intake(Service):
         self._pending: deque[Chunk] = deque()
         self._batch: list[Chunk] | None = None
         self._replier = Replier(store, links, self._thread.run, monotonic=monotonic, wall=wall)
-        self._watch = watch(self._look, reactor)
+        self._watch = Watch(self._look, reactor)
         self._housekeeping = Housekeeping(
             store,
             self._thread.run_aside,
@@ -197,8 +197,7 @@ class Intake(Service):
 
     def _stop_looking(self) -> None:
         self.settler.stop()
-        if self._watch.running:
-            self._watch.stop()
+        self._watch.stop()
 
     def messages(self, connection: Connection, messages: tuple[Message, ...]) -> None:
         """Take messages from a link. Those over a limit get the temporary status at once: the SMSC keeps them."""

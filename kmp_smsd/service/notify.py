@@ -10,9 +10,8 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
 
-from kmp_smsd.service.watching import watch
+from kmp_smsd.service.watching import Watch
 
 LOOK_EVERY_S = 1.0  # at the status text
 SEND_WITHIN_S = 1.0
@@ -59,10 +58,10 @@ class ManagerNotified(Service):
     def __init__(self, sentence: Callable[[], str], alive: Callable[[], bool], reactor: Any) -> None:
         self._sentence, self._alive = sentence, alive
         self._told = ""
-        self._looks: list[tuple[LoopingCall, float]] = [(watch(self._tell, reactor), LOOK_EVERY_S)]
+        self._looks = [(Watch(self._tell, reactor), LOOK_EVERY_S)]
         limit_s = watchdog_s()
         if limit_s is not None:
-            self._looks.append((watch(self._ping, reactor), limit_s / 3))
+            self._looks.append((Watch(self._ping, reactor), limit_s / 3))
 
     def startService(self) -> None:
         super().startService()
@@ -73,8 +72,7 @@ class ManagerNotified(Service):
     def stopService(self) -> Deferred[None] | None:
         super().stopService()
         for look, _ in self._looks:
-            if look.running:
-                look.stop()
+            look.stop()
         notify("STOPPING=1", "STATUS=stopping")
         return None
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from kmp_smsd.service.watching import watch
+from kmp_smsd.service.watching import Watch
 
 BEAT_EVERY_S = 1.0
 REMEMBERED_BEATS = 10
@@ -18,7 +18,7 @@ class Pulse:
     def __init__(self, beat: Callable[[], Any], reactor: Any, *, monotonic: Callable[[], float]) -> None:
         self._beat = beat
         self._monotonic = monotonic
-        self._watch = watch(self._look, reactor)
+        self._watch = Watch(self._look, reactor)
         self._last_at: float | None = None
         self._late: deque[float] = deque(maxlen=REMEMBERED_BEATS)
 
@@ -26,8 +26,7 @@ class Pulse:
         self._watch.start(BEAT_EVERY_S)
 
     def stop(self) -> None:
-        if self._watch.running:
-            self._watch.stop()
+        self._watch.stop()
 
     @property
     def lag_s(self) -> float:

@@ -22,7 +22,7 @@ from kmp_smsd.service.intake_role import NothingToDo
 from kmp_smsd.service.log_levels import LogLevels
 from kmp_smsd.service.role import RoleService
 from kmp_smsd.service.status import ConfigurationStatus, State, ms
-from kmp_smsd.service.watching import watch
+from kmp_smsd.service.watching import Watch
 
 LOOK_EVERY_S = 30.0  # at the files on disk
 
@@ -56,7 +56,7 @@ class Reloader:
         self._read = read
         self._pool = ThreadPool(0, 1, name="config")
         self._one_at_a_time: DeferredLock = DeferredLock()
-        self._watch = watch(self.look_at_disk, reactor)
+        self._watch = Watch(self.look_at_disk, reactor)
         self._in_force = config
         self.log_levels = LogLevels()
         self._path = config.path
@@ -72,8 +72,7 @@ class Reloader:
         self._watch.start(LOOK_EVERY_S, now=False)
 
     def stop(self) -> None:
-        if self._watch.running:
-            self._watch.stop()
+        self._watch.stop()
         self._pool.stop()
 
     @property
