@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, inlineCallbacks
-from twisted.internet.threads import deferToThreadPool
+from twisted.internet.defer import inlineCallbacks
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
 
 from kmp_smsd.service.busy import Busy
 from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.service.store_watch import StoreWatch
+from kmp_smsd.service.thread import WorkThread
 from kmp_smsd.service.watching import Watch
 from kmp_smsd.storage import Store, StoreUnavailable
 from kmp_smsd.storage.figures import DueFigures, RejectedFigures
@@ -40,7 +39,7 @@ class Counting(Service):
     """Counts in a thread and with a `store` of its own; `names` gives the platforms that are served.
 
     On a cold disk one count may take minutes: the figures grow old meanwhile, and that is all. Dispatch is judged by
-    `thread`, its own, which looks for work all the time.
+    `dispatching`, which follows its own thread: that looks for work all the time.
     """
 
     log = Logger()
@@ -49,7 +48,7 @@ class Counting(Service):
         self,
         store: Store,
         names: Callable[[], Collection[str]],
-        thread: Busy,
+        dispatching: Busy,
         reactor: Any,
         *,
         monotonic: Callable[[], float],
@@ -57,27 +56,28 @@ class Counting(Service):
     ) -> None:
         self._store = store
         self._names = names
-        self._reactor = reactor
         self._monotonic, self._wall = monotonic, wall
-        self._pool = ThreadPool(1, 1, name="count")
+        self._thread = WorkThread("count", reactor, monotonic=monotonic)
         self._watch = Watch(self._look, reactor)
         self._not_before = float("-inf")  # monotonic seconds
         self._faults = Repeats()
-        self.store_watch = StoreWatch(store, self._in_thread, thread, writes=False, monotonic=monotonic, wall=wall)
+        self.store_watch = StoreWatch(
+            store, self._thread.run, dispatching, writes=False, monotonic=monotonic, wall=wall
+        )
         self.due: Mapping[str, DueFigures] = {}
         self.rejected: Mapping[str, RejectedFigures] = {}
         self.unserved: Mapping[str, Unserved] = {}  # by name, which is empty where no file names the app
 
     def startService(self) -> None:
         super().startService()
-        self._pool.start()
+        self._thread.start()
         self._watch.start(COUNT_EVERY_S)
 
     async def finish(self) -> None:
         """End after the present count."""
         await self._watch.stop()
-        await self._in_thread(self._store.close)
-        self._pool.stop()
+        await self._thread.run(self._store.close)
+        self._thread.stop()
 
     @inlineCallbacks
     def _look(self) -> Any:
@@ -98,14 +98,14 @@ class Counting(Service):
         due: dict[str, DueFigures] = {}
         rejected: dict[str, RejectedFigures] = {}
         served = list(self._names())
-        others = yield self._in_thread(self._store.platforms.unserved, served)
+        others = yield self._thread.run(self._store.platforms.unserved, served)
         for name in (*served, *others):
-            due[name] = yield self._in_thread(self._store.figures.due, name)
-            rejected[name] = yield self._in_thread(self._store.figures.rejected, name)
+            due[name] = yield self._thread.run(self._store.figures.due, name)
+            rejected[name] = yield self._thread.run(self._store.figures.rejected, name)
             yield self.store_watch.measure()
             if not self._watch.running:
                 return
-        unserved = yield self._in_thread(lambda: {name: self._look_at(name) for name in others})
+        unserved = yield self._thread.run(lambda: {name: self._look_at(name) for name in others})
         # Together: where something is due, it is never told as 0.
         self.due, self.rejected, self.unserved = due, rejected, unserved
         ended_at = self._monotonic()
@@ -116,6 +116,3 @@ class Counting(Service):
         known = self.unserved.get(name)
         platforms = self._store.platforms
         return Unserved(platforms.apps(name), platforms.state(name), known.since if known else self._wall())
-
-    def _in_thread(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        return deferToThreadPool(self._reactor, self._pool, call, *args)

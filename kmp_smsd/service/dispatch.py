@@ -9,15 +9,13 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
-from kmp_smsd.service.busy import Busy
 from kmp_smsd.service.delivering import Deliverer
 from kmp_smsd.service.dispatch_workers import Workers
 from kmp_smsd.service.faults import Faults
+from kmp_smsd.service.thread import WorkThread
 from kmp_smsd.service.watching import Watch
 from kmp_smsd.storage import Store
 
@@ -29,7 +27,7 @@ MOVES_A_LOOK = 10  # steps in which deliveries follow their apps; then it is see
 class Dispatcher(Service):
     """Keeps every platform's worker busy while something is due there.
 
-    `store` belongs to the watching thread, which polls for commits of others. The deliverers have their own.
+    `store` belongs to the watching `thread`, which polls for commits of others. The deliverers have their own.
     """
 
     log = Logger()
@@ -47,10 +45,8 @@ class Dispatcher(Service):
         self.workers = Workers(deliverers, reactor, monotonic=monotonic, wall=wall)
         self._store = store
         self._routes = routes
-        self._reactor = reactor
         self._monotonic, self._wall = monotonic, wall
-        self._thread = Busy(monotonic, store.lock_wait)
-        self._watcher = ThreadPool(1, 1, name="watch")
+        self.thread = WorkThread("watch", reactor, monotonic=monotonic, lock_wait=store.lock_wait)
         self._watch = Watch(self._look, reactor)
         self._data_version: int | None = None
         self._kept = False  # what has a file is not to be forgotten
@@ -62,7 +58,7 @@ class Dispatcher(Service):
 
     def startService(self) -> None:
         super().startService()
-        self._watcher.start()
+        self.thread.start()
         self.workers.start()
         self._watch.start(WATCH_EVERY_S)
 
@@ -71,13 +67,8 @@ class Dispatcher(Service):
         self.workers.begin_none()
         await self._watch.stop()  # the look under way
         await self.workers.finish()
-        await self.in_thread(self._store.close)
-        self._watcher.stop()
-
-    def in_thread(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """Have the watching thread do something; nobody else may use the store."""
-        self._thread.begun()
-        return deferToThreadPool(self._reactor, self._watcher, call, *args).addBoth(self._thread.ended)
+        await self.thread.run(self._store.close)
+        self.thread.stop()
 
     def reconfigure(
         self, routes: Mapping[str, str], fresh: Mapping[str, Deliverer], gone: Collection[str]
@@ -87,13 +78,8 @@ class Dispatcher(Service):
         What waits for a later try at those of `fresh` is tried at once. Fires when the old workers have ended.
         """
         ended = self.workers.reconfigure(fresh, gone)
-        self.in_thread(self._reroute, routes, set(fresh)).addErrback(self._not_looked)
+        self.thread.run(self._reroute, routes, set(fresh)).addErrback(self._not_looked)
         return ended
-
-    @property
-    def thread(self) -> Busy:
-        """How the watching thread fares."""
-        return self._thread
 
     def _reroute(self, routes: Mapping[str, str], fresh: Collection[str]) -> None:
         """In the watching thread: begin with the routes as at the start, and hasten what waits at platforms of `fresh`.
@@ -139,7 +125,7 @@ class Dispatcher(Service):
 
     def _look(self) -> Deferred[Any]:
         """See where something is due, and put workers on it. The next look waits for this one."""
-        looked = self.in_thread(self._due)
+        looked = self.thread.run(self._due)
         looked.addCallback(lambda found: self.workers.assign(*found))
         looked.addErrback(self._not_looked)
         return looked

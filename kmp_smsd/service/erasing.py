@@ -7,12 +7,11 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from kmp_smsd.service.faults import Faults
+from kmp_smsd.service.thread import WorkThread
 from kmp_smsd.service.watching import Watch
 from kmp_smsd.storage import Store
 
@@ -30,27 +29,25 @@ class Eraser(Service):
 
     def __init__(self, store: Store, reactor: Any, *, monotonic: Callable[[], float]) -> None:
         self._store = store
-        self._reactor = reactor
-        self._pool = ThreadPool(1, 1, name="erase")
+        self._thread = WorkThread("erase", reactor, monotonic=monotonic)
         self._watch = Watch(self._look, reactor)
         self._stopping = False
         self._faults = Faults(self.log, monotonic)
 
     def startService(self) -> None:
         super().startService()
-        self._pool.start()
+        self._thread.start()
         self._watch.start(LOOK_EVERY_S)
 
     async def finish(self) -> None:
         """End after the present step; what is left is found by the next start."""
         self._stopping = True
         await self._watch.stop()  # the look under way
-        await deferToThreadPool(self._reactor, self._pool, self._store.close)
-        self._pool.stop()
+        await self._thread.run(self._store.close)
+        self._thread.stop()
 
     def _look(self) -> Deferred[Any]:
-        looked: Deferred[Any] = deferToThreadPool(self._reactor, self._pool, self._erase)
-        return looked.addErrback(self._not_erased)
+        return self._thread.run(self._erase).addErrback(self._not_erased)
 
     def _erase(self) -> None:
         self._store.finish_erasing(scan_every_s=SCAN_EVERY_S, stopping=lambda: self._stopping)

@@ -126,7 +126,7 @@ def _dispatch(config: Config, reactor: Any) -> DispatchRole:
     counting = Counting(
         open_store(config.storage.path),
         dispatcher.workers.names,
-        dispatcher.thread,
+        dispatcher.thread.busy,
         reactor,
         monotonic=time.monotonic,
         wall=time.time,

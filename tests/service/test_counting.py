@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kmp_smsd.service import counting
+from kmp_smsd.service import thread
 from kmp_smsd.service.busy import Busy
 from kmp_smsd.service.counting import COUNT_EVERY_S, REST, Counting
 from kmp_smsd.storage import StoreUnavailable, open_store
@@ -30,7 +30,7 @@ class At:
             monotonic=self.reactor.seconds,
             wall=lambda: WALL_S + self.reactor.seconds(),
         )
-        self.pool = self.counting._pool
+        self.pool = self.counting._thread.thread
         self.counting.startService()
         self.pool.run()
 
@@ -46,7 +46,7 @@ class At:
 
 @pytest.fixture
 def at(tmp_path, monkeypatch):
-    monkeypatch.setattr(counting, "ThreadPool", PoolByHand)
+    monkeypatch.setattr(thread, "OneThread", PoolByHand.one_thread)
     made = At(tmp_path / "kmp.db")
     yield made
     made.store.close()

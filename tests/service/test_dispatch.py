@@ -7,8 +7,7 @@ from pysqlite3 import dbapi2 as sqlite3
 from twisted.logger import LogLevel
 
 from kmp_smsd.channels.protocol import ChannelDown, Confirmed
-from kmp_smsd.service import dispatch as dispatch_module
-from kmp_smsd.service import dispatch_workers as workers_module
+from kmp_smsd.service import dispatch, dispatch_workers, thread
 from kmp_smsd.service.delivering import Deliverer, Ended
 from kmp_smsd.service.dispatch import WATCH_EVERY_S, Dispatcher
 from kmp_smsd.service.dispatch_worker import STOP_WITHIN_S
@@ -70,8 +69,8 @@ class At:
     """A dispatcher, and a store in which others make deliveries due: app-1 at p1, and so on."""
 
     def __init__(self, path, patch, deliverers, routes=None):
-        for module in (dispatch_module, workers_module):
-            patch.setattr(module, "ThreadPool", PoolByHand)
+        patch.setattr(thread, "OneThread", PoolByHand.one_thread)
+        patch.setattr(dispatch_workers, "ThreadPool", PoolByHand)
         new_database(path)
         self.reactor = ReactorByHand()
         self.clock_set_by_s = 0
@@ -80,7 +79,7 @@ class At:
         self.by_name = deliverers
         self.routes = routes or {f"app-{name[1:]}": name for name in deliverers}
         self.dispatcher = self._dispatcher(self.mine)
-        self.watcher, self.pool = self.dispatcher._watcher, self.dispatcher.workers._pool
+        self.watcher, self.pool = self.dispatcher.thread.thread, self.dispatcher.workers._pool
         self.looks = []
         next_try = self.mine.outbox.next_try
         self.mine.outbox.next_try = lambda name, now: (self.looks.append(name), next_try(name, now))[1]
@@ -686,7 +685,7 @@ def test_platform_whose_file_is_there_at_the_start_is_not_forgotten(tmp_path, mo
 def moved(tmp_path, monkeypatch, step_rows=2, moves_a_look=1):
     """Ten deliveries of app-1 wait where no platform is; the file of p1 has just been written."""
     monkeypatch.setattr("kmp_smsd.storage.renewing.STEP_ROWS", 2 * step_rows)
-    monkeypatch.setattr(dispatch_module, "MOVES_A_LOOK", moves_a_look)
+    monkeypatch.setattr(dispatch, "MOVES_A_LOOK", moves_a_look)
     at = At(tmp_path / "kmp.db", monkeypatch, {"p1": DelivererByHand("p1"), "p2": DelivererByHand("p2")})
     import_keys(at.store, *[f"KEY-{number}" for number in range(1, 11)])
     at.store.routes.set({"app-2": "p2"})

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kmp_smsd.channels.protocol import TryLater
-from kmp_smsd.service import dispatch as dispatch_module
-from kmp_smsd.service import dispatch_workers as workers_module
+from kmp_smsd.service import dispatch_workers, thread
 from kmp_smsd.service.delivering import Deliverer
 from kmp_smsd.service.dispatch import WATCH_EVERY_S, Dispatcher
 from kmp_smsd.service.judging import Patience
@@ -38,8 +37,8 @@ class FullDisk:
 
 @pytest.mark.parametrize("failed_before", [False, True])
 def test_platform_that_asks_for_patience_gets_it_from_the_start_on(tmp_path, monkeypatch, failed_before):
-    for module in (dispatch_module, workers_module):
-        monkeypatch.setattr(module, "ThreadPool", PoolByHand)
+    monkeypatch.setattr(thread, "OneThread", PoolByHand.one_thread)
+    monkeypatch.setattr(dispatch_workers, "ThreadPool", PoolByHand)
     path = tmp_path / "kmp.db"
     new_database(path)
     reactor, vendor, asked_at = ReactorByHand(), Vendor(), []
@@ -66,7 +65,7 @@ def test_platform_that_asks_for_patience_gets_it_from_the_start_on(tmp_path, mon
 
     def live(dispatcher, seconds):
         for _ in range(int(seconds / WATCH_EVERY_S)):
-            dispatcher._watcher.run()
+            dispatcher.thread.thread.run()
             dispatcher.workers._pool.run()
             reactor.advance(WATCH_EVERY_S)
 

@@ -4,8 +4,8 @@ import pytest
 from pysqlite3 import dbapi2 as sqlite3
 from twisted.logger import LogLevel
 
-from kmp_smsd.service import erasing as erasing_module
-from kmp_smsd.service.erasing import LOOK_EVERY_S, Eraser
+from kmp_smsd.service import thread
+from kmp_smsd.service.erasing import LOOK_EVERY_S, SCAN_EVERY_S, Eraser
 from kmp_smsd.storage import StoreUnavailable, open_store, scrubbing
 from tests.service.by_hand import PoolByHand, ReactorByHand, finished
 from tests.storage.fresh import new_database
@@ -16,12 +16,12 @@ class At:
     """An eraser, and a store in which others erase."""
 
     def __init__(self, path, patch):
-        patch.setattr(erasing_module, "ThreadPool", PoolByHand)
+        patch.setattr(thread, "OneThread", PoolByHand.one_thread)
         new_database(path)
         self.reactor = ReactorByHand()
         self.store, self.mine = open_store(path), open_store(path)
         self.eraser = Eraser(self.mine, self.reactor, monotonic=self.reactor.seconds)
-        self.pool = self.eraser._pool
+        self.pool = self.eraser._thread.thread
         self.eraser.startService()
         self.pool.run()
 
@@ -85,7 +85,7 @@ def test_file_is_looked_through_once_a_minute(at, monkeypatch):
     at.look(20)
     assert (len(scans), at.left()) == (1, 1)
     assert at.store.erasing.show(B) is None
-    at.mine._database.scrubber._searched_at -= erasing_module.SCAN_EVERY_S
+    at.mine._database.scrubber._searched_at -= SCAN_EVERY_S
     at.look(5)
     assert (len(scans), at.left()) == (2, 0)
 

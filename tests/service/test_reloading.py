@@ -8,7 +8,7 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.python.failure import Failure
 
 from kmp_smsd.control.protocol import Refused
-from kmp_smsd.service import commands, counting, dispatch, dispatch_workers, erasing, reloading, thread, wiring
+from kmp_smsd.service import commands, dispatch_workers, reloading, thread, wiring
 from kmp_smsd.service.counting import COUNT_EVERY_S
 from kmp_smsd.service.deciding import DecidingHere
 from kmp_smsd.service.link_state import LinkWord
@@ -40,7 +40,7 @@ class At:
     """Both roles in one process, whose threads and connections the test moves."""
 
     def __init__(self, site, patch, roles=tuple(Role)):
-        for module in (counting, dispatch, dispatch_workers, erasing, reloading):
+        for module in (dispatch_workers, reloading):
             patch.setattr(module, "ThreadPool", PoolByHand)
         patch.setattr(thread, "OneThread", PoolByHand.one_thread)
         patch.setattr(wiring, "DecidingProcess", lambda path, policy, _: DecidingHere(open_store(path, policy)))
@@ -54,9 +54,9 @@ class At:
             intake = self.intake.intake
             self.pools += [one.thread for one in (intake._inbox._thread, intake._thread, intake._deciding_thread)]
         if Role.DISPATCH in self.roles:
-            dispatcher = self.dispatch.dispatcher
-            self.pools += [dispatcher._watcher, dispatcher.workers._pool, self.dispatch.eraser._pool]
-            self.pools += [self.dispatch.counting._pool]
+            dispatch = self.dispatch
+            self.pools += [dispatch.dispatcher.thread.thread, dispatch.dispatcher.workers._pool]
+            self.pools += [dispatch.eraser._thread.thread, dispatch.counting._thread.thread]
         self.run()
 
     @property

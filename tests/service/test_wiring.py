@@ -16,10 +16,7 @@ from kmp_smsd.config.load import load
 from kmp_smsd.config.secrets import SecretUnavailable
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.spans import DAY_MS
-from kmp_smsd.service import counting as counting_module
-from kmp_smsd.service import dispatch as dispatch_module
 from kmp_smsd.service import dispatch_workers as workers_module
-from kmp_smsd.service import erasing as erasing_module
 from kmp_smsd.service import notify, thread, wiring
 from kmp_smsd.service import reloading as reloading_module
 from kmp_smsd.service.dispatch_role import DispatchRole
@@ -387,10 +384,7 @@ def test_dispatch_ends_when_its_workers_have(site):
 
 def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatch):
     monkeypatch.setattr(thread, "OneThread", PoolByHand.one_thread)
-    monkeypatch.setattr(dispatch_module, "ThreadPool", PoolByHand)
     monkeypatch.setattr(workers_module, "ThreadPool", PoolByHand)
-    monkeypatch.setattr(erasing_module, "ThreadPool", PoolByHand)
-    monkeypatch.setattr(counting_module, "ThreadPool", PoolByHand)
     monkeypatch.setattr(reloading_module, "ThreadPool", PoolByHand)
     site.secret("smsc-north", "secret")
     site.secret("master-key", vendor.private)
@@ -402,11 +396,11 @@ def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatc
         intake.intake._inbox._thread.thread,
         intake.intake._thread.thread,
         intake.intake._deciding_thread.thread,
-        dispatch.dispatcher._watcher,
+        dispatch.dispatcher.thread.thread,
         dispatch.dispatcher.workers._pool,
-        dispatch.eraser._pool,
+        dispatch.eraser._thread.thread,
     ]
-    pools += [dispatch.counting._pool, service.reloader._pool]
+    pools += [dispatch.counting._thread.thread, service.reloader._pool]
     service.startService()
     assert reactor.tcpClients[0][:2] == ("smsc.example", 2775)
     smsc = SmscByHand()
