@@ -122,22 +122,17 @@ class Renewing:
         def renew(_: Any, rows: list[Any]) -> list[Want]:
             return [Want(subscriber, app, key, at) for subscriber, app, at, key in rows if platform in (None, at)]
 
-        return sum(self.walk(renew, now, wants_per_row=2, step_rows=step_rows))
+        return sum(self.walk(renew, now, step_rows=step_rows))
 
     def walk(
-        self,
-        wants_of: Callable[[Any, list[Any]], list[Want]],
-        now: int,
-        *,
-        wants_per_row: int = 1,
-        step_rows: int | None = None,
+        self, wants_of: Callable[[Any, list[Any]], list[Want]], now: int, *, step_rows: int | None = None
     ) -> Iterator[int]:
         """Walk the outbox as it is now, one transaction a step; yields how much was wanted in each, after its commit.
 
-        `wants_of` is given the transaction's connection and (subscriber, app, platform, key) rows, and returns at most
-        `wants_per_row` for each, of which `step_rows` (STEP_ROWS where it is None) make a step.
+        `wants_of` is given the transaction's connection and (subscriber, app, platform, key) rows. Each of them may
+        come to two wants, of which `step_rows` (STEP_ROWS where it is None) make a step.
         """
-        step_rows = (step_rows or STEP_ROWS) // wants_per_row
+        step_rows = (step_rows or STEP_ROWS) // 2
         after = 0
         ((last,),) = self._database.rows("SELECT max(id) FROM outbox")  # what is wanted meanwhile comes behind it
         while True:

@@ -55,7 +55,7 @@ class Routes:
                     wants += _bound_here(connection, subscriber, app, moving[app])
             return wants
 
-        yield from Renewing(self._database).walk(follow, now, wants_per_row=2)
+        yield from Renewing(self._database).walk(follow, now)
         with self._database.transaction() as connection:
             connection.executemany("UPDATE routes SET moving = 0 WHERE app = ? AND platform = ?", list(moving.items()))
 
@@ -80,7 +80,7 @@ class Routes:
                 for want in _dropped(connection, subscriber, app, platform)
             ]
 
-        yield from Renewing(self._database).walk(drop, now, wants_per_row=2)
+        yield from Renewing(self._database).walk(drop, now)
         with self._database.transaction() as connection:
             connection.executemany("DELETE FROM platforms WHERE name = ?", [(name,) for name in names])
             connection.execute("DELETE FROM routes WHERE platform = '' AND moving = 0")

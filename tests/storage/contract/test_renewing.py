@@ -137,7 +137,7 @@ def test_want_again_wants_everything_of_a_platform_at_new_versions(store: Store)
 
 
 def test_a_walk_does_not_come_to_what_is_wanted_meanwhile(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(renewing, "STEP_ROWS", 2)
+    monkeypatch.setattr(renewing, "STEP_ROWS", 4)
     bind_many(store, 5)
     met: list[str] = []
 
