@@ -20,7 +20,7 @@ from kmp_smsd.service.repeats import Repeats
 from kmp_smsd.storage import Store, StoreError
 from kmp_smsd.storage.outbox import OutboxRow, Postpone, Settlement
 from kmp_smsd.storage.platforms import PlatformState
-from kmp_smsd.storage.rows import STEP_ROWS
+from kmp_smsd.storage.rows import STEP_ROWS, in_steps
 
 # Rows that are looked up at once; their keys are unwrapped one by one, when there is room on the road. As many as went
 # out while they were fresh, or twice as many where all of them did: what is due for longest must not wait for others,
@@ -235,8 +235,8 @@ class Deliverer:
                 count=len(unsendable),
                 reason=unsendable[0].reason,
             )
-            for start in range(0, len(unsendable), STEP_ROWS):
-                store.outbox.settle(self.platform, unsendable[start : start + STEP_ROWS], self._now())
+            for step in in_steps(unsendable, STEP_ROWS):
+                store.outbox.settle(self.platform, step, self._now())
 
     def _deliver(self, store: Store, channel: Channel, deliveries: Iterable[Delivery]) -> None:
         settlements: list[Settlement] = []

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.due import DUE, REJECTED, TRY_WITHIN_MS, has_come
-from kmp_smsd.storage.rows import STEP_ROWS
+from kmp_smsd.storage.rows import STEP_ROWS, in_steps
 from kmp_smsd.storage.wanting import Want, want
 
 # The row is found by its number, without the index of places: rows that are due together lie together. That it is still
@@ -162,9 +162,9 @@ class Outbox:
                     WHERE {_THIS_ROW} AND wanted_version = ? AND wanted_version <> confirmed_version""",
                 rejected,
             )
-        for start in range(0, len(outbid), STEP_ROWS // 2):
+        for step in in_steps(outbid, STEP_ROWS // 2):
             with self._database.transaction() as connection:
-                for settlement in outbid[start : start + STEP_ROWS // 2]:
+                for settlement in step:
                     _answer_stale(connection, settlement, platform, now)
 
     def count(self, platform: str) -> int:

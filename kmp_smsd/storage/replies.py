@@ -9,7 +9,7 @@ from kmp_smsd.domain.reply import Reply, ReplyResult, ReplyState
 from kmp_smsd.domain.spans import DAY_MS, HOUR_MS
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.replying import load_reply_to
-from kmp_smsd.storage.rows import STEP_ROWS
+from kmp_smsd.storage.rows import STEP_ROWS, delete_some
 
 LOOKED_THROUGH = 1_000  # waiting replies of one link in one look
 NO_ANSWER_MS = HOUR_MS  # a reply that nobody has in hand any more
@@ -111,15 +111,7 @@ class Replies:
 
     def expire(self, before: int) -> int:
         """Delete what ended before that time, in Unix milliseconds; how many, at most STEP_ROWS a call."""
-        if not self._database.rows("SELECT EXISTS (SELECT 1 FROM replies WHERE ended_at < ?)", (before,))[0][0]:
-            return 0
-        with self._database.transaction() as connection:
-            return int(
-                connection.execute(
-                    "DELETE FROM replies WHERE id IN (SELECT id FROM replies WHERE ended_at < ? LIMIT ?)",
-                    (before, STEP_ROWS),
-                ).rowcount
-            )
+        return delete_some(self._database, "replies", "id", "ended_at < ?", before)
 
     def abandon(self, now: int) -> None:
         """After a backup was restored: what it calls waiting may have been sent since."""

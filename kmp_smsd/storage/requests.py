@@ -11,7 +11,7 @@ from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.renumbering import renumber
 from kmp_smsd.storage.room import leaving_room, with_short_log
-from kmp_smsd.storage.rows import STEP_ROWS
+from kmp_smsd.storage.rows import STEP_ROWS, delete_some
 from kmp_smsd.storage.subscribers import Registration, register, unregister
 
 BATCH_ROWS = STEP_ROWS  # after so many, or so many requests, a transaction takes no further one; each may change 2,000
@@ -124,15 +124,7 @@ class Requests:
 
     def expire(self, before: int) -> int:
         """Forget requests from before that time, in Unix milliseconds; how many, at most STEP_ROWS a call."""
-        if not self._database.rows("SELECT 1 FROM requests WHERE at < ? LIMIT 1", (before,)):
-            return 0
-        with self._database.transaction() as connection:
-            return int(
-                connection.execute(
-                    "DELETE FROM requests WHERE id IN (SELECT id FROM requests WHERE at < ? LIMIT ?)",
-                    (before, STEP_ROWS),
-                ).rowcount
-            )
+        return delete_some(self._database, "requests", "id", "at < ?", before)
 
 
 def _do(connection: Any, wish: Add | Remove | Renumber, now: int) -> dict[str, int]:

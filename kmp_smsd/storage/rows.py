@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from kmp_smsd.storage.database import Database
+
+Row = TypeVar("Row")
 
 #: Who writes many rows writes so many in a transaction at most: each may be on pages of its own, and others wait.
 #: What a platform has confirmed lies together: of that more is written (SETTLE_ROWS of service/delivering.py).
@@ -12,6 +17,28 @@ STEP_ROWS = 1_000
 #: Of one statement that only reads: until its end the log cannot begin anew. Dispatch looks up more, in up to 0.3 s.
 READ_ROWS = 1_000
 ROWS_MAX = 128  # that one statement writes
+
+
+def in_steps(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
+    """All of `rows`, so many at a time."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def delete_some(database: Database, table: str, key: str, condition: str, *parameters: Any) -> int:
+    """Delete at most STEP_ROWS rows of `table` of which `condition` is true, found again by `key`; how many.
+
+    Where there is none, nothing is written, and nobody waits for the write lock.
+    """
+    if not database.rows(f"SELECT 1 FROM {table} WHERE {condition} LIMIT 1", parameters):
+        return 0
+    with database.transaction() as connection:
+        return int(
+            connection.execute(
+                f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {condition} LIMIT ?)",
+                (*parameters, STEP_ROWS),
+            ).rowcount
+        )
 
 
 def write_rows(connection: Any, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:

@@ -13,7 +13,7 @@ from kmp_smsd.domain.facts import Decision
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.storage.database import Database
-from kmp_smsd.storage.rows import STEP_ROWS
+from kmp_smsd.storage.rows import STEP_ROWS, in_steps
 from kmp_smsd.storage.subscribers import hear
 from kmp_smsd.storage.waiting import said
 
@@ -68,9 +68,9 @@ class Submissions:
         Where it fails, those of earlier steps are kept all the same: to hand them in again is harmless.
         """
         numbers: list[int] = []
-        for start in range(0, len(requests), STEP_ROWS):
+        for step in in_steps(requests, STEP_ROWS):
             with self._database.transaction() as connection:
-                numbers += [_submit(connection, one, now) for one in requests[start : start + STEP_ROWS]]
+                numbers += [_submit(connection, one, now) for one in step]
         return numbers
 
     def answers(self, submissions: Sequence[int]) -> dict[int, Answer]:
@@ -96,11 +96,10 @@ class Submissions:
 
     def forget(self, submissions: Sequence[int]) -> None:
         """Forget, in steps, those whose answer was told."""
-        for start in range(0, len(submissions), STEP_ROWS):
+        for step in in_steps(submissions, STEP_ROWS):
             with self._database.transaction() as connection:
                 connection.executemany(
-                    "DELETE FROM submissions WHERE id = ? AND outcome IS NOT NULL",
-                    [(one,) for one in submissions[start : start + STEP_ROWS]],
+                    "DELETE FROM submissions WHERE id = ? AND outcome IS NOT NULL", [(one,) for one in step]
                 )
 
     def expire(self, before: int) -> int:

@@ -11,7 +11,7 @@ from kmp_smsd.storage.bindings import close_holds, end_bindings
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.room import leaving_room
-from kmp_smsd.storage.rows import STEP_ROWS
+from kmp_smsd.storage.rows import STEP_ROWS, in_steps
 from kmp_smsd.storage.waking import wake_mdns
 
 APPS_AT_ONCE = 250  # of one MDN: ending or moving one touches up to eight rows, of 5,000 in a transaction
@@ -143,9 +143,8 @@ class Registrations:
         steps before that one stand.
         """
         new = 0
-        for start in range(0, len(registrations), STEP_ROWS):
+        for step in in_steps(registrations, STEP_ROWS):
             with leaving_room(self._database) as connection:
-                step = registrations[start : start + STEP_ROWS]
                 if erased := being_erased(connection, {one.mdn for one in step}):
                     raise NotPossible(
                         f"{erased} is being erased: 'kmp-smsd subscribers erase {erased}' tells what it waits for;"

@@ -11,7 +11,7 @@ from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.domain.waiting import again_at, waits
 from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.replying import dump_reply_to
-from kmp_smsd.storage.rows import STEP_ROWS
+from kmp_smsd.storage.rows import STEP_ROWS, delete_some
 from kmp_smsd.storage.subscribers import hear
 from kmp_smsd.storage.waking import AT_ONCE
 
@@ -176,16 +176,7 @@ class Waiting:
 
     def expire(self, before: int) -> int:
         """Forget what was received before that time, in Unix milliseconds; how many, at most STEP_ROWS a call."""
-        if not self._database.rows("SELECT 1 FROM waiting WHERE received_at < ? LIMIT 1", (before,)):
-            return 0
-        with self._database.transaction() as connection:
-            return int(
-                connection.execute(
-                    """DELETE FROM waiting WHERE (subscriber, key_id) IN (
-                         SELECT subscriber, key_id FROM waiting WHERE received_at < ? LIMIT ?)""",
-                    (before, STEP_ROWS),
-                ).rowcount
-            )
+        return delete_some(self._database, "waiting", "subscriber, key_id", "received_at < ?", before)
 
     def listing(self, *, mdn: str | None = None, after: tuple[int, str] = (0, ""), limit: int) -> list[dict[str, Any]]:
         """Waiting requests, those of one number together, behind the place `after`: (subscriber, key ID)."""

@@ -21,6 +21,7 @@ from kmp_smsd.storage import (
     replies,
     requests,
     restoring,
+    rows,
     submissions,
     subscribers,
     waiting,
@@ -55,7 +56,7 @@ class Sqlite:
     def small_steps() -> Iterator[None]:
         """What is done in steps of hundreds of rows, or thousands, is done in steps of two."""
         with ExitStack() as small:
-            for module in (imports, replies, requests, submissions, subscribers, waiting):
+            for module in (imports, replies, rows, submissions, subscribers, waiting):
                 small.enter_context(mock.patch.object(module, "STEP_ROWS", 2))
             for module in (outbox, renewing):
                 small.enter_context(mock.patch.object(module, "STEP_ROWS", 4))  # two, where each may lead to two wants
