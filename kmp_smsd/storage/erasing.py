@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +89,10 @@ class Erasing:
             (self._looked, SWEEP_ROWS),
         )
         began, self._looked = self._looked, rows[-1][0] if len(rows) == SWEEP_ROWS else 0
-        blanked = self._blank_still([number for number, confirmed in rows if confirmed], _LET_GO)
+        rest = [number for number, confirmed in reversed(rows) if confirmed]
+        blanked = 0
+        while rest:
+            blanked += self._blank_some(rest, _LET_GO)
         return began > 0 or self._looked > 0 or blanked < len(rows)
 
     def sweep(self, heard_before: int) -> int:
@@ -111,14 +113,6 @@ class Erasing:
             self._swept = rest[-1] - 1
         else:
             self._swept = rows[-1][0] if len(rows) == SWEEP_ROWS else 0
-        return blanked
-
-    def _blank_still(self, numbers: Sequence[int], condition: str, *parameters: int) -> int:
-        """Blank those of `numbers` of which `condition` is still true, in steps; how many."""
-        blanked = 0
-        rest = list(reversed(numbers))
-        while rest:
-            blanked += self._blank_some(rest, condition, *parameters)
         return blanked
 
     def _blank_some(self, rest: list[int], condition: str, *parameters: int) -> int:

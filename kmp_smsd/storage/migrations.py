@@ -22,15 +22,11 @@ def _script(text: str) -> Callable[[Any], None]:
         statement = ""
         for line in text.splitlines(keepends=True):  # executescript would commit the migration's transaction
             statement += line
-            if _complete(statement):
+            if sqlite3.complete_statement(statement):
                 database.execute(statement)
                 statement = ""
 
     return run
-
-
-def _complete(statement: str) -> bool:
-    return bool(sqlite3.complete_statement(statement))
 
 
 for _file in sorted(resources.files("kmp_smsd.storage").joinpath("migrations").iterdir(), key=lambda file: file.name):
