@@ -17,7 +17,7 @@ from kmp_smsd.service.dispatch_worker import Served
 from kmp_smsd.service.erasing import Eraser
 from kmp_smsd.service.judging import Counts
 from kmp_smsd.service.log_levels import LogLevels
-from kmp_smsd.service.rates import WINDOWS_S, Rates
+from kmp_smsd.service.rates import WINDOWS_S, RatesByName
 from kmp_smsd.service.role import Prepared, Role, RoleService, UnknownName
 from kmp_smsd.service.status import ConfigurationStatus, PlatformStatus, PlatformWord, Snapshot, ms
 from kmp_smsd.storage.figures import DueFigures, RejectedFigures
@@ -41,7 +41,7 @@ class DispatchRole(RoleService):
         super().__init__(config, reactor, **clocks)
         self.dispatcher, self.eraser, self.counting = dispatcher, eraser, counting
         self._make_deliverer = make_deliverer
-        self._rates: dict[str, Rates] = {}
+        self._rates = RatesByName()
         for service in (dispatcher, eraser, counting):
             service.setServiceParent(self)
 
@@ -97,8 +97,7 @@ class DispatchRole(RoleService):
         )
 
     def _status(self, served: Served) -> PlatformStatus:
-        now = self._monotonic()
-        rates = self._rates_of(served, now).per_s(served.counts.confirmed, now)
+        rates = self._rates.per_s(served.name, served.counts.confirmed, self._monotonic())
         return self._platform(served, self.config.platforms[served.name].apps, rates)
 
     def _unserved(self, served: Collection[str]) -> Iterator[PlatformStatus]:
@@ -144,17 +143,9 @@ class DispatchRole(RoleService):
             certificate_left_s=None if (ends_at := served.certificate_ends_at) is None else ends_at - self._wall(),
         )
 
-    def _rates_of(self, served: Served, now: float) -> Rates:
-        if served.name not in self._rates:
-            self._rates[served.name] = Rates(served.counts.confirmed, now)
-        return self._rates[served.name]
-
     def _beat(self) -> None:
-        now = self._monotonic()
         served = self.dispatcher.workers.served()
-        self._rates = {one.name: self._rates_of(one, now) for one in served}
-        for one in served:
-            self._rates[one.name].sample(one.counts.confirmed, now)
+        self._rates.sample({one.name: one.counts.confirmed for one in served}, self._monotonic())
 
 
 def routes(config: Config) -> dict[str, str]:

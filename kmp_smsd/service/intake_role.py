@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
@@ -12,7 +13,7 @@ from kmp_smsd.config.load import Config
 from kmp_smsd.service.intake import Intake
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.log_levels import LogLevels
-from kmp_smsd.service.rates import Rates
+from kmp_smsd.service.rates import RatesByName
 from kmp_smsd.service.role import NotAtRest, Prepared, Role, RoleService, UnknownName
 from kmp_smsd.service.status import ConfigurationStatus, LinkStatus, Snapshot, ms
 
@@ -24,6 +25,9 @@ Links = Sequence[SmscLink]
 
 class NothingToDo(Exception):
     """The configuration names no SMSC, so intake would run and never hear anything (exit 78)."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path}: no [smsc.NAME] section is enabled: intake has nothing to bind to")
 
 
 class IntakeRole(RoleService):
@@ -40,7 +44,7 @@ class IntakeRole(RoleService):
         self._links: dict[str, Links] = {name: make_links(name, link) for name, link in config.smsc.items()}
         self._paused: set[str] = set()
         self._leaving: list[SmscLink] = []
-        self._rates: dict[str, Rates] = {}
+        self._rates = RatesByName()
         self._measured_at = float("-inf")  # monotonic seconds
         intake.setServiceParent(self)
         for links in self._links.values():
@@ -67,7 +71,7 @@ class IntakeRole(RoleService):
 
     def prepare(self, config: Config) -> Prepared:
         if not config.smsc:
-            raise NothingToDo(f"{config.path}: no [smsc.NAME] section is enabled: intake has nothing to bind to")
+            raise NothingToDo(config.path)
         fresh, passwords = {}, []
         for name, link in config.smsc.items():
             links = self._make_links(name, link)
@@ -177,7 +181,7 @@ class IntakeRole(RoleService):
         )
 
     def _status(self, link: SmscLink, paused: bool) -> LinkStatus:
-        state, load, now = link.state, self.intake.load(link.name), self._monotonic()
+        state, load = link.state, self.intake.load(link.name)
         return LinkStatus(
             name=link.name,
             word=state.word.value,
@@ -194,7 +198,7 @@ class IntakeRole(RoleService):
             reconnects=state.reconnects,
             messages=state.traffic.messages,
             answers=link.answers,
-            rates=self._rates_of(link, now).per_s(state.traffic.messages, now),
+            rates=self._rates.per_s(link.name, state.traffic.messages, self._monotonic()),
             in_flight=load.in_flight,
             in_flight_max=load.in_flight_max,
             throttled=load.throttled,
@@ -203,17 +207,9 @@ class IntakeRole(RoleService):
             last_error_at=ms(state.last_error_at),
         )
 
-    def _rates_of(self, link: SmscLink, now: float) -> Rates:
-        if link.name not in self._rates:
-            self._rates[link.name] = Rates(link.state.traffic.messages, now)
-        return self._rates[link.name]
-
     def _beat(self) -> None:
         now = self._monotonic()
-        links = self.links
-        self._rates = {link.name: self._rates_of(link, now) for link in links}
-        for link in links:
-            self._rates[link.name].sample(link.state.traffic.messages, now)
+        self._rates.sample({link.name: link.traffic.messages for link in self.links}, now)
         if now - self._measured_at >= MEASURE_EVERY_S:
             self._measured_at = now
             self.intake.store_watch.measure()  # nobody waits for it

@@ -55,14 +55,13 @@ def make_service(config: Config, roles: Collection[Role], reactor: Any) -> Daemo
 
 def _intake(config: Config, reactor: Any) -> IntakeRole:
     if not config.smsc:
-        raise NothingToDo(f"{config.path}: no [smsc.NAME] section is enabled: intake has nothing to bind to")
+        raise NothingToDo(config.path)
     for link in config.smsc.values():
         read_password(link)  # before anything is opened
     public_half = _public_half(config)
-    store = open_store(config.storage.path)
-    _check_public_half(store, config, public_half)
     with ExitStack() as opened:
-        opened.callback(store.close)
+        store = opened.enter_context(open_store(config.storage.path))
+        _check_public_half(store, config, public_half)
         inbox = Inbox(config.storage.path, store.settled)
         opened.callback(inbox.close)
         deciding = DecidingProcess(config.storage.path, config.policy, store)
@@ -103,7 +102,6 @@ def _check_public_half(store: Store, config: Config, public_half: str | None) ->
         return
     known = store.master_key()
     if known is not None and known != public_half:
-        store.close()
         raise StoreUnusable(
             f"the keys in {config.storage.path} are sealed to master key {known}, {config.secrets.public_key} is"
             f" {public_half}: correct [storage] path or [secrets] public_key, or restore this installation's backup"
@@ -116,15 +114,16 @@ def _dispatch(config: Config, reactor: Any) -> DispatchRole:
     if config.secrets.master_key is None:
         raise SecretUnavailable("[secrets] master_key is missing: dispatch needs the private half of the master key")
     master_key = MasterKey.parse(read_secret(config.secrets.master_key), "[secrets] master_key")
-    store = open_store(config.storage.path)
-    _check_master_key(store, master_key)
-    data_keys = DataKeys(master_key)
-    make_deliverer = partial(_deliverer, config, data_keys, open_channel)
+    make_deliverer = partial(_deliverer, config, DataKeys(master_key), open_channel)
     deliverers = {name: make_deliverer(name, platform) for name, platform in config.platforms.items()}
+    with ExitStack() as opened:
+        store, erasing, counted = (opened.enter_context(open_store(config.storage.path)) for _ in range(3))
+        _check_master_key(store, master_key)
+        opened.pop_all()
     dispatcher = Dispatcher(store, routes(config), deliverers, reactor)
-    eraser = Eraser(open_store(config.storage.path), reactor, monotonic=time.monotonic)
+    eraser = Eraser(erasing, reactor, monotonic=time.monotonic)
     counting = Counting(
-        open_store(config.storage.path),
+        counted,
         dispatcher.workers.names,
         dispatcher.thread.busy,
         reactor,
@@ -138,7 +137,6 @@ def _check_master_key(store: Store, master_key: MasterKey) -> None:
     """Refuse the wrong private half now, not at the first push."""
     known = store.master_key()
     if known is not None and known != master_key.fingerprint:
-        store.close()
         raise WrongMasterKey(
             f"the keys in the database are sealed to master key {known},"
             f" [secrets] master_key is {master_key.fingerprint}"

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from kmp_smsd.service.rates import SAMPLE_EVERY_S, Rates
+from kmp_smsd.service.rates import SAMPLE_EVERY_S, Rates, RatesByName
 
 
 def run(rates, per_s, seconds, count=0, now=0.0):
@@ -36,3 +36,11 @@ def test_only_fifteen_minutes_are_remembered():
     rates = Rates(0, 0.0)
     run(rates, 1, 5000)
     assert len(rates._samples) == 900 / SAMPLE_EVERY_S + 1
+
+
+def test_counter_that_is_gone_begins_anew_where_it_comes_back():
+    rates = RatesByName()
+    rates.sample({"north": 0, "south": 0}, 0.0)
+    rates.sample({"north": 600}, 60.0)
+    assert rates.per_s("north", 600, 60.0)["1m"] == 10.0
+    assert rates.per_s("south", 600, 60.0)["1m"] == 0.0
