@@ -81,6 +81,22 @@ class PoolByHand:
             self.run_one()
 
 
+class Threads(PoolByHand):
+    """The threads of store and inbox in one, so that the test says what happens when."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1, "store and inbox")
+        self.names: list[str] = []
+
+    def one(self, name: str) -> Threads:
+        self.names.append(name)
+        return self
+
+    def stop(self) -> None:
+        self.names.pop()
+        self.stopped = not self.names
+
+
 def finished(coroutine: Any, *pools: PoolByHand) -> Deferred[None]:
     """Begin to await `coroutine` and run what the pools are given, as far as that goes."""
     ended = ensureDeferred(coroutine)

@@ -13,7 +13,7 @@ from kmp_smsd.service.intake import Intake
 from kmp_smsd.storage import StoreUnavailable, open_store, retention
 from kmp_smsd.storage.inbox import Inbox
 from kmp_smsd.storage.rows import STEP_ROWS
-from tests.service.by_hand import MDN, PLAN, PoolByHand, ReactorByHand, SmscByHand, alarms, finished, link, mo
+from tests.service.by_hand import MDN, PLAN, ReactorByHand, SmscByHand, Threads, alarms, finished, link, mo
 from tests.storage.fresh import new_database
 from tests.storage.stock import confirm_all, import_keys, register, settle, sync
 
@@ -25,8 +25,8 @@ class At:
     """An intake whose housekeeping is due. `store` is what others see of it."""
 
     def __init__(self, path, patch, **sync):
-        self.pool = PoolByHand(1, 1, "store and inbox")
-        patch.setattr(thread, "OneThread", lambda _: self.pool)
+        self.pool = Threads()
+        patch.setattr(thread, "OneThread", self.pool.one)
         new_database(path)
         self.reactor = ReactorByHand()
         self.later_s = 0.0
@@ -153,8 +153,9 @@ def test_it_goes_on_after_a_fault(at, monkeypatch, events, error):
 
 def test_intake_that_ends_keeps_house_no_more(at):
     at.reactor.advance(STEP_EVERY_S)
-    ended = finished(at.intake.finish(), at.pool)
-    assert ended.called
+    ended = []
+    finished(at.intake.finish(), at.pool).addCallback(ended.append)
+    assert ended == [None]
     at.reactor.advance(10 * STEP_EVERY_S)
     assert at.pool.waiting() == []
 
@@ -204,7 +205,9 @@ def test_intake_that_ends_takes_no_step_after_the_pause(at, monkeypatch):
     monkeypatch.setattr(retention, "RETENTION_ROWS", 1)
     journal(at, 3)
     at.step(days=31)
-    assert finished(at.intake.finish(), at.pool).called
+    ended = []
+    finished(at.intake.finish(), at.pool).addCallback(ended.append)
+    assert ended == [None]
     at.reactor.advance(PAUSE_S)
     assert at.pool.waiting() == []
 

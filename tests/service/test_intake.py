@@ -25,7 +25,7 @@ from kmp_smsd.storage.inbox import Inbox
 from kmp_smsd.storage.inbox_files import directory, read_file
 from kmp_smsd.storage.received import Place
 from kmp_smsd.storage.requests import Renumber, Request
-from tests.service.by_hand import MDN, PLAN, PoolByHand, ReactorByHand, SmscByHand, alarms, finished, headers, link, mo
+from tests.service.by_hand import MDN, PLAN, ReactorByHand, SmscByHand, Threads, alarms, finished, headers, link, mo
 from tests.storage.fresh import new_database
 from tests.storage.stock import NOW, bound, counted, import_keys, journalled, open_holds, register
 
@@ -43,22 +43,6 @@ def lines_of(at):
 def in_inbox(at):
     """Every message in the files of the inbox."""
     return [message for received in lines_of(at) for message in received.messages]
-
-
-class Threads(PoolByHand):
-    """The threads of store and inbox in one, so that the test says what happens when."""
-
-    def __init__(self):
-        super().__init__(1, 1, "store and inbox")
-        self.names = []
-
-    def one(self, name):
-        self.names.append(name)
-        return self
-
-    def stop(self):
-        self.names.pop()
-        self.stopped = not self.names
 
 
 class At:
