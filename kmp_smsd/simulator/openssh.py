@@ -123,14 +123,14 @@ class OpensshServer:
         """SIGKILL to every running receiver; how many there were."""
         return _kill(self.receivers())
 
-    def wait_for_log(self, *texts: str, within_s: float = STARTED_WITHIN_S) -> bool:
+    def wait_for_log(self, *texts: str) -> bool:
         """Wait until the server has said one of `texts`; whether it has."""
 
         def said() -> bool:
             return any(text in line for line in self._log for text in texts)
 
         with self._logged:
-            self._logged.wait_for(lambda: self._ended or said(), within_s)
+            self._logged.wait_for(lambda: self._ended or said(), STARTED_WITHIN_S)
             return said()
 
     def _listen(self, port: int) -> bool:

@@ -74,12 +74,12 @@ class Smsc:
         self._port: Any = None
         self._tick: DelayedCall | None = None
 
-    def listen(self, port: int = 0, interface: str = "127.0.0.1") -> int:
-        """Open the port, 0 for any free one, and return its number."""
+    def listen(self, port: int = 0) -> int:
+        """Open the port on loopback, 0 for any free one, and return its number."""
         factory = Factory.forProtocol(SmscSession)
         factory.noisy = False
         factory.smsc = self  # type: ignore[attr-defined]  # as Twisted has its protocols find their owner
-        self._port = self.reactor.listenTCP(port, factory, interface=interface)
+        self._port = self.reactor.listenTCP(port, factory, interface="127.0.0.1")
         self._tick = self.reactor.callLater(TICK_S, self._on_tick)
         return int(self._port.getHost().port)
 

@@ -8,8 +8,8 @@ from kmp_smsd.smpp.constants import MAX_SEQUENCE_NUMBER, RESPONSE, CommandId
 class Window:
     """Numbers requests from 1 to 0x7FFFFFFF and round again, passing over what is outstanding (SMPP 3.4, 5.1.4)."""
 
-    def __init__(self, last: int = 0) -> None:
-        self._last = last
+    def __init__(self) -> None:
+        self._last = 0
         self._outstanding: dict[int, tuple[CommandId, float]] = {}
 
     def open(self, command_id: CommandId, now: float) -> int:
