@@ -13,12 +13,12 @@ import click
 
 from kmp_smsd.cli.failures import UNAVAILABLE
 from kmp_smsd.cli.settings import Settings
+from kmp_smsd.control.protocol import ROLES
 
 if TYPE_CHECKING:
     from kmp_smsd.config.load import Config
 
 RESOLVER = Path("/etc/resolv.conf")
-ROLES = ("intake", "dispatch")
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,9 +32,6 @@ def read_request(line: bytes | None, plan: NumberingPlan) -> Request:
     """What a line asks for under the numbering plan. None stands for a line that is too long."""
     try:
         asked = read_object(line)
-    except LineFault as fault:
-        return Request(None, b"", Fault(str(fault)))
-    try:
         id = read_id(asked)
     except LineFault as fault:
         return Request(None, b"", Fault(str(fault)))

@@ -58,8 +58,16 @@ class Monitor:
         return getattr(self._port.getHost(), "port", None) if self._port is not None else None
 
     def open(self) -> None:
-        """Begin to listen."""
-        self._listen()
+        """Begin to listen, or try to again and again."""
+        self._again = None
+        try:
+            self._port = self._opened()
+        except CannotListenError as error:
+            self._tell(getattr(error.socketError, "strerror", None) or str(error.socketError))
+            self._again = self._reactor.callLater(LISTEN_AGAIN_S, self.open)
+        else:
+            self._told = ""
+            self.log.info("metrics, health and status: {where}", event="monitor_listens", where=str(self._listening))
 
     def close(self) -> Deferred[Any]:
         """Listen no more, and hang up; fires when that is done."""
@@ -68,17 +76,6 @@ class Monitor:
             self._again = None
         port, self._port = self._port, None
         return succeed(None) if port is None else maybeDeferred(port.stopListening)
-
-    def _listen(self) -> None:
-        self._again = None
-        try:
-            self._port = self._opened()
-        except CannotListenError as error:
-            self._tell(getattr(error.socketError, "strerror", None) or str(error.socketError))
-            self._again = self._reactor.callLater(LISTEN_AGAIN_S, self._listen)
-        else:
-            self._told = ""
-            self.log.info("metrics, health and status: {where}", event="monitor_listens", where=str(self._listening))
 
     def _tell(self, reason: str) -> None:
         """Once: it may last for days."""

@@ -18,20 +18,10 @@ class UnfitKey(ValueError):
     """The algorithm is unknown or the key has the wrong length. The text never holds key material."""
 
 
-def _aes_cmac(key: bytes) -> bytes:
-    cmac = CMAC(AES(key))
+def _cmac(cipher: AES | SM4) -> bytes:
+    cmac = CMAC(cipher)
     cmac.update(bytes(16))
     return cmac.finalize()
-
-
-def _sm4_cmac(key: bytes) -> bytes:
-    cmac = CMAC(SM4(key))
-    cmac.update(bytes(16))
-    return cmac.finalize()
-
-
-def _hmac_sha256(key: bytes) -> bytes:
-    return hmac.digest(key, b"KMP-KCV", "sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +34,9 @@ class Algorithm:
 
 
 ALGORITHMS: Final[dict[str, Algorithm]] = {
-    "aes": Algorithm(frozenset({16, 24, 32}), "16, 24 or 32", _aes_cmac),
-    "sm4": Algorithm(frozenset({16}), "16", _sm4_cmac),
-    "hmac": Algorithm(frozenset(range(16, 65)), "16 to 64", _hmac_sha256),
+    "aes": Algorithm(frozenset({16, 24, 32}), "16, 24 or 32", lambda key: _cmac(AES(key))),
+    "sm4": Algorithm(frozenset({16}), "16", lambda key: _cmac(SM4(key))),
+    "hmac": Algorithm(frozenset(range(16, 65)), "16 to 64", lambda key: hmac.digest(key, b"KMP-KCV", "sha256")),
 }
 
 
