@@ -15,33 +15,20 @@ STUCK_MAX_S = 60.0  # longer than any transaction of ours
 SILENT_MAX_S = 120.0
 
 
-def alive(*, reactor_lag_s: float, stuck_s: float, silent_s: float, waits_for_others: bool = False) -> tuple[str, ...]:
-    """Why this process should be started anew; nothing where it lives.
+def alive_in(snapshot: Snapshot) -> tuple[str, ...]:
+    """Why this role should be started anew; nothing where it lives.
 
     A store that answers with an error is not silent: a full disk is not mended by a restart. Nor is a store stuck or
-    silent that `waits_for_others`, as for a command that was stopped in the middle of a transaction.
+    silent that waits for others, as for a command that was stopped in the middle of a transaction.
     """
-    reasons = []
-    if reactor_lag_s > LAG_MAX_S:
-        reasons.append(f"the reactor is {reactor_lag_s:.0f} s late")
-    if waits_for_others:
-        return tuple(reasons)
-    if stuck_s > STUCK_MAX_S:
-        reasons.append(f"a thread of the store has been stuck for {stuck_s:.0f} s")
-    if silent_s > SILENT_MAX_S:
-        reasons.append(f"the store has said nothing for {silent_s:.0f} s")
+    reasons, store = [], snapshot.store
+    if snapshot.reactor_lag_s > LAG_MAX_S:
+        reasons.append(f"the reactor is {snapshot.reactor_lag_s:.0f} s late")
+    if store.stuck_s > STUCK_MAX_S and not store.waits_for_others:
+        reasons.append(f"a thread of the store has been stuck for {store.stuck_s:.0f} s")
+    if store.silent_s > SILENT_MAX_S and not store.waits_for_others:
+        reasons.append(f"the store has said nothing for {store.silent_s:.0f} s")
     return tuple(reasons)
-
-
-def alive_in(snapshot: Snapshot) -> tuple[str, ...]:
-    """Why this role should be started anew; nothing where it lives."""
-    store = snapshot.store
-    return alive(
-        reactor_lag_s=snapshot.reactor_lag_s,
-        stuck_s=store.stuck_s,
-        silent_s=store.silent_s,
-        waits_for_others=store.waits_for_others,
-    )
 
 
 def ready(snapshot: Snapshot) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kmp_smsd.domain.shown import NO_PLATFORM
-from kmp_smsd.service.health import alive, alive_in, degraded, ready
+from kmp_smsd.service.health import alive_in, degraded, ready
 from kmp_smsd.service.status import (
     ConfigurationStatus,
     LinkStatus,
@@ -35,6 +35,10 @@ INTAKE = Snapshot(
 DISPATCH = replace(INTAKE, role="dispatch", links=(), platforms=(METERING,))
 
 
+def stored(**changes):
+    return replace(INTAKE, store=replace(INTAKE.store, **changes))
+
+
 @pytest.mark.parametrize("snapshot", [INTAKE, DISPATCH])
 def test_what_is_well_lives_is_ready_and_nobody_has_to_look(snapshot):
     assert (alive_in(snapshot), ready(snapshot), degraded(snapshot)) == ((), (), ())
@@ -43,15 +47,14 @@ def test_what_is_well_lives_is_ready_and_nobody_has_to_look(snapshot):
 @pytest.mark.parametrize(
     ("well", "ill", "reason"),
     [
-        ({"reactor_lag_s": 10}, {"reactor_lag_s": 11}, "the reactor is 11 s late"),
-        ({"stuck_s": 60}, {"stuck_s": 61}, "a thread of the store has been stuck for 61 s"),
-        ({"silent_s": 120}, {"silent_s": 121}, "the store has said nothing for 121 s"),
+        (replace(INTAKE, reactor_lag_s=10), replace(INTAKE, reactor_lag_s=11), "the reactor is 11 s late"),
+        (stored(stuck_s=60), stored(stuck_s=61), "a thread of the store has been stuck for 61 s"),
+        (stored(silent_s=120), stored(silent_s=121), "the store has said nothing for 121 s"),
     ],
 )
 def test_what_a_restart_may_mend_is_no_life(well, ill, reason):
-    fine = {"reactor_lag_s": 0.0, "stuck_s": 0.0, "silent_s": 0.0}
-    assert alive(**{**fine, **well}) == ()
-    assert alive(**{**fine, **ill}) == (reason,)
+    assert alive_in(well) == ()
+    assert alive_in(ill) == (reason,)
 
 
 def test_peers_and_a_full_disk_are_no_reason_to_start_anew():
