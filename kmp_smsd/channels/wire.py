@@ -64,7 +64,7 @@ def encode_delivery(number: int, delivery: Delivery) -> bytes:
     ).encode()
 
 
-def parse_hello(line: bytes, keys: Iterable[bytes] = ()) -> Hello:
+def parse_hello(line: bytes, keys: Iterable[bytes]) -> Hello:
     """Read the receiver's first line; `keys` never show in what is made of it.
 
     Raises WireError where it is none, of another version, or takes no delivery.
@@ -85,7 +85,7 @@ def parse_hello(line: bytes, keys: Iterable[bytes] = ()) -> Hello:
     return Hello(receiver=presentable(receiver, keys), window=window, max_line=max_line)
 
 
-def parse_answer(line: bytes, keys: Iterable[bytes] = ()) -> Answer:
+def parse_answer(line: bytes, keys: Iterable[bytes]) -> Answer:
     """Read one answer. Raises WireError where it is no JSON object with an id; `keys` never show in its text."""
     fields = _object(line, keys)
     number = fields.get("id")
@@ -129,7 +129,7 @@ def judge(answer: Answer, delivery: Delivery, now_s: float) -> Result:
             return TryLater(delivery, "answered without a status that is text")
 
 
-def excerpt(line: bytes, keys: Iterable[bytes] = ()) -> str:
+def excerpt(line: bytes, keys: Iterable[bytes]) -> str:
     """The first 80 octets of `line`, as far as they may be shown in an error text."""
     return presentable(line.decode("latin-1"), keys, characters=EXCERPT_OCTETS)
 

@@ -72,7 +72,7 @@ def test_longest_delivery_is_far_below_the_least_line() -> None:
 
 def test_hello_of_the_receiver_is_read() -> None:
     line = b'{"v":1,"type":"hello","receiver":"r","window":50,"max_line":65536,"future":true}'
-    assert parse_hello(line) == Hello(receiver="r", window=50, max_line=65536)
+    assert parse_hello(line, ()) == Hello(receiver="r", window=50, max_line=65536)
 
 
 @pytest.mark.parametrize(
@@ -97,14 +97,14 @@ def test_hello_of_the_receiver_is_read() -> None:
 )
 def test_hello_that_is_none_is_an_error(line: bytes) -> None:
     with pytest.raises(WireError):
-        parse_hello(line)
+        parse_hello(line, ())
 
 
 def test_receiver_that_can_take_no_delivery_is_told_so_at_its_hello() -> None:
     hello = '{"v":1,"type":"hello","receiver":"r","window":50,"max_line":%d}'
-    assert parse_hello((hello % 1_024).encode()).max_line == 1_024
+    assert parse_hello((hello % 1_024).encode(), ()).max_line == 1_024
     with pytest.raises(WireError, match=r"takes lines of 1023 octets only .*; a delivery needs 1024"):
-        parse_hello((hello % 1_023).encode())
+        parse_hello((hello % 1_023).encode(), ())
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_receiver_that_can_take_no_delivery_is_told_so_at_its_hello() -> None:
 )
 def test_line_that_belongs_to_no_question_is_an_error(line: bytes) -> None:
     with pytest.raises(WireError):
-        parse_answer(line)
+        parse_answer(line, ())
 
 
 def judged(delivery: Bind | Withdraw = BIND, **fields: Any) -> Confirmed | TryLater | Rejected:
@@ -183,7 +183,7 @@ def test_stale_is_believed_up_to_a_day_ahead_of_our_clock() -> None:
     ],
 )  # fmt: skip
 def test_retry_is_bounded_to_a_day(asked: str, given: float | None) -> None:
-    answer = parse_answer(f'{{"id":17,"status":"retry","retry_after_s":{asked},"reason":"busy"}}'.encode())
+    answer = parse_answer(f'{{"id":17,"status":"retry","retry_after_s":{asked},"reason":"busy"}}'.encode(), ())
     assert judge(answer, BIND, NOW_S) == TryLater(BIND, "busy", retry_after_s=given)
 
 
@@ -192,7 +192,7 @@ def test_retry_is_bounded_to_a_day(asked: str, given: float | None) -> None:
 def test_key_in_an_answer_is_hidden_however_it_is_spelled(name: str, field: str) -> None:
     key = bytes.fromhex("5ec2e7ca11ab1e0ddba11c0ffee00d1e")
     spelled = SPELLINGS[name](key)
-    answer = parse_answer(json.dumps({"id": 17, "status": "rejected", field: f"no key {spelled}"}).encode())
+    answer = parse_answer(json.dumps({"id": 17, "status": "rejected", field: f"no key {spelled}"}).encode(), ())
     result = judge(answer, replace(BIND, key=key), NOW_S)
     assert not isinstance(result, Confirmed)
     shown = result.reason.removeprefix("answered ").removesuffix(", which is no answer to this").strip("'")
@@ -216,15 +216,15 @@ def test_reason_is_one_short_line_of_printable_text() -> None:
 
 
 def test_excerpt_keeps_paths_and_hides_what_may_be_a_key() -> None:
-    assert excerpt(b"bash: line 1: /usr/local/bin/kmp-receive: No such file or directory").endswith("directory")
-    assert excerpt(b"key " + b"0a" * 16 + b" here") == "key ... here"
-    assert len(excerpt(b"word " * 100)) == 80
+    assert excerpt(b"bash: line 1: /usr/local/bin/kmp-receive: No such file or directory", ()).endswith("directory")
+    assert excerpt(b"key " + b"0a" * 16 + b" here", ()) == "key ... here"
+    assert len(excerpt(b"word " * 100, ())) == 80
 
 
 @given(st.binary(max_size=300))
 def test_any_line_is_an_answer_or_a_declared_error(line: bytes) -> None:
     try:
-        answer = parse_answer(line)
+        answer = parse_answer(line, ())
     except WireError:
         return
     assert not isinstance(judge(answer, BIND, NOW_S), Confirmed)
@@ -247,5 +247,5 @@ json_values = st.recursive(
     )
 )
 def test_nothing_but_the_receipt_confirms_a_key(fields: dict[str, Any]) -> None:
-    answer = parse_answer(json.dumps(fields).encode())
+    answer = parse_answer(json.dumps(fields).encode(), ())
     assert not isinstance(judge(answer, BIND, NOW_S), Confirmed)

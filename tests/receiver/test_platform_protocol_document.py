@@ -50,9 +50,9 @@ def test_lines_of_the_document_are_those_that_are_sent() -> None:
 def test_answers_of_the_document_are_understood() -> None:
     answers = [line.strip() for line in DOCUMENT.splitlines() if re.match(r'   \{"id":\d+,"status"', line)]
     assert [json.loads(line)["status"] for line in answers] == ["stored", "removed", "stale", "retry", "rejected"]
-    assert judge(parse_answer(answers[0].encode()), BIND, 1_732_380_000.0) == Confirmed(BIND)
+    assert judge(parse_answer(answers[0].encode(), ()), BIND, 1_732_380_000.0) == Confirmed(BIND)
     [hello] = [line.strip() for line in DOCUMENT.splitlines() if line.startswith('   {"v":1') and "receiver" in line]
-    assert parse_hello(hello.encode()).max_line == 65_536
+    assert parse_hello(hello.encode(), ()).max_line == 65_536
 
 
 def test_worked_example_of_the_receipt_is_right() -> None:
