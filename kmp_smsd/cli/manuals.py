@@ -16,8 +16,9 @@ import click
 from kmp_smsd import __version__
 from kmp_smsd.cli import roff
 from kmp_smsd.cli.program import program
+from kmp_smsd.config.changes import reload_of
 from kmp_smsd.config.generating import only_argument
-from kmp_smsd.config.page import FILES, of_section, title, told
+from kmp_smsd.config.page import FILES, title, told
 from kmp_smsd.simulator.receiver import receiver_path
 
 SOURCE = f"kmp-smsd {__version__}"
@@ -75,7 +76,7 @@ def configuration_page() -> str:
         for section, model in sections.items():
             page += roff.heading(title(section), below=True)
             about = (inspect.getdoc(model) or "").partition("\n\n")[0]
-            page += roff.prose(f"{about} *Changed at a reload: {of_section(model)}.*")
+            page += roff.prose(f"{about} *Changed at a reload: {reload_of(model)}.*")
             page += "".join(roff.item(option.name, about) for option, about in told(model, section))
     return page + roff.heading("SEE ALSO") + roff.prose("kmp-smsd(8)")
 

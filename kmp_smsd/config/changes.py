@@ -76,12 +76,12 @@ def in_force(running: Config, new: Config) -> Config:
     return replace(new, **values)
 
 
-def reload_of(model: type[BaseModel], option: str, default: Reload = Reload.PLATFORM) -> Reload:
-    """What a reload does with a changed `option`; `default` is for models that are no sections of ours."""
-    extra = model.model_fields[option].json_schema_extra
+def reload_of(model: type[BaseModel], option: str = "") -> Reload:
+    """What a reload does with a changed `option`, or with one of `model` that says nothing of its own."""
+    extra = model.model_fields[option].json_schema_extra if option else None
     if isinstance(extra, dict) and "reload" in extra:
         return Reload(str(extra["reload"]))
-    return getattr(model, "reload", default)
+    return getattr(model, "reload", Platform.reload)  # the options of a channel stand in the file of a platform
 
 
 def role_of(model: type[BaseModel], option: str) -> str:

@@ -12,8 +12,6 @@ from typing import Any
 from kmp_smsd.config.changes import reload_of
 from kmp_smsd.config.example import MAIN_SECTIONS, PLATFORM_SECTIONS, Option, options
 from kmp_smsd.config.generating import only_argument
-from kmp_smsd.config.platform import Platform
-from kmp_smsd.config.section import Reload
 
 _WIDTH = 118
 
@@ -41,7 +39,7 @@ def page() -> str:
         text += _heading(file, "=")
         for section, model in sections.items():
             text += _heading(title(section), "-")
-            text += f"*Changed at a reload: {of_section(model)}.*\n\n"
+            text += f"*Changed at a reload: {reload_of(model)}.*\n\n"
             for option, about in told(model, section):
                 text += f"``{option.name}``\n" + _wrapped(about.replace("`", "``"), "  ") + "\n"
     return text.rstrip("\n") + "\n"
@@ -52,12 +50,6 @@ def title(section: str) -> str:
     return _TITLES.get(section, f"[{section}]")
 
 
-def of_section(model: Any) -> Reload:
-    """What a reload does with the options of a section, where one does not say otherwise."""
-    reload: Reload = getattr(model, "reload", Platform.reload)
-    return reload
-
-
 def told(model: Any, section: str) -> Iterator[tuple[Option, str]]:
     """Each option of a section with what is said about it, in which `...` is to be read as it stands."""
     for option in options(model, section):
@@ -66,7 +58,7 @@ def told(model: Any, section: str) -> Iterator[tuple[Option, str]]:
             about += " **Required.**"
         elif "Default" not in about:
             about += f" Default: `{option.default}`."  # the example may have to say something else
-        if (reload := reload_of(model, option.name)) is not of_section(model):
+        if (reload := reload_of(model, option.name)) is not reload_of(model):
             about += f" *Changed at a reload: {reload}.*"
         yield option, about
 
