@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +23,6 @@ ANSWERS_KEPT_MS = DAY_MS  # to a gateway that did not wait for them
 REPLIES_KEPT_MS = DAY_MS  # after its end: as long as one counts for what an MDN, or a link, may cost in a day
 STEPS_IN_A_ROW = 100  # of one kind, where very much is old: as after the first start with a shorter time
 PAUSE_S = 0.1  # between them
-FOR_EVER = Storage(journal_days=0, tallies_days=0, ended_bindings_days=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +63,7 @@ class Housekeeping:
         remember_days: int,
         late_ms: int,
         storage: Storage,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float],
     ) -> None:
         self._store = store
         self._in_thread = in_thread

@@ -24,7 +24,7 @@ from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.service.admission import Admission, Terms
 from kmp_smsd.service.connection import Connection
 from kmp_smsd.service.deciding import Deciding
-from kmp_smsd.service.housekeeping import FOR_EVER, Housekeeping
+from kmp_smsd.service.housekeeping import Housekeeping
 from kmp_smsd.service.inbox_thread import InboxThread
 from kmp_smsd.service.link import SmscLink
 from kmp_smsd.service.replying import Replier
@@ -85,8 +85,8 @@ class Intake(Service):
         links: Mapping[str, Link],
         reactor: Any,
         *,
-        storage: Storage = FOR_EVER,
-        policy: SyncPolicy = SyncPolicy(),  # noqa: B008  # a frozen value
+        storage: Storage,
+        policy: SyncPolicy,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:

@@ -41,26 +41,16 @@ class Reloader:
 
     log = Logger()
 
-    def __init__(
-        self,
-        config: Config,
-        roles: Sequence[RoleService],
-        reactor: Any,
-        *,
-        wall: Callable[[], float] = time.time,
-        read: Callable[[Any], Config] = load,
-    ) -> None:
+    def __init__(self, config: Config, roles: Sequence[RoleService], reactor: Any) -> None:
         self.roles = roles
         self._reactor = reactor
-        self._wall = wall
-        self._read = read
         self._pool = ThreadPool(0, 1, name="config")
         self._one_at_a_time: DeferredLock = DeferredLock()
         self._watch = Watch(self.look_at_disk, reactor)
         self._in_force = config
         self.log_levels = LogLevels()
         self._path = config.path
-        self._loaded_at = wall()
+        self._loaded_at = time.time()
         self._differences: tuple[str, ...] = ()
         self._needs_restart: tuple[str, ...] = ()
         self._faulty = False  # the files on disk, at the last look
@@ -121,7 +111,7 @@ class Reloader:
 
     async def _reload(self) -> Reloaded:
         try:
-            new = await self._in_thread(self._read, self._path)
+            new = await self._in_thread(load, self._path)
             now = in_force(self._in_force, new)
             prepared = await self._in_thread(lambda: [role.prepare(now) for role in self.roles])
             self._check_not_stopping()  # nothing is waited for between this and the end
@@ -129,7 +119,7 @@ class Reloader:
             raise
         except Exception as error:  # whatever it is, the old configuration runs on and it is told
             refused = _refused(error)
-            self._last = self._wall(), str(refused)
+            self._last = time.time(), str(refused)
             self._refused_for, self._faulty = error, isinstance(error, ConfigFaults)
             self.log.error("reload refused, nothing was changed: {reason}", event="reload_refused", reason=str(refused))
             raise refused from None
@@ -137,7 +127,7 @@ class Reloader:
         settled = gatherResults([one.apply() for one in prepared])
         self.log_levels.fall_back()
         self._in_force = now
-        self._loaded_at = self._wall()
+        self._loaded_at = time.time()
         self._needs_restart = self._differences = self._told(changes(now, new))
         self._last = self._loaded_at, None
         self._refused_for, self._faulty = None, False
@@ -170,7 +160,7 @@ class Reloader:
             self._differences = tuple(str(failure.value).split("\n"))
             self._faulty = True
 
-        looked: Deferred[Config] = self._in_thread(self._read, self._path)
+        looked: Deferred[Config] = self._in_thread(load, self._path)
         return looked.addCallbacks(compared, unreadable)
 
     def _told(self, found: Sequence[Change]) -> tuple[str, ...]:

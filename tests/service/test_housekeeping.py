@@ -41,6 +41,7 @@ class At:
             {"north": link()},
             self.reactor,
             storage=Storage(journal_days=30, tallies_days=60, ended_bindings_days=1),
+            policy=SyncPolicy(),
             monotonic=self.reactor.seconds,
             wall=lambda: NOW_S + self.later_s + self.reactor.seconds(),
         )

@@ -9,6 +9,7 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
+from kmp_smsd.config.models import Storage
 from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
@@ -63,6 +64,8 @@ class At:
             PLAN,
             links or {"north": link()},
             self.reactor,
+            storage=Storage(journal_days=0, tallies_days=0, ended_bindings_days=0),
+            policy=SyncPolicy(),
             monotonic=self.reactor.seconds,
             wall=lambda: NOW_S + self.reactor.seconds(),
         )
