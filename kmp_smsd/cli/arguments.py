@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from kmp_smsd.cli.failures import NO_PERMISSION, Failed
 from kmp_smsd.cli.settings import Settings
-from kmp_smsd.domain.identifiers import is_app_id, is_key_id
+from kmp_smsd.domain.identifiers import APP_ID_RULE, KEY_ID_RULE, is_app_id, is_key_id
 from kmp_smsd.domain.shown import shown
 
 
@@ -44,25 +45,17 @@ class MdnType(click.ParamType):  # type: ignore[type-arg]  # generic only in new
         return mdn
 
 
-class KeyIdType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
-    """A key ID."""
+class IdType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
+    """An ID that `is_one` accepts; `rule` tells a person which those are."""
 
-    name = "KEY_ID"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not is_key_id(value):
-            self.fail(f"'{shown(value)}': a key ID is 1 to 64 of A-Z a-z 0-9 . -", param, ctx)
-        return value
-
-
-class AppIdType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
-    """An app ID."""
-
-    name = "APP"
+    def __init__(self, name: str, is_one: Callable[[str], bool], rule: str) -> None:
+        self.name = name
+        self._is_one = is_one
+        self._rule = rule
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not is_app_id(value):
-            self.fail(f"'{shown(value)}': an app ID is 1 to 32 of A-Z a-z 0-9 . -", param, ctx)
+        if not self._is_one(value):
+            self.fail(f"'{shown(value)}': {self._rule}", param, ctx)
         return value
 
 
@@ -126,7 +119,8 @@ class SecondsType(click.FloatRange):
 
 
 NEW_MDN, MDN = NewMdnType(), MdnType()
-KEY_ID, APP_ID, PERSON, REASON = KeyIdType(), AppIdType(), WordsType(64), WordsType(200)
+KEY_ID, APP_ID = IdType("KEY_ID", is_key_id, KEY_ID_RULE), IdType("APP", is_app_id, APP_ID_RULE)
+PERSON, REASON = WordsType(64), WordsType(200)
 NUMBER = click.IntRange(1, 2**63 - 1)  # of a row, as SQLite counts
 SECONDS = SecondsType()
 

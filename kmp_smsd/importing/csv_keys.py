@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from kmp_smsd.domain.identifiers import is_app_id, is_key_id
+from kmp_smsd.domain.identifiers import APP_ID_RULE, KEY_ID_RULE, is_app_id, is_key_id
 from kmp_smsd.importing.csv_table import CsvTable
 from kmp_smsd.importing.faults import Faults
 from kmp_smsd.importing.instant import beginning_ms, end_ms
@@ -68,11 +68,11 @@ def _good_rows(lines: Lines, faults: Faults, encoding: KeyEncoding | None) -> It
         key_id, text, serial, app_id, algorithm, given_kcv, valid_from, valid_until = values
         before = faults.count
         if not is_key_id(key_id):
-            faults.add(line, "a key ID is 1 to 64 of A-Z a-z 0-9 . -", "key_id")
+            faults.add(line, KEY_ID_RULE, "key_id")
         if len(serial) > MOST_SERIAL_CHARACTERS or not serial.isprintable():
             faults.add(line, f"a serial number has at most {MOST_SERIAL_CHARACTERS} printable characters", "serial")
         if app_id and not is_app_id(app_id):
-            faults.add(line, "an app ID is 1 to 32 of A-Z a-z 0-9 . -, or empty for no reservation", "app_id")
+            faults.add(line, f"{APP_ID_RULE}, or empty for no reservation", "app_id")
         starts = _moment(faults, line, "valid_from", valid_from) if valid_from else None
         ends = _moment(faults, line, "valid_until", valid_until) if valid_until else None
         if starts is not None and ends is not None and starts >= ends:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from kmp_smsd.domain.identifiers import is_app_id
+from kmp_smsd.domain.identifiers import APP_ID_RULE, is_app_id
 from kmp_smsd.importing.csv_table import CsvTable
 from kmp_smsd.importing.faults import MOST_KEPT, Faults
 from kmp_smsd.importing.lines import Lines
@@ -43,7 +43,7 @@ def read_registrations(lines: Lines, faults: Faults, canonical: Callable[[str], 
         except ValueError as error:
             faults.add(line, str(error), "mdn")
         if not is_app_id(app_id):
-            faults.add(line, "an app ID is 1 to 32 of A-Z a-z 0-9 . -", "app_id")
+            faults.add(line, APP_ID_RULE, "app_id")
         if faults.count == before:
             yield RegistrationRow(line, mdn, app_id)
 

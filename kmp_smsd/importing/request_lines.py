@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any, Final
 
-from kmp_smsd.domain.identifiers import is_app_id
+from kmp_smsd.domain.identifiers import APP_ID_RULE, is_app_id
 from kmp_smsd.domain.numbering import NumberingPlan
 from kmp_smsd.importing.json_lines import Canonical, LineFault, check_fields, read_id, read_mdn, read_object
 from kmp_smsd.storage.requests import Add, Fault, Remove, Renumber, Request
@@ -75,5 +75,5 @@ def _apps(asked: dict[str, Any]) -> tuple[str, ...]:
     if not isinstance(apps, list) or not 1 <= len(apps) <= APPS_MAX:
         raise LineFault(f'"apps" must be a list of 1 to {APPS_MAX} app IDs, such as ["meter"]')
     if not all(isinstance(app, str) and is_app_id(app) for app in apps):
-        raise LineFault("an app ID is 1 to 32 of A-Z a-z 0-9 . -, in quotes")
+        raise LineFault(f"{APP_ID_RULE}, in quotes")
     return tuple(dict.fromkeys(apps))
