@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from kmp_smsd.cli.arguments import APP_ID, MDN, json_option
@@ -32,11 +34,7 @@ def list_(settings: Settings, app_id: str | None, as_json: bool) -> None:
     """List what is bound, in the order in which it was."""
     with settings.store() as store:
         listing(
-            pages(
-                lambda after: store.bindings.active(app_id=app_id, after=after, limit=PAGE),
-                0,
-                lambda row: int(row["id"]),
-            ),
+            pages(partial(store.bindings.active, app_id=app_id), "id"),
             COLUMNS,
             as_json=as_json,
             nothing="nothing is bound",

@@ -6,6 +6,7 @@ import getpass
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +14,7 @@ import click
 from kmp_smsd.cli.arguments import NUMBER, PERSON, SECONDS, json_option
 from kmp_smsd.cli.carefully import each
 from kmp_smsd.cli.failures import UNAVAILABLE
-from kmp_smsd.cli.output import PAGE, Columns, Row, listing, local_time, pages
+from kmp_smsd.cli.output import Columns, Row, listing, local_time, pages
 from kmp_smsd.cli.settings import Settings, now_ms
 
 if TYPE_CHECKING:
@@ -85,11 +86,7 @@ def list_(settings: Settings, everything: bool, as_json: bool) -> None:
     """List open holds with their evidence, the oldest first."""
     with settings.store() as store:
         listing(
-            pages(
-                lambda after: store.holds.listing(everything=everything, after=after, limit=PAGE),
-                0,
-                lambda row: int(row["hold"]),
-            ),
+            pages(partial(store.holds.listing, everything=everything), "hold"),
             COLUMNS,
             as_json=as_json,
             nothing="no open holds",

@@ -30,10 +30,10 @@ def journal() -> None:
 
 @journal.command("list")
 @click.option("--mdn", type=MDN, help="Only messages from this number.")
-@click.option("--limit", type=click.IntRange(1, PAGE), help="Stop after so many entries.")
+@click.option("--limit", "most", type=click.IntRange(1, PAGE), help="Stop after so many entries.")
 @json_option
 @click.pass_obj
-def list_(settings: Settings, mdn: str | None, limit: int | None, as_json: bool) -> None:
+def list_(settings: Settings, mdn: str | None, most: int | None, as_json: bool) -> None:
     """List the journal, the newest entry first.
 
     Every bound, moved and newly held message has an entry; of other outcomes one per MDN and hour has. For one number
@@ -41,11 +41,11 @@ def list_(settings: Settings, mdn: str | None, limit: int | None, as_json: bool)
     """
     with settings.store() as store:
 
-        def before(entry: int | None) -> list[dict[str, Any]]:
-            return store.journal.listing(mdn=mdn, before=entry, limit=limit or PAGE)
+        def older(*, after: int | None = None, limit: int) -> list[dict[str, Any]]:
+            return store.journal.listing(mdn=mdn, before=after, limit=most or limit)
 
         listing(
-            islice(pages(before, None, lambda row: int(row["entry"])), 1 if limit else None),
+            islice(pages(older, "entry"), 1 if most else None),
             COLUMNS,
             as_json=as_json,
             nothing="no entries",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from kmp_smsd.cli.arguments import KEY_ID, REASON, FilePath, dry_run_option, jso
 from kmp_smsd.cli.carefully import confirm, each, interrupt_tells
 from kmp_smsd.cli.failures import NO_PERMISSION, Failed
 from kmp_smsd.cli.file_faults import tell_faults
-from kmp_smsd.cli.output import PAGE, listing, pages, record
+from kmp_smsd.cli.output import listing, pages, record
 from kmp_smsd.cli.progress import progress
 from kmp_smsd.cli.settings import Settings, now_ms
 from kmp_smsd.domain.counted import counted
@@ -105,11 +106,7 @@ def list_(settings: Settings, vendor: str | None, serial: str | None, as_json: b
     """List keys in the order of their IDs."""
     with settings.store() as store:
         listing(
-            pages(
-                lambda after: store.keys.listing(vendor=vendor, serial=serial, after=after, limit=PAGE),
-                "",
-                lambda row: str(row["key_id"]),
-            ),
+            pages(partial(store.keys.listing, vendor=vendor, serial=serial), "key_id"),
             COLUMNS,
             as_json=as_json,
             nothing="no keys",

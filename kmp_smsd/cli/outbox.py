@@ -8,7 +8,7 @@ import click
 
 from kmp_smsd.cli import completing
 from kmp_smsd.cli.arguments import MDN, json_option
-from kmp_smsd.cli.output import PAGE, Columns, Row, delivery, listing, pages, platform
+from kmp_smsd.cli.output import Columns, Row, delivery, listing, pages, platform
 from kmp_smsd.cli.platforms import check_name
 from kmp_smsd.cli.settings import Settings, now_ms
 from kmp_smsd.domain.counted import counted
@@ -56,13 +56,7 @@ def list_(settings: Settings, name: str | None, mdn: str | None, everything: boo
         elif name is not None:
             check_name(settings, store, name)
         listing(
-            pages(
-                lambda after: store.outbox.listing(
-                    platform=name, mdn=mdn, everything=everything, after=after, limit=PAGE
-                ),
-                0,
-                lambda row: int(row["id"]),
-            ),
+            pages(partial(store.outbox.listing, platform=name, mdn=mdn, everything=everything), "id"),
             COLUMNS,
             as_json=as_json,
             nothing="nothing waits for a platform",

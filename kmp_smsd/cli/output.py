@@ -6,7 +6,8 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from operator import itemgetter
+from typing import Any
 
 import click
 
@@ -16,7 +17,6 @@ from kmp_smsd.domain.shown import NO_PLATFORM, printable
 PAGE = 1000
 
 Row = Mapping[str, Any]
-Cursor = TypeVar("Cursor")
 # Header -> the row's field, or what makes a text of the row.
 Columns = Mapping[str, str | Callable[[Row], str]]
 
@@ -24,16 +24,12 @@ _FLAGS = frozenset({"deciding"})  # SQLite has no booleans
 _TIMES = frozenset({"at", "valid_from", "valid_until", "key_bound_since", "here_bound_since"})
 
 
-def pages(
-    fetch: Callable[[Cursor], list[dict[str, Any]]], start: Cursor, place: Callable[[Row], Cursor]
-) -> Iterator[Sequence[Row]]:
-    """All pages of a listing; `fetch` returns at most PAGE rows behind a place, `place` is that of a row."""
-    after = start
-    while rows := fetch(after):
+def pages(fetch: Callable[..., list[dict[str, Any]]], *place: str) -> Iterator[Sequence[Row]]:
+    """All pages of a listing: `fetch` returns at most `limit` rows `after` the one with these values in `place`."""
+    rows = fetch(limit=PAGE)
+    while rows:
         yield rows
-        if len(rows) < PAGE:
-            return
-        after = place(rows[-1])
+        rows = fetch(after=itemgetter(*place)(rows[-1]), limit=PAGE) if len(rows) == PAGE else []
 
 
 def listing(pages: Iterable[Sequence[Row]], columns: Columns, *, as_json: bool, nothing: str) -> None:

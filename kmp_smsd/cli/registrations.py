@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from kmp_smsd.cli.arguments import APP_ID, MDN, NEW_MDN, FilePath, dry_run_optio
 from kmp_smsd.cli.carefully import confirm, interrupt_tells
 from kmp_smsd.cli.failures import Failed
 from kmp_smsd.cli.file_faults import tell_faults
-from kmp_smsd.cli.output import PAGE, listing, pages
+from kmp_smsd.cli.output import listing, pages
 from kmp_smsd.cli.progress import progress
 from kmp_smsd.cli.settings import Settings, now_ms
 from kmp_smsd.domain.counted import counted
@@ -116,11 +117,7 @@ def list_(settings: Settings, mdn: str | None, app_id: str | None, as_json: bool
     """List registrations in the order of their MDNs."""
     with settings.store() as store:
         listing(
-            pages(
-                lambda after: store.registrations.listing(mdn=mdn, app_id=app_id, after=after, limit=PAGE),
-                ("", ""),
-                lambda row: (str(row["mdn"]), str(row["app_id"])),
-            ),
+            pages(partial(store.registrations.listing, mdn=mdn, app_id=app_id), "mdn", "app_id"),
             COLUMNS,
             as_json=as_json,
             nothing="no registrations",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from kmp_smsd.cli.arguments import MDN, json_option
-from kmp_smsd.cli.output import PAGE, Columns, Row, listing, pages
+from kmp_smsd.cli.output import Columns, Row, listing, pages
 from kmp_smsd.cli.settings import Settings
 
 
@@ -46,9 +48,7 @@ def list_(settings: Settings, mdn: str | None, as_json: bool) -> None:
     """
     with settings.store() as store:
         listing(
-            pages(
-                lambda after: store.replies.listing(mdn=mdn, after=after, limit=PAGE), 0, lambda row: int(row["reply"])
-            ),
+            pages(partial(store.replies.listing, mdn=mdn), "reply"),
             COLUMNS,
             as_json=as_json,
             nothing="no replies",

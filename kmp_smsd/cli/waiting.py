@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from kmp_smsd.cli.arguments import MDN, json_option
-from kmp_smsd.cli.output import PAGE, Columns, Row, listing, pages
+from kmp_smsd.cli.output import Columns, Row, listing, pages
 from kmp_smsd.cli.settings import Settings
 
 _WAITS_FOR = {
@@ -44,11 +46,7 @@ def list_(settings: Settings, mdn: str | None, as_json: bool) -> None:
     """List what intake decides again by itself when the missing piece arrives."""
     with settings.store() as store:
         listing(
-            pages(
-                lambda after: store.waiting.listing(mdn=mdn, after=after, limit=PAGE),
-                (0, ""),
-                lambda row: (int(row["subscriber"]), str(row["key_id"])),
-            ),
+            pages(partial(store.waiting.listing, mdn=mdn), "subscriber", "key_id"),
             COLUMNS,
             as_json=as_json,
             nothing="no request waits",

@@ -234,7 +234,6 @@ def test_interrupted_import_says_what_it_leaves_behind(site, monkeypatch):
 
 
 def test_a_page_may_end_between_two_apps_of_one_number(site, monkeypatch):
-    monkeypatch.setattr("kmp_smsd.cli.registrations.PAGE", 3)
     monkeypatch.setattr("kmp_smsd.cli.output.PAGE", 3)
     site.ready(apps=("meter", "tracker"), mdns=(FIRST, SECOND, THIRD))
     rows = [(row["mdn"], row["app_id"]) for row in site.rows("registrations", "list")]
@@ -245,7 +244,6 @@ def test_a_page_may_end_between_two_apps_of_one_number(site, monkeypatch):
 
 
 def test_all_pages_of_a_table_have_their_columns_below_the_headers(site, monkeypatch):
-    monkeypatch.setattr("kmp_smsd.cli.keys.PAGE", 2)
     monkeypatch.setattr("kmp_smsd.cli.output.PAGE", 2)
     site.ready("K1", "K2-LONGER", "K3", "K4", "K5")
     header, *rows = site.ok("keys", "list").splitlines()
@@ -255,7 +253,6 @@ def test_all_pages_of_a_table_have_their_columns_below_the_headers(site, monkeyp
 
 
 def test_the_outbox_is_listed_page_by_page_and_retried(site, monkeypatch):
-    monkeypatch.setattr("kmp_smsd.cli.outbox.PAGE", 2)
     monkeypatch.setattr("kmp_smsd.cli.output.PAGE", 2)
     site.ready("K1", "K2", "K3", mdns=(FIRST, SECOND, THIRD))
     for mdn, key_id in ((FIRST, "K1"), (SECOND, "K2"), (THIRD, "K3")):
