@@ -496,7 +496,7 @@ def test_text_in_another_encoding_is_a_fault(files):
 
 
 @given(st.one_of(st.binary(max_size=200), st.text(st.sampled_from("[]{}=\"'#\n\\ab.,5 "), max_size=60).map(str.encode)))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_noise_is_a_fault_of_its_file_and_nothing_else(files, noise):
     files.write("kmp-smsd.toml", noise)
     with pytest.raises(ConfigFaults) as raised:
@@ -507,7 +507,7 @@ def test_noise_is_a_fault_of_its_file_and_nothing_else(files, noise):
 
 
 @given(st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_line_gives_a_fault_or_a_configuration(files, data):
     rows = MAIN.split("\n")
     number = data.draw(st.integers(0, len(rows) - 1))

@@ -282,7 +282,7 @@ def test_file_of_another_kind_gets_one_clear_answer(read, content, sentence):
     assert faults[0].startswith(sentence)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=3000), st.booleans())
 @example(b"\n" * 50, True)
 @example(b',"\n",\n"', True)

@@ -60,7 +60,7 @@ class Model:
 
 
 @given(st.lists(st.lists(wishes, min_size=1, max_size=12), min_size=1, max_size=4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_groups_are_applied_and_answered_in_order(tmp_path_factory: Any, groups: list[list[Any]]) -> None:
     path = tmp_path_factory.mktemp("groups") / "keys.db"
     store, model = Store(str(path)), Model()

@@ -980,7 +980,7 @@ def test_what_is_settled_is_left_out_whoever_tries_it_again(database: Path, monk
         assert counted(one) == {"not_registered": 7}
 
 
-@settings(deadline=None, max_examples=50)  # each writes to the disk
+@settings(max_examples=50)  # each writes to the disk
 @given(st.lists(st.tuples(st.integers(1, 12), st.integers(1, 6)), max_size=12))
 def test_each_is_settled_once_in_whatever_pieces_they_come(pieces: list[tuple[int, int]]) -> None:
     settled: set[int] = set()

@@ -918,6 +918,4 @@ class Life(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("back_end", BACK_ENDS.values(), ids=BACK_ENDS)
 def test_store_lives_as_its_model_does(back_end: type[Sqlite]) -> None:
-    run_state_machine_as_test(
-        partial(Life, back_end), settings=settings(max_examples=40, stateful_step_count=40, deadline=None)
-    )
+    run_state_machine_as_test(partial(Life, back_end), settings=settings(max_examples=40, stateful_step_count=40))

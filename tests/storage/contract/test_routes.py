@@ -140,7 +140,7 @@ def test_others_may_write_between_two_steps_of_a_move(open_store: Any) -> None:
         assert "metering" in held_at(intake)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(["one", "two", "three"]), st.integers(0, 8)), min_size=1, max_size=4))
 def test_move_that_is_interrupted_anywhere_is_continued_to_the_same_end(
     open_store: Any, changes: list[tuple[str, int]]
@@ -273,7 +273,7 @@ def test_version_outlives_its_platform(store: Store) -> None:
     assert versions(store)[A, "meter"] > before[A, "meter"]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, 30), max_size=4))
 def test_forgetting_that_is_interrupted_anywhere_comes_to_the_same_end(open_store: Any, stops: list[int]) -> None:
     store = open_store(name=f"forgotten-{next(names)}")
@@ -359,7 +359,7 @@ def test_each_key_is_wanted_at_one_platform_at_every_commit(open_store: Any) -> 
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_moved_between_two_files_of_one_receiver_the_key_stays_there(open_store: Any, data: st.DataObject) -> None:
     """Withdrawal and bind come in any order, by two connections, and answers are lost."""
     store = open_store(name=f"receiver-{next(names)}")

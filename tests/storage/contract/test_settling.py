@@ -380,7 +380,7 @@ def prepared(open_store: Any, policy: SyncPolicy, before: list[SyncRequest], wis
     return store
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     policies,
     st.lists(messages.filter(lambda one: isinstance(one, SyncRequest)), max_size=8),
