@@ -8,7 +8,7 @@ from typing import Any
 
 _MDN_LIKE = re.compile(r"[0-9](?:[ -]?[0-9]){6,}")
 # Peers, or the configuration's values, may be part of them.
-_SENTENCES = frozenset({"last_error", "last_reload_error", "error", "differences"})
+_SENTENCES = frozenset({"last_error", "last_reload_error", "error", "differences", "not_ready", "degraded"})
 
 
 def open_to_all(snapshot: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from twisted.internet.defer import TimeoutError
 
 from kmp_smsd.control.protocol import FAILED, ROLE_OF, TEMPORARY, TRACE_MINUTES_MAX, USAGE, Refused
 from kmp_smsd.service.control import Command
-from kmp_smsd.service.health import degraded, ready
+from kmp_smsd.service.health import judged
 from kmp_smsd.service.log_levels import LEVELS, SUBSYSTEMS
 from kmp_smsd.service.reloading import Reloader
 from kmp_smsd.service.role import NotAtRest, RoleService, UnknownName
@@ -59,8 +59,7 @@ class Commands:
     async def _status(self, _arguments: Arguments, _say: Say) -> Mapping[str, Any]:
         with suppress(TimeoutError):
             await self._reloader.look_at_disk().addTimeout(LOOK_WITHIN_S, self._reactor)
-        snapshot = self._snapshot(self._role)
-        return {**snapshot.as_json(), "not_ready": ready(snapshot), "degraded": degraded(snapshot)}
+        return judged(self._snapshot(self._role))
 
     async def _reload(self, arguments: Arguments, say: Say) -> Mapping[str, Any]:
         reloaded = await self._reloader.reload()

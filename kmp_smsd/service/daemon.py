@@ -15,7 +15,7 @@ from kmp_smsd.control.protocol import Refused, socket_path
 from kmp_smsd.monitoring.answers import Sight
 from kmp_smsd.service.commands import Commands
 from kmp_smsd.service.control import ControlServer
-from kmp_smsd.service.health import alive_in, ready
+from kmp_smsd.service.health import alive_in, judged, ready
 from kmp_smsd.service.monitor import Monitor
 from kmp_smsd.service.notify import ManagerNotified
 from kmp_smsd.service.reloading import Reloader
@@ -79,7 +79,7 @@ class Daemon(MultiService):
 
     def _sight(self, role: RoleService) -> Sight:
         snapshot = self.snapshot(role)
-        return Sight(snapshot.as_json(), alive_in(snapshot), ready(snapshot))
+        return Sight(judged(snapshot), alive_in(snapshot), ready(snapshot))
 
     def reload(self) -> None:
         """Put the files on disk in force, unless the process ends; the log says what came of it."""

@@ -6,6 +6,8 @@ write lock.
 
 from __future__ import annotations
 
+from typing import Any
+
 from kmp_smsd.domain.unserved import unserved
 from kmp_smsd.domain.validity import RENEW_WITHIN_S, validity
 from kmp_smsd.service.status import PlatformWord, Snapshot, State
@@ -68,6 +70,11 @@ def degraded(snapshot: Snapshot) -> tuple[str, ...]:
     if snapshot.configuration.needs_restart:
         reasons.append(f"needs restart: {', '.join(snapshot.configuration.needs_restart)}")
     return tuple(reasons)
+
+
+def judged(snapshot: Snapshot) -> dict[str, Any]:
+    """What `kmp-smsd status --json` says of this role: how it is, and both judgements of that."""
+    return {**snapshot.as_json(), "not_ready": ready(snapshot), "degraded": degraded(snapshot)}
 
 
 def _paused(snapshot: Snapshot) -> list[str]:

@@ -46,6 +46,8 @@ def _role(role: str) -> dict[str, Any]:
         },
         "reactor_lag_s": 0.0004,
         "log_levels": {},
+        "not_ready": [],
+        "degraded": [],
     }
 
 

@@ -26,6 +26,12 @@ def test_what_may_be_an_mdn_in_a_sentence_is_masked(said: str | None, shown: str
     assert open_to_all(dispatch(platforms=[platform]))["platforms"][0]["last_error"] == shown
 
 
+@pytest.mark.parametrize("name", ["not_ready", "degraded"])
+def test_what_may_be_an_mdn_in_a_judgement_is_masked(name: str) -> None:
+    shown = open_to_all({**dispatch(), name: ("platform fleet fails: no subscriber 8613912345678",)})
+    assert shown[name] == ["platform fleet fails: no subscriber ***********78"]
+
+
 @given(st.from_regex(r"\A[0-9]{7,15}\Z"), st.text(st.characters(exclude_categories=["N"])))
 def test_no_number_as_long_as_an_mdn_is_left(mdn: str, around: str) -> None:
     platform = {**dispatch()["platforms"][0], "last_error": around + mdn + around}
