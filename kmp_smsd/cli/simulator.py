@@ -79,7 +79,8 @@ def smsc(file: IO[bytes], port: int, system_id: str, password: str, window: int,
     """Be an SMSC that sends one message per line of FILE (standard input): MDN TEXT.
 
     A message stays here until the ESME accepts it or says never; then its command_status is printed. Ends when all
-    are answered, or when interrupted. What the ESME submits (a reply to a terminal) is taken and told.
+    are answered, or when interrupted. What the ESME submits (a reply to a terminal) is taken and told. A line that is
+    no message ends it, or with --stay is told and passed over.
     """
     from twisted.internet.error import CannotListenError
 
@@ -95,7 +96,7 @@ def smsc(file: IO[bytes], port: int, system_id: str, password: str, window: int,
         ending.callback(server.stop)
         click.echo(f"kmp-smsd: an SMSC listens on 127.0.0.1:{server.port}", err=True)
         server.answer_submits(_take)
-        _send_lines(server, file, destination)
+        _send_lines(server, file, destination, stay=stay)
         if stay:
             _until_stopped()
 
@@ -108,7 +109,7 @@ def _take(submit_sm: SubmitSm) -> SubmitAnswer:
     return SubmitAnswer()
 
 
-def _send_lines(server: SmscServer, file: IO[bytes], destination: str) -> None:
+def _send_lines(server: SmscServer, file: IO[bytes], destination: str, *, stay: bool) -> None:
     from kmp_smsd.smpp.constants import name_of
 
     room = threading.Semaphore(10_000)  # messages that wait here, however long the file is
@@ -116,12 +117,16 @@ def _send_lines(server: SmscServer, file: IO[bytes], destination: str) -> None:
     sent: set[Future[int]] = set()
 
     for number, line in enumerate(iter(lambda: file.readline(LINE_OCTETS_MAX + 1), b""), 1):
-        text = _text(number, line)
+        try:
+            text = _text(number, line)
+        except Failed as fault:
+            if not stay:
+                raise
+            click.echo(f"kmp-smsd: {fault}", err=True)  # who types may mistype
+            continue
         if not text.strip() or text.startswith("#"):
             continue
         source_addr, _, message = text.strip().partition(" ")
-        if not message:
-            raise Failed(f"line {number}: write MDN TEXT, as in 8613912345678 K1:KEY-1")
 
         def answered(future: Future[int], text: str = text) -> None:
             room.release()
@@ -145,6 +150,7 @@ def _send_lines(server: SmscServer, file: IO[bytes], destination: str) -> None:
 
 
 def _text(number: int, line: bytes) -> str:
+    """The line, which is a message, a comment or empty. Raises Failed."""
     if len(line) > LINE_OCTETS_MAX:
         raise Failed(f"line {number} has more than {LINE_OCTETS_MAX:,} octets: is a line end missing?")
     try:
@@ -153,6 +159,8 @@ def _text(number: int, line: bytes) -> str:
         raise Failed(f"line {number} is not in UTF-8") from None
     if not _is_latin1(text):
         raise Failed(f"line {number} has characters that Latin-1 has not: '{shown(text)}'")
+    if text.strip() and not text.startswith("#") and " " not in text.strip():
+        raise Failed(f"line {number}: write MDN TEXT, as in 8613912345678 K1:KEY-1")
     return text
 
 

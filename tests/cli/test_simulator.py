@@ -75,6 +75,21 @@ def test_a_line_that_is_no_message_is_refused_with_its_number(site, processes, l
     assert told.decode().endswith(f"kmp-smsd: {sentence}\n")
 
 
+def test_an_smsc_that_stays_passes_over_a_line_that_is_no_message(site, processes):
+    site.ready("K1")
+    smsc = site.process("simulator", "smsc", "--port", "0", "--stay", stdin=subprocess.PIPE)
+    processes.append(smsc)
+    site.link(int(smsc.stderr.readline().rpartition(":")[2]))
+    smsc.stdin.write(f"{FIRST}\n{FIRST} nonsense\n")
+    smsc.stdin.flush()
+    assert smsc.stderr.readline() == "kmp-smsd: line 1: write MDN TEXT, as in 8613912345678 K1:KEY-1\n"
+    daemon = site.process("intake", stderr=subprocess.DEVNULL)
+    processes.append(daemon)
+    assert smsc.stdout.readline() == f"ESME_RX_R_APPN (0x66) {FIRST} nonsense\n"
+    daemon.terminate()
+    assert daemon.wait(20) == 0
+
+
 def test_an_smsc_that_stays_ends_with_its_signal(site, processes):
     smsc = site.process("simulator", "smsc", "--port", "0", "--stay")
     processes.append(smsc)
