@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.config.gateway import Gateway
@@ -104,6 +104,13 @@ class MainFile(Section):
     monitoring: Monitoring = Field(default_factory=Monitoring)
     smsc: dict[LinkName, Link] = Field(default={})
     gateway: dict[GatewayName, Gateway] = Field(default={})
+
+    @field_validator("smsc", "gateway", mode="before")
+    @classmethod
+    def _each_has_a_name(cls, sections: Any, info: ValidationInfo) -> Any:
+        if isinstance(sections, dict) and not all(isinstance(section, dict) for section in sections.values()):
+            raise ValueError(f"options stand under a name: write [{info.field_name}.NAME] above them")
+        return sections
 
     @property
     def policy(self) -> SyncPolicy:

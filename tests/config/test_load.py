@@ -306,6 +306,16 @@ def test_section_that_is_no_section_is_a_fault(files):
     ]
 
 
+def test_link_and_gateway_without_a_name_are_one_fault_each(files):
+    """Else each option would be taken for a link's name."""
+    files.write("kmp-smsd.toml", MAIN.replace("[smsc.north]", "[smsc]") + '[gateway]\non_late = "held"\n')
+    link = MAIN[: MAIN.index("[smsc.north]")].count("\n") + 1
+    assert files.faults() == [
+        f"kmp-smsd.toml:{link}: [smsc] options stand under a name: write [smsc.NAME] above them",
+        f"kmp-smsd.toml:{GOOD_LINES + 1}: [gateway] options stand under a name: write [gateway.NAME] above them",
+    ]
+
+
 def test_app_in_two_files_is_a_fault(files):
     files.write("platforms.d/a.toml", PLATFORM)
     files.write("platforms.d/b.toml", PLATFORM.replace('"meter"', '"x",\n"meter"').replace("keys.", "other."))
