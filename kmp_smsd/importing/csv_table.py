@@ -77,7 +77,7 @@ class CsvTable:
             return False
         faults_before = self._faults.count
         if set(names).isdisjoint(self._columns):
-            self._faults.add(number, f"the first line does not name the columns, {self._usual()}{_separator(names)}")
+            self._faults.add(number, f"the first line does not name the columns, {self._usual()}{self._hint(names)}")
             return False
         found: dict[str, int] = {}
         for position, name in enumerate(names, start=1):
@@ -98,6 +98,12 @@ class CsvTable:
     def _usual(self) -> str:
         optional = [f"[,{name}]" for name in self._columns if name not in self._required]
         return ",".join(self._required) + "".join(optional)
+
+    def _hint(self, names: list[str]) -> str:
+        for character, word in ((";", "semicolons"), ("\t", "tabs")):
+            if len(names) == 1 and character in names[0]:
+                return f" (separated by commas, not by {word})"
+        return "" if {name.lower() for name in names}.isdisjoint(self._columns) else " (in lower case)"
 
     def _split(self, number: int, line: bytes | None) -> list[str] | None:
         """The values of a line without the spaces around them; None for a line with a fault."""
@@ -123,10 +129,3 @@ class CsvTable:
             )
             return None
         return [value.strip() for value in values]
-
-
-def _separator(names: list[str]) -> str:
-    for character, word in ((";", "semicolons"), ("\t", "tabs")):
-        if len(names) == 1 and character in names[0]:
-            return f" (separated by commas, not by {word})"
-    return ""

@@ -92,6 +92,7 @@ def test_quoted_value_may_hold_commas_and_quotes(read):
         ("key_id,key,key", '1: columns 2 and 3 are both "key"; remove one'),
         ("key_id;key", "1: the first line does not name the columns, *(separated by commas, not by semicolons)"),
         ("key_id\tkey", "1: the first line does not name the columns, *(separated by commas, not by tabs)"),
+        ("KEY_ID,Key", "1: the first line does not name the columns, *(in lower case)"),
         (f"8A3F,{OTHER}", "1: the first line does not name the columns, key_id,key[,serial][,app_id][,algorithm]*"),
         ("", "1: the first line is empty; it must name the columns, key_id,key[,serial]*"),
     ],
