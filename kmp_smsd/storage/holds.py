@@ -29,8 +29,9 @@ class Holds:
             ).rowcount
             if changed == 0:
                 found = connection.execute("SELECT state FROM holds WHERE id = ?", (hold,)).fetchone()
-                state = f"is {found[0]}" if found else "does not exist"
-                raise NotPossible(f"hold {hold} {state}: see 'kmp-smsd holds list'")
+                if found:
+                    raise NotPossible(f"hold {hold} is {found[0]}: see 'kmp-smsd holds list --all'")
+                raise NotPossible(f"hold {hold} does not exist: see 'kmp-smsd holds list'")
 
     def get(self, hold: int) -> dict[str, Any] | None:
         found = self._listing("h.id = ?", (hold,), 1)

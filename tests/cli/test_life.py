@@ -313,7 +313,7 @@ def test_whoever_used_sudo_is_named_in_a_refusal(site):
     done = site.run("holds", "refuse", "1", SUDO_USER="adam", USER="root")
     assert (done.exit_code, done.stdout) == (0, "hold 1: refused\n")
     assert site.rows("holds", "list", "--all")[0]["by"] == "adam"
-    assert site.refused("holds", "refuse", "1")[0] == 1
+    assert site.refused("holds", "refuse", "1") == (1, "hold 1 is refused: see 'kmp-smsd holds list --all'")
     assert site.message(SECOND, "K1", at=1_000_003) == "refused"
 
 
