@@ -207,7 +207,7 @@ def forget(settings: Settings, name: str, dry_run: bool, yes: bool, wait_s: floa
             raise Failed(f"{path} still names it: let `apps = []` there until all is confirmed, then remove the file")
         wanted, unconfirmed = store.outbox.count_held(name)
         waits = f"{counted(wanted, 'key wanted there waits', 'keys wanted there wait')} for another platform"
-        question = f"{name} is forgotten: {waits}, {counted(unconfirmed, 'withdrawal')} will never reach it."
+        question = f"{name} will be forgotten: {waits}, {counted(unconfirmed, 'withdrawal')} will never reach it."
         if dry_run:
             click.echo(question)
             return

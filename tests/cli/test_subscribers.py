@@ -123,8 +123,8 @@ def test_platform_is_forgotten_by_dispatch(site, monkeypatch):
     for unknown in ("never-heard-of", ""):  # keys that wait for a platform are nobody's to forget
         code, sentence = site.refused("platforms", "forget", unknown, "--yes")
         assert (code, sentence.startswith(f"nothing is known of platform '{unknown}'")) == (1, True)
-    question = "old is forgotten: 1 key wanted there waits for another platform, 0 withdrawals will never reach it.\n"
-    assert site.ok("platforms", "forget", "old", "--dry-run") == question
+    waits = "1 key wanted there waits for another platform, 0 withdrawals will never reach it."
+    assert site.ok("platforms", "forget", "old", "--dry-run") == f"old will be forgotten: {waits}\n"
     code, sentence = site.refused("platforms", "forget", "old", "--yes", "--wait", "0")
     assert (code, "the wish is kept" in sentence) == (69, True)
     assert "to be forgotten" in site.ok("platforms", "list")
