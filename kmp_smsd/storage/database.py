@@ -141,10 +141,14 @@ class Database:
         """Which files it has open, whatever lies at their paths by now; see `identity_of`."""
         return self._files.identity
 
-    def data_version(self) -> int:
-        """A number that changes whenever another connection commits; the connection must be idle otherwise."""
+    def check_files(self) -> None:
+        """Raise StoreUnavailable where somebody removed or replaced one of the files."""
         with self.faults():
             self._files.check()
+
+    def data_version(self) -> int:
+        """A number that changes whenever another connection commits; the connection must be idle otherwise."""
+        self.check_files()
         return int(self.rows("PRAGMA data_version")[0][0])
 
     @contextmanager

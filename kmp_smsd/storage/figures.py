@@ -49,6 +49,7 @@ class Figures:
 
     def store(self) -> StoreFigures:
         """Raises StoreUnavailable."""
+        self._database.check_files()
         ((journal_head,),) = self._database.rows("SELECT ifnull(max(id), 0) FROM journal")
         with self._database.faults():
             octets, log_octets = (path.stat().st_size for path in (self._database.path, self._database.log_path))

@@ -34,6 +34,13 @@ def test_an_empty_store_has_a_size_and_nothing_else(store):
     assert store.figures.rejected("metering") == RejectedFigures(0, False)
 
 
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+def test_a_file_that_is_gone_is_told_with_what_to_do(store, tmp_path, suffix):
+    (tmp_path / f"kmp.db{suffix}").unlink()
+    with pytest.raises(StoreUnavailable, match="was removed or replaced under us: stop both roles"):
+        store.figures.store()
+
+
 @pytest.mark.parametrize("step_rows", [1, 2, 5, 100])
 def test_due_rows_are_counted_whatever_the_steps(store, monkeypatch, step_rows):
     monkeypatch.setattr(figures, "READ_ROWS", step_rows)
