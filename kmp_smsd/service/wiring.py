@@ -118,7 +118,7 @@ def _dispatch(config: Config, reactor: Any) -> DispatchRole:
     deliverers = {name: make_deliverer(name, platform) for name, platform in config.platforms.items()}
     with ExitStack() as opened:
         store, erasing, counted = (opened.enter_context(open_store(config.storage.path)) for _ in range(3))
-        _check_master_key(store, master_key)
+        _check_master_key(store, config, master_key)
         opened.pop_all()
     dispatcher = Dispatcher(store, routes(config), deliverers, reactor)
     eraser = Eraser(erasing, reactor, monotonic=time.monotonic)
@@ -133,13 +133,14 @@ def _dispatch(config: Config, reactor: Any) -> DispatchRole:
     return DispatchRole(config, dispatcher, eraser, counting, make_deliverer, reactor)
 
 
-def _check_master_key(store: Store, master_key: MasterKey) -> None:
+def _check_master_key(store: Store, config: Config, master_key: MasterKey) -> None:
     """Refuse the wrong private half now, not at the first push."""
     known = store.master_key()
     if known is not None and known != master_key.fingerprint:
         raise WrongMasterKey(
-            f"the keys in the database are sealed to master key {known},"
-            f" [secrets] master_key is {master_key.fingerprint}"
+            f"the keys in {config.storage.path} are sealed to master key {known}, [secrets] master_key is"
+            f" {master_key.fingerprint}: put the private half of {known} there, correct [storage] path, or restore this"
+            " installation's backup"
         )
 
 

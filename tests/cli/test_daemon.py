@@ -235,7 +235,8 @@ def test_the_wrong_master_key_is_refused_at_start(site):
     (site.directory / "aside.db").rename(site.database)
     daemon = Daemon(site, "dispatch")
     assert daemon.end() == 77
-    assert "the keys in the database are sealed to master key" in daemon.said[-1]
+    assert f"the keys in {site.database} are sealed to master key" in daemon.said[-1]
+    assert daemon.said[-1].endswith(", correct [storage] path, or restore this installation's backup")
 
 
 def test_intake_does_not_start_without_a_database_or_a_link(site):
