@@ -109,13 +109,16 @@ def _octets(payload: str, is_hex: bool) -> bytes:
 
 
 def _message(source_addr: str, octets: bytes, to: str, kind: tuple[int, int], data_coding: int, link: Link) -> Message:
-    """The deliver_sm; to the application port of the link, where it has one."""
+    """The deliver_sm of a terminal; to the application port of the link, where it has one."""
+    from kmp_smsd.service.reading import accepted_origins
     from kmp_smsd.smpp.constants import CommandId, Tag
     from kmp_smsd.smpp.pdu import Message
 
     port = link.destination_port
-    tlvs = () if port is None else ((int(Tag.DESTINATION_PORT), port.to_bytes(2, "big")),)
-    return Message(CommandId.DELIVER_SM, 1, *kind, source_addr, 0, 1, to, 0, data_coding, octets, tlvs)
+    tlvs = [(tag, bytes(values[:1])) for tag, values in accepted_origins(link).items()]
+    if port is not None:
+        tlvs.append((int(Tag.DESTINATION_PORT), port.to_bytes(2, "big")))
+    return Message(CommandId.DELIVER_SM, 1, *kind, source_addr, 0, 1, to, 0, data_coding, octets, tuple(tlvs))
 
 
 def _told(read: SyncRequest | Unfit, trial: Trial | None, link: Link) -> dict[str, Any]:

@@ -94,6 +94,8 @@ _SHOWN: Mapping[str, Mapping[str, Any]] = {
         "address_range": "10690001",
         "data_coding": {"0": "ucs2"},
         "destination_port": 5000,
+        "accepted_network_types": [1],
+        "accepted_bearer_types": [1],
     },
     "channel.ssh": {"identity": {"credential": "ssh_metering"}},
     "gateway.data": {"on_sim_change": "moved", "on_terminal_change": "held", "on_late": "held", "late_hours": 72},

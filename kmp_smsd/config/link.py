@@ -192,6 +192,14 @@ class Link(Section):
         default=None,
         description="Only messages to this application port are ours. Without it: all, with or without port.",
     )
+    accepted_network_types: Annotated[tuple[Octet, ...], LIST] = Field(
+        default=(),
+        description="Only messages with one of these values of source_network_type are ours, where this SMSC tells by "
+        "it what terminals send from what other ESMEs do: 1 GSM, 3 CDMA. Empty: all, with or without it.",
+    )
+    accepted_bearer_types: Annotated[tuple[Octet, ...], LIST] = Field(
+        default=(), description="The same of source_bearer_type: 1 SMS, 4 USSD. Empty: all, with or without it."
+    )
 
     unknown_ton: Literal["international", "national", "refuse"] = Field(
         default="international",

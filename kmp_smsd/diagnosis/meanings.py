@@ -22,7 +22,7 @@ MEANINGS = {
     Outcome.RECEIPT: Meaning("1", "it was a delivery receipt and no message of a terminal"),
     Outcome.NOT_FOR_US: Meaning(
         "2",
-        "its destination is none of ours",
+        "its destination is none of ours, or it came from elsewhere than from a terminal",
         "compare [sync] short_codes and [smsc.NAME] destination_port with what the terminal sends to",
     ),
     Outcome.INVALID_MDN: Meaning(

@@ -9,13 +9,22 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.payload import MAX_PAYLOAD_OCTETS, parse_payload
 from kmp_smsd.domain.reply import ReplyTo
 from kmp_smsd.domain.request import SyncRequest, Unfit, sender_class
-from kmp_smsd.smpp.constants import MESSAGE_TYPE
+from kmp_smsd.smpp.constants import MESSAGE_TYPE, Tag
 from kmp_smsd.smpp.errors import PduError
 from kmp_smsd.smpp.pdu import Message
 from kmp_smsd.smpp.submit import MAX_ADDRESS
 from kmp_smsd.smpp.text import DATA_CODINGS, Alphabet, UserData, read_user_data, reads_like_receipt
 
 _ALPHABETS = {"octets": None, "ucs2": Alphabet.UCS2, "ucs2-le": Alphabet.UCS2_LITTLE_ENDIAN}
+
+
+def accepted_origins(link: Link) -> dict[int, tuple[int, ...]]:
+    """The parameters that a message of a terminal has at this link, by tag, and their values; none: nobody looks."""
+    named = {
+        Tag.SOURCE_NETWORK_TYPE: link.accepted_network_types,
+        Tag.SOURCE_BEARER_TYPE: link.accepted_bearer_types,
+    }
+    return {int(tag): values for tag, values in named.items() if values}
 
 
 class Reader:
@@ -26,6 +35,7 @@ class Reader:
         self._plan = plan
         self._address_rules = link.address_rules
         self._short_codes = frozenset(sync.short_codes)
+        self._origins = accepted_origins(link)
         self._receipts_by_text = link.receipts_by_text
         self._destination_port = link.destination_port
         self._replies = link.reply != "never"
@@ -38,6 +48,8 @@ class Reader:
             return self._unfit(Outcome.RECEIPT, received_at)
         if self._short_codes and message.destination_addr.removeprefix("+") not in self._short_codes:
             return self._unfit(Outcome.NOT_FOR_US, received_at, why="not one of our short codes")
+        if self._origins and not self._is_of_a_terminal(message):
+            return self._unfit(Outcome.NOT_FOR_US, received_at, why="not of an accepted network or bearer")
         mdn = self._plan.canonical(
             message.source_addr, message.source_addr_ton, message.source_addr_npi, self._address_rules
         )
@@ -58,6 +70,11 @@ class Reader:
         reply_to = _reply_to(message, user_data) if self._replies else None
         # By position: names cost as much again.
         return SyncRequest(mdn, payload.key_id, received_at, self._link_name, payload.app_id, payload.proof, reply_to)
+
+    def _is_of_a_terminal(self, message: Message) -> bool:
+        """As far as the SMSC tells: each parameter is there, and says nothing else than what is accepted."""
+        told = {tag: [int.from_bytes(value, "big") for value in message.tlv(tag)] for tag in self._origins}
+        return all(told[tag] and set(told[tag]) <= set(values) for tag, values in self._origins.items())
 
     def _unfit(
         self, outcome: Outcome, received_at: int, mdn: str | None = None, sender: str = "", why: str = ""

@@ -129,6 +129,8 @@ class CommandStatus(IntEnum):
 class Tag(IntEnum):
     """Optional parameters that we read or send (SMPP 3.4, section 5.3.2)."""
 
+    SOURCE_NETWORK_TYPE = 0x000E
+    SOURCE_BEARER_TYPE = 0x000F
     SOURCE_PORT = 0x020A
     DESTINATION_PORT = 0x020B
     SAR_MSG_REF_NUM = 0x020C

@@ -84,6 +84,12 @@ def test_message_to_another_destination_is_not_for_us(site):
     assert told(site, FIRST, "K1:K1", "--to", "10699999")["outcome"] == "not_for_us"
 
 
+def test_message_comes_from_a_network_and_bearer_that_the_link_accepts(site):
+    config = site.config.read_text()
+    site.write("kmp-smsd.toml", config.replace("system_id", "accepted_network_types = [3, 1]\nsystem_id"))
+    assert told(site, FIRST, "K1:K1")["outcome"] == "already_bound"
+
+
 def test_late_message_depends_on_when_it_was_received(site):
     site.message(FIRST, "K1", at=5 * HOUR)
     with open_store(site.database) as store:

@@ -117,6 +117,31 @@ def test_without_short_codes_every_destination_is_ours():
     assert isinstance(read(mo(destination_addr="")), SyncRequest)
 
 
+NETWORK, BEARER = Tag.SOURCE_NETWORK_TYPE, Tag.SOURCE_BEARER_TYPE
+
+
+@pytest.mark.parametrize(("tlvs", "is_ours"), [
+    (((NETWORK, b"\x01"), (BEARER, b"\x01")), True),
+    (((BEARER, b"\x01"), (NETWORK, b"\x03")), True),
+    (((NETWORK, b"\x00\x01"), (BEARER, b"\x01")), True),  # wider than it should be
+    (((NETWORK, b"\x00"), (BEARER, b"\x01")), False),
+    (((NETWORK, b"\x01"), (BEARER, b"\x04")), False),
+    (((NETWORK, b"\x01"),), False),
+    (((NETWORK, b"\x01"), (BEARER, b"")), False),
+    (((NETWORK, b"\x01"), (NETWORK, b"\x02"), (BEARER, b"\x01")), False),
+    ((), False),
+])  # fmt: skip
+def test_only_what_comes_from_an_accepted_network_and_bearer_is_ours(tlvs, is_ours):
+    found = read(mo(tlvs=tlvs), accepted_network_types=(1, 3), accepted_bearer_types=(1,))
+    why = "not of an accepted network or bearer"
+    assert isinstance(found, SyncRequest) if is_ours else found == unfit(Outcome.NOT_FOR_US, why=why)
+
+
+def test_network_and_bearer_are_not_looked_at_where_the_link_accepts_all():
+    assert isinstance(read(mo(tlvs=((NETWORK, b"\x00"), (BEARER, b"\x04")))), SyncRequest)
+    assert isinstance(read(mo(tlvs=((NETWORK, b"\x01"),)), accepted_network_types=(1,)), SyncRequest)
+
+
 # Row 3
 
 
