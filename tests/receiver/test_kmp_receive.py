@@ -234,6 +234,11 @@ def test_store_is_for_its_owner_alone(run: Run, store: Path) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in store.parent.glob("keys.db*")} == {0o600}
 
 
+def test_file_that_is_no_store_is_named(store: Path) -> None:
+    store.write_text("no database, but a text that is longer than the header of one would be: it has 100 octets\n" * 9)
+    assert command(store, "list").stderr == f"kmp-receive: store: {store}: file is not a database\n"
+
+
 def test_two_receivers_share_one_store(run: Run) -> None:
     first, second = run(), run()
     first.ask(BIND)
@@ -551,6 +556,8 @@ def test_commands_do_not_create_a_store(tmp_path: Path) -> None:
 def test_wrong_usage_is_64(store: Path) -> None:
     assert command(store, "grab").returncode == 64
     assert command(store, "--window", "0").returncode == 64
+    for seconds in ("0", "-1", "nan", "inf"):
+        assert command(store, "--exec-within", seconds).returncode == 64
     assert command(store, "--help").returncode == 0
 
 
