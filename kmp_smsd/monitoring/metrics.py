@@ -132,13 +132,13 @@ STORE = (
     Figure(
         _GAUGE,
         "store_last_write_timestamp_seconds",
-        "When the last write to the store was durable.",
+        "When the last write of intake to the store was durable; dispatch does not tell of its own.",
         _seconds("last_write_at"),
     ),
     Figure(
         _GAUGE,
         "store_write_seconds",
-        "How long the last write to the store took; no sample where the role has not written.",
+        "How long that write took.",
         lambda row: None if row["last_write_at"] is None else row["last_write_s"],
     ),
     Figure(
