@@ -97,13 +97,16 @@ def import_keys(
         lines = Lines(path, progress=progress)
     except ValueError as error:
         raise ImportRefused(str(error)) from None
-    staging = _Staging(store, vendor, path.name, public_key, clock)
+    began = clock()
+    staging = _Staging(store, vendor, path.name, public_key, began, clock)
     with lines:
         faults, warnings = Faults(lines.name), Faults(lines.name)
         keys = conflicts = 0
         try:
             for step in _steps(read_keys(lines, faults, warnings, encoding)):
                 keys += len(step)
+                warnings.columns = faults.columns
+                _warn_of_ended(step, warnings, began)
                 if faults.count == conflicts:
                     conflicts += staging.stage(step, faults)
             if not faults and lines.changed():
@@ -125,13 +128,19 @@ class _Staging:
     """An import in the store. It begins with its first keys: a file that is wrong at its head never gets there."""
 
     def __init__(
-        self, store: ImportStore, vendor: str, file_name: str, public_key: PublicKey, clock: Callable[[], int]
+        self,
+        store: ImportStore,
+        vendor: str,
+        file_name: str,
+        public_key: PublicKey,
+        began: int,
+        clock: Callable[[], int],
     ) -> None:
         self._store = store
         self._vendor = vendor
         self._file_name = file_name
         self._public_key = public_key
-        self._clock = clock
+        self._began, self._clock = began, clock
         self._data_key = DataKey.new()
         self._import_id: int | None = None
 
@@ -144,7 +153,7 @@ class _Staging:
                 data_key_id=self._data_key.id,
                 sealed=self._public_key.seal(self._data_key),
                 fingerprint=self._public_key.fingerprint,
-                now=self._clock(),
+                now=self._began,
             )
         existing = set(self._store.stage(self._import_id, [_wrapped(self._data_key, row) for row in rows]))
         conflicts = [row for row in rows if row.key_id in existing]
@@ -185,6 +194,13 @@ def _told() -> Iterator[None]:
 def _steps(rows: Iterator[KeyRow]) -> Iterator[list[KeyRow]]:
     while step := list(islice(rows, STEP_ROWS)):
         yield step
+
+
+def _warn_of_ended(rows: Sequence[KeyRow], warnings: Faults, now: int) -> None:
+    """A year may be mistyped: such a key is good, but nothing can be bound to it any more."""
+    for row in rows:
+        if row.valid_until is not None and row.valid_until <= now:
+            warnings.add(row.line, "this is over already: the key cannot be bound any more", "valid_until")
 
 
 def _wrapped(data_key: DataKey, row: KeyRow) -> StagedKey:

@@ -107,6 +107,17 @@ def test_good_file_goes_live_and_dispatch_can_read_its_keys(run, store, public_a
         assert data_key.unwrap(Wrapped(staged.nonce, staged.ciphertext), key_id, "aes", app) == key
 
 
+def test_key_that_can_never_be_bound_is_told_and_imported_all_the_same(run, store):
+    ends = ("2024-11-22", "2024-11-23T16:40:00Z", "2024-11-23T16:40:01Z", "2024-11-23", "")  # it begins at 16:40
+    lines = [f"k{number},{KEY.hex()},{end}" for number, end in enumerate(ends, 1)]
+    report = run("\n".join(["key_id,key,valid_until", *lines]))
+    assert [(one.line, one.column, one.column_name) for one in report.warnings] == [
+        (2, 3, "valid_until"),
+        (3, 3, "valid_until"),
+    ]
+    assert len(store.live) == 5
+
+
 def test_staged_key_shows_nothing_but_its_id_and_check_value(run, store):
     run(GOOD)
     assert repr(store.live["k1"]) == "<StagedKey k1 BE7ED6>"
