@@ -79,6 +79,7 @@ def import_(settings: Settings, file: Path, vendor: str, plaintext: bool, encodi
                     plaintext=plaintext,
                     dry_run=dry_run,
                     encoding=KeyEncoding(encoding) if encoding else None,
+                    served=settings.served_apps,
                     progress=told,
                 )
             except ImportRefused as error:

@@ -50,16 +50,11 @@ def add(settings: Settings, mdn: str, app_ids: tuple[str, ...]) -> None:
     with settings.store() as store:
         standing = store.registrations.existing(wanted)
         store.registrations.add(wanted, now_ms())
-    served = _served(settings)
+    served = settings.served_apps
     for one in wanted:
         click.echo(f"{mdn} {one.app_id}: {'was registered already' if one in standing else 'registered'}")
         if one.app_id not in served:
             click.echo(f"kmp-smsd: {unserved_app(one.app_id)}", err=True)
-
-
-def _served(settings: Settings) -> set[str]:
-    """The apps that platforms have."""
-    return {app_id for platform in settings.config.platforms.values() for app_id in platform.apps}
 
 
 @registrations.command()
@@ -145,7 +140,7 @@ def import_(settings: Settings, file: Path, dry_run: bool) -> None:
             raise click.UsageError(str(error), click.get_current_context()) from None
         new = 0
         with lines:
-            rows = check_registrations(lines, faults, warnings, canonical, _served(settings))
+            rows = check_registrations(lines, faults, warnings, canonical, settings.served_apps)
             digest = lines.digest
             if not faults and not dry_run:
                 for step in _steps(lines, settings, changed := Faults(str(file))):

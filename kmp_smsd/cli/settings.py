@@ -30,6 +30,11 @@ class Settings:
 
         return load(self.path)
 
+    @property
+    def served_apps(self) -> set[str]:
+        """The apps that enabled platforms have. Raises ConfigFaults."""
+        return {app_id for platform in self.config.platforms.values() for app_id in platform.apps}
+
     def store(self) -> Store:
         """Open the database of the configuration, for a `with` statement. Raises StoreError and ConfigFaults."""
         from kmp_smsd.storage import open_store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from kmp_smsd.domain.key import StagedKey
 from kmp_smsd.importing.csv_keys import KeyRow, read_keys
-from kmp_smsd.importing.faults import Fault, Faults
+from kmp_smsd.importing.faults import MOST_KEPT, Fault, Faults
 from kmp_smsd.importing.key_text import KeyEncoding
 from kmp_smsd.importing.lines import Lines, Progress
 from kmp_smsd.storage.errors import StoreError
@@ -78,13 +78,15 @@ def import_keys(
     plaintext: bool,
     dry_run: bool = False,
     encoding: KeyEncoding | None = None,
+    served: Collection[str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Check a key file, wrap its keys with a new data key and stage them; where all of it is right, publish them.
 
     Any fault, a key ID that exists included, leaves nothing behind, and so does a dry run; what cannot be deleted goes
     with the next import. After the first fault of the file itself nothing more is staged, but the rest of it is
-    checked. `clock` gives Unix milliseconds: between the begin and the end of a large file lie minutes. `progress` is
+    checked. `clock` gives Unix milliseconds: between the begin and the end of a large file lie minutes. Keys that are
+    reserved for an app which is not among those `served` are told as a warning, where these are known. `progress` is
     told the octets read and to read.
 
     Raises ImportRefused, OSError, and what the store raises.
@@ -101,12 +103,13 @@ def import_keys(
     staging = _Staging(store, vendor, path.name, public_key, began, clock)
     with lines:
         faults, warnings = Faults(lines.name), Faults(lines.name)
+        doubts = _Doubts(warnings, served, began)
         keys = conflicts = 0
         try:
             for step in _steps(read_keys(lines, faults, warnings, encoding)):
                 keys += len(step)
                 warnings.columns = faults.columns
-                _warn_of_ended(step, warnings, began)
+                doubts.look_at(step)
                 if faults.count == conflicts:
                     conflicts += staging.stage(step, faults)
             if not faults and lines.changed():
@@ -196,11 +199,27 @@ def _steps(rows: Iterator[KeyRow]) -> Iterator[list[KeyRow]]:
         yield step
 
 
-def _warn_of_ended(rows: Sequence[KeyRow], warnings: Faults, now: int) -> None:
-    """A year may be mistyped: such a key is good, but nothing can be bound to it any more."""
-    for row in rows:
-        if row.valid_until is not None and row.valid_until <= now:
-            warnings.add(row.line, "this is over already: the key cannot be bound any more", "valid_until")
+class _Doubts:
+    """Warnings of what is good and may be mistyped all the same: what is imported cannot be corrected."""
+
+    def __init__(self, warnings: Faults, served: Collection[str] | None, now: int) -> None:
+        self._warnings = warnings
+        self._served = served
+        self._now = now
+        self._unserved: set[str] = set()  # apps that were told
+
+    def look_at(self, rows: Sequence[KeyRow]) -> None:
+        for row in rows:
+            if row.valid_until is not None and row.valid_until <= self._now:
+                self._warnings.add(row.line, "this is over already: the key cannot be bound any more", "valid_until")
+            if row.app_id is not None and self._served is not None and row.app_id not in self._served:
+                self._warn_of(row.app_id, row.line)
+
+    def _warn_of(self, app_id: str, line: int) -> None:
+        if app_id not in self._unserved and len(self._unserved) < MOST_KEPT:
+            self._unserved.add(app_id)
+            sentence = f"no enabled platform has {app_id} among its apps, and what a key is reserved for stays so"
+            self._warnings.add(line, sentence, "app_id")
 
 
 def _wrapped(data_key: DataKey, row: KeyRow) -> StagedKey:

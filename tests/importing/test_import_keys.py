@@ -118,6 +118,17 @@ def test_key_that_can_never_be_bound_is_told_and_imported_all_the_same(run, stor
     assert len(store.live) == 5
 
 
+def test_reservation_for_an_app_that_nobody_serves_is_told_once(run, store):
+    apps = ("metre", "meter", "", "metre", "alarm")
+    lines = [f"k{number},{KEY.hex()},{app}" for number, app in enumerate(apps, 1)]
+    report = run("\n".join(["key_id,key,app_id", *lines]), served={"meter"})
+    assert [(one.line, one.column_name, one.sentence.split(",")[0]) for one in report.warnings] == [
+        (2, "app_id", "no enabled platform has metre among its apps"),
+        (6, "app_id", "no enabled platform has alarm among its apps"),
+    ]
+    assert len(store.live) == 5
+
+
 def test_staged_key_shows_nothing_but_its_id_and_check_value(run, store):
     run(GOOD)
     assert repr(store.live["k1"]) == "<StagedKey k1 BE7ED6>"
