@@ -29,6 +29,6 @@ def check_config(settings: Settings) -> None:
     links, platforms = counted(len(config.smsc), "link"), counted(len(config.platforms), "platform")
     click.echo(f"{config.path}: good; {links} to SMSCs, {platforms}")
     if not config.smsc:
-        click.echo("kmp-smsd: no link to an SMSC is enabled: intake will hear nothing", err=True)
+        click.echo("kmp-smsd: no link to an SMSC is enabled: intake does not start", err=True)
     if not config.platforms:
         click.echo("kmp-smsd: no platform is enabled: what is bound waits in the outbox", err=True)

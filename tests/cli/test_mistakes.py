@@ -198,7 +198,8 @@ def test_all_faults_of_a_configuration_are_told_with_their_lines(site):
 def test_a_good_configuration_is_summed_up(site):
     told = site.ok("check-config")
     assert told.startswith(f"{site.config}: good; 0 links to SMSCs, 1 platform\n")
-    assert "no link to an SMSC is enabled" in told
+    assert "no link to an SMSC is enabled: intake does not start" in told
+    assert site.refused("intake")[0] == 78
 
 
 def test_a_good_configuration_whose_password_is_unfit_for_a_bind_is_a_matter_of_the_password(site):
