@@ -21,6 +21,7 @@ from kmp_smsd import __version__
 from kmp_smsd.cli import standard_output
 from kmp_smsd.cli.failures import BUG, INTERRUPTED, REFUSED, SEE_WHERE, USAGE, explain
 from kmp_smsd.cli.settings import DEFAULT_CONFIG, Settings
+from kmp_smsd.domain.did_you_mean import did_you_mean
 from kmp_smsd.domain.shown import printable, shown
 
 ARGUMENT_CHARACTERS_MAX = 4096  # as Linux limits paths
@@ -60,6 +61,8 @@ COMMANDS = {
     "simulator": ("simulator", "simulator", "Stand in for an SMSC or a platform, in a lab."),
 }
 
+BEFORE_THE_COMMAND = ("--config", "--debug")
+
 
 class _ReaderGone(Exception):
     """Whoever read our output has seen enough."""
@@ -77,6 +80,15 @@ class Program(click.Group):
         module, name, _ = COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(f"kmp_smsd.cli.{module}"), name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As Group does, but with a hint: there are no commands yet among which it could look for one."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"No such command '{name}'{did_you_mean(name, COMMANDS)}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  click's
         with formatter.section("Commands"):
@@ -120,7 +132,9 @@ class Program(click.Group):
             code = USAGE
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "kmp-smsd"
-            _complain(f"{_sentence(error.format_message(), arguments)} (see '{path} --help')")
+            misplaced = isinstance(error, click.NoSuchOption) and error.option_name in BEFORE_THE_COMMAND
+            where = ": it stands before the command" if misplaced else ""
+            _complain(f"{_sentence(error.format_message(), arguments)}{where} (see '{path} --help')")
             code = USAGE
         except click.ClickException as error:
             _complain(error.format_message())

@@ -23,7 +23,10 @@ from tests.cli.site import FIRST, SECOND, Site
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("keyz",), "No such command 'keyz'"),
+        (("keyz",), "No such command 'keyz' (did you mean 'keys'?)"),
+        (("frobnicate",), "No such command 'frobnicate' (see"),
+        (("keys", "list", "--config", "x"), "No such option '--config': it stands before the command (see"),
+        (("status", "--debug"), "No such option '--debug': it stands before the command (see"),
         (("keys", "show"), "Missing argument 'KEY_ID' (see 'kmp-smsd keys show --help')"),
         (("keys", "show", "K 1"), "'K 1': a key ID is 1 to 64 of A-Z a-z 0-9 . -"),
         (("keys", "list", "--vendr", "x"), "No such option '--vendr'. Did you mean '--vendor'?"),
