@@ -53,6 +53,8 @@ def backup(settings: Settings, file: Path) -> None:
     from kmp_smsd.storage.backup import backup as write_backup
     from kmp_smsd.storage.inbox_files import directory
 
+    if str(file) == "-":  # a pipe behind it would take what is said for the copy
+        raise click.UsageError("a backup is not written to standard output: name a file")
     path = settings.config.storage.path
     with settings.store() as store:
         octets = write_backup(path, file)

@@ -23,6 +23,7 @@ from tests.cli.site import FIRST, SECOND, Site
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (("db", "backup", "-"), "a backup is not written to standard output: name a file"),
         (("keyz",), "No such command 'keyz' (did you mean 'keys'?)"),
         (("frobnicate",), "No such command 'frobnicate' (see"),
         (("keys", "list", "--config", "x"), "No such option '--config': it stands before the command (see"),
