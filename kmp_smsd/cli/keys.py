@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from kmp_smsd.cli.output import listing, pages, record
 from kmp_smsd.cli.progress import progress
 from kmp_smsd.cli.settings import Settings, now_ms
 from kmp_smsd.domain.counted import counted
+from kmp_smsd.domain.shown import shown
 from kmp_smsd.vault.own_process import make_undumpable
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ def import_(settings: Settings, file: Path, vendor: str, plaintext: bool, encodi
             f"no {public_path}: make the master key with 'kmp-smsd master-key create'", NO_PERMISSION
         ) from None
     with settings.store() as store:
+        _tell_of_a_like_vendor(vendor, store.imports.vendors())
         with progress(file.name) as told, interrupt_tells("nothing was imported"):
             try:
                 report = import_keys(
@@ -86,6 +89,15 @@ def import_(settings: Settings, file: Path, vendor: str, plaintext: bool, encodi
                 raise click.UsageError(str(error), click.get_current_context()) from None
         # Before the store is closed, which takes a while: ^C hides nothing.
         _tell(report, file, vendor, dry_run=dry_run)
+
+
+def _tell_of_a_like_vendor(vendor: str, known: list[str]) -> None:
+    """A name that is new and like another may be mistyped: no terminal has keys of two vendors, and imports stand."""
+    names = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(vendor.casefold(), names, 1, 0.8)
+    if near and vendor not in known:
+        hint = f"did you mean '{names[near[0]]}'?"
+        click.echo(f"kmp-smsd: nothing of vendor '{shown(vendor)}' was imported before ({hint})", err=True)
 
 
 def _tell(report: Report, file: Path, vendor: str, *, dry_run: bool) -> None:

@@ -36,6 +36,11 @@ class Imports:
                 f" {fingerprint}: correct [secrets] public_key"
             )
 
+    def vendors(self) -> list[str]:
+        """Whose keys were imported."""
+        rows = self._database.rows("SELECT DISTINCT vendor FROM imports WHERE live_at IS NOT NULL ORDER BY vendor")
+        return [vendor for (vendor,) in rows]
+
     def begin(self, *, vendor: str, file_name: str, data_key_id: str, sealed: bytes, fingerprint: str, now: int) -> int:
         """Start staging at `now`, Unix milliseconds; returns the import's number. One at a time: raises StoreBusy."""
         self.close()

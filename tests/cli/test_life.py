@@ -110,6 +110,15 @@ def test_a_key_lives_from_its_import_to_its_destruction(site):
     assert site.refused("journal", "list", "--limit", "0")[0] == 64
 
 
+@pytest.mark.parametrize(("vendor", "is_told"), [("ACME", True), ("Acmee", True), ("Acme", False), ("Bolt", False)])
+def test_a_new_vendor_whose_name_is_like_another_is_told(site, vendor, is_told):
+    site.ready("K1")
+    again = site.ok("keys", "import", str(site.keys("K2")), "--vendor", vendor, "--plaintext", "--dry-run")
+    told = f"kmp-smsd: nothing of vendor '{vendor}' was imported before (did you mean 'Acme'?)\n"
+    assert (told in again) is is_told
+    assert ("nothing of vendor" in again) is is_told
+
+
 def test_a_file_with_faults_imports_nothing_and_names_each_line(site):
     site.ready()
     keys = site.write("bad.csv", "key_id,key\nK1,00112233445566778899aabbccddeeff\nK 2,zz\nK1,00\n")
