@@ -60,6 +60,11 @@ def restore(
     check_place(path)
     if not source.is_file():
         raise NotPossible(f"no backup {source}")
+    if path.exists() and source.samefile(path):
+        raise NotPossible(
+            f"{source} is the database itself, name a backup of it; to deliver all of a platform again, run 'kmp-smsd"
+            " platforms resync NAME'"
+        )
     with closing(SchemaLock(path, exclusive=True)):
         copy = path.with_name(path.name + ".restoring")
         remove_copy(copy)

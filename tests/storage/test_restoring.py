@@ -339,6 +339,16 @@ def test_restore_waits_for_nobody(path: Path, saved: Path) -> None:
         assert bound(store) == {(A, "meter"): "k2"}
 
 
+@pytest.mark.parametrize("name", ["kmp.db", "linked.db"])
+def test_database_is_no_backup_of_itself(path: Path, name: str) -> None:
+    path.with_name("linked.db").symlink_to(path)
+    before = path.read_bytes()
+    with pytest.raises(NotPossible, match="is the database itself, name a backup"):
+        restore(path, path.with_name(name), NOW)
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob("*before-restore*"))
+
+
 def test_backup_is_never_written_over_a_file(path: Path, saved: Path) -> None:
     before = saved.read_bytes()
     with pytest.raises(NotPossible, match="name another file"):
