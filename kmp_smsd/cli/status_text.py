@@ -75,6 +75,10 @@ def _error(row: Snapshot, now: int) -> str:
     return f"{shown} ({ago(row['last_error_at'], now)} ago)"
 
 
+def _next_try(row: Snapshot, now: int) -> str:
+    return "-" if row["next_try_at"] is None else ahead(row["next_try_at"], now)
+
+
 def _rates(row: Snapshot) -> str:
     return " ".join(f"{rate:.3g}" for rate in row["rates"].values())
 
@@ -94,12 +98,13 @@ def _link(row: Snapshot, now: int) -> dict[str, str]:
         "in flight": f"{row['in_flight']:,}/{row['in_flight_max']:,}",
         "throttled": f"{row['throttled']:,}",
         "reconnects": str(row["reconnects"]),
+        "next try": _next_try(row, now),
         "last error": _error(row, now),
     }
 
 
 def _platform(row: Snapshot, now: int) -> dict[str, str]:
-    push, next_try_at = row["push_s"], row["next_try_at"]
+    push = row["push_s"]
     return {
         "platform": row["name"],
         "state": _state(row, now),
@@ -110,7 +115,7 @@ def _platform(row: Snapshot, now: int) -> dict[str, str]:
         "a second 1m 5m 15m": _rates(row),
         "push": f"{push['sum'] / push['count'] * 1000:.0f} ms" if push["count"] else "-",
         "last success": ago(row["last_success_at"], now),
-        "next try": "-" if next_try_at is None else ahead(next_try_at, now),
+        "next try": _next_try(row, now),
         "last error": _error(row, now),
     }
 

@@ -60,5 +60,6 @@ LINK_COLUMNS = (
     Column("Bad PDUs", lambda link, _: alarming(link["bad_pdus"])),
     Column("Messages", _messages, room="half"),
     Column("Binds", _binds, room="half"),
+    Column("Next try", lambda link, now: ago(link["next_try_at"], now)),
     Column("Last error", last_error, room="wide"),
 )

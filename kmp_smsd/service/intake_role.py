@@ -205,6 +205,7 @@ class IntakeRole(RoleService):
             bad_pdus=state.traffic.bad_pdus,
             last_error=state.last_error,
             last_error_at=ms(state.last_error_at),
+            next_try_at=ms(state.next_try_at),
         )
 
     def _beat(self) -> None:

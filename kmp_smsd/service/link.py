@@ -181,9 +181,9 @@ class SmscLink(Service):
             self._connection.finish(self.options.unbind_timeout_s)
 
     def note(self, **changes: Any) -> None:
-        """Change the snapshot; a new `word` also changes `since`, and an error has its time."""
+        """Change the snapshot; a new `word` also changes `since`, and ends a wait; an error has its time."""
         if changes.get("word", self._state.word) is not self._state.word:
-            changes["since"] = self.wall()
+            changes = {"since": self.wall(), "next_try_at": None, **changes}
         if changes.get("last_error"):
             changes["last_error_at"] = self.wall()
         self._state = replace(self._state, **changes)
@@ -288,7 +288,7 @@ class SmscLink(Service):
             self._stopped()
             return
         wait_s = self._backoff.next_s(at_least_s)
-        self.note(word=LinkWord.WAITING, last_error=reason)
+        self.note(word=LinkWord.WAITING, last_error=reason, next_try_at=self.wall() + wait_s)
         self.log.warn(
             "link {link}: {reason}; next try in {wait_s:.1f} s",
             event="link_down",

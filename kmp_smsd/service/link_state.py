@@ -54,6 +54,7 @@ class LinkState:
     reconnects: int = 0  # tries to connect after the first
     last_error: str = ""
     last_error_at: float | None = None
+    next_try_at: float | None = None  # while it waits
     enquire_rtt_s: float | None = None
 
     @property

@@ -79,6 +79,7 @@ class LinkStatus:
     bad_pdus: int
     last_error: str
     last_error_at: int | None
+    next_try_at: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ LINK = {
     "enquire_rtt_s": 0.0123, "binds": 1, "bind_failures": {}, "reconnects": 2, "messages": 1234567,
     "answers": {"ESME_ROK": 1234567}, "rates": {"1m": 1.5, "5m": 1.25, "15m": 0.0}, "in_flight": 5,
     "in_flight_max": 10000, "throttled": 3, "bad_pdus": 0, "last_error": "", "last_error_at": None,
+    "next_try_at": None,
 }  # fmt: skip
 PLATFORM = {
     "name": "metering", "word": "waiting", "paused": False, "since": NOW - 90_000, "apps": ["meter"], "due": 100_000,
@@ -70,8 +71,13 @@ def test_a_link_is_one_line():
     assert empty == ""
     assert titles.split()[:5] == ["link", "state", "peer", "in", "out"]
     assert " ".join(row.split()) == (
-        "north bound as receiver 2 h 192.0.2.1:2775 1 s 2 s - 12.3 ms 1,234,567 1.5 1.25 0 5/10,000 3 2 -"
+        "north bound as receiver 2 h 192.0.2.1:2775 1 s 2 s - 12.3 ms 1,234,567 1.5 1.25 0 5/10,000 3 2 - -"
     )
+
+
+def test_a_link_that_waits_tells_when_it_tries_again():
+    waiting = {**LINK, "next_try_at": NOW + 30_000, "last_error": "no connection", "last_error_at": NOW}
+    assert " ".join(lines({**INTAKE, "links": [waiting]})[-1].split()).endswith(" in 30 s no connection (0 s ago)")
 
 
 def test_a_platform_is_one_line_and_a_long_error_is_cut():

@@ -75,6 +75,7 @@ def _link(name: str, **changes: Any) -> dict[str, Any]:
         "bad_pdus": 0,
         "last_error": "",
         "last_error_at": None,
+        "next_try_at": None,
         **changes,
     }
 
@@ -146,6 +147,7 @@ _INTAKE: dict[str, Any] = {
             in_flight=0,
             last_error="the SMSC refuses our bind: ESME_RINVPASWD (0x0E)",
             last_error_at=NOW - MINUTE,
+            next_try_at=NOW + 20 * SECOND,
         ),
     ],
     "unsettled": 37,

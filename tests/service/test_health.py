@@ -20,6 +20,7 @@ NORTH = LinkStatus(
     name="north", word="bound as receiver", bound=True, paused=False, since=0, peer="h:1", last_received_at=None,
     last_sent_at=None, last_message_at=None, enquire_rtt_s=None, binds=1, bind_failures={}, reconnects=0, messages=0,
     answers={}, rates={}, in_flight=0, in_flight_max=10, throttled=0, bad_pdus=0, last_error="", last_error_at=None,
+    next_try_at=None,
 )  # fmt: skip
 SOUTH = replace(NORTH, name="south", word="waiting to reconnect", bound=False, last_error="no connection")
 METERING = PlatformStatus(

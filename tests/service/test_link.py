@@ -990,6 +990,18 @@ def test_failed_binds_and_reconnects_are_counted(smsc):
     assert state.last_error_at == 730.0
 
 
+def test_next_try_is_told_while_a_link_waits_for_it(smsc):
+    assert smsc.link.state.next_try_at is None
+    smsc.accept()
+    smsc.say(CommandId.BIND_TRANSCEIVER_RESP, 1, status=CommandStatus.ESME_RINVPASWD)
+    smsc.lose()
+    told = smsc.link.state.next_try_at
+    assert told - smsc.reactor.seconds() >= smsc.link.options.reconnect_refused_s
+    smsc.pass_time(told - smsc.reactor.seconds())
+    assert smsc.link.state.word is LinkWord.CONNECTING
+    assert smsc.link.state.next_try_at is None
+
+
 def test_time_of_the_last_message_is_not_that_of_the_last_octet(smsc):
     smsc.bind()
     smsc.say(CommandId.DELIVER_SM, 5, MO)
