@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 
 import pytest
@@ -541,6 +542,18 @@ def test_what_was_settled_before_an_error_is_not_settled_again(at):
     at.run()
     assert at.settled == [3, 3]
     assert counted(at.store) == {"not_registered": 2, "malformed": 1}
+
+
+def test_what_became_of_each_message_is_said_to_who_asks_and_names_nobody(at, caplog, events):
+    caplog.set_level(logging.DEBUG, settler.__name__)
+    at.intake.messages(SmscByHand(), (mo(1, source_addr="bank"), mo(2), mo(3, text="hello")))
+    at.run()
+    assert [(event["outcome"], event["mdn"]) for event in events if event.get("event") == "message_settled"] == [
+        ("invalid_mdn", "no legal number"),
+        ("not_registered", "86139*****678"),
+        ("malformed", "86139*****678"),
+    ]
+    assert at.intake.settler.backlog == 0
 
 
 def test_messages_are_received_while_settling_fails_and_the_role_is_not_ready(start, monkeypatch, events):
