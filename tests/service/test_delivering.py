@@ -1,20 +1,23 @@
 from __future__ import annotations
 
 import gc
+import logging
 import threading
 from contextlib import closing
 from itertools import islice
 
 import pytest
 from pysqlite3 import dbapi2 as sqlite3
-from twisted.logger import LogLevel
+from twisted.logger import LogLevel, formatEvent
 
 from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed, Rejected, TryLater, Withdraw
-from kmp_smsd.service import delivering
+from kmp_smsd.domain.shown import masked
+from kmp_smsd.service import delivering, judging
 from kmp_smsd.service.delivering import FIRST_ROWS, MOST_ROWS, Deliverer, Ended
-from kmp_smsd.service.judging import Patience
+from kmp_smsd.service.judging import Judge, Patience
 from kmp_smsd.service.preparing import Preparer, Unsendable
 from kmp_smsd.storage import StoreUnavailable, open_store
+from kmp_smsd.storage.platforms import PlatformState
 from tests.service.by_hand import alarms
 from tests.service.vendor import Vendor, clear, make_due, mdn
 from tests.storage.fresh import new_database
@@ -1062,6 +1065,25 @@ def test_store_that_fails_with_a_fault_of_ours_is_a_failure_like_any(at, monkeyp
     monkeypatch.setattr(at.deliverer, "_open_store", raising(RuntimeError("a fault of ours")))
     assert [at.run().wait_ms / 1000 for _ in range(3)] == [5, 10, 20]
     assert len([event for event in events if event["log_level"] is LogLevel.critical]) == 3
+
+
+def test_what_was_seen_of_a_platform_stays_where_a_fault_of_ours_keeps_us_from_reading_it(at, monkeypatch):
+    make_due(at.store, 1)
+    seen = PlatformState("metering", last_success_at=NOW - 1, last_error="refused", last_error_at=NOW, held_back=True)
+    at.store.platforms.report(seen)
+    with monkeypatch.context() as patch:
+        patch.setattr(Judge, "read", raising(RuntimeError("a fault of ours")))
+        assert [at.run().wait_ms / 1000 for _ in range(3)] == [5, 10, 20]
+    assert at.store.platforms.state("metering") == seen
+
+
+def test_each_confirmation_is_said_to_who_asks_and_names_nobody(at, caplog, events):
+    caplog.set_level(logging.DEBUG, judging.__name__)
+    make_due(at.store, 1)
+    at.run()
+    (said,) = (event for event in events if event.get("event") == "delivery_confirmed")
+    assert (said["platform"], said["mdn"], said["app"]) == ("metering", masked(mdn(1)), "meter")
+    assert mdn(1) not in formatEvent(said)
 
 
 # Ending

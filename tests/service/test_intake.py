@@ -1111,6 +1111,21 @@ def test_messages_in_hand_are_answered_under_the_terms_that_they_came_under(at):
     assert at.intake.load("north").in_flight == 0
 
 
+def test_link_whose_options_stayed_keeps_what_is_in_work_and_its_failures(start):
+    options = link(failures_before_unbind=2, in_flight_max=1)
+    at = start(north=options)
+    at.intake.attach(north := LinkByHand("north"))
+    at.inbox_fails[:] = [StoreUnavailable("disk full")]
+    at.intake.messages(SmscByHand(), (mo(1),))
+    at.run()
+    at.inbox_fails[:] = [StoreUnavailable("disk full")]
+    at.intake.messages(SmscByHand(), (mo(2),))
+    reconfigure(at, north=options)
+    assert at.intake.load("north").in_flight == 1
+    at.run()
+    assert north.backed_off == 1
+
+
 def test_messages_in_hand_of_a_link_that_is_gone_are_answered(at):
     smsc = SmscByHand()
     at.intake.messages(smsc, (mo(1), mo(2)))
