@@ -999,15 +999,18 @@ def test_each_is_settled_once_in_whatever_pieces_they_come(pieces: list[tuple[in
 def test_fault_of_a_message_that_another_has_settled_meanwhile_is_none(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    synced: list[Path] = []
     with open_store(database) as one, open_store(database) as other:
         monkeypatch.setattr(settling, "decide", lambda *_: 1 / 0)
 
         def settle_meanwhile(*_: object, **__: object) -> None:
             monkeypatch.undo()
+            monkeypatch.setattr(settling, "sync", synced.append)
             assert other.settle(requests("K1"), NOW, Place("run", 1)) == [Outcome.NOT_REGISTERED]
 
         monkeypatch.setattr(settling.log, "exception", settle_meanwhile)
         assert one.settle(requests("K1"), NOW, Place("run", 1)) == [None]
+        assert synced == [database.with_name("kmp.db-wal")]  # the other may have been killed before its sync
         assert counted(one) == {"not_registered": 1}
 
 
