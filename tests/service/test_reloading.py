@@ -12,6 +12,7 @@ from kmp_smsd.service import commands, dispatch_workers, reloading, thread, wiri
 from kmp_smsd.service.counting import COUNT_EVERY_S
 from kmp_smsd.service.deciding import DecidingHere
 from kmp_smsd.service.link_state import LinkWord
+from kmp_smsd.service.reloading import Reloader
 from kmp_smsd.service.role import Role
 from kmp_smsd.service.summary import summary
 from kmp_smsd.service.wiring import make_service
@@ -389,6 +390,31 @@ def test_a_good_reload_makes_a_refused_one_forgotten(at):
     at.reload()
     status = at.service.reloader.status
     assert (status.last_reload_ok, status.last_reload_error, status.differs) == (True, None, False)
+
+
+def test_status_and_log_say_what_is_in_force_since_when_and_what_came_of_the_last_reload(site, monkeypatch, events):
+    monkeypatch.setattr(reloading, "ThreadPool", PoolByHand)
+    clock = iter((1000.25, 1001.5, 1002.75))  # the start, and two reloads
+    reloader = Reloader(site.load(), (), ReactorByHand(), wall=lambda: next(clock))
+    reloader.start()
+
+    def reload():
+        reloader.reload().addErrback(lambda _: None)
+        reloader._pool.run()
+
+    def told():
+        status = reloader.status
+        return status.loaded_at, status.last_reload_at, status.last_reload_ok, status.faulty
+
+    assert told() == (1_000_250, None, None, False)
+    (site.directory / "kmp-smsd.toml").write_text("colour = 1\n")
+    reload()
+    assert told() == (1_000_250, 1_001_500, False, True)
+    site.load()
+    reload()
+    assert told() == (1_002_750, 1_002_750, True, False)
+    assert [event["event"] for event in events] == ["reload_refused", "reloaded"]
+    assert "colour: unknown option" in events[0]["reason"]
 
 
 def test_each_role_tells_only_what_concerns_it(start):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from twisted.internet.defer import Deferred, ensureDeferred, execute
+from twisted.logger import LogLevel
 
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.reply import Reply, ReplyTo
@@ -183,6 +184,20 @@ def test_refusals_of_one_window_stop_the_link_once_and_the_wait_doubles_up_to_a_
             at.north.answer(THROTTLED)
     waits = [round(later - earlier) for earlier, later in zip([0.0, *tried_at], tried_at, strict=False)]
     assert waits[:9] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_link_that_took_one_again_takes_as_many_as_before_and_waits_as_little(start):
+    at = start(reply_window=3)
+    at.confirmed(*range(6))
+    at.replier.look()
+    for _ in range(2):
+        for _ in range(3):
+            at.north.answer(THROTTLED)
+        at.pass_time(1.2)
+        assert len(at.north.waiting) == 1
+        at.north.answer(OK)
+        at.pass_time(0.2)
+        assert len(at.north.waiting) == 3
 
 
 def test_terminal_whose_queue_is_full_keeps_the_others_from_nothing_but_pace(start):
@@ -382,7 +397,7 @@ def test_result_that_cannot_be_written_stops_no_other_reply(start, events):
     at.pass_time(1)
     assert at.states() == ["sent", "sending", "sent", "sending", "sending"]
     assert at.links["south"].submitted == ["K1:ok:k4:meter", "K1:ok:k5:meter"]
-    assert [event["number"] for event in events if "cannot be written" in event["log_format"]] == [2]
+    assert [event.get("number") for event in events if event["log_level"] >= LogLevel.warn] == [2]
     at.pass_time(3700, step_s=60)
     assert at.states()[:3] == ["sent", "unknown", "sent"]
 
