@@ -22,6 +22,7 @@ from tests.storage.stock import (
     A,
     B,
     C,
+    begin_import,
     bound,
     confirm_all,
     content,
@@ -92,14 +93,23 @@ def test_same_serial_of_another_vendor_is_another_terminal(store: Store) -> None
     assert settle(store, sync(A, "one")) == [Outcome.BOUND]
 
 
-@pytest.mark.parametrize(("state", "outcome"), [("suspended", Outcome.APP_REQUIRED), ("revoked", Outcome.BOUND)])
-def test_terminal_s_suspended_keys_count_and_its_revoked_ones_do_not(
-    store: Store, state: str, outcome: Outcome
+@pytest.mark.parametrize("elsewhere", [0, 60])
+@pytest.mark.parametrize(
+    ("state", "outcome"),
+    [("suspended", Outcome.APP_REQUIRED), ("revoked", Outcome.BOUND), ("staged", Outcome.BOUND)],
+)
+def test_terminal_s_suspended_keys_count_and_those_revoked_or_not_yet_live_do_not(
+    store: Store, state: str, outcome: Outcome, elsewhere: int
 ) -> None:
-    import_keys(store, staged("one", serial="7"), staged("two", serial="7"))
+    import_keys(store, *[staged(f"other{number}", serial="7") for number in range(elsewhere)], vendor="other")
+    import_keys(store, staged("one", serial="7"))
+    if state == "staged":
+        store.imports.stage(begin_import(store), [staged("two", serial="7")])
+    else:
+        import_keys(store, staged("two", serial="7"))
     if state == "suspended":
         store.keys.suspend("two", None)
-    else:
+    if state == "revoked":
         store.keys.revoke("two", None, NOW, compromised=False)
     register(store, A, "meter")
     assert settle(store, sync(A, "one")) == [outcome]
