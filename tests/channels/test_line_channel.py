@@ -109,6 +109,26 @@ def test_far_side_has_something_to_do_while_the_rest_of_a_window_is_made(
     platform: Platform, binds: list[Bind], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel = platform.open(window=8)
+    lines = lines_of_each_burst(monkeypatch, channel)
+    assert len(list(channel.deliver(binds[:8]))) == 8
+    assert lines == [2, 2, 2, 2]
+
+
+def test_far_side_gets_lines_in_bursts_though_it_answers_one_by_one(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It commits them together, which takes as long as one alone."""
+    platform.misbehave("hang")
+    channel = platform.open(window=8)
+    lines = lines_of_each_burst(monkeypatch, channel)
+    answers = iter([json.dumps({"id": number, "status": "retry"}).encode()] for number in range(1, 17))
+    monkeypatch.setattr(channel._stream, "receive", lambda *_: next(answers))
+    assert len(list(channel.deliver(make_binds(16)))) == 16
+    assert lines == [2] * 8
+
+
+def lines_of_each_burst(monkeypatch: pytest.MonkeyPatch, channel: LineChannel) -> list[int]:
+    """How many lines are sent together, from now on."""
     lines: list[int] = []
     send = channel._stream.send
 
@@ -117,8 +137,7 @@ def test_far_side_has_something_to_do_while_the_rest_of_a_window_is_made(
         send(octets, *more)
 
     monkeypatch.setattr(channel._stream, "send", watched)
-    assert len(list(channel.deliver(binds[:8]))) == 8
-    assert lines == [2, 2, 2, 2]
+    return lines
 
 
 def test_what_was_answered_counts_although_more_cannot_be_sent(

@@ -110,7 +110,19 @@ def test_rejected_row_rests(store: Store, row: OutboxRow) -> None:
     assert due(store, now=NOW + DAY) == []
     assert store.outbox.next_try("metering", NOW) is None
     (shown,) = store.outbox.listing(platform=None, mdn=None, everything=False, limit=10)
-    assert (shown["rejected_version"], shown["error"]) == (row.version, "who?")
+    assert (shown["rejected_version"], shown["error"], shown["attempts"]) == (row.version, "who?", 1)
+
+
+def test_keys_wanted_at_a_platform_and_withdrawals_that_it_has_not_confirmed_are_counted(
+    store: Store, row: OutboxRow
+) -> None:
+    settle(store, sync(B, "k2"))
+    store.outbox.settle("metering", [Confirm(row)], NOW)
+    assert store.outbox.count_held("metering") == (2, 0)  # confirmed or not
+    store.bindings.withdraw(A, "meter", NOW + 1)
+    assert store.outbox.count_held("metering") == (1, 1)
+    confirm_all(store, "metering", now=NOW + 2)
+    assert store.outbox.count_held("metering") == (1, 0)
 
 
 def test_old_confirmation_leaves_the_new_wish_due(store: Store, row: OutboxRow) -> None:
