@@ -191,6 +191,7 @@ def test_forgotten_platform_of_a_renamed_file_leaves_the_new_one_alone(store: St
     store.routes.set({"meter": "new"})
     sum(store.routes.move(NOW + 1))
     before = {(row["mdn"], row["wanted_version"]) for row in outbox(store) if row["platform"] == "new"}
+    assert [store.outbox.count(platform) for platform in ("old", "new")] == [20, 20]
     assert store.outbox.count_held("old") == (0, 20)
     forget(store, "old", NOW + 2)
     assert {(row["mdn"], row["wanted_version"]) for row in outbox(store)} == before
