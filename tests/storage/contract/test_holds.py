@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -58,6 +59,40 @@ def test_repeat_refreshes_the_hold(store: Store, held: int) -> None:
     (hold,) = open_holds(store)
     assert (hold["hold"], hold["repeats"], hold["received_at"], hold["first_at"]) == (held, 2, NOW + 9, NOW + 3)
     assert hold["proof_counter"] == 7
+
+
+def refuse_and_be_held_anew(store: Store, held: int) -> None:
+    store.holds.refuse(held, "eve", NOW + 50)
+    store.bindings.withdraw(B, "meter", NOW + 60)
+    assert settle(store, sync(B, "k1"), now=NOW + 70) == [Outcome.HELD]
+
+
+def approve_in_vain(store: Store, held: int) -> None:
+    store.keys.suspend("k1", None)
+    store.holds.approve(held, "adam")
+    assert decided(store) == [Outcome.KEY_NOT_USABLE]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda store, _: settle(store, sync(B, "k1", received_at=NOW + 9), now=NOW + 9),
+        lambda store, held: store.holds.approve(held, "adam"),
+        refuse_and_be_held_anew,
+        approve_in_vain,
+    ],
+)
+def test_what_becomes_of_a_hold_changes_no_other(
+    store: Store, held: int, change: Callable[[Store, int], object]
+) -> None:
+    import_keys(store, "k3")
+    register(store, C, "meter")
+    assert settle(store, sync(C, "k3"), sync(C, "k1")) == [Outcome.BOUND, Outcome.HELD]
+    (other,) = (hold["hold"] for hold in open_holds(store) if hold["hold"] != held)
+    known = store.holds.get(held), store.holds.get(other)
+    change(store, held)
+    assert store.holds.get(held) != known[0]
+    assert store.holds.get(other) == known[1]
 
 
 @pytest.mark.usefixtures("held")
