@@ -272,6 +272,23 @@ def test_all_that_waits_for_a_key_is_decided_in_the_order_of_receipt_however_lon
     assert bound(store) == {(A, "meter"): "k1"}  # the last, although the first that was found
 
 
+@pytest.mark.usefixtures("small_steps")
+def test_import_that_goes_live_while_what_waits_is_looked_through_for_another_is_looked_for_after_it(
+    store: Store,
+) -> None:
+    for number in range(6):
+        register(store, f"861390000020{number}", "meter")
+        settle(store, sync(f"861390000020{number}", f"k{number}"))
+    import_keys(store, "k5")
+    assert store.settle_again(LATER) == []
+    assert store.waiting.recalling
+    import_keys(store, "k0")
+    outcomes = [outcome for _ in range(10) for outcome in store.settle_again(LATER)]
+    assert outcomes == [Outcome.BOUND, Outcome.BOUND]
+    assert set(bound(store).values()) == {"k0", "k5"}
+    assert {row["key_id"] for row in store.waiting.listing(limit=9)} == {"k1", "k2", "k3", "k4"}
+
+
 def test_waiting_is_forgotten_when_it_has_waited_for_long(store: Store) -> None:
     import_keys(store, "k1")
     settle(store, sync(A, "k1"), sync(B, "k1", received_at=NOW + 10))
