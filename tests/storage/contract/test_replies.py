@@ -152,6 +152,15 @@ def test_reply_that_was_not_taken_gives_way_to_a_newer_one(ready):
     assert [reply.number for reply in take(ready, NOW + HOUR)] == [2]
 
 
+def test_reply_that_was_not_taken_gives_way_to_none_of_another_app_or_subscriber(ready):
+    register(ready, A, "tracker")
+    settle(ready, asked(app_id="meter"), asked(key_id="k2", app_id="tracker"), asked(B, "k3"))
+    confirm_all(ready)
+    assert [reply.app_id for reply in take(ready, room={"north": 1})] == ["meter"]
+    tell(ready, 1, ReplyState.WAITING)
+    assert states(ready) == [(A, "waiting"), (A, "waiting"), (B, "waiting")]
+
+
 @pytest.mark.parametrize("state", [ReplyState.REFUSED, ReplyState.UNKNOWN, ReplyState.SENT])
 def test_ended_reply_is_not_taken_again_and_keeps_no_address(ready, state):
     settle(ready, asked())
@@ -233,6 +242,14 @@ def test_reply_expires(ready):
     assert take(ready, NOW + HOUR) == []
     assert states(ready) == [(A, "expired")]
     assert ready._database.rows("SELECT reply_to FROM replies") == [(None,)]
+
+
+def test_reply_is_not_taken_once_it_has_expired_however_many_have(ready, monkeypatch):
+    monkeypatch.setattr(replies, "TAKEN_MAX", 1)
+    settle(ready, asked(), asked(B, "k2", link="south"))
+    confirm_all(ready)
+    assert take(ready, NOW + HOUR, room={"south": 1}) == []
+    assert states(ready) == [(A, "expired"), (B, "waiting")]
 
 
 def test_expiry_and_budget_are_the_policy_s(open_store):
