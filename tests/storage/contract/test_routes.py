@@ -185,6 +185,17 @@ def test_keys_wanted_at_a_forgotten_platform_wait_for_another(store: Store) -> N
     assert held_at(store) == {"new": bound_keys(store)}
 
 
+def test_forgotten_platform_of_several_apps_leaves_each_its_key_and_version(store: Store) -> None:
+    store.routes.set({"meter": "old", "tracker": "old"})
+    import_keys(store, "k1", "k2")
+    register(store, A, "meter", "tracker")
+    settle(store, sync(A, "k1", "meter"), sync(A, "k2", "tracker"))
+    before = versions(store)
+    forget(store, "old", NOW + 1)
+    assert wanted(store) == {(A, "meter", ""): "k1", (A, "tracker", ""): "k2"}
+    assert all(version > before[place] for place, version in versions(store).items())
+
+
 def test_forgotten_platform_of_a_renamed_file_leaves_the_new_one_alone(store: Store) -> None:
     store.routes.set({"meter": "old"})
     many(store)
