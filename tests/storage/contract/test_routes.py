@@ -160,6 +160,21 @@ def test_move_that_is_interrupted_anywhere_is_continued_to_the_same_end(
     store.close()
 
 
+def test_app_whose_platform_changes_during_a_move_is_moved_after_it(store: Store) -> None:
+    store.routes.set({"meter": "old", "tracker": "old"})
+    import_keys(store, "k1", "k2")
+    register(store, A, "meter", "tracker")
+    settle(store, sync(A, "k1", "meter"), sync(A, "k2", "tracker"))
+    sum(store.routes.move(NOW))
+    store.routes.set({"meter": "new", "tracker": "old"})
+    moving = store.routes.move(NOW + 1)
+    next(moving)
+    store.routes.set({"meter": "newer", "tracker": "new"})
+    sum(moving)
+    sum(store.routes.move(NOW + 2))
+    assert held_at(store) == {"newer": {A: "k1"}, "new": {A: "k2"}}
+
+
 # Platforms that are forgotten
 
 
