@@ -45,6 +45,34 @@ def _one_bound(store: Store) -> None:
     assert settle(store, sync(A, "k1", "meter")) == [Outcome.BOUND]
 
 
+OTHER_ENDINGS: dict[str, Callable[[Store], object]] = {
+    **ENDINGS,
+    "key suspended": lambda store: store.keys.suspend("k1", "stolen?"),
+    "key destroyed": lambda store: store.keys.destroy("k4", NOW + 10),
+}
+
+
+@pytest.mark.parametrize("end", OTHER_ENDINGS.values(), ids=OTHER_ENDINGS)
+def test_what_ends_changes_nothing_of_another_number_app_or_key(store: Store, end: Callable[[Store], object]) -> None:
+    register(store, B, "meter")
+    import_keys(store, "k3", "k4")
+    settle(store, sync(B, "k2"), sync(A, "k3", "tracker"), sync(A, "later", "tracker"), sync(B, "later"))
+
+    def others() -> list[Any]:
+        return [
+            [row for row in due(store) if row.mdn == B],  # with the key's octets
+            {place: key for place, key in bound(store).items() if place != (A, "meter")},
+            [store.keys.get(key_id) for key_id in ("k2", "k3")],
+            [(row["mdn"], row["key_id"]) for row in store.waiting.listing(limit=10)],
+        ]
+
+    before = others()
+    end(store)
+    assert others() == before
+    assert list(map(len, before)) == [1, 2, 2, 2]
+    assert settle(store, sync(B, "k2"), now=NOW + 20) == [Outcome.ALREADY_BOUND]  # registered still
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_ending_withdraws_the_binding_and_wants_nothing(store: Store, ending: str) -> None:
     confirm_all(store)
