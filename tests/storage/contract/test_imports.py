@@ -56,6 +56,19 @@ def test_discarded_import_leaves_nothing(store: Store) -> None:
     assert key_ids(store) == ["k1"]
 
 
+def test_import_that_is_published_or_discarded_changes_nothing_of_an_earlier_one(store: Store) -> None:
+    import_keys(store, "k1")
+    earlier = store.imports.listing()
+    number = begin_import(store)
+    store.imports.stage(number, [staged("k2")])
+    store.imports.discard(number)
+    assert (store.imports.listing(), key_ids(store)) == (earlier, ["k1"])
+    number = begin_import(store)
+    store.imports.stage(number, [staged("k2")])
+    store.imports.publish(number, DIGEST, NOW + 1)
+    assert (store.imports.listing()[:1], key_ids(store)) == (earlier, ["k1", "k2"])
+
+
 def test_published_import_cannot_be_discarded(store: Store) -> None:
     import_keys(store, "k1")
     (published,) = store.imports.listing()
