@@ -16,6 +16,7 @@ from tests.storage.stock import (
     NOW,
     A,
     B,
+    C,
     bound,
     confirm_all,
     due,
@@ -49,6 +50,7 @@ OTHER_ENDINGS: dict[str, Callable[[Store], object]] = {
     **ENDINGS,
     "key suspended": lambda store: store.keys.suspend("k1", "stolen?"),
     "key destroyed": lambda store: store.keys.destroy("k4", NOW + 10),
+    "last registration removed": lambda store: store.registrations.remove(C, ["meter"], NOW + 10),
 }
 
 
@@ -56,14 +58,16 @@ OTHER_ENDINGS: dict[str, Callable[[Store], object]] = {
 def test_what_ends_changes_nothing_of_another_number_app_or_key(store: Store, end: Callable[[Store], object]) -> None:
     register(store, B, "meter")
     import_keys(store, "k3", "k4")
-    settle(store, sync(B, "k2"), sync(A, "k3", "tracker"), sync(A, "later", "tracker"), sync(B, "later"))
+    register(store, C, "meter")
+    settle(store, sync(B, "k2"), sync(A, "k3", "tracker"))
+    settle(store, *(sync(mdn, "later") for mdn in (A, B, C)))
 
     def others() -> list[Any]:
         return [
             [row for row in due(store) if row.mdn == B],  # with the key's octets
             {place: key for place, key in bound(store).items() if place != (A, "meter")},
             [store.keys.get(key_id) for key_id in ("k2", "k3")],
-            [(row["mdn"], row["key_id"]) for row in store.waiting.listing(limit=10)],
+            [(row["mdn"], row["key_id"]) for row in store.waiting.listing(limit=10) if row["mdn"] != C],
             [row["mdn"] for row in store.registrations.listing(mdn=B, limit=10)],
         ]
 
