@@ -25,6 +25,10 @@ from kmp_smsd.smpp.udh import UserDataHeader, split_udh
         ("08 70 01 aa 00 03 fe 03 02", UserDataHeader(concatenated=True)),  # an unknown element comes first
         ("0b 05 04 1388 0001 00 03 fe 03 02", UserDataHeader(1, 5000, True)),
         ("05 05 03 1388 00", UserDataHeader()),
+        ("05 04 03 f0 f1 f2", UserDataHeader()),
+        ("04 70 02 f0 f1", UserDataHeader()),
+        ("05 70 03 fe 02 01", UserDataHeader()),
+        ("07 00 05 00 00 fe 02 01", UserDataHeader()),
     ],
 )
 def test_header_is_walked_and_removed(header, expected):

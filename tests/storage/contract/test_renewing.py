@@ -25,6 +25,7 @@ from tests.storage.stock import (
     outbox,
     register,
     reject_all,
+    row_at,
     settle,
     sync,
     versions,
@@ -40,7 +41,9 @@ def test_retry_makes_waiting_rows_due_and_rejected_ones_wanted_again(store: Stor
     store.outbox.settle("metering", [Reject(row, NOW, "who?"), Postpone(other, NOW + DAY, "busy")], NOW)
     assert due(store, now=NOW + 1) == []
     assert store.renewing.retry(NOW + 1, platform="other") == 0
+    rejected = row_at(store, A)
     assert store.renewing.retry(NOW + 1, mdn=B) == 1
+    assert row_at(store, A) == rejected
     assert [(one.mdn, one.version) for one in due(store, now=NOW + 1)] == [(B, other.version)]
     assert store.renewing.retry(NOW + 1) == 1
     assert {(one.mdn, one.version) for one in due(store, now=NOW + 1)} == {(B, other.version), (A, NOW + 1)}
