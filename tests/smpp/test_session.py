@@ -97,6 +97,13 @@ def test_message_in_the_segment_of_the_bind_response_is_received():
     assert [type(event) for event in events] == [Bound, Messages]
 
 
+@pytest.mark.parametrize(("command_id", "body"), [(DELIVER_SM, b"\0"), (DATA_SM, b"\0"), (CommandId.UNBIND, b"")])
+def test_refusal_of_a_message_has_an_empty_message_id_and_any_other_no_body(command_id, body):
+    session = opened()
+    session.receive_data(pdu(command_id, 9), 0.0)
+    assert session.data_to_send() == pdu(command_id | RESP, 9, body, status=CommandStatus.ESME_RINVBNDSTS)
+
+
 def test_message_before_the_bind_response_is_refused():
     session = opened()
     event = only(session.receive_data(pdu(DELIVER_SM, 9), 0.0))
