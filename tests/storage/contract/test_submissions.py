@@ -87,14 +87,19 @@ def test_submission_that_lacks_something_waits_like_a_message(store: Store) -> N
     assert store.submissions.answers([number])[number].outcome is Outcome.NOT_REGISTERED  # what was told stays told
 
 
-def test_answer_stays_what_it_was(store: Store) -> None:
+def test_answer_stays_what_it_was_and_a_faulty_one_is_nobody_else_s(store: Store) -> None:
     import_keys(store, "k1")
     register(store, A, "meter")
     (number,) = store.submissions.submit([sync(A, "k1", link="data")], NOW)
     store.settle_again(NOW)
+    undecided, faulty = store.submissions.submit([sync(B, "k1", link="data")] * 2, NOW)
     with store._database.transaction() as connection:
         answer_faulty_submission(connection, number)
-    assert store.submissions.answers([number]) == {number: Answer(Outcome.BOUND, "meter", "")}
+        answer_faulty_submission(connection, faulty)
+    assert store.submissions.answers([number, undecided, faulty]) == {
+        number: Answer(Outcome.BOUND, "meter", ""),
+        faulty: Answer(Outcome.ERROR, None, ""),
+    }
 
 
 def test_answer_that_was_told_is_forgotten_and_an_open_one_never(store: Store) -> None:
