@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
@@ -395,7 +397,8 @@ def test_a_good_reload_makes_a_refused_one_forgotten(at):
 def test_status_and_log_say_what_is_in_force_since_when_and_what_came_of_the_last_reload(site, monkeypatch, events):
     monkeypatch.setattr(reloading, "ThreadPool", PoolByHand)
     clock = iter((1000.25, 1001.5, 1002.75))  # the start, and two reloads
-    reloader = Reloader(site.load(), (), ReactorByHand(), wall=lambda: next(clock))
+    monkeypatch.setattr(reloading, "time", SimpleNamespace(time=lambda: next(clock)))
+    reloader = Reloader(site.load(), (), ReactorByHand())
     reloader.start()
 
     def reload():
