@@ -229,6 +229,18 @@ def test_copies_of_withdrawn_keys_are_cleared_at_the_end_and_now_and_then(
     assert KEY not in store.read_bytes()
 
 
+def test_no_core_dump_is_left_of_a_receiver_with_keys(store: Path) -> None:
+    """sshd's sessions may write them, and some systems keep each."""
+    most = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    if most == 0:
+        pytest.skip("none may be written here anyway")
+    receiver = Receiver("--store", str(store), limit=lambda: resource.setrlimit(resource.RLIMIT_CORE, (most, most)))
+    receiver.greet()
+    allowed = resource.prlimit(receiver.process.pid, resource.RLIMIT_CORE)
+    receiver.end()
+    assert allowed == (0, 0)
+
+
 def test_store_is_for_its_owner_alone(run: Run, store: Path) -> None:
     run().ask(BIND)
     assert {stat.S_IMODE(path.stat().st_mode) for path in store.parent.glob("keys.db*")} == {0o600}
