@@ -7,6 +7,7 @@ import click
 from kmp_smsd.cli.failures import NO_PERMISSION, Failed
 from kmp_smsd.cli.settings import Settings
 from kmp_smsd.domain.counted import counted
+from kmp_smsd.vault.own_process import make_undumpable
 
 
 @click.command()
@@ -20,6 +21,7 @@ def check_config(settings: Settings) -> None:
     """
     from kmp_smsd.cli.gathering.secrets import open_secrets, unfit_passwords
 
+    make_undumpable()
     config = settings.config
     opened = list(open_secrets(config))
     for told in (told for told, refused in opened if not refused):

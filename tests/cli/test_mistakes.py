@@ -217,6 +217,15 @@ def test_a_good_configuration_whose_password_is_unfit_for_a_bind_is_a_matter_of_
     assert "good; 1 link to SMSCs" in site.ok("check-config")
 
 
+def test_a_password_is_checked_where_no_core_dump_can_have_it(site, monkeypatch):
+    site.link(2775)
+    done = []
+    monkeypatch.setattr("kmp_smsd.cli.check_config.make_undumpable", lambda: done.append("undumpable"))
+    monkeypatch.setattr("kmp_smsd.cli.gathering.secrets.read_password", lambda _: done.append("read"))
+    site.ok("check-config")
+    assert done == ["undumpable", "read"]
+
+
 def test_a_secret_that_everybody_may_read_is_refused_as_the_role_refuses_it(site):
     site.link(2775)
     site.ready()
