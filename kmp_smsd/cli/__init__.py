@@ -11,8 +11,9 @@ def main() -> NoReturn:
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else somebody wants it ignored
     if ours:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # ^C while we are being imported ends us without a traceback
+    from kmp_smsd.cli.carefully import interrupt
     from kmp_smsd.cli.program import program
 
     if ours:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, interrupt)
     program.main()

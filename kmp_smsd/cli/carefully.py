@@ -5,11 +5,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from kmp_smsd.cli.failures import INTERRUPTED, Failed
+
+
+class Interrupt:
+    """Takes SIGINT as Python does, by a KeyboardInterrupt, and tells whether one `came`.
+
+    Some libraries make an error of their own of one that comes while they are imported.
+    """
+
+    came = False
+
+    def __call__(self, *_: object) -> NoReturn:
+        self.came = True
+        raise KeyboardInterrupt
+
+
+interrupt = Interrupt()
 
 
 def confirm(question: str, *, yes: bool) -> None:

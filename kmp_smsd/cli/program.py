@@ -19,6 +19,7 @@ from click.shell_completion import CompletionItem
 
 from kmp_smsd import __version__
 from kmp_smsd.cli import standard_output
+from kmp_smsd.cli.carefully import interrupt
 from kmp_smsd.cli.failures import BUG, INTERRUPTED, REFUSED, SEE_WHERE, USAGE, explain
 from kmp_smsd.cli.settings import DEFAULT_CONFIG, Settings
 from kmp_smsd.domain.did_you_mean import did_you_mean
@@ -142,6 +143,8 @@ class Program(click.Group):
         except Exception as error:  # a bug, too, is one sentence and exit code 70
             fault = standard_output.fault()
             known = (REFUSED, _not_written(fault)) if fault is not None and fault is error else explain(error)
+            if known is None and interrupt.came:  # whatever a library made of it
+                known = INTERRUPTED, "interrupted"
             if settings.debug:
                 traceback.print_exc()
             code, sentence = known or (

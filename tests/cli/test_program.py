@@ -282,3 +282,30 @@ main()
 def test_interrupt_while_the_program_is_imported_shows_no_traceback() -> None:
     ended = subprocess.run([sys.executable, "-c", INTERRUPTED_WHILE_IMPORTED], capture_output=True, check=False)
     assert (ended.returncode, ended.stderr) == (-signal.SIGINT, b"")
+
+
+INTERRUPT_OF_WHICH_AN_ERROR_IS_MADE = """
+import os, signal, sys
+from kmp_smsd.cli import main
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "kmp_smsd.config.load":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt:
+                raise RuntimeError("a class could not be made") from None
+
+sys.meta_path.insert(0, Finder())
+sys.argv[1:] = ["keys", "list"]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+main()
+"""
+
+
+def test_interrupt_of_which_a_library_makes_an_error_is_no_bug() -> None:
+    """As pydantic does while its models are made."""
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPT_OF_WHICH_AN_ERROR_IS_MADE], capture_output=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (130, b"kmp-smsd: interrupted\n")
