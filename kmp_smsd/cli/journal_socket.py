@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import socket
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from kmp_smsd.cli.log_lines import fields_of, traceback_of
+from kmp_smsd.cli.log_stream import takes_more
 
 log = logging.getLogger(__name__)
 
@@ -102,20 +102,10 @@ class JournalHandler(logging.Handler):
     def _say_otherwise(self, record: logging.LogRecord) -> None:
         """Standard error may lead to the journal as well: where it takes nothing now, the line is dropped."""
         stream = getattr(self._otherwise, "stream", None)
-        if stream is None or _takes_more(stream):
+        if stream is None or takes_more(stream):
             self._otherwise.emit(record)
         else:
             self._dropped += 1
-
-
-def _takes_more(stream: TextIO) -> bool:
-    try:
-        descriptor = stream.fileno()
-    except OSError:  # no file: it never blocks
-        return True
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    return bool(poll.poll(0))
 
 
 def datagram(entry: Iterable[tuple[str, str]]) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 
 from kmp_smsd.cli.journal_socket import JournalHandler, leads_to_journal
 from kmp_smsd.cli.log_lines import JsonLine, OneLine
+from kmp_smsd.cli.log_stream import StreamHandler
 
 FORMATS = ("auto", "text", "json")
 
@@ -36,7 +37,7 @@ def start_logging(level: str, form: str = "auto", *, role: str) -> None:
 
 
 def _handler(form: str, role: str) -> logging.Handler:
-    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    handler = StreamHandler(sys.stderr)
     handler.setFormatter(JsonLine(role) if form == "json" else OneLine())
     if form == "auto" and leads_to_journal(sys.stderr):
         return JournalHandler(role, otherwise=handler)

@@ -43,6 +43,7 @@ SUBSYSTEMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "kmp_smsd.service.watching",
             "kmp_smsd.cli.daemon",
             "kmp_smsd.cli.journal_socket",
+            "kmp_smsd.cli.log_stream",
         ),
         "all": ("kmp_smsd",),
     }

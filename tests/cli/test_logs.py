@@ -17,9 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmp_smsd.cli import journal_socket
+from kmp_smsd.cli import journal_socket, log_stream
 from kmp_smsd.cli.journal_socket import VALUE_OCTETS_MAX, JournalHandler, datagram, leads_to_journal
 from kmp_smsd.cli.log_lines import JsonLine, OneLine
+from kmp_smsd.cli.log_stream import StreamHandler
 from kmp_smsd.service.log_levels import SUBSYSTEMS, LogLevels
 
 MDN = "8613812345678"
@@ -178,6 +179,27 @@ def test_a_standard_error_that_takes_nothing_delays_nothing(tmp_path):
         handler.handle(record())
         assert handler._dropped == 1
         handler.close()
+
+
+def test_who_stops_reading_standard_error_delays_nothing_and_is_told_what_was_dropped():
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)  # whoever would wait fails instead
+    with open(read_end, "rb", buffering=0) as reader, open(write_end, "w", encoding="utf-8") as stream:
+        handler = StreamHandler(stream)
+        log_stream.log.addHandler(handler)  # which has something to say itself
+        try:
+            for number in range(100):
+                handler.handle(record(message="line %d " + "x" * 3_000, args=(number,)))
+            found = reader.read(1 << 20)
+            handler.handle(record(message="after", args=()))
+            found += reader.read(1 << 20)
+        finally:
+            log_stream.log.removeHandler(handler)
+    *lines, told, after = found.decode().splitlines()
+    assert 0 < len(lines) < 100
+    assert lines == [f"line {number} " + "x" * 3_000 for number in range(len(lines))]
+    assert told == f"{100 - len(lines)} lines were dropped, since who reads standard error took none"
+    assert after == "after"
 
 
 def read(journal):
