@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from kmp_smsd.vault import own_process
 from tests import recording
 
 # How fast a test is depends on what else the machine does.
@@ -18,6 +20,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _limits_stay() -> Iterator[None]:
+    """Commands that run in our own process would forbid core dumps to all that is begun after them, for good."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(own_process, "resource", SimpleNamespace(RLIMIT_CORE=None, setrlimit=lambda *_: None))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
