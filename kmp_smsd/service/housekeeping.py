@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from kmp_smsd.config.models import Storage
 from kmp_smsd.domain.spans import DAY_MS
+from kmp_smsd.service.believed_clock import BelievedClock
 from kmp_smsd.service.watching import Watch
 from kmp_smsd.storage import Store, StoreUnavailable
 from kmp_smsd.storage.retention import Step
@@ -63,6 +64,7 @@ class Housekeeping:
         remember_days: int,
         late_ms: int,
         storage: Storage,
+        monotonic: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
         self._store = store
@@ -70,7 +72,7 @@ class Housekeeping:
         self._reactor = reactor
         self._storage = storage
         self.remember(remember_days, late_ms)
-        self._wall = wall
+        self._clock = BelievedClock(wall, monotonic)
         self._watch = Watch(self._tidy, reactor)
 
     def start(self) -> None:
@@ -115,7 +117,7 @@ class Housekeeping:
         for _ in range(STEPS_IN_A_ROW):
             if not self._watch.running:
                 return
-            step: Step = yield self._in_thread(old, int(self._wall() * 1000) - kept_ms)
+            step: Step = yield self._in_thread(old, int(self._clock.now() * 1000) - kept_ms)
             if step.done:
                 return
             yield deferLater(self._reactor, PAUSE_S)

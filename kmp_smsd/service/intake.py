@@ -126,6 +126,7 @@ class Intake(Service):
             remember_days=sync.remember_days,
             late_ms=policy.longest_late_ms,
             storage=storage,
+            monotonic=monotonic,
             wall=wall,
         )
         self._idle: list[Deferred[None]] = []

@@ -21,6 +21,7 @@ SUBSYSTEMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "kmp_smsd.service.settler",
             "kmp_smsd.service.deciding_process",
             "kmp_smsd.service.replying",
+            "kmp_smsd.service.believed_clock",
             "kmp_smsd.service.housekeeping",
         ),
         "dispatch": (

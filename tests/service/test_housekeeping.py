@@ -29,7 +29,7 @@ class At:
         patch.setattr(thread, "OneThread", self.pool.one)
         new_database(path)
         self.reactor = ReactorByHand()
-        self.later_s = 0.0
+        self.later_s = self.set_ahead_s = 0.0
         self.store, self.mine = open_store(path), open_store(path)
         self.inbox = Inbox(path, lambda: self.mine.settled())
         self.intake = Intake(
@@ -42,8 +42,8 @@ class At:
             self.reactor,
             storage=Storage(journal_days=30, tallies_days=60, ended_bindings_days=1),
             policy=SyncPolicy(),
-            monotonic=self.reactor.seconds,
-            wall=lambda: NOW_S + self.later_s + self.reactor.seconds(),
+            monotonic=lambda: self.later_s + self.reactor.seconds(),
+            wall=lambda: NOW_S + self.set_ahead_s + self.later_s + self.reactor.seconds(),
         )
         self.intake.startService()
         self.pool.run()
@@ -78,6 +78,30 @@ def test_what_waits_is_remembered_for_some_days_and_its_number_with_it(at):
     assert at.store.waiting.listing(limit=10) == []
     assert at.store.erasing.show(MDN) is None
     assert at.store.journal.listing(limit=10)[0]["mdn"] is None
+
+
+def test_nothing_goes_for_a_day_by_a_clock_that_was_set_ahead(at, events):
+    import_keys(at.store, "KEY-1")
+    at.say(mo())
+    at.step()
+    at.set_ahead_s = 400 * 86_400
+    for days in (0, 0.9):
+        at.step(days)
+        assert len(at.store.waiting.listing(limit=10)) == 1
+    at.step(days=1.1)
+    assert at.store.waiting.listing(limit=10) == []
+    assert [event["seconds"] for event in events if event["event"] == "clock_set_ahead"] == [400 * 86_400]
+
+
+def test_clock_that_is_set_right_again_is_believed(at):
+    import_keys(at.store, "KEY-1")
+    at.say(mo())
+    for at.set_ahead_s in (400 * 86_400, 0):
+        at.step(days=3)
+    at.step(days=6.9)
+    assert len(at.store.waiting.listing(limit=10)) == 1
+    at.step(days=7.1)
+    assert at.store.waiting.listing(limit=10) == []
 
 
 def test_number_that_is_needed_is_kept(at):

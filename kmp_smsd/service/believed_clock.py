@@ -1,0 +1,42 @@
+"""The wall clock, for what is deleted by it: where it is set far ahead, everything seems old."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Final
+
+from twisted.logger import Logger
+
+SET_AHEAD_S: Final = 3_600.0  # by so much at once nobody's clock is corrected but after a start, or a machine's sleep
+BELIEVED_AFTER_S: Final = 86_400.0  # in which people see it
+
+log = Logger()
+
+
+class BelievedClock:
+    """Goes by `wall` (Unix seconds), but with `monotonic` where that was set ahead less than a day ago.
+
+    The clock of the start is believed.
+    """
+
+    def __init__(self, wall: Callable[[], float], monotonic: Callable[[], float]) -> None:
+        self._wall, self._monotonic = wall, monotonic
+        self._ahead_s = wall() - monotonic()  # of the wall clock, as far as it is believed
+        self._believed_at = inf  # monotonic seconds; where the wall clock was set ahead
+
+    def now(self) -> float:
+        """Unix seconds. To be asked often: what the clock was corrected by between two calls counts as one step."""
+        now = self._monotonic()
+        ahead_s = self._wall() - now
+        set_by_s = ahead_s - self._ahead_s
+        if set_by_s < SET_AHEAD_S or now >= self._believed_at:
+            self._ahead_s, self._believed_at = ahead_s, inf
+        elif self._believed_at == inf:
+            self._believed_at = now + BELIEVED_AFTER_S
+            log.warn(
+                "the clock was set ahead by {seconds} s: for a day nothing is deleted by it",
+                event="clock_set_ahead",
+                seconds=round(set_by_s),
+            )
+        return now + self._ahead_s

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from kmp_smsd.service.believed_clock import BELIEVED_AFTER_S, SET_AHEAD_S, BelievedClock
+
+
+class At:
+    """A clock that shows 1,000,000 where 50 monotonic seconds have passed."""
+
+    def __init__(self) -> None:
+        self.monotonic, self.ahead_s = 50.0, 999_950.0
+        self.clock = BelievedClock(lambda: self.monotonic + self.ahead_s, lambda: self.monotonic)
+
+    def after(self, seconds: float, set_by: float = 0.0) -> float:
+        self.monotonic += seconds
+        self.ahead_s += set_by
+        return self.clock.now()
+
+
+@pytest.mark.parametrize("set_by", [0.0, -50_000.0, 0.25, SET_AHEAD_S - 1])
+def test_clock_is_believed_that_goes_or_is_corrected(set_by: float) -> None:
+    at = At()
+    assert at.after(10, set_by) == 1_000_010 + set_by
+    assert at.after(10, set_by) == 1_000_020 + 2 * set_by
+
+
+def test_clock_that_was_set_ahead_is_believed_a_day_later(events: list[dict[str, object]]) -> None:
+    at = At()
+    assert at.after(10, SET_AHEAD_S) == 1_000_010
+    assert at.after(BELIEVED_AFTER_S - 1) == 1_000_010 + BELIEVED_AFTER_S - 1
+    assert at.after(1) == 1_000_010 + BELIEVED_AFTER_S + SET_AHEAD_S
+    assert at.after(10, SET_AHEAD_S) == 1_000_020 + BELIEVED_AFTER_S + SET_AHEAD_S
+    assert [(event["event"], event["seconds"]) for event in events] == [("clock_set_ahead", SET_AHEAD_S)] * 2
+
+
+def test_clock_that_is_set_right_within_the_day_is_believed_at_once() -> None:
+    at = At()
+    at.after(10, 9e9)
+    assert at.after(10, -9e9) == 1_000_020
+    assert at.after(BELIEVED_AFTER_S, 9e9) == 1_000_020 + BELIEVED_AFTER_S
