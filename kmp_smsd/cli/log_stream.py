@@ -8,7 +8,7 @@ from typing import TextIO
 
 log = logging.getLogger(__name__)
 
-PIECE_CHARACTERS = 1_000  # no more octets than a pipe takes at once where it takes any (PIPE_BUF)
+PIECE_CHARACTERS = 400  # whatever they are in octets, \U0010ffff at most, no more than a pipe takes at once (PIPE_BUF)
 
 
 class StreamHandler(logging.StreamHandler[TextIO]):

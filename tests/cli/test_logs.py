@@ -181,23 +181,28 @@ def test_a_standard_error_that_takes_nothing_delays_nothing(tmp_path):
         handler.close()
 
 
-def test_who_stops_reading_standard_error_delays_nothing_and_is_told_what_was_dropped():
+@pytest.mark.parametrize(("encoding", "written"), [("utf-8", "x" * 10), ("ascii", "\U0010ffff")])
+def test_who_stops_reading_standard_error_delays_nothing_and_is_told_what_was_dropped(encoding, written):
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)  # whoever would wait fails instead
-    with open(read_end, "rb", buffering=0) as reader, open(write_end, "w", encoding="utf-8") as stream:
+    with (
+        open(read_end, "rb", buffering=0) as reader,
+        open(write_end, "w", encoding=encoding, errors="backslashreplace") as stream,  # as standard error
+    ):
         handler = StreamHandler(stream)
         log_stream.log.addHandler(handler)  # which has something to say itself
         try:
             for number in range(100):
-                handler.handle(record(message="line %d " + "x" * 3_000, args=(number,)))
+                handler.handle(record(message="line %d " + written * 900, args=(number,)))
             found = reader.read(1 << 20)
             handler.handle(record(message="after", args=()))
             found += reader.read(1 << 20)
         finally:
             log_stream.log.removeHandler(handler)
-    *lines, told, after = found.decode().splitlines()
+    *lines, told, after = found.decode(encoding).splitlines()
     assert 0 < len(lines) < 100
-    assert lines == [f"line {number} " + "x" * 3_000 for number in range(len(lines))]
+    shown = (written * 900).encode(encoding, "backslashreplace").decode()
+    assert lines == [f"line {number} {shown}" for number in range(len(lines))]
     assert told == f"{100 - len(lines)} lines were dropped, since who reads standard error took none"
     assert after == "after"
 
