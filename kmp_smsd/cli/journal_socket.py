@@ -16,6 +16,7 @@ from typing import TextIO
 
 from kmp_smsd.cli.log_lines import fields_of, traceback_of
 from kmp_smsd.cli.log_stream import takes_more
+from kmp_smsd.domain.counted import counted
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +93,8 @@ class JournalHandler(logging.Handler):
         if self._dropped:
             count, self._dropped = self._dropped, 0
             log.warning(  # which comes back to us as another line
-                "%d lines were dropped, since the journal took none",
-                count,
+                "%s dropped, since the journal took none",
+                counted(count, "line was", "lines were"),
                 extra={"event": "log_lines_dropped", "count": count},
             )
             if self._dropped:  # so was this one

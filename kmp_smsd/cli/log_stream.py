@@ -6,6 +6,8 @@ import logging
 import select
 from typing import TextIO
 
+from kmp_smsd.domain.counted import counted
+
 log = logging.getLogger(__name__)
 
 PIECE_CHARACTERS = 400  # whatever they are in octets, \U0010ffff at most, no more than a pipe takes at once (PIPE_BUF)
@@ -29,8 +31,8 @@ class StreamHandler(logging.StreamHandler[TextIO]):
             if self._dropped and self._takes_a_line():
                 count, self._dropped = self._dropped, 0
                 log.warning(  # which comes back to us as another line
-                    "%d lines were dropped, since who reads standard error took none",
-                    count,
+                    "%s dropped, since who reads standard error took none",
+                    counted(count, "line was", "lines were"),
                     extra={"event": "log_lines_dropped", "count": count},
                 )
             if self._takes_a_line():

@@ -207,6 +207,19 @@ def test_who_stops_reading_standard_error_delays_nothing_and_is_told_what_was_dr
     assert after == "after"
 
 
+def test_one_line_that_was_dropped_is_told_as_one():
+    stream = io.StringIO()
+    handler = StreamHandler(stream)
+    log_stream.log.addHandler(handler)
+    try:
+        handler._dropped = 1
+        handler.handle(record(message="after", args=()))
+    finally:
+        log_stream.log.removeHandler(handler)
+    told = "1 line was dropped, since who reads standard error took none"
+    assert stream.getvalue().splitlines() == [told, "after"]
+
+
 def read(journal):
     """What lies in the journal's socket now."""
     found = []
