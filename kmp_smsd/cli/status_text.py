@@ -76,7 +76,8 @@ def _error(row: Snapshot, now: int) -> str:
 
 
 def _next_try(row: Snapshot, now: int) -> str:
-    return "-" if row["next_try_at"] is None else ahead(row["next_try_at"], now)
+    at = row.get("next_try_at")  # a role that runs since before an upgrade does not tell a link's
+    return "-" if at is None else ahead(at, now)
 
 
 def _rates(row: Snapshot) -> str:

@@ -80,6 +80,11 @@ def test_a_link_that_waits_tells_when_it_tries_again():
     assert " ".join(lines({**INTAKE, "links": [waiting]})[-1].split()).endswith(" in 30 s no connection (0 s ago)")
 
 
+def test_a_role_from_before_an_upgrade_that_tells_of_no_next_try_is_shown():
+    older = {name: value for name, value in LINK.items() if name != "next_try_at"}
+    assert lines({**INTAKE, "links": [older]}) == lines(INTAKE | {"links": [LINK]})
+
+
 def test_a_platform_is_one_line_and_a_long_error_is_cut():
     row = " ".join(lines(DISPATCH)[-1].split())
     assert row == f"metering waiting 90 s 100,000+ 3 d 2+ 10 0 0 0 125 ms - in 30 s {'x' * 57}... (5 s ago)"
