@@ -200,26 +200,27 @@ def _steps(rows: Iterator[KeyRow]) -> Iterator[list[KeyRow]]:
 
 
 class _Doubts:
-    """Warnings of what is good and may be mistyped all the same: what is imported cannot be corrected."""
+    """Warnings of what is good and may be mistyped all the same, at the first line that has it: imports stand."""
 
     def __init__(self, warnings: Faults, served: Collection[str] | None, now: int) -> None:
         self._warnings = warnings
         self._served = served
         self._now = now
-        self._unserved: set[str] = set()  # apps that were told
+        self._told: set[str | int] = set()  # apps, and times in Unix milliseconds
 
     def look_at(self, rows: Sequence[KeyRow]) -> None:
         for row in rows:
             if row.valid_until is not None and row.valid_until <= self._now:
-                self._warnings.add(row.line, "this is over already: the key cannot be bound any more", "valid_until")
+                over = "this is over already: keys with it cannot be bound any more"
+                self._warn_of(row.valid_until, row.line, over, "valid_until")
             if row.app_id is not None and self._served is not None and row.app_id not in self._served:
-                self._warn_of(row.app_id, row.line)
+                unserved = f"no enabled platform has {row.app_id} among its apps"
+                self._warn_of(row.app_id, row.line, f"{unserved}, and what a key is reserved for stays so", "app_id")
 
-    def _warn_of(self, app_id: str, line: int) -> None:
-        if app_id not in self._unserved and len(self._unserved) < MOST_KEPT:
-            self._unserved.add(app_id)
-            sentence = f"no enabled platform has {app_id} among its apps, and what a key is reserved for stays so"
-            self._warnings.add(line, sentence, "app_id")
+    def _warn_of(self, value: str | int, line: int, sentence: str, column: str) -> None:
+        if value not in self._told and len(self._told) < MOST_KEPT:
+            self._told.add(value)
+            self._warnings.add(line, sentence, column)
 
 
 def _wrapped(data_key: DataKey, row: KeyRow) -> StagedKey:

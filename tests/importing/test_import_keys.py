@@ -118,6 +118,22 @@ def test_key_that_can_never_be_bound_is_told_and_imported_all_the_same(run, stor
     assert len(store.live) == 5
 
 
+def test_time_that_is_over_is_told_once_and_hides_no_other_doubt(run):
+    lines = [f"k{number},{KEY.hex()},2024-11-22," for number in range(STEP_ROWS)]
+    report = run("\n".join(["key_id,key,valid_until,app_id", *lines, f"k,{KEY.hex()},,metre"]), served={"meter"})
+    assert [(one.line, one.column, one.column_name) for one in report.warnings] == [
+        (2, 3, "valid_until"),
+        (STEP_ROWS + 2, 4, "app_id"),
+    ]
+
+
+def test_doubts_that_are_remembered_are_no_more_than_are_told(run, monkeypatch):
+    monkeypatch.setattr("kmp_smsd.importing.import_keys.MOST_KEPT", 1)
+    lines = [f"k{app},{KEY.hex()},{app}" for app in ("metre", "alarm")]
+    report = run("\n".join(["key_id,key,app_id", *lines]), served={"meter"})
+    assert [one.line for one in report.warnings] == [2]
+
+
 def test_reservation_for_an_app_that_nobody_serves_is_told_once(run, store):
     apps = ("metre", "meter", "", "metre", "alarm")
     lines = [f"k{number},{KEY.hex()},{app}" for number, app in enumerate(apps, 1)]
