@@ -49,10 +49,10 @@ def read_keys(lines: Lines, faults: Faults, warnings: Faults, encoding: KeyEncod
     rows = 0
     with Repeated() as key_ids:
         for row in _good_rows(lines, faults, encoding):
+            warnings.columns = faults.columns  # whoever takes the row may warn of it, too
             key_ids.add(row.line, row.key_id)
             rows += 1
             yield row
-        warnings.columns = faults.columns
         for line, first in key_ids.equal():
             faults.add(line, f"the key ID of line {first} again; each key has its own", "key_id")
         for line, first in key_ids.differing_in_case():

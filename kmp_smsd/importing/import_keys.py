@@ -108,7 +108,6 @@ def import_keys(
         try:
             for step in _steps(read_keys(lines, faults, warnings, encoding)):
                 keys += len(step)
-                warnings.columns = faults.columns
                 doubts.look_at(step)
                 if faults.count == conflicts:
                     conflicts += staging.stage(step, faults)
