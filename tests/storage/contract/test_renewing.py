@@ -149,7 +149,7 @@ def test_a_walk_does_not_come_to_what_is_wanted_meanwhile(store: Store, monkeypa
         assert len(met) < 10
         return [Want(subscriber, app, None, f"beside {platform}") for subscriber, app, platform, _ in rows]
 
-    assert sum(store.renewing.walk(wanted_elsewhere, NOW)) == 5
+    assert list(store.renewing.walk(wanted_elsewhere, NOW)) == [2, 2, 1]  # rows that may each come to two wants
     assert met == ["metering"] * 5
 
 
