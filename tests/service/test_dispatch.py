@@ -1086,6 +1086,14 @@ def test_a_look_that_a_reload_came_between_harms_nothing(start, events):
     assert [event for event in events if "log_failure" in event] == []
 
 
+def test_thread_that_waits_for_another_s_write_lock_is_not_stuck(start, monkeypatch):
+    """Who was stopped in the middle of a transaction is not helped by ending us."""
+    at = start(1)
+    waits = at.mine.lock_wait
+    monkeypatch.setattr(type(waits), "is_for_others", property(lambda which: which is waits))
+    assert at.dispatcher.thread.busy.waits_for_others
+
+
 # How platforms are
 
 
