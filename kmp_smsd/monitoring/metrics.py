@@ -138,7 +138,7 @@ STORE = (
     Figure(
         _GAUGE,
         "store_write_seconds",
-        "How long that write took.",
+        "How long the last write of intake to the store took.",
         lambda row: None if row["last_write_at"] is None else row["last_write_s"],
     ),
     Figure(
