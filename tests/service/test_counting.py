@@ -191,7 +191,10 @@ def test_end_does_not_wait_for_all_platforms(at):
 
 def test_end_waits_for_the_count_under_way(at):
     at.reactor.advance(COUNT_EVERY_S)
+    done, rejected, close = [], at.mine.figures.rejected, at.mine.close
+    at.mine.figures.rejected = lambda name: (done.append("counted"), rejected(name))[1]
+    at.mine.close = lambda: (done.append("closed"), close())[1]
     ended = []
     finished(at.counting.finish(), at.pool).addCallback(ended.append)
-    assert ended == [None]
+    assert (done, ended) == (["counted", "closed"], [None])
     assert at.pool.stopped
