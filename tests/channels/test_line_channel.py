@@ -17,11 +17,13 @@ from typing import Any
 
 import pytest
 
+from kmp_smsd.channels import opening
 from kmp_smsd.channels.cancel import Cancel
 from kmp_smsd.channels.hiding import REPEATS_A_KEY, presentable
 from kmp_smsd.channels.line_channel import LineChannel
 from kmp_smsd.channels.opening import probe
 from kmp_smsd.channels.protocol import Bind, ChannelDown, Confirmed, NotLetIn, Rejected, TryLater, WrongKey
+from kmp_smsd.channels.stream import Stream
 from tests.channels.peer import KEY, VERSION, WORDY, Platform, make_binds, secret_bind, withdraw
 
 
@@ -225,6 +227,23 @@ def test_receiver_without_our_hello_is_refused(platform: Platform, behaviour: st
     platform.misbehave(behaviour)
     with pytest.raises(ChannelDown, match=said):
         platform.open(connect_within_s=20.0 if behaviour != "silent" else 0.5)
+
+
+class Eager(Stream):
+    """Says its hello and more in one breath."""
+
+    def send(self, *_: Any) -> None: ...
+
+    def receive(self, *_: Any) -> list[bytes]:
+        return [b'{"v":1,"type":"hello","receiver":"r","window":50,"max_line":65536}', b"and more"]
+
+    def _hang_up(self) -> None: ...
+
+
+def test_receiver_that_says_more_than_a_hello_is_refused(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "_connect", lambda *_: lambda host: contextlib.nullcontext(Eager(host, "", 65_536)))
+    with pytest.raises(ChannelDown, match="more than a hello: and more"):
+        platform.open()
 
 
 @pytest.mark.parametrize(
