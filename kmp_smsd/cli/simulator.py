@@ -123,6 +123,9 @@ def _send_lines(server: SmscServer, file: IO[bytes], destination: str, *, stay: 
             if not stay:
                 raise
             click.echo(f"kmp-smsd: {fault}", err=True)  # who types may mistype
+            rest = line
+            while len(rest) > LINE_OCTETS_MAX and not rest.endswith(b"\n"):
+                rest = file.readline(LINE_OCTETS_MAX + 1)  # it is no message either
             continue
         if not text.strip() or text.startswith("#"):
             continue

@@ -80,9 +80,10 @@ def test_an_smsc_that_stays_passes_over_a_line_that_is_no_message(site, processe
     smsc = site.process("simulator", "smsc", "--port", "0", "--stay", stdin=subprocess.PIPE)
     processes.append(smsc)
     site.link(int(smsc.stderr.readline().rpartition(":")[2]))
-    smsc.stdin.write(f"{FIRST}\n{FIRST} nonsense\n")
+    smsc.stdin.write(f"{FIRST}\n{'x' * 5_000} K1:K1\n{FIRST} nonsense\n")
     smsc.stdin.flush()
     assert smsc.stderr.readline() == "kmp-smsd: line 1: write MDN TEXT, as in 8613912345678 K1:KEY-1\n"
+    assert smsc.stderr.readline().startswith("kmp-smsd: line 2 has more than 4,096 octets")
     daemon = site.process("intake", stderr=subprocess.DEVNULL)
     processes.append(daemon)
     assert smsc.stdout.readline() == f"ESME_RX_R_APPN (0x66) {FIRST} nonsense\n"
