@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import logging
+import os
 import select
+import stat
+from contextlib import suppress
 from typing import TextIO
 
 from kmp_smsd.domain.counted import counted
 
 log = logging.getLogger(__name__)
 
-PIECE_CHARACTERS = 400  # whatever they are in octets, \U0010ffff at most, no more than a pipe takes at once (PIPE_BUF)
+PIECE_OCTETS = 4_096  # as many as a pipe takes at once where it takes any (PIPE_BUF)
 
 
 class StreamHandler(logging.StreamHandler[TextIO]):
-    """Writes each record to the stream, and waits for nobody: the reactor logs, too.
+    """Writes each record to the file of the stream, and waits for nobody: the reactor logs, too.
 
-    Where who reads a pipe stands still, lines are dropped, and how many is said afterwards. One that was begun is ended
-    first.
+    Where who reads a pipe or a terminal stands still, lines are dropped, and how many is said afterwards. One that was
+    begun is ended first.
     """
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        self._left = ""  # of the line that was begun
+        self._descriptor = _of_our_own(stream.fileno())
+        self._left = b""  # of the line that was begun
         self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -36,7 +40,8 @@ class StreamHandler(logging.StreamHandler[TextIO]):
                     extra={"event": "log_lines_dropped", "count": count},
                 )
             if self._takes_a_line():
-                self._left = self._put(self.format(record) + self.terminator)
+                line = self.format(record) + self.terminator
+                self._left = self._put(line.encode(self.stream.encoding, "backslashreplace"))
             else:
                 self._dropped += 1
         except Exception:  # as every handler does: a log must not break what it tells of
@@ -45,17 +50,16 @@ class StreamHandler(logging.StreamHandler[TextIO]):
     def _takes_a_line(self) -> bool:
         return not self._left and takes_more(self.stream)
 
-    def _put(self, text: str) -> str:
-        """Write what is taken of `text`; the rest."""
-        while text and takes_more(self.stream):
-            self.stream.write(text[:PIECE_CHARACTERS])
-            self.stream.flush()
-            text = text[PIECE_CHARACTERS:]
-        return text
+    def _put(self, octets: bytes) -> bytes:
+        """Write what is taken of `octets`; the rest."""
+        with suppress(BlockingIOError):
+            while octets and takes_more(self.stream):
+                octets = octets[os.write(self._descriptor, octets[:PIECE_OCTETS]) :]
+        return octets
 
 
 def takes_more(stream: TextIO) -> bool:
-    """Whether what is written to `stream` now is taken at once."""
+    """Whether `stream` takes something now."""
     try:
         descriptor = stream.fileno()
     except OSError:  # no file: it never blocks
@@ -63,3 +67,15 @@ def takes_more(stream: TextIO) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     return bool(poll.poll(0))
+
+
+def _of_our_own(descriptor: int) -> int:
+    """Where to write what goes to `descriptor`, without waiting, and with nobody else being told not to wait.
+
+    A terminal waits until it has room for all that is written, and a pipe may be full by what others write to it.
+    """
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
+        with suppress(OSError):  # another user's: then what was asked before the write has to do
+            return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    return descriptor
