@@ -232,7 +232,12 @@ def _not_written(fault: OSError) -> str:
 
 
 def _open_closed_streams() -> None:
-    """Lead standard streams that are closed (``>&-``) nowhere; else the next file that is opened takes their place."""
+    """Lead standard streams that are closed (``>&-``) nowhere; else the next file that is opened takes their place.
+
+    Those of the processes that we begin too.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  open to the end
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115  open to the end
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)

@@ -256,6 +256,19 @@ def test_closed_streams_are_no_bug(site, closed):
     assert [code("keys", "list"), code("keys", "show", "NONE"), code("keys", "revoke", "K1")] == [0, 1, 64]
 
 
+def test_closed_streams_lead_nowhere_in_processes_that_we_begin_too() -> None:
+    begin = (
+        "import os; from kmp_smsd.cli import program as p; p._open_closed_streams(); os.execvp('ls', ['ls', '/dev/fd'])"
+    )
+    ended = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- 2>&-', "sh", sys.executable, "-c", begin],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout.split()[:3] == ["0", "1", "2"]
+
+
 def test_messages_that_nobody_can_be_told_leave_the_exit_code(site):
     site.ready("K1")
     with open("/dev/full", "w", encoding="utf-8") as full:
