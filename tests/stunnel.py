@@ -25,16 +25,17 @@ from kmp_smsd.channels.cancel import closing_at
 from kmp_smsd.channels.certificate import public_key_of
 from kmp_smsd.channels.tls_options import ServerKey
 
+P256 = ec.SECP256R1()
 STARTED_WITHIN_S = 20.0
 LISTENING = "Configuration successful"  # told once the ports are bound
 
 
-def new_certificate(name: str, days: int = 365) -> tuple[bytes, bytes]:
+def new_certificate(name: str, days: int = 365, curve: ec.EllipticCurve = P256) -> tuple[bytes, bytes]:
     """A new certificate of its own making for `name`, valid for so many days from now on, and its private key, in PEM.
 
     A certificate of days below 0 has expired.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = ec.generate_private_key(curve)
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (

@@ -16,6 +16,11 @@ from kmp_smsd.channels.protocol import UnfitIdentity
 from kmp_smsd.channels.tls_connection import tls_reason
 from kmp_smsd.channels.tls_options import ServerKey
 
+_WHY_NOT_LOADED = {
+    "KEY_VALUES_MISMATCH": "its first certificate is not that of its private key",
+    None: "each of its BEGIN and END lines has to be a line of its own",  # OpenSSL finds nothing where we did
+}
+
 
 @dataclass(frozen=True, slots=True)
 class TlsIdentity:
@@ -43,7 +48,8 @@ def load_identity(secret: bytes) -> TlsIdentity:
     try:
         _load_chain(context, secret)
     except ssl.SSLError as error:
-        raise UnfitIdentity(f"the TLS identity cannot be used: {tls_reason(error)}") from None
+        why = _WHY_NOT_LOADED.get(error.reason) or tls_reason(error)
+        raise UnfitIdentity(f"the TLS identity cannot be used: {why}") from None
     return TlsIdentity(context, fingerprint, certificate.not_valid_after_utc)
 
 

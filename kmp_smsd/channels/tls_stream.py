@@ -59,7 +59,12 @@ class TlsStream(Stream):
         if not isinstance(cause, ssl.SSLError) or "ALERT" not in (cause.reason or ""):
             return self.down("the connection broke", keys)
         # In TLS 1.3 a server judges our certificate after the handshake: what comes next tells of it.
-        if any(word in str(cause.reason) for word in _OF_OUR_CERTIFICATE):
-            why = f"refused our certificate ({tls_reason(cause)}), whose key is {self._our_fingerprint}"
-            return NotLetIn(str(self.down(f"{why}; the platform's administrator has to let it in", keys)))
-        return self.down(f"the host ended the connection: {tls_reason(cause)}", keys)
+        if not any(word in str(cause.reason) for word in _OF_OUR_CERTIFICATE):
+            return self.down(f"the host ended the connection: {tls_reason(cause)}", keys)
+        why = (
+            "takes no certificate with a key like ours: make one with a key of ecdsa secp256r1"
+            if "CERTIFICATE_REQUIRED" in str(cause.reason)  # we have one, and send none of a kind that it cannot check
+            else f"refused our certificate ({tls_reason(cause)}), whose key is {self._our_fingerprint}; "
+            "the platform's administrator has to let it in"
+        )
+        return NotLetIn(str(self.down(why, keys)))

@@ -103,6 +103,14 @@ def test_refused_certificate_is_told_with_the_key_to_let_in(platform: TlsPlatfor
         platform.open(identity=certificate + private)
 
 
+def test_certificate_that_the_server_cannot_check_is_to_be_another(platform: TlsPlatform) -> None:
+    certificate, private = new_certificate("kmp", curve=ec.SECP256K1())  # is none of TLS 1.3
+    with pytest.raises(
+        ChannelDown, match="takes no certificate with a key like ours: make one with a key of ecdsa secp256r1"
+    ):
+        platform.open(identity=certificate + private)
+
+
 def encrypted(private: bytes) -> bytes:
     from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, PrivateFormat
 
@@ -118,7 +126,8 @@ def test_identity_that_is_none_is_a_sentence_and_no_connection(platform: TlsPlat
         (certificate, "has no private key"),
         (certificate + b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "has no private key"),
         (certificate + encrypted(private), "is encrypted"),
-        (new_certificate("other")[0] + private, "cannot be used: key values mismatch"),
+        (new_certificate("other")[0] + private, "first certificate is not that of its private key"),
+        (certificate.rstrip() + private, "has to be a line of its own"),
     ):
         with pytest.raises(UnfitIdentity, match=f"the TLS identity.* {said}"):
             platform.open(identity=identity)
