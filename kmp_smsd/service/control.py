@@ -71,9 +71,7 @@ def claim(directory: Path, role: str) -> Path:
                 if not stat.S_ISSOCK(path.lstat().st_mode):
                     raise ControlUnusable(f"{path} is in the way, and is no socket: remove it", CONFIGURATION)
                 path.unlink()
-        if not os.access(directory, os.W_OK):
-            read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
-            raise OSError(errno.EROFS if read_only else errno.EACCES, "")  # as a write would
+            _try_to_bind(path)
     except PathTooLong as error:
         raise ControlUnusable(str(error), CONFIGURATION) from None
     except (FileNotFoundError, NotADirectoryError):
@@ -88,6 +86,10 @@ def claim(directory: Path, role: str) -> Path:
             NO_PERMISSION,
         ) from None
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ControlUnusable(
+                f"{directory}: no room for the control socket: make some on its volume, inodes too (df -i)", TEMPORARY
+            ) from None
         if error.errno != errno.EROFS:
             raise
         raise ControlUnusable(
@@ -107,6 +109,13 @@ def _alone_in(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _try_to_bind(path: Path) -> None:
+    """Raises the OSError that whoever will listen at `path` would meet."""
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as unheard:
+        unheard.bind(str(path))
+    path.unlink()
 
 
 def _is_live(path: Path) -> bool:

@@ -268,6 +268,18 @@ def test_a_directory_on_a_file_system_that_is_mounted_read_only_is_told(tmp_path
         subprocess.run(["umount", "--lazy", tmp_path], check=True)
 
 
+def test_a_directory_without_room_for_a_socket_is_told(tmp_path):
+    require_root()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=1", "tmpfs", tmp_path], check=True)  # for itself
+    try:
+        assert refused(tmp_path) == (
+            75,
+            f"{tmp_path}: no room for the control socket: make some on its volume, inodes too (df -i)",
+        )
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
 def test_the_socket_is_the_group_s_and_nobody_else_s(tmp_path):
     from twisted.internet import reactor
 
