@@ -60,7 +60,7 @@ def test_what_ends_changes_nothing_of_another_number_app_or_key(store: Store, en
     import_keys(store, "k3", "k4")
     register(store, C, "meter")
     settle(store, sync(B, "k2"), sync(A, "k3", "tracker"))
-    settle(store, *(sync(mdn, "later") for mdn in (A, B, C)))
+    settle(store, *(sync(mdn, "later") for mdn in (A, B, C)), sync(B, "k1", "alarm"))
 
     def others() -> list[Any]:
         return [
@@ -74,7 +74,7 @@ def test_what_ends_changes_nothing_of_another_number_app_or_key(store: Store, en
     before = others()
     end(store)
     assert others() == before
-    assert list(map(len, before)) == [1, 2, 2, 2, 1]
+    assert list(map(len, before)) == [1, 2, 2, 3, 1]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -147,6 +147,18 @@ def test_resumed_key_s_delivery_is_tried_at_once(store: Store) -> None:
     assert due(store) == []
     store.keys.resume("k1", NOW)
     assert [one.attempts for one in due(store)] == [0]
+
+
+def test_resumed_key_s_delivery_is_tried_at_once_where_the_key_is_bound_now(store: Store) -> None:
+    store.bindings.withdraw(A, "meter", NOW + 1)
+    confirm_all(store, now=NOW + 1)
+    store.routes.set({"tracker": "fleet"})
+    settle(store, sync(A, "k1", "tracker", received_at=NOW + 2), now=NOW + 2)
+    store.keys.suspend("k1", "audit")
+    (row,) = due(store, "fleet", NOW + 2)
+    store.outbox.settle("fleet", [Postpone(row, NOW + 3_600_000, "suspended")], NOW + 2)
+    store.keys.resume("k1", NOW + 3)
+    assert [one.attempts for one in due(store, "fleet", NOW + 3)] == [0]
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ def test_erasure_waits_until_the_platform_has_given_up_the_key(store: Store) -> 
     assert [row["mdn"] for row in store.registrations.listing(limit=10)] == [B]
     assert store.finish_erasing()
     assert store.erasing.erase(A, NOW + 2) == erased  # harmless
+    assert [(store.erasing.show(mdn) or {})["erasing_at"] for mdn in (A, B)] == [NOW + 1, None]
     confirm_all(store, now=NOW + 2)
     assert not store.finish_erasing()
     assert store.erasing.show(A) is None

@@ -131,14 +131,16 @@ def test_number_of_a_submission_is_given_once(store: Store) -> None:
 
 def test_submission_of_a_former_owner_binds_nothing_to_the_next_one(open_store: Any) -> None:
     store = open_store(SyncPolicy(gateways={"data": LENIENT}))
-    import_keys(store, "k1")
+    import_keys(store, "k1", "k2")
     register(store, A, "meter")
-    (number,) = store.submissions.submit([sync(A, "k1", link="data")], NOW)
+    register(store, B, "meter")
+    number, other = store.submissions.submit([sync(A, "k1", link="data"), sync(B, "k2", link="data")], NOW)
     store.registrations.remove(A, ["meter"], NOW + 1)
     register(store, A, "meter", now=NOW + 2)
-    assert store.settle_again(NOW + 3) == []
-    assert bound(store) == {}
-    assert store.submissions.answers([number])[number].outcome is Outcome.NOT_REGISTERED
+    assert store.settle_again(NOW + 3) == [Outcome.BOUND]
+    assert bound(store) == {(B, "meter"): "k2"}
+    answers = store.submissions.answers([number, other])
+    assert (answers[number].outcome, answers[other].outcome) == (Outcome.NOT_REGISTERED, Outcome.BOUND)
 
 
 def test_submission_under_a_number_that_was_renumbered_moves_nothing_back(open_store: Any) -> None:

@@ -65,6 +65,7 @@ def test_imported_after_power_on_is_bound_without_another_message(store: Store) 
 def test_import_that_is_staged_only_wakes_nobody(store: Store) -> None:
     register(store, A, "meter")
     settle(store, sync(A, "k1"))
+    import_keys(store, "k2")  # which are looked for
     number = store.imports.begin(
         vendor="acme", file_name="f", data_key_id="d", sealed=b"", fingerprint="5f" * 16, now=NOW
     )
