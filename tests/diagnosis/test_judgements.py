@@ -364,6 +364,7 @@ def test_platform_works_as_long_as_one_host_does() -> None:
         (30, OK, "valid for 30 days"),
         (29, WARNING, "valid for 29 days"),
         (0.5, WARNING, "valid for less than a day"),
+        (0, FAILURE, "expired less than a day ago"),
         (-0.5, FAILURE, "expired less than a day ago"),
         (-1, FAILURE, "expired 1 day ago"),
     ],
