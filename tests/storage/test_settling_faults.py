@@ -10,6 +10,7 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.request import SyncRequest
 from kmp_smsd.storage import Store, StoreUnavailable, settling
 from kmp_smsd.storage.journal import Journal
+from kmp_smsd.storage.submissions import Answer
 from tests.storage.stock import NOW, A, C, bound, content, counted, import_keys, journalled, register, settle, sync
 
 
@@ -98,6 +99,24 @@ def test_waiting_request_that_cannot_be_settled_does_not_come_for_ever(
     assert sorted(found) == [Outcome.BOUND, Outcome.ERROR]
     assert bound(store) == {(A, "meter"): "k2"}
     assert store.waiting.listing(limit=9) == []
+
+
+def test_submission_that_cannot_be_settled_is_answered_and_no_other(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_keys(store, "k1", "k2")
+    register(store, A, "meter")
+    told, faulty, other = (
+        store.submissions.submit([sync(A, key_id, link="data")], NOW)[0] for key_id in ("k1", "k2", "k1")
+    )
+    poisoned(monkeypatch, "k2")
+    assert store.settle_again(NOW + 1) == [Outcome.BOUND]
+    assert store.settle_again(NOW + 1) == [Outcome.ERROR]
+    assert store.submissions.answers([told, faulty, other]) == {
+        told: Answer(Outcome.BOUND, "meter", ""),
+        faulty: Answer(Outcome.ERROR, None, ""),
+    }
+    assert store.settle_again(NOW + 1) == [Outcome.ALREADY_BOUND]
 
 
 def test_only_the_request_that_cannot_be_settled_is_answered_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 from kmp_smsd.domain.request import SyncRequest
 from kmp_smsd.storage import Store
 from kmp_smsd.storage.rows import STEP_ROWS
-from kmp_smsd.storage.submissions import Answer, answer_faulty_submission
+from kmp_smsd.storage.submissions import Answer
 from tests.storage.stock import HOUR, NOW, A, B, bound, import_keys, journalled, open_holds, register, settle, sync
 
 LENIENT = SyncPolicy(on_sim_change=OnConflict.MOVED)
@@ -85,21 +85,6 @@ def test_submission_that_lacks_something_waits_like_a_message(store: Store) -> N
     assert store.settle_again(NOW + 1) == [Outcome.BOUND]
     assert journalled(store) == [(A, "not_registered"), (A, "bound")]
     assert store.submissions.answers([number])[number].outcome is Outcome.NOT_REGISTERED  # what was told stays told
-
-
-def test_answer_stays_what_it_was_and_a_faulty_one_is_nobody_else_s(store: Store) -> None:
-    import_keys(store, "k1")
-    register(store, A, "meter")
-    (number,) = store.submissions.submit([sync(A, "k1", link="data")], NOW)
-    store.settle_again(NOW)
-    undecided, faulty = store.submissions.submit([sync(B, "k1", link="data")] * 2, NOW)
-    with store._database.transaction() as connection:
-        answer_faulty_submission(connection, number)
-        answer_faulty_submission(connection, faulty)
-    assert store.submissions.answers([number, undecided, faulty]) == {
-        number: Answer(Outcome.BOUND, "meter", ""),
-        faulty: Answer(Outcome.ERROR, None, ""),
-    }
 
 
 def test_answer_that_was_told_is_forgotten_and_an_open_one_never(store: Store) -> None:
