@@ -177,6 +177,12 @@ def test_one_fault_and_the_store_is_not_even_asked(run, store, tmp_path):
     assert not store.imports
 
 
+def test_file_that_is_wrong_at_its_head_is_not_said_to_have_changed(run):
+    report = run(GOOD.replace("key_id", "kye_id"))
+    assert {fault.line for fault in report.faults} == {1}
+    assert "changed" not in "".join(fault.sentence for fault in report.faults)
+
+
 @pytest.mark.parametrize("wrong", ["a_b,zz", f"k0,{KEY.hex()}"])
 def test_fault_at_the_end_of_a_large_file_leaves_nothing_of_it(run, store, wrong):
     content = "key_id,key\n" + "".join(f"k{n},{KEY.hex()}\n" for n in range(2 * STEP_ROWS))
@@ -259,7 +265,8 @@ def test_file_that_changes_while_it_is_read_is_refused_whole(run, store, tmp_pat
 
     monkeypatch.setattr(store, "stage", meanwhile)
     report = run(content)
-    assert [fault.sentence for fault in report.faults] == ["the file changed while it was read; import it again"]
+    told = [(fault.line, fault.sentence) for fault in report.faults]
+    assert told == [(1, "the file changed while it was read; import it again")]
     assert report.import_id is None
     assert not store.live
     assert not store.staged

@@ -190,6 +190,14 @@ def test_one_changed_character_is_noticed(files, half, position):
         (MasterKey, PublicKey)[half].load(path)
 
 
+def test_public_half_that_is_no_key_is_noticed_whatever_its_fingerprint_is(files):
+    octets = b"\xff" * len(_octets(files[1]))
+    fingerprint = hashlib.sha256(octets).hexdigest()[:32]
+    files[1].write_text(f"kmp-smsd-master-key-public-v1 {fingerprint} {base64.urlsafe_b64encode(octets).decode()}\n")
+    with pytest.raises(MasterKeyFileFault, match="damaged"):
+        PublicKey.load(files[1])
+
+
 @pytest.mark.parametrize("half", [0, 1])
 def test_cut_file_is_noticed(files, half):
     files[half].write_bytes(files[half].read_bytes()[:-20])
