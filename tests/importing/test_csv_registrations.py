@@ -21,8 +21,9 @@ def read(tmp_path):
         path.write_text(content)
         faults, warnings = Faults("r.csv"), Faults("r.csv")
         with Lines(path, passes=2) as lines:
-            check_registrations(lines, faults, warnings, canonical, {"meter", "Meter", "pay"})
+            good = check_registrations(lines, faults, warnings, canonical, {"meter", "Meter", "pay"})
             rows = list(read_registrations(lines, Faults("r.csv"), canonical))
+        assert len(rows) == good
         return rows, [str(fault) for fault in faults.by_line()], [str(warning) for warning in warnings.by_line()]
 
     return read
@@ -64,3 +65,7 @@ def test_app_of_no_platform_is_a_warning_once(read):
 
 def test_file_without_registrations_is_a_fault(read):
     assert read("mdn,app_id\n")[1] == ["r.csv:1: there are no registrations in this file"]
+
+
+def test_file_without_a_good_registration_has_the_faults_of_those_that_it_has(read):
+    assert read("mdn,app_id\nhello,meter\n")[1] == ['r.csv:2: column 1 "mdn": this is not a number']
