@@ -174,6 +174,21 @@ def test_renumbering_that_makes_no_sense_changes_nothing(store: Store, old: str,
     assert registered(store) == before
 
 
+def test_number_that_is_being_erased_is_nobody_s_new_one(bound_at_a: Store) -> None:
+    store = bound_at_a
+    register(store, B, "meter")
+    settle(store, sync(B, "k3"))
+    confirm_all(store)
+    assert not store.erasing.erase(B, LATER).blanked
+    for wish in (lambda: store.renumbering.preview(A, B), lambda: store.renumbering.renumber(A, B, LATER)):
+        with pytest.raises(NotPossible, match="the new number is being erased: wait until it is gone, or take"):
+            wish()
+    assert {mdn for mdn, _ in registered(store)} == {A}
+    confirm_all(store, now=LATER)
+    assert not store.finish_erasing()
+    assert store.renumbering.renumber(A, B, LATER).key_ids == {"meter": "k1", "tracker": "k2"}
+
+
 def test_number_with_more_apps_than_a_transaction_may_move_stays(store: Store) -> None:
     register(store, A, *[f"app-{number}" for number in range(APPS_AT_ONCE + 1)])
     with pytest.raises(NotPossible, match="more than 250 registrations: remove some of them by name first"):

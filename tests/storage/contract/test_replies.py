@@ -124,10 +124,16 @@ def test_all_that_was_being_sent_is_given_up_however_much_it_is(ready, monkeypat
     assert states(ready) == [(A, "unknown"), (B, "unknown")]
 
 
-def test_number_that_was_given_up_keeps_no_waiting_reply(ready):
-    settle(ready, asked(), asked(B, "k2"))
-    ready.renumbering.renumber(A, "8613900000009", NOW + 1)
-    assert states(ready) == [(B, "waiting")]
+def test_number_that_was_given_up_keeps_no_waiting_reply_and_what_it_was_told_counts(ready):
+    settle(ready, asked())
+    confirm_all(ready)
+    (reply,) = take(ready)
+    tell(ready, reply.number, ReplyState.SENT, 0)
+    settle(ready, asked(received_at=NOW + HOUR), asked(B, "k2"), now=NOW + HOUR)
+    assert states(ready) == [(A, "sent"), (A, "waiting"), (B, "waiting")]
+    ready.renumbering.renumber(A, "8613900000009", NOW + HOUR)
+    assert states(ready) == [(A, "sent"), (B, "waiting")]
+    assert ready.replies.sent_in_a_day("north", NOW + HOUR) == 1
 
 
 def test_reply_that_was_certainly_not_taken_is_taken_again(ready):
