@@ -67,6 +67,7 @@ def test_only_key_id_and_key_are_needed(read):
         f"\ufeffkey_id,key,serial\n8A3F,{HEX},7\n",
         f"key_id,key,serial\r\n8A3F,{HEX},7\r\n",
         f'"key_id","key","serial"\n"8A3F","{HEX}","7"\n',
+        f'"key_id", "key", "serial"\n "8A3F", "{HEX}", "7"\n',
         f"key_id, key, serial\n 8A3F , {HEX.upper()} , 7 \n",
         f"key_id,key,serial\n\n8A3F,{HEX},7\n\n\n",
     ],
