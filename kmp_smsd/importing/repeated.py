@@ -62,7 +62,7 @@ class Repeated:
 
     def differing_in_case(self) -> Iterator[tuple[int, int]]:
         """Each line whose text was there before in another case, and the first line of all its cases."""
-        return self._lines("lower(text)", "text <> first_text AND line > first")
+        return self._lines("lower(text)", "text <> first_text")
 
     def _lines(self, same: str, condition: str) -> Iterator[tuple[int, int]]:
         query = f"""

@@ -100,7 +100,7 @@ def read_file(path: Path) -> Content:
                 if holes or None in parsed:  # what was in the place of zeros is gone
                     damaged.append(number)
     except OSError as error:
-        error.filename = error.filename or str(path)  # reading names none
+        error.filename = str(path)  # reading names none
         raise
     if torn:
         damaged.pop()

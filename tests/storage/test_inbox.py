@@ -480,12 +480,16 @@ def test_file_of_another_version_is_refused_by_name(path: Path, body: bytes) -> 
 
 @pytest.mark.parametrize("make", [Path.touch, Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
 @pytest.mark.parametrize("name", ["1\u00b2x.messages", "12.messages", "000000000001.copy.messages", "notes"])
-def test_what_else_lies_there_is_left_alone(path: Path, name: str, make: Callable[[Path], None]) -> None:
+def test_what_else_lies_there_is_left_alone_and_told_of(
+    path: Path, name: str, make: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
     with opened(path) as one:
         one.append(requests("K1"))
-    make(directory(path) / name)
+    foreign = directory(path) / name
+    make(foreign)
     assert left(path) == requests("K1")
-    assert (directory(path) / name).is_symlink() or (directory(path) / name).exists()
+    assert foreign.is_symlink() or foreign.exists()
+    assert [record.getMessage() for record in caplog.records] == [f"{foreign} is no file of ours, and not read"]
 
 
 def test_fifo_of_one_of_its_names_is_left_alone_and_told_of(path: Path, caplog: pytest.LogCaptureFixture) -> None:
