@@ -219,6 +219,12 @@ def test_key_may_be_base64_in_both_alphabets_with_padding_or_without(read, text,
     assert not faults
 
 
+def test_first_key_may_be_hexadecimal_that_is_no_base64(read):
+    (row,), faults, _ = read(f"key_id,key,algorithm\na,{HEX}ff,hmac\n")
+    assert row.key == KEY + b"\xff"
+    assert not faults
+
+
 def test_first_key_decides_how_all_keys_are_written(read):
     rows, faults, _ = read(f"key_id,key\na,{HEX}\nb,{BASE64[0]}\n")
     assert [row.key_id for row in rows] == ["a"]

@@ -135,6 +135,16 @@ def test_damaged_version_is_not_exceeded(path: Path, saved: Path) -> None:
         assert versions(store)[A, "meter"] == NOW + DAY
 
 
+def test_version_that_was_sent_and_not_confirmed_does_not_go_back_either(path: Path, saved: Path) -> None:
+    with open_store(path) as store:
+        settle(store, sync(B, "k1", received_at=NOW + 4), now=NOW + 4)
+        sent = versions(store)
+    assert sent[B, "meter"] > sent[A, "meter"]
+    restore(path, saved, NOW - DAY)
+    with open_store(path) as store:
+        assert versions(store)[A, "meter"] > sent[B, "meter"]
+
+
 def test_version_of_what_waits_for_a_platform_does_not_go_back_either(path: Path) -> None:
     """It may have left after the backup: its app found a platform then."""
     with open_store(path) as store:
