@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 import tracemalloc
 
 import pytest
@@ -163,6 +164,21 @@ def test_columns_are_numbered_as_the_file_has_them(read):
 def test_valid_until_a_day_lasts_to_its_end(read):
     (row,), _, _ = read(f"key_id,key,valid_from,valid_until\na,{HEX},2026-01-01,2026-01-01\n")
     assert row.valid_until - row.valid_from == 86_400_000
+
+
+@pytest.fixture
+def far_east(monkeypatch):
+    monkeypatch.setenv("TZ", "EAST-8")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_east")
+def test_dates_and_times_are_utc_wherever_the_file_is_read(read):
+    (row,), _, _ = read(f"key_id,key,valid_from,valid_until\na,{HEX},2027-05-01,2027-05-01T00:00:01Z\n")
+    assert (row.valid_from, row.valid_until) == (1809129600000, 1809129601000)
 
 
 def test_last_day_of_the_calendar_is_a_day(read):
@@ -335,7 +351,7 @@ def test_longest_line_is_a_line_and_one_octet_more_is_none(tmp_path, end):
 
 def test_progress_is_told_as_a_file_is_read_and_ends_at_its_size(tmp_path):
     path = tmp_path / "lines"
-    path.write_bytes(b"x" * 99 + b"\n" + (b"y" * 4000 + b"\n") * 1500)
+    path.write_bytes(b"x" * 99 + b"\n" + (b"y" * 4000 + b"\n") * 1500 + b"z" * 99_999)
     told = []
     with Lines(path, passes=2, progress=lambda *step: told.append(step)) as lines:
         list(lines)

@@ -84,6 +84,10 @@ def test_id_must_be_one(id: Any) -> None:
     assert request.wish == Fault('"id" must be 1 to 64 printable ASCII characters in quotes')
 
 
+def test_longest_id_is_one() -> None:
+    assert read({**ADD, "id": "x" * 64}).wish == Add(A, ("meter",))
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -137,6 +141,12 @@ def test_id_with_a_number_in_it_is_not_even_repeated(name: str, id: str) -> None
     request = read({"id": id, "op": "renumber", "mdn": A, "to": B})
     reason = f'"id" has the number of "{name}" in it; IDs are kept, take one that names nobody'
     assert (request.id, request.wish) == (None, Fault(reason))
+
+
+@pytest.mark.parametrize(("mdn", "names_somebody"), [("491234567", False), ("4912345678", True)])
+def test_few_digits_in_an_id_name_nobody(mdn: str, names_somebody: bool) -> None:
+    request = read({"id": f"order-{mdn[3:]}", "op": "remove", "mdn": mdn, "all": True})
+    assert isinstance(request.wish, Fault) == names_somebody
 
 
 def test_both_numbers_of_a_renumbering_are_checked() -> None:
