@@ -337,6 +337,22 @@ def test_replaced_database_is_named_by_the_time_that_was_given(path: Path, saved
     assert names == ["kmp.db.before-restore-20010909T014640Z", "kmp.db.before-restore-20010909T014640Z.2"]
 
 
+def test_copy_is_on_the_disk_before_it_takes_its_place_and_its_name_is_afterwards(
+    path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    replace = os.replace
+
+    def replaced(*names: Path) -> None:
+        steps.append("replaced")
+        replace(*names)
+
+    monkeypatch.setattr(restoring, "sync", lambda synced: steps.append(synced.name))
+    monkeypatch.setattr(os, "replace", replaced)
+    restore(path, saved, NOW)
+    assert steps == ["kmp.db.restoring", "replaced", "kmp.db"]
+
+
 def test_restore_waits_for_nobody(path: Path, saved: Path) -> None:
     with open_store(path), pytest.raises(StoreBusy):
         restore(path, saved, NOW)
