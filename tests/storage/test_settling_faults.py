@@ -101,6 +101,22 @@ def test_waiting_request_that_cannot_be_settled_does_not_come_for_ever(
     assert store.waiting.listing(limit=9) == []
 
 
+def test_approval_that_cannot_be_settled_is_shown_and_does_not_come_for_ever(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_keys(store, "k1", "k2")
+    register(store, A, "meter")
+    settle(store, sync(A, "k1"), sync(A, "k2"))
+    (hold,) = store.holds.listing(limit=9)
+    store.holds.approve(hold["hold"], "adam")
+    with monkeypatch.context() as patch:
+        poisoned(patch, "k2")
+        assert store.settle_again(NOW + 1) == [Outcome.ERROR]
+    assert store.settle_again(NOW + 1) == []
+    (shown,) = store.holds.listing(limit=9)
+    assert (shown["state"], shown["last_outcome"], shown["deciding"]) == ("open", "error", 0)
+
+
 def test_submission_that_cannot_be_settled_is_answered_and_no_other(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
