@@ -288,6 +288,22 @@ def test_replies_to_several_apps_count_together_and_unsent_ones_too(open_store):
     assert len(states(store)) == 2
 
 
+def test_reply_of_the_day_before_to_another_app_counts_no_longer(open_store):
+    store = open_store(SyncPolicy(mdn_replies_a_day=1))
+    store.routes.set({"one": "metering"})
+    import_keys(store, "k1", "k2")
+    register(store, A, "one", "two")
+    settle(store, asked(A, "k1", app_id="one"))
+    confirm_all(store)
+    (reply,) = take(store)
+    tell(store, reply.number, ReplyState.SENT)
+    settle(store, asked(A, "k2", app_id="two", received_at=NOW + DAY), now=NOW + DAY)
+    assert [(row["app_id"], row["state"]) for row in store.replies.listing(limit=10)] == [
+        ("one", "sent"),
+        ("two", "waiting"),
+    ]
+
+
 def test_link_gets_what_it_has_room_for_and_others_wait(ready):
     import_keys(ready, *[f"n{number}" for number in range(5)])
     for number in range(5):
