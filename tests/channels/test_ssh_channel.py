@@ -22,6 +22,7 @@ from kmp_smsd.channels.line_channel import LineChannel
 from kmp_smsd.channels.opening import open_channel
 from kmp_smsd.channels.protocol import ChannelDown, Confirmed, TryLater, UnfitIdentity
 from kmp_smsd.channels.shown_keys import fetch_host_keys
+from kmp_smsd.channels.ssh import negotiated
 from kmp_smsd.channels.ssh_options import SshOptions
 from kmp_smsd.simulator.openssh import OpensshServer, new_identity
 from kmp_smsd.simulator.platform import SimulatedPlatform
@@ -232,6 +233,13 @@ def test_mute_host_is_given_up_in_the_same_words_where_paramiko_notices_first(
         pytest.raises(ChannelDown, match=r"not connected within 0\.3 s"),
     ):
         platform.open(hosts=[f"127.0.0.1:{mute.getsockname()[1]}"], connect_within_s=0.3)
+
+
+def test_interrupt_goes_on_as_one_and_leaves_no_connection(platform: SshPlatform) -> None:
+    host = Host.parse(platform.server.address)
+    with pytest.raises(KeyboardInterrupt), negotiated(host, ("ssh-ed25519",), 20) as transport:
+        raise KeyboardInterrupt
+    assert not transport.is_active()
 
 
 # --- what an administrator asks ---------------------------------------------------------------------------------------
