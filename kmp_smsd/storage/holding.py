@@ -78,7 +78,7 @@ def answer_approval(connection: Any, hold: int, outcome: Outcome, now: int) -> N
     """An approval that bound settles its hold; any other outcome is shown and leaves it open."""
     connection.execute(
         """UPDATE holds SET marked = 0, last_outcome = ?, state = iif(?, 'approved', state),
-             settled_at = iif(?, ?, settled_at) WHERE id = ?""",
+             settled_at = iif(?, ?, settled_at) WHERE id = ? AND state = 'open'""",
         (outcome.value, outcome in _STANDS, outcome in _STANDS, now, hold),
     )
 

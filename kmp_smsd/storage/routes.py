@@ -83,7 +83,7 @@ class Routes:
         yield from Renewing(self._database).walk(drop, now)
         with self._database.transaction() as connection:
             connection.executemany("DELETE FROM platforms WHERE name = ?", [(name,) for name in names])
-            connection.execute("DELETE FROM routes WHERE platform = ''")
+            connection.execute("DELETE FROM routes WHERE platform = '' AND moving = 0")
 
 
 def _bound_here(connection: Any, subscriber: int, app: str, platform: str) -> list[Want]:

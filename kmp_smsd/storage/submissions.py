@@ -35,12 +35,16 @@ def answer_submissions(connection: Any, decisions: Sequence[Decision | Unfit]) -
         if isinstance(one, Decision) and one.request.submission is not None
     ]
     if answers:
-        connection.executemany("UPDATE submissions SET outcome = ?, app_meant = ?, why = ? WHERE id = ?", answers)
+        connection.executemany(
+            "UPDATE submissions SET outcome = ?, app_meant = ?, why = ? WHERE id = ? AND outcome IS NULL", answers
+        )
 
 
 def answer_faulty_submission(connection: Any, submission: int) -> None:
     """Keep that a submission could not be settled, in the caller's transaction."""
-    connection.execute("UPDATE submissions SET outcome = ? WHERE id = ?", (Outcome.ERROR.value, submission))
+    connection.execute(
+        "UPDATE submissions SET outcome = ? WHERE id = ? AND outcome IS NULL", (Outcome.ERROR.value, submission)
+    )
 
 
 def _submit(connection: Any, request: SyncRequest, now: int) -> int:
