@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from kmp_smsd.cli.output import listing, pages, record
 from kmp_smsd.cli.progress import progress
 from kmp_smsd.cli.settings import Settings, now_ms
 from kmp_smsd.domain.counted import counted
+from kmp_smsd.domain.did_you_mean import did_you_mean
 from kmp_smsd.domain.shown import shown
 from kmp_smsd.vault.own_process import make_undumpable
 
@@ -93,11 +93,9 @@ def import_(settings: Settings, file: Path, vendor: str, plaintext: bool, encodi
 
 def _tell_of_a_like_vendor(vendor: str, known: list[str]) -> None:
     """A name that is new and like another may be mistyped: no terminal has keys of two vendors, and imports stand."""
-    names = {name.casefold(): name for name in known}
-    near = difflib.get_close_matches(vendor.casefold(), names, 1, 0.8)
-    if near and vendor not in known:
-        hint = f"did you mean '{names[near[0]]}'?"
-        click.echo(f"kmp-smsd: nothing of vendor '{shown(vendor)}' was imported before ({hint})", err=True)
+    hint = did_you_mean(vendor, known, cutoff=0.8)
+    if hint and vendor not in known:
+        click.echo(f"kmp-smsd: nothing of vendor '{shown(vendor)}' was imported before{hint}", err=True)
 
 
 def _tell(report: Report, file: Path, vendor: str, *, dry_run: bool) -> None:
