@@ -123,7 +123,7 @@ def _octets_moved(path: Path, frames: int) -> int:
     """How far the database reaches by its own header, or by the first `frames` of its log, which have been moved.
 
     A stranger may have moved more than the mark tells. The page of the header has not been, where it is in the log once
-    more behind them. See https://sqlite.org/fileformat2.html#the_database_header and, in it, the WAL frame header.
+    more behind them. See https://sqlite.org/fileformat2.html#the_database_header.
     """
     database = kept_descriptor(path)
     header = os.pread(database, 32, 0)
@@ -131,11 +131,14 @@ def _octets_moved(path: Path, frames: int) -> int:
         return os.fstat(database).st_size
     page_octets, pages = struct.unpack(">16xH10xI", header)
     page_octets = 65_536 if page_octets == 1 else int(page_octets)
+    return page_octets * max({int(pages), *pages_in_log(path, frames, page_octets)})
+
+
+def pages_in_log(path: Path, frames: int, page_octets: int) -> set[int]:
+    """The numbers of the pages that the first `frames` of the log hold, by the WAL frame header."""
     with open(log_of(path), "rb") as wal:
-        for frame in range(frames):
-            at = LOG_HEADER_OCTETS + frame * (FRAME_HEADER_OCTETS + page_octets)
-            pages = max(pages, int.from_bytes(os.pread(wal.fileno(), 4, at)))
-    return page_octets * int(pages)
+        begins = (LOG_HEADER_OCTETS + frame * (FRAME_HEADER_OCTETS + page_octets) for frame in range(frames))
+        return {int.from_bytes(os.pread(wal.fileno(), 4, begin)) for begin in begins}
 
 
 @contextmanager

@@ -28,8 +28,10 @@ _LARGEST_ROOT = 52  # in the file's header; not 0 where there are pages of point
 _warned: set[Path] = set()
 
 
-def find_leftovers(path: Path, stopping: Callable[[], bool] = lambda: False) -> list[int]:
-    """The offsets of pages with something in their unused middle. May run beside writers.
+def find_leftovers(
+    path: Path, among: Sequence[int] | None = None, stopping: Callable[[], bool] = lambda: False
+) -> list[int]:
+    """The offsets of pages with something in their unused middle, `among` these or all. May run beside writers.
 
     Returns none, and warns once, where pages cannot be told apart: then copies stay. Ends early once `stopping`.
     """
@@ -43,7 +45,8 @@ def find_leftovers(path: Path, stopping: Callable[[], bool] = lambda: False) -> 
                 extra={"event": "leftovers_stay", "path": str(path)},
             )
         return []
-    return [offset for offset, page in _pages(descriptor, stopping) if _has_leftovers(page, offset)]
+    pages = _all_pages(descriptor, stopping) if among is None else _some_pages(descriptor, among, stopping)
+    return [offset for offset, page in pages if _has_leftovers(page, offset)]
 
 
 def clear_leftovers(path: Path, offsets: Sequence[int]) -> None:
@@ -88,7 +91,7 @@ def _told_apart(descriptor: int) -> bool:
     return largest_root == 0 and os.fstat(descriptor).st_size <= _page_octets(descriptor) * _PAGES_MAX
 
 
-def _pages(descriptor: int, stopping: Callable[[], bool]) -> Iterator[tuple[int, bytes]]:
+def _all_pages(descriptor: int, stopping: Callable[[], bool]) -> Iterator[tuple[int, bytes]]:
     octets = _page_octets(descriptor)
     at = 0
     while not stopping() and len(chunk := os.pread(descriptor, _CHUNK_OCTETS, at)) >= octets:
@@ -96,6 +99,14 @@ def _pages(descriptor: int, stopping: Callable[[], bool]) -> Iterator[tuple[int,
         for begin in range(0, whole, octets):
             yield at + begin, chunk[begin : begin + octets]
         at += whole
+
+
+def _some_pages(descriptor: int, offsets: Sequence[int], stopping: Callable[[], bool]) -> Iterator[tuple[int, bytes]]:
+    octets = _page_octets(descriptor)
+    for offset in offsets:
+        if stopping():
+            return
+        yield offset, os.pread(descriptor, octets, offset)
 
 
 def _page_octets(descriptor: int) -> int:

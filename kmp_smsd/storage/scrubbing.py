@@ -6,11 +6,11 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pysqlite3 import dbapi2 as sqlite3
 
+from kmp_smsd.storage.changes import Changes
 from kmp_smsd.storage.checkpoint import PASSIVE, move_log
 from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.leftovers import clear_leftovers, find_leftovers
@@ -22,21 +22,12 @@ ERASE_WAITS_S = (0.1,) * 50
 STEP_PAGES = 2_000  # that are cleared while the writers wait
 
 
-@dataclass(slots=True)
-class _Found:
-    """Pages that are to be cleared, by their `offsets`; the file was looked through when `store` counted so."""
-
-    erased: int  # `erase_log`
-    cleared: int
-    offsets: list[int]
-
-
 class Scrubber:
-    """What of a database is still to be cleared, as far as its one connection knows."""
+    """Clears the files of one database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._found: _Found | None = None
+        self._found: list[int] = []  # kept where the disk does not take it: its cache may look clear all the same
         self._searched_at = -math.inf  # monotonic seconds
 
     def scrub(
@@ -50,48 +41,77 @@ class Scrubber:
 
         Empties the write-ahead log, and clears what SQLite left in unused parts of pages. Waits for readers without the
         write lock: intake goes on meanwhile. Whoever erases adds to `store.erase_log` in the same transaction; what is
-        erased after we looked through the file stays to be done.
+        erased after this has begun stays to be done.
 
-        What was found there is kept until a later call can clear it. The file is not looked through again within
-        `scan_every_s` seconds, and no further once `stopping`.
+        Whoever writes meanwhile may have a page change its place, and what is left in it goes along (tried: SQLite
+        numbers siblings in their order). So pages that were written are looked through in their turn, and those that
+        were written during that, until so few are left that all of them are cleared while nobody writes. All of the
+        file is looked through no more often than every `scan_every_s` seconds, and no further once `stopping`.
         """
-        (asked,) = self._database.rows("SELECT erase_log FROM store")[0]
-        searched = False
+
+        def may_look() -> bool:
+            return time.monotonic() >= self._searched_at + scan_every_s
+
+        if not self._found and not may_look():
+            return False
         waits = iter((*waits_s, None))
-        while not stopping():
-            found = self._found
-            counts = self._database.rows("SELECT erase_log, cleared FROM store")[0]  # before the log is emptied
-            if found is None and time.monotonic() < self._searched_at + scan_every_s:
-                return False
-            with suppress(sqlite3.Error, OSError):
-                move_log(self._database.connection, self._database.path, PASSIVE)  # most of it without the lock
-            with self._database.alone():
-                possible = self._database.empty_log() and (found is None or self._clear(found))
-            if not possible:
-                wait_s = next(waits)
-                if wait_s is None:
-                    return False
-                time.sleep(wait_s)
-            elif found is None:  # all that was erased is in the database now
-                with self._database.faults():
-                    offsets = find_leftovers(self._database.path, stopping)
-                self._searched_at, searched = time.monotonic(), True
-                if not stopping():
-                    self._found = _Found(counts[0], counts[1], offsets)
-            elif not found.offsets:
-                self._found = None
-                if searched or found.erased == asked:
+        with closing(Changes(self._database.connection, self._database.path)) as changes:
+            left = _Left(self._database, changes, self._found)
+            while not stopping():
+                if not left.clear():
+                    wait_s = next(waits)
+                    if wait_s is None:
+                        return False
+                    time.sleep(wait_s)
+                elif left.nowhere:
                     return True
+                elif left.anywhere and not may_look():
+                    return False
+                else:
+                    left.find(stopping)
+                    self._searched_at = time.monotonic()
         return False
 
-    def _clear(self, found: _Found) -> bool:
-        """Clear the first pages of what was found; False where somebody else writes, who need not know of our lock.
 
-        SQLite's own write lock is held from before we see that the log is empty until another connection than ours has
-        committed: so no frame and no checkpoint comes between, and all connections, ours too, give up what they have
+class _Left:
+    """Where leftovers of what was erased may be: in pages that were `found`, by their offsets, and in unseen ones."""
+
+    def __init__(self, database: Database, changes: Changes, found: list[int]) -> None:
+        self._database = database
+        self._changes = changes
+        ((self._erased, self._cleared),) = database.rows("SELECT erase_log, cleared FROM store")
+        self._found = found
+        self._unseen: list[int] | None = None  # all
+        self.nowhere = False
+
+    @property
+    def anywhere(self) -> bool:
+        return self._unseen is None
+
+    def find(self, stopping: Callable[[], bool]) -> None:
+        """Look through those that nobody has seen."""
+        with self._database.faults():
+            found = find_leftovers(self._database.path, self._unseen, stopping)
+        known = set(self._found)
+        self._found += [offset for offset in found if offset not in known]
+
+    def clear(self) -> bool:
+        """Empty the log, and clear as many pages as a step may; False where somebody prevents it."""
+        with suppress(sqlite3.Error, OSError):
+            self._changes.let_move()
+            move_log(self._database.connection, self._database.path, PASSIVE)  # most of it without the lock
+        with self._database.alone():
+            version = self._database.data_version()
+            self._unseen = self._changes.end()
+            return self._database.empty_log() and self._clear(version)
+
+    def _clear(self, version: int) -> bool:
+        """False where somebody has written since `version`, who need not know of our lock.
+
+        SQLite's own write lock is held from before we see that until another connection than ours has committed: so the
+        log is empty, no frame and no checkpoint comes between, and all connections, ours too, give up what they have
         cached of the file.
         """
-        rest = found.offsets[STEP_PAGES:]
         with closing(connect(self._database.path)) as another:
             another.execute("PRAGMA busy_timeout = 0")
             try:
@@ -100,17 +120,22 @@ class Scrubber:
                 if "locked" not in str(error):
                     raise
                 return False
-            if self._database.log_path.stat().st_size:
+            if self._database.data_version() != version:
                 return False
-            clear_leftovers(self._database.path, found.offsets[:STEP_PAGES])
+            if self._unseen is not None and len(self._found) + len(self._unseen) <= STEP_PAGES:
+                self._found += self._unseen
+                self.nowhere = True
+            else:
+                self._changes.begin()
+            clear_leftovers(self._database.path, self._found[:STEP_PAGES])
             # Counted, since a row that stays as it is would be no commit; and where somebody else has counted too, what
-            # was erased since we looked may have begun from 0 again.
+            # was erased since we began may have begun from 0 again.
             another.execute(
                 """UPDATE store SET cleared = cleared + 1,
                      erase_log = iif(? AND erase_log = ? AND cleared = ?, 0, erase_log)""",
-                (not rest, found.erased, found.cleared),
+                (self.nowhere, self._erased, self._cleared),
             )
             another.execute("COMMIT")
-        found.offsets = rest
-        found.cleared += 1
+        del self._found[:STEP_PAGES]
+        self._cleared += 1
         return True

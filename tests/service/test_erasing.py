@@ -109,9 +109,9 @@ def test_stop_waits_for_the_step_under_way_which_looks_no_further(at, monkeypatc
     find_leftovers = scrubbing.find_leftovers
     found, ended = [], []
 
-    def find(path, stopping):
+    def find(path, among, stopping):
         finished(at.eraser.finish()).addCallback(ended.append)
-        found.append((stopping(), find_leftovers(path, stopping), list(ended)))
+        found.append((stopping(), find_leftovers(path, among, stopping), list(ended)))
         return found[0][1]
 
     monkeypatch.setattr(scrubbing, "find_leftovers", find)

@@ -190,7 +190,7 @@ def test_file_that_ended_inside_a_page_for_a_while_is_looked_through_page_by_pag
             path.write_bytes(whole)
         return False
 
-    assert leftovers.find_leftovers(path, mended_meanwhile) == list(range(0, len(whole), PAGE_OCTETS))
+    assert leftovers.find_leftovers(path, None, mended_meanwhile) == list(range(0, len(whole), PAGE_OCTETS))
     assert len(asked) > 2
 
 
