@@ -29,6 +29,7 @@ from kmp_smsd.diagnosis.room import judge_room
 from kmp_smsd.diagnosis.sandbox import judge_sandbox
 from kmp_smsd.diagnosis.secrets import judge_master_key, judge_secret
 from kmp_smsd.diagnosis.traffic import TrafficFacts, judge_traffic
+from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.spans import DAY_MS, HOUR_MS
 from kmp_smsd.storage import Store, StoreError
 from kmp_smsd.storage.checking import Checked
@@ -138,7 +139,7 @@ def traffic(config: Config, store: Store) -> Report:
     holds = store.explaining.open_holds()
     facts = TrafficFacts(
         now=now,
-        refused=store.explaining.refused_classes((now - DAY_MS) // HOUR_MS),
+        refused=store.journal.senders(since_hour=(now - DAY_MS) // HOUR_MS, outcome=Outcome.INVALID_MDN),
         holds=holds.count,
         oldest_hold_at=holds.oldest_at,
         platforms=store.platforms.listing(at_most=sys.maxsize),

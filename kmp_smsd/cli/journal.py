@@ -9,7 +9,9 @@ import click
 
 from kmp_smsd.cli.arguments import MDN, json_option
 from kmp_smsd.cli.output import PAGE, listing, pages
-from kmp_smsd.cli.settings import Settings
+from kmp_smsd.cli.settings import Settings, now_ms
+from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.domain.spans import HOUR_MS
 
 COLUMNS = {
     "at": "at",
@@ -21,6 +23,17 @@ COLUMNS = {
     "why": "why",
     "hold": "hold",
 }
+COUNTS = {"link": "link", "outcome": "outcome", "messages": "count"}
+SENDERS = {"link": "link", "outcome": "outcome", "senders": "sender", "messages": "count"}
+HOURS_MAX = 1_000_000  # more than a database may be old
+
+hours_option = click.option(
+    "--hours",
+    type=click.IntRange(1, HOURS_MAX),
+    default=24,
+    show_default=True,
+    help="Of so many hours, the running one included.",
+)
 
 
 @click.group()
@@ -50,3 +63,38 @@ def list_(settings: Settings, mdn: str | None, most: int | None, as_json: bool) 
             as_json=as_json,
             nothing="no entries",
         )
+
+
+@journal.command()
+@hours_option
+@json_option
+@click.pass_obj
+def counts(settings: Settings, hours: int, as_json: bool) -> None:
+    """Count messages by their link and outcome.
+
+    Every message is counted, also those that have no entry in the journal. The hours are whole ones in UTC.
+    """
+    with settings.store() as store:
+        rows = store.journal.tallies(since_hour=_since(hours))
+    listing([rows] if rows else [], COUNTS, as_json=as_json, nothing="no messages")
+
+
+@journal.command()
+@click.option("--outcome", type=click.Choice([one.value for one in Outcome]), help="Only messages with this outcome.")
+@hours_option
+@json_option
+@click.pass_obj
+def senders(settings: Settings, outcome: str | None, hours: int, as_json: bool) -> None:
+    """Count messages of unknown senders by their first digits and length.
+
+    These are the messages that have no entry in the journal. With --outcome invalid_mdn it shows which range of numbers
+    is missing in the numbering plan.
+    """
+    with settings.store() as store:
+        rows = store.journal.senders(since_hour=_since(hours), outcome=None if outcome is None else Outcome(outcome))
+    listing([rows] if rows else [], SENDERS, as_json=as_json, nothing="no messages without an entry")
+
+
+def _since(hours: int) -> int:
+    """The first of the last `hours`, since 1970 in UTC."""
+    return now_ms() // HOUR_MS - hours + 1

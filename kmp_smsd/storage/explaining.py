@@ -86,15 +86,6 @@ class Explaining:
             yield Looked(found, last + 1 - begin, last + 1 - first, since[0][0] if since else None)
             end = begin
 
-    def refused_classes(self, since_hour: int) -> list[dict[str, Any]]:
-        """How many messages ended as invalid_mdn since an hour (since 1970, UTC), by the class of their senders."""
-        return self._database.records(
-            ("link", "sender", "count"),
-            """SELECT link, sender, sum(count) FROM tallies WHERE hour >= ? AND outcome = 'invalid_mdn'
-               GROUP BY link, sender ORDER BY sum(count) DESC, link, sender""",
-            (since_hour,),
-        )
-
     def keys(self, key_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Those of `key_ids` that exist: state, the app they are reserved for, validity, where and since when bound."""
         columns = ("key_id", "state", "app_id", "valid_from", "valid_until", "bound_mdn", "bound_app", "bound_at")

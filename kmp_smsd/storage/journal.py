@@ -107,11 +107,21 @@ class Journal:
         return entries
 
     def tallies(self, *, since_hour: int = 0) -> list[dict[str, Any]]:
-        """Counted messages per outcome and link since an hour (hours since 1970, UTC)."""
+        """Counted messages per link and outcome since an hour (hours since 1970, UTC)."""
         return self._database.records(
             ("link", "outcome", "count"),
             "SELECT link, outcome, sum(count) FROM tallies WHERE hour >= ? GROUP BY link, outcome ORDER BY 1, 2",
             (since_hour,),
+        )
+
+    def senders(self, *, since_hour: int = 0, outcome: Outcome | None = None) -> list[dict[str, Any]]:
+        """Likewise those that have no entry, by the class of their senders: the most frequent first."""
+        return self._database.records(
+            ("link", "outcome", "sender", "count"),
+            """SELECT link, outcome, sender, sum(count) FROM tallies
+               WHERE hour >= ? AND sender <> '' AND (? IS NULL OR outcome = ?)
+               GROUP BY link, outcome, sender ORDER BY sum(count) DESC, link, outcome, sender""",
+            (since_hour, outcome, outcome),
         )
 
     def _class(self, link: str, outcome: Outcome, sender: str) -> str:

@@ -10,7 +10,9 @@ import click
 import pytest
 
 from kmp_smsd.cli.program import program
+from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.reply import ReplyTo
+from kmp_smsd.domain.request import Unfit
 from kmp_smsd.simulator.openssh import new_identity
 from tests.cli.site import FIRST, dead_port
 from tests.storage.stock import NOW, sync
@@ -22,6 +24,8 @@ ARGUMENTS = {
     "subscribers show": (FIRST,),
     "bindings show": (FIRST,),
     "outbox list": ("--all",),
+    "journal counts": ("--hours", "1000000"),
+    "journal senders": ("--hours", "1000000"),
     "platforms test": ("metering",),
     "platforms trust": ("metering",),
     "simulate": (FIRST, "K1:K2"),
@@ -65,6 +69,7 @@ def full(site):
             reply_to = ReplyTo(1, 1, FIRST, 0, 1, "10690001")
             store.settle([sync(FIRST, "K1")._replace(reply_to=reply_to)], NOW)
             store.settle([sync(FIRST, "K2"), sync(FIRST, "K3")], NOW + 1)  # held, and waits for its key
+            store.settle([Unfit(outcome=Outcome.INVALID_MDN, sender="99999/15", received_at=NOW, link="north")], NOW)
         yield site
 
 

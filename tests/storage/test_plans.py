@@ -90,6 +90,7 @@ def status(store: Store) -> None:
     store.figures.rejected("metering")
     open_holds(store)
     store.journal.tallies(since_hour=1)
+    store.journal.senders(since_hour=1, outcome=Outcome.INVALID_MDN)
     store.journal.listing(mdn=A, before=5, limit=10)
 
 
