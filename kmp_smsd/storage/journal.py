@@ -80,11 +80,19 @@ class Journal:
         self._strangers.commit()
         self._classes.commit()
 
-    def listing(self, *, mdn: str | None = None, before: int | None = None, limit: int) -> list[dict[str, Any]]:
+    def listing(
+        self,
+        *,
+        mdn: str | None = None,
+        link: str | None = None,
+        outcome: Outcome | None = None,
+        before: int | None = None,
+        limit: int,
+    ) -> list[dict[str, Any]]:
         """Journal entries, the newest first, of those with a number below `before`.
 
-        The journal has no index by subscriber: it would have intake write a fifth more for each binding. The entries of
-        one MDN are looked for from the end backwards, in steps, so that a long search holds up no checkpoint.
+        The journal has no index by subscriber: it would have intake write a fifth more for each binding. What is asked
+        for is looked for from the end backwards, in steps, so that a long search holds up no checkpoint.
         """
         columns = ("entry", "at", "mdn", "outcome", "link", "key_id", "app_id", "why", "hold")
         ((first, last),) = self._database.rows(
@@ -100,8 +108,9 @@ class Journal:
                        FROM journal j CROSS JOIN subscribers s ON s.number = j.subscriber
                        WHERE j.id >= ? AND j.id < ?
                          AND (? IS NULL OR j.subscriber = (SELECT number FROM subscribers WHERE mdn = ?))
+                         AND (? IS NULL OR j.link = ?) AND (? IS NULL OR j.outcome = ?)
                        ORDER BY j.id DESC LIMIT ?""",
-                (begin, end, mdn, mdn, limit - len(entries)),
+                (begin, end, mdn, mdn, link, link, outcome, outcome, limit - len(entries)),
             )
             end = begin
         return entries

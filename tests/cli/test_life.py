@@ -107,6 +107,8 @@ def test_a_key_lives_from_its_import_to_its_destruction(site):
     assert "1970-01-01T" in site.ok("journal", "list")
     newest, _ = site.rows("journal", "list", "--mdn", FIRST)
     assert site.rows("journal", "list", "--mdn", FIRST, "--limit", "1") == [newest]
+    assert len(site.rows("journal", "list", "--link", "north", "--outcome", "bound")) == 2
+    assert site.rows("journal", "list", "--link", "south") == site.rows("journal", "list", "--outcome", "held") == []
     assert site.refused("journal", "list", "--limit", "0")[0] == 64
 
 

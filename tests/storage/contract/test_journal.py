@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.storage import Store
-from tests.storage.stock import HOUR, NOW, A, B, register, settle, sync
+from tests.storage.stock import HOUR, NOW, A, B, import_keys, register, settle, sync
 
 pytestmark = pytest.mark.usefixtures("small_steps")
 
@@ -33,6 +34,19 @@ def test_entries_of_one_number_are_found_however_many_lie_between(store: Store) 
     assert hours(store.journal.listing(mdn=A, limit=100)) == [6, 0]
     assert hours(store.journal.listing(mdn=B, limit=100)) == [5, 4, 3, 2, 1]
     assert store.journal.listing(mdn="8613900000099", limit=100) == []
+
+
+def test_entries_of_one_link_or_outcome_are_found_however_many_lie_between(store: Store) -> None:
+    import_keys(store, "k1")
+    settle(store, sync(A, "k1")._replace(link="south"), now=NOW + 7 * HOUR)
+    settle(store, sync(B, "nobody"), now=NOW + 8 * HOUR)
+    settle(store, sync(A, "k1"), now=NOW + 9 * HOUR)
+    assert hours(store.journal.listing(link="south", limit=100)) == [7]
+    assert hours(store.journal.listing(link="north", limit=100)) == [9, 8, 6, 5, 4, 3, 2, 1, 0]
+    assert hours(store.journal.listing(outcome=Outcome.BOUND, limit=100)) == [7]
+    assert hours(store.journal.listing(outcome=Outcome.UNKNOWN_KEY, limit=2)) == [8, 6]
+    assert hours(store.journal.listing(outcome=Outcome.ALREADY_BOUND, link="north", mdn=A, limit=100)) == [9]
+    assert store.journal.listing(outcome=Outcome.BOUND, link="north", limit=100) == []
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 6])
