@@ -35,6 +35,14 @@ COLUMNS = {
     "bound at": "mdn",
     "app": "bound_app_id",
 }
+IMPORTS = {
+    "import": "import",
+    "vendor": "vendor",
+    "keys": "keys",
+    "imported": "imported_at",
+    "file": "file",
+    "SHA-256": "digest",
+}
 
 
 @click.group()
@@ -106,6 +114,24 @@ def _tell(report: Report, file: Path, vendor: str, *, dry_run: bool) -> None:
     else:
         click.echo(f"{file}: {counted(report.keys, 'key')} of {vendor} imported, import {report.import_id}")
         click.echo(f"kmp-smsd: the keys are in clear in {file}: erase it, and every copy of it", err=True)
+
+
+@keys.command()
+@json_option
+@click.pass_obj
+def imports(settings: Settings, as_json: bool) -> None:
+    """List imports in their order: whose keys, how many, and of which file.
+
+    The digest is the SHA-256 of the file, as sha256sum prints it. An import without a time is under way, or was broken
+    off: its keys do not exist, and the next import removes it.
+    """
+    with settings.store() as store:
+        listing(
+            pages(store.imports.listing, "import"),
+            IMPORTS,
+            as_json=as_json,
+            nothing="no imports",
+        )
 
 
 @keys.command("list")

@@ -115,10 +115,15 @@ class Imports:
         finally:
             self.close()
 
-    def listing(self) -> list[dict[str, Any]]:
-        columns = ("import", "vendor", "file_name", "digest", "started_at", "live_at")
+    def listing(self, *, after: int = 0, limit: int) -> list[dict[str, Any]]:
+        """Imports in their order, from `after` on, staged ones too; all their keys are counted."""
+        columns = ("import", "vendor", "file", "digest", "keys", "started_at", "imported_at")
         return self._database.records(
-            columns, "SELECT id, vendor, file_name, digest, started_at, live_at FROM imports ORDER BY id"
+            columns,
+            """SELECT i.id, i.vendor, i.file_name, nullif(i.digest, ''),
+                 (SELECT count(*) FROM keys k WHERE k.import = i.id), i.started_at, i.live_at
+               FROM imports i WHERE i.id > ? ORDER BY i.id LIMIT ?""",
+            (after, limit),
         )
 
     def _delete(self, import_id: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from contextlib import ExitStack, closing
@@ -52,7 +53,7 @@ def test_a_key_lives_from_its_import_to_its_destruction(site):
     keys = site.keys("K1", "K2")
     dry = site.ok("keys", "import", str(keys), "--vendor", "Acme", "--plaintext", "--dry-run")
     assert dry == f"{keys}: 2 keys, nothing wrong; a dry run, nothing was imported\n"
-    assert site.rows("keys", "list") == []
+    assert site.rows("keys", "list") == site.rows("keys", "imports") == []
     assert "2 keys of Acme imported, import 1" in site.ok(
         "keys", "import", str(keys), "--vendor", "Acme", "--plaintext"
     )
@@ -60,6 +61,11 @@ def test_a_key_lives_from_its_import_to_its_destruction(site):
         ("K1", "pre-active"),
         ("K2", "pre-active"),
     ]
+    (imported,) = site.rows("keys", "imports")
+    assert (imported["vendor"], imported["file"], imported["keys"]) == ("Acme", keys.name, 2)
+    assert imported["digest"] == hashlib.sha256(keys.read_bytes()).hexdigest()
+    assert imported["started_at"] <= imported["imported_at"]
+    assert imported["digest"] in site.ok("keys", "imports")
 
     site.ok("registrations", "add", "+86 138 0000 0001", "meter")
     assert site.message(FIRST, "K1") == "bound"

@@ -51,30 +51,44 @@ def test_discarded_import_leaves_nothing(store: Store) -> None:
     number = begin_import(store)
     store.imports.stage(number, [staged("k1")])
     store.imports.discard(number)
-    assert store.imports.listing() == []
+    assert store.imports.listing(limit=9) == []
     import_keys(store, "k1")
     assert key_ids(store) == ["k1"]
 
 
 def test_import_that_is_published_or_discarded_changes_nothing_of_an_earlier_one(store: Store) -> None:
     import_keys(store, "k1")
-    earlier = store.imports.listing()
+    earlier = store.imports.listing(limit=9)
     number = begin_import(store)
     store.imports.stage(number, [staged("k2")])
     store.imports.discard(number)
-    assert (store.imports.listing(), key_ids(store)) == (earlier, ["k1"])
+    assert (store.imports.listing(limit=9), key_ids(store)) == (earlier, ["k1"])
     number = begin_import(store)
     store.imports.stage(number, [staged("k2")])
     store.imports.publish(number, DIGEST, NOW + 1)
-    assert (store.imports.listing()[:1], key_ids(store)) == (earlier, ["k1", "k2"])
+    assert (store.imports.listing(limit=9)[:1], key_ids(store)) == (earlier, ["k1", "k2"])
+
+
+def test_imports_are_listed_in_their_order_with_their_keys(store: Store) -> None:
+    import_keys(store, "k1", "k2")
+    import_keys(store, "k3", vendor="other")
+    number = begin_import(store)
+    store.imports.stage(number, [staged("k4")])
+    first, second, third = store.imports.listing(limit=9)
+    assert [first["vendor"], second["vendor"], third["vendor"]] == ["acme", "other", "acme"]
+    assert [first["keys"], second["keys"], third["keys"]] == [2, 1, 1]
+    assert (third["import"], third["digest"], third["imported_at"]) == (number, None, None)
+    assert first["digest"]
+    assert first["imported_at"] is not None
+    assert store.imports.listing(after=first["import"], limit=1) == [second]
 
 
 def test_published_import_cannot_be_discarded(store: Store) -> None:
     import_keys(store, "k1")
-    (published,) = store.imports.listing()
+    (published,) = store.imports.listing(limit=9)
     store.imports.discard(published["import"])
     assert key_ids(store) == ["k1"]
-    assert len(store.imports.listing()) == 1
+    assert len(store.imports.listing(limit=9)) == 1
 
 
 def test_abandoned_import_is_swept_away_by_the_next(open_store: Any) -> None:
@@ -86,7 +100,7 @@ def test_abandoned_import_is_swept_away_by_the_next(open_store: Any) -> None:
     assert store.imports.stage(number, [staged("k1")]) == []
     store.imports.publish(number, DIGEST, NOW)
     assert key_ids(store) == ["k1"]
-    assert len(store.imports.listing()) == 1
+    assert len(store.imports.listing(limit=9)) == 1
 
 
 def test_one_import_at_a_time(open_store: Any) -> None:
