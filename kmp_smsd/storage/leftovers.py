@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from kmp_smsd.storage.descriptors import kept_descriptor
@@ -28,10 +28,14 @@ _LARGEST_ROOT = 52  # in the file's header; not 0 where there are pages of point
 _warned: set[Path] = set()
 
 
-def find_leftovers(
-    path: Path, among: Sequence[int] | None = None, stopping: Callable[[], bool] = lambda: False
-) -> list[int]:
-    """The offsets of pages with something in their unused middle, `among` these or all. May run beside writers.
+def all_pages(path: Path) -> range:
+    """The offsets of all pages of the file."""
+    descriptor = kept_descriptor(path)
+    return range(0, os.fstat(descriptor).st_size, _page_octets(descriptor))
+
+
+def find_leftovers(path: Path, offsets: Iterable[int], stopping: Callable[[], bool] = lambda: False) -> list[int]:
+    """Those of the pages at `offsets` that have something in their unused middle. May run beside writers.
 
     Returns none, and warns once, where pages cannot be told apart: then copies stay. Ends early once `stopping`.
     """
@@ -45,7 +49,8 @@ def find_leftovers(
                 extra={"event": "leftovers_stay", "path": str(path)},
             )
         return []
-    pages = _all_pages(descriptor, stopping) if among is None else _some_pages(descriptor, among, stopping)
+    octets = _page_octets(descriptor)
+    pages = _pages(descriptor, _runs(offsets, octets), octets, stopping)
     return [offset for offset, page in pages if _has_leftovers(page, offset)]
 
 
@@ -91,22 +96,29 @@ def _told_apart(descriptor: int) -> bool:
     return largest_root == 0 and os.fstat(descriptor).st_size <= _page_octets(descriptor) * _PAGES_MAX
 
 
-def _all_pages(descriptor: int, stopping: Callable[[], bool]) -> Iterator[tuple[int, bytes]]:
-    octets = _page_octets(descriptor)
-    at = 0
-    while not stopping() and len(chunk := os.pread(descriptor, _CHUNK_OCTETS, at)) >= octets:
-        whole = len(chunk) - len(chunk) % octets  # a disk that runs full may end the file inside a page, for a while
-        for begin in range(0, whole, octets):
-            yield at + begin, chunk[begin : begin + octets]
-        at += whole
-
-
-def _some_pages(descriptor: int, offsets: Sequence[int], stopping: Callable[[], bool]) -> Iterator[tuple[int, bytes]]:
-    octets = _page_octets(descriptor)
+def _runs(offsets: Iterable[int], octets: int) -> Iterator[tuple[int, int]]:
+    """Where pages that follow each other begin, and where they end: at most as many as are read at once."""
+    begin = end = -1
     for offset in offsets:
+        if offset != end or end - begin >= _CHUNK_OCTETS:
+            if end > begin:
+                yield begin, end
+            begin = offset
+        end = offset + octets
+    if end > begin:
+        yield begin, end
+
+
+def _pages(
+    descriptor: int, runs: Iterable[tuple[int, int]], octets: int, stopping: Callable[[], bool]
+) -> Iterator[tuple[int, bytes]]:
+    for begin, end in runs:
         if stopping():
             return
-        yield offset, os.pread(descriptor, octets, offset)
+        chunk = os.pread(descriptor, end - begin, begin)
+        whole = len(chunk) - len(chunk) % octets  # a disk that runs full may end the file inside a page, for a while
+        for at in range(0, whole, octets):
+            yield begin + at, chunk[at : at + octets]
 
 
 def _page_octets(descriptor: int) -> int:

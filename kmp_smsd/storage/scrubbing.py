@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from pysqlite3 import dbapi2 as sqlite3
@@ -13,13 +14,14 @@ from pysqlite3 import dbapi2 as sqlite3
 from kmp_smsd.storage.changes import Changes
 from kmp_smsd.storage.checkpoint import PASSIVE, move_log
 from kmp_smsd.storage.connection import connect
-from kmp_smsd.storage.leftovers import clear_leftovers, find_leftovers
+from kmp_smsd.storage.leftovers import all_pages, clear_leftovers, find_leftovers
 
 if TYPE_CHECKING:
     from kmp_smsd.storage.database import Database
 
 ERASE_WAITS_S = (0.1,) * 50
 STEP_PAGES = 2_000  # that are cleared while the writers wait
+LOOK_PAGES = 500_000  # that are looked through while the log cannot begin anew: a gigabyte
 
 
 class Scrubber:
@@ -65,7 +67,7 @@ class Scrubber:
                     time.sleep(wait_s)
                 elif left.nowhere:
                     return True
-                elif left.anywhere and not may_look():
+                elif left.is_new and not may_look():
                     return False
                 else:
                     left.find(stopping)
@@ -74,24 +76,23 @@ class Scrubber:
 
 
 class _Left:
-    """Where leftovers of what was erased may be: in pages that were `found`, by their offsets, and in unseen ones."""
+    """Where leftovers of what was erased may be: in pages that were `found`, by their offsets, and in others."""
 
     def __init__(self, database: Database, changes: Changes, found: list[int]) -> None:
         self._database = database
         self._changes = changes
         ((self._erased, self._cleared),) = database.rows("SELECT erase_log, cleared FROM store")
         self._found = found
-        self._unseen: list[int] | None = None  # all
+        self._ahead = range(0)  # the rest of all pages
+        self._written: list[int] = []  # that are to be looked through, once more maybe
+        self.is_new = True  # nothing was looked through yet, or in vain: nobody knows what was written since
         self.nowhere = False
 
-    @property
-    def anywhere(self) -> bool:
-        return self._unseen is None
-
     def find(self, stopping: Callable[[], bool]) -> None:
-        """Look through those that nobody has seen."""
+        """Look through those that were written, and through some more of all."""
+        ahead, self._ahead = self._ahead[:LOOK_PAGES], self._ahead[LOOK_PAGES:]
         with self._database.faults():
-            found = find_leftovers(self._database.path, self._unseen, stopping)
+            found = find_leftovers(self._database.path, chain(self._written, ahead), stopping)
         known = set(self._found)
         self._found += [offset for offset in found if offset not in known]
 
@@ -102,7 +103,9 @@ class _Left:
             move_log(self._database.connection, self._database.path, PASSIVE)  # most of it without the lock
         with self._database.alone():
             version = self._database.data_version()
-            self._unseen = self._changes.end()
+            written = self._changes.end()
+            self.is_new = written is None
+            self._written = written or []
             return self._database.empty_log() and self._clear(version)
 
     def _clear(self, version: int) -> bool:
@@ -122,10 +125,12 @@ class _Left:
                 return False
             if self._database.data_version() != version:
                 return False
-            if self._unseen is not None and len(self._found) + len(self._unseen) <= STEP_PAGES:
-                self._found += self._unseen
+            if self.is_new:
+                self._ahead = all_pages(self._database.path)
+            elif not self._ahead and len(self._found) + len(self._written) <= STEP_PAGES:
+                self._found += self._written
                 self.nowhere = True
-            else:
+            if not self.nowhere:
                 self._changes.begin()
             clear_leftovers(self._database.path, self._found[:STEP_PAGES])
             # Counted, since a row that stays as it is would be no commit; and where somebody else has counted too, what

@@ -151,7 +151,7 @@ def test_copies_are_cleared_again_where_the_disk_did_not_take_it(
     with monkeypatch.context() as patch:
         patch.setattr(scrubbing, "clear_leftovers", lambda *_: None)
         erase_every_other(store)
-    offsets = leftovers.find_leftovers(path)
+    offsets = leftovers.find_leftovers(path, leftovers.all_pages(path))
     written: list[int] = []
 
     def failing(_descriptor: int) -> None:
@@ -167,31 +167,35 @@ def test_copies_are_cleared_again_where_the_disk_did_not_take_it(
         patch.setattr(os, "fsync", failing)
         with pytest.raises(OSError, match="Input/output"):
             leftovers.clear_leftovers(path, offsets)
-    assert leftovers.find_leftovers(path) == []
+    assert leftovers.find_leftovers(path, leftovers.all_pages(path)) == []
     leftovers.clear_leftovers(path, offsets)
     assert written == offsets * 2 != []
 
 
-def test_file_that_ended_inside_a_page_for_a_while_is_looked_through_page_by_page(
+def test_file_that_ends_inside_a_page_for_a_while_is_looked_through_page_by_page(
     path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk ran full, and was mended while we looked. What lies inside a page may look like the beginning of one."""
     erase_every_other(store)
     store.close()
     whole = path.read_bytes()
-    cut = len(whole) // 2 // PAGE_OCTETS * PAGE_OCTETS + PAGE_OCTETS // 2
+    pages = list(leftovers.all_pages(path))
+    assert pages == list(range(0, len(whole), PAGE_OCTETS))
     monkeypatch.setattr(leftovers, "_has_leftovers", lambda *_: True)
-    path.write_bytes(whole[:cut])
+    monkeypatch.setattr(leftovers, "_CHUNK_OCTETS", 4 * PAGE_OCTETS)
+    path.write_bytes(whole[: 10 * PAGE_OCTETS + PAGE_OCTETS // 2])
     asked = []
 
     def mended_meanwhile() -> bool:
         asked.append(None)
-        if len(asked) == 2:  # the first part was read
+        if len(asked) == 4:  # three parts were read
             path.write_bytes(whole)
         return False
 
-    assert leftovers.find_leftovers(path, None, mended_meanwhile) == list(range(0, len(whole), PAGE_OCTETS))
-    assert len(asked) > 2
+    assert leftovers.find_leftovers(path, pages, mended_meanwhile) == pages[:10] + pages[12:]
+    assert leftovers.find_leftovers(path, [pages[9], pages[4], *pages[20:29]]) == [pages[9], pages[4], *pages[20:29]]
+    path.write_bytes(whole[: 10 * PAGE_OCTETS + PAGE_OCTETS // 2])
+    assert leftovers.find_leftovers(path, leftovers.all_pages(path)) == pages[:10]
 
 
 def test_no_cache_brings_a_copy_back(path: Path, store: Store) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pytest
 from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.domain.outcome import Outcome
-from kmp_smsd.storage import Store, StoreUnavailable, database, open_store, scrubbing
+from kmp_smsd.storage import Store, StoreUnavailable, database, leftovers, open_store, scrubbing
 from kmp_smsd.storage.checkpoint import in_log
 from kmp_smsd.storage.connection import BUSY_TIMEOUT_MS, connect
 from kmp_smsd.storage.erasing import SWEEP_ROWS
@@ -393,14 +393,14 @@ def test_file_is_looked_through_again_after_a_reader_prevented_that_it_was_clear
     with open_store(path) as other, open_store(path) as reader:
         connection = reader._database.connection
 
-        def find(*of: Any) -> list[int]:
-            scans.append(of)
+        def find(path: Path, among: Iterable[int], stopping: Any) -> list[int]:
+            scans.append(list(among))
             if len(scans) == 1:
                 connection.execute("BEGIN")
                 connection.execute("SELECT count(*) FROM subscribers").fetchone()
                 with other._database.transaction() as writing:
                     writing.execute("UPDATE subscribers SET last_heard = last_heard + 1")
-            return find_leftovers(*of)
+            return find_leftovers(path, scans[-1], stopping)
 
         monkeypatch.setattr(scrubbing, "find_leftovers", find)
         scrub = store._database.scrubber.scrub
@@ -409,15 +409,16 @@ def test_file_is_looked_through_again_after_a_reader_prevented_that_it_was_clear
         connection.execute("COMMIT")
     assert not scrub(waits_s=(), scan_every_s=3_600)
     assert anywhere(path, gone) == set()
-    assert [among for _, among, _ in scans] == [None]
+    assert len(scans) == 1
     assert scrub(waits_s=(), scan_every_s=0)
-    assert [among for _, among, _ in scans] == [None, None]
+    assert len(scans) == 2
+    assert set(leftovers.all_pages(path)) <= set(scans[1])
 
 
-@pytest.mark.parametrize("step_pages", [40, 200, 2_000])
+@pytest.mark.parametrize(("step_pages", "look_pages"), [(40, 2_000), (200, 2_000), (2_000, 2_000), (2_000, 100)])
 @pytest.mark.parametrize("seed", [1, 15])  # with which a page with leftovers changes its place
 def test_leftovers_go_wherever_their_page_went_while_the_file_was_looked_through(
-    path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, seed: int, step_pages: int
+    path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, seed: int, step_pages: int, look_pages: int
 ) -> None:
     gone, others = fill(store, seed, 12_000)
     blank(store)
@@ -449,24 +450,25 @@ def test_leftovers_go_wherever_their_page_went_while_the_file_was_looked_through
 
     with open_store(path) as other:
 
-        def find(path: Path, among: list[int] | None, stopping: Any) -> list[int]:
-            looked.append(among)
+        def find(path: Path, among: Iterable[int], stopping: Any) -> list[int]:
+            looked.append(list(among))
             transactions = 40 >> len(looked)  # in less and less time
             assert len(set(scrubber._found)) == len(scrubber._found)
             write(other._database, transactions)
-            found = find_leftovers(path, among, stopping)
+            found = find_leftovers(path, looked[-1], stopping)
             write(other._database, transactions)
             return found
 
         monkeypatch.setattr(scrubbing, "find_leftovers", find)
+        pages = set(leftovers.all_pages(path))
         monkeypatch.setattr(scrubbing, "STEP_PAGES", step_pages)
+        monkeypatch.setattr(scrubbing, "LOOK_PAGES", look_pages)
         monkeypatch.setattr(database.Database, "empty_log", empty)
         assert scrubber.scrub()
     assert all(moved)  # so that the writers do not wait for it
     assert scrubber._found == []
-    assert looked[0] is None
-    assert None not in looked[1:]
-    assert (len(looked) > 1) is (step_pages < 2_000)
+    assert pages <= {offset for offsets in looked for offset in offsets}
+    assert (len(looked) > 1) is (step_pages < 2_000 or look_pages < 2_000)
     assert anywhere(path, gone - {*written, *others}) == set()
     assert store._database.rows("SELECT erase_log FROM store") == [(0,)]
 
