@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from pysqlite3 import dbapi2 as sqlite3
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
     from kmp_smsd.storage.database import Database
 
 ERASE_WAITS_S = (0.1,) * 50
-STEP_PAGES = 2_000  # that are cleared while the writers wait
-LOOK_PAGES = 500_000  # that are looked through while the log cannot begin anew: a gigabyte
+STEP_PAGES = 2_000  # that are cleared while the writers wait, besides what they have written
+LOOK_PAGES = 50_000  # that are looked through at once: meanwhile intake writes some thousand others
 
 
 class Scrubber:
@@ -46,9 +45,9 @@ class Scrubber:
         erased after this has begun stays to be done.
 
         Whoever writes meanwhile may have a page change its place, and what is left in it goes along (tried: SQLite
-        numbers siblings in their order). So pages that were written are looked through in their turn, and those that
-        were written during that, until so few are left that all of them are cleared while nobody writes. All of the
-        file is looked through no more often than every `scan_every_s` seconds, and no further once `stopping`.
+        numbers siblings in their order). So what was written while pages were looked through is cleared with those in
+        which something was found. All of the file is looked through no more often than every `scan_every_s` seconds,
+        and no further once `stopping`.
         """
 
         def may_look() -> bool:
@@ -76,25 +75,23 @@ class Scrubber:
 
 
 class _Left:
-    """Where leftovers of what was erased may be: in pages that were `found`, by their offsets, and in others."""
+    """Where leftovers of what was erased may be: in pages that were `found`, by their offsets, and in those `ahead`."""
 
     def __init__(self, database: Database, changes: Changes, found: list[int]) -> None:
         self._database = database
         self._changes = changes
         ((self._erased, self._cleared),) = database.rows("SELECT erase_log, cleared FROM store")
         self._found = found
-        self._ahead = range(0)  # the rest of all pages
-        self._written: list[int] = []  # that are to be looked through, once more maybe
+        self._ahead = range(0)
         self.is_new = True  # nothing was looked through yet, or in vain: nobody knows what was written since
         self.nowhere = False
 
     def find(self, stopping: Callable[[], bool]) -> None:
-        """Look through those that were written, and through some more of all."""
-        ahead, self._ahead = self._ahead[:LOOK_PAGES], self._ahead[LOOK_PAGES:]
-        with self._database.faults():
-            found = find_leftovers(self._database.path, chain(self._written, ahead), stopping)
-        known = set(self._found)
-        self._found += [offset for offset in found if offset not in known]
+        """Look some further, once what was found is cleared."""
+        if not self._found:
+            ahead, self._ahead = self._ahead[:LOOK_PAGES], self._ahead[LOOK_PAGES:]
+            with self._database.faults():
+                self._found += find_leftovers(self._database.path, ahead, stopping)
 
     def clear(self) -> bool:
         """Empty the log, and clear as many pages as a step may; False where somebody prevents it."""
@@ -105,10 +102,10 @@ class _Left:
             version = self._database.data_version()
             written = self._changes.end()
             self.is_new = written is None
-            self._written = written or []
-            return self._database.empty_log() and self._clear(version)
+            self._found[:0] = written or ()
+            return self._database.empty_log() and self._clear(version, STEP_PAGES + len(written or ()))
 
-    def _clear(self, version: int) -> bool:
+    def _clear(self, version: int, most: int) -> bool:
         """False where somebody has written since `version`, who need not know of our lock.
 
         SQLite's own write lock is held from before we see that until another connection than ours has committed: so the
@@ -127,12 +124,10 @@ class _Left:
                 return False
             if self.is_new:
                 self._ahead = all_pages(self._database.path)
-            elif not self._ahead and len(self._found) + len(self._written) <= STEP_PAGES:
-                self._found += self._written
-                self.nowhere = True
+            self.nowhere = not self._ahead and len(self._found) <= most
             if not self.nowhere:
                 self._changes.begin()
-            clear_leftovers(self._database.path, self._found[:STEP_PAGES])
+            clear_leftovers(self._database.path, self._found[:most])
             # Counted, since a row that stays as it is would be no commit; and where somebody else has counted too, what
             # was erased since we began may have begun from 0 again.
             another.execute(
@@ -141,6 +136,6 @@ class _Left:
                 (self.nowhere, self._erased, self._cleared),
             )
             another.execute("COMMIT")
-        del self._found[:STEP_PAGES]
+        del self._found[:most]
         self._cleared += 1
         return True

@@ -415,7 +415,7 @@ def test_file_is_looked_through_again_after_a_reader_prevented_that_it_was_clear
     assert set(leftovers.all_pages(path)) <= set(scans[1])
 
 
-@pytest.mark.parametrize(("step_pages", "look_pages"), [(40, 2_000), (200, 2_000), (2_000, 2_000), (2_000, 100)])
+@pytest.mark.parametrize(("step_pages", "look_pages"), [(20, 2_000), (2_000, 2_000), (2_000, 100)])
 @pytest.mark.parametrize("seed", [1, 15])  # with which a page with leftovers changes its place
 def test_leftovers_go_wherever_their_page_went_while_the_file_was_looked_through(
     path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, seed: int, step_pages: int, look_pages: int
@@ -441,34 +441,46 @@ def test_leftovers_go_wherever_their_page_went_while_the_file_was_looked_through
                         connection.execute("DELETE FROM subscribers WHERE mdn = ?", (mdn,))
 
     scrubber = store._database.scrubber
-    empty_log, moved = database.Database.empty_log, []
+    empty_log, unmoved = database.Database.empty_log, []
+    clear_leftovers, cleared, move_log = scrubbing.clear_leftovers, [], scrubbing.move_log
 
     def empty(one: database.Database) -> bool:
-        _, frames, already = in_log(one.connection)
-        moved.append(already == frames)
+        _, frames, moved = in_log(one.connection)
+        unmoved.append(frames - moved)
         return empty_log(one)
 
     with open_store(path) as other:
 
         def find(path: Path, among: Iterable[int], stopping: Any) -> list[int]:
             looked.append(list(among))
-            transactions = 40 >> len(looked)  # in less and less time
-            assert len(set(scrubber._found)) == len(scrubber._found)
-            write(other._database, transactions)
+            write(other._database, 20)
             found = find_leftovers(path, looked[-1], stopping)
-            write(other._database, transactions)
+            write(other._database, 20)
             return found
 
+        def clear(path: Path, offsets: Sequence[int]) -> None:
+            cleared.append(len(offsets))
+            clear_leftovers(path, offsets)
+
+        def move(*of: Any) -> object:
+            done = move_log(*of)
+            write(other._database, 1)  # more pages than a step has
+            return done
+
         monkeypatch.setattr(scrubbing, "find_leftovers", find)
-        pages = set(leftovers.all_pages(path))
+        monkeypatch.setattr(scrubbing, "clear_leftovers", clear)
+        monkeypatch.setattr(scrubbing, "move_log", move)
         monkeypatch.setattr(scrubbing, "STEP_PAGES", step_pages)
         monkeypatch.setattr(scrubbing, "LOOK_PAGES", look_pages)
         monkeypatch.setattr(database.Database, "empty_log", empty)
         assert scrubber.scrub()
-    assert all(moved)  # so that the writers do not wait for it
+    pages = [offset for offsets in looked for offset in offsets]
+    assert pages == list(leftovers.all_pages(path))[: len(pages)]
+    assert len(pages) > 300
+    assert len(looked) == -(-len(pages) // look_pages)
+    assert max(left for left in unmoved) < 200  # most was moved before, so that the writers need not wait for it
+    assert (len(cleared) > 2) is (step_pages == 20 or look_pages == 100)
     assert scrubber._found == []
-    assert pages <= {offset for offsets in looked for offset in offsets}
-    assert (len(looked) > 1) is (step_pages < 2_000 or look_pages < 2_000)
     assert anywhere(path, gone - {*written, *others}) == set()
     assert store._database.rows("SELECT erase_log FROM store") == [(0,)]
 
