@@ -60,6 +60,8 @@ def erase(settings: Settings, mdn: str, at_once: bool, dry_run: bool, yes: bool)
         known = store.erasing.show(mdn)
         if known is None:
             click.echo(f"nothing is known of {mdn}: it was erased, or never heard of")
+            if not dry_run:
+                _clear_files(store, mdn)
             return
         question = _question(known, at_once=at_once)
         if dry_run:
@@ -69,26 +71,36 @@ def erase(settings: Settings, mdn: str, at_once: bool, dry_run: bool, yes: bool)
             confirm(question, yes=yes)
             _check_decided(store, mdn)  # the person took time
         erased = store.erasing.erase(mdn, now_ms(), at_once=at_once)
-    if erased.blanked or not erased.known:
-        click.echo(f"{mdn} is erased")
-        for one in erased.unconfirmed:
-            click.echo(
-                f"kmp-smsd: platform {one.platform} has not confirmed {one.app_id}: it may still hold the key, and"
-                " nobody can tell it any more",
-                err=True,
-            )
-        if not erased.log_emptied:
-            click.echo(
-                "kmp-smsd: the number is still in the database's log, because the database is being read; dispatch"
-                " empties it as soon as it can",
-                err=True,
-            )
-        return
+        if erased.blanked or not erased.known:
+            click.echo(f"{mdn} is erased")
+            for one in erased.unconfirmed:
+                click.echo(
+                    f"kmp-smsd: platform {one.platform} has not confirmed {one.app_id}: it may still hold the key, and"
+                    " nobody can tell it any more",
+                    err=True,
+                )
+            _clear_files(store, mdn)
+            return
     for one in erased.unconfirmed:
         click.echo(f"{mdn} {one.app_id}: {_waits(settings, one)}")
     click.echo(
         "kmp-smsd: dispatch erases the number once nothing is left of this; --now does not wait for it", err=True
     )
+
+
+def _clear_files(store: Store, mdn: str) -> None:
+    """See that the number is in no file any more, and tell of those in which it still is."""
+    from kmp_smsd.storage.inbox import DAMAGED
+
+    if not store.erasing.clear():
+        click.echo(
+            "kmp-smsd: the number is still in the database's log, because the database is being read; dispatch empties"
+            " it as soon as it can",
+            err=True,
+        )
+    for file in store.inbox_files_with(mdn):
+        goes = "remove it when nobody needs it" if file.suffix == DAMAGED else "intake removes it soon, if it runs"
+        click.echo(f"kmp-smsd: the number is still in {file}: {goes}", err=True)
 
 
 def _check_decided(store: Store, mdn: str) -> None:

@@ -45,12 +45,11 @@ class Unconfirmed:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """How far an erasure has come: `known` until the MDN is blanked; `log_emptied` where it is in no file any more."""
+    """How far an erasure has come: `known` until the MDN is blanked."""
 
     known: bool
     blanked: bool
     unconfirmed: tuple[Unconfirmed, ...] = ()
-    log_emptied: bool = True
 
 
 class Erasing:
@@ -66,8 +65,8 @@ class Erasing:
         """Remove all that hangs on `mdn` and want nothing at its platforms, in one transaction.
 
         It is blanked once they have confirmed that, or `at_once`: then nobody tells those in `unconfirmed` any more.
-        To erase again is harmless. Raises NotPossible, before anything is changed, where that is too much for one
-        transaction.
+        Copies stay in the files until `clear`. To erase again is harmless. Raises NotPossible, before anything is
+        changed, where that is too much for one transaction.
         """
         with self._database.transaction() as connection:
             found = connection.execute("SELECT number FROM subscribers WHERE mdn = ?", (mdn,)).fetchone()
@@ -79,7 +78,12 @@ class Erasing:
             blanked = at_once or not unconfirmed
             if blanked:
                 _blank(connection, number)
-        return Erased(True, blanked, unconfirmed, self._database.scrubber.scrub() if blanked else True)
+        return Erased(True, blanked, unconfirmed)
+
+    def clear(self) -> bool:
+        """See that what was erased is in no file of the database any more; False where somebody reads it."""
+        ((asked,),) = self._database.rows("SELECT erase_log FROM store")
+        return not asked or self._database.scrubber.scrub()
 
     def finish(self) -> bool:
         """Blank whom all platforms have let go; whether there are others still. One step of a walk over them."""

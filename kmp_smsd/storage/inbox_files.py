@@ -40,6 +40,18 @@ def waiting_in(path: Path, settled: Callable[[], Settled]) -> list[Message]:
     return [message for one in received for message in one.rest(known).messages]
 
 
+def files_with(path: Path, mdn: str) -> list[Path]:
+    """The files of the inbox in which `mdn` stands, settled or not, and those that are kept for people."""
+    found: list[Path] = []
+    try:
+        for file in listed(directory(path))[0] if directory(path).exists() else ():
+            with suppress(FileNotFoundError):  # settled meanwhile
+                found += [file] if mdn.encode() in file.read_bytes() else []
+    except OSError as error:
+        raise StoreUnavailable(f"{error.filename}: {error.strerror}") from error
+    return found
+
+
 def listed(directory: Path) -> tuple[list[Path], list[Path]]:
     """The files that have a name of ours there, those kept for people included, the oldest first; and what else is."""
     files: list[Path] = []

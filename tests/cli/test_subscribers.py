@@ -6,7 +6,8 @@ import threading
 from contextlib import closing
 
 from kmp_smsd.cli import platforms
-from kmp_smsd.storage.inbox import Inbox
+from kmp_smsd.storage.inbox import DAMAGED, Inbox
+from kmp_smsd.storage.inbox_files import directory
 from tests.cli.site import FIRST, SECOND
 from tests.storage.stock import NOW, sync
 
@@ -107,8 +108,37 @@ def test_erasure_that_waits_for_a_platform_in_no_file_tells_the_remedy(site):
 
 def test_number_that_is_in_the_log_still_is_told(site, monkeypatch):
     site.ready("K1", "K2")
-    monkeypatch.setattr("kmp_smsd.storage.scrubbing.Scrubber.scrub", lambda *_: False)
-    assert "still in the database's log" in site.ok("subscribers", "erase", FIRST, "--yes")
+    with monkeypatch.context() as patch:
+        patch.setattr("kmp_smsd.storage.scrubbing.Scrubber.scrub", lambda *_: False)
+        assert "still in the database's log" in site.ok("subscribers", "erase", FIRST, "--yes")
+        assert "still in the database's log" in site.ok("subscribers", "erase", FIRST)
+    site.ok("subscribers", "erase", FIRST, "--dry-run")
+    assert to_be_cleared(site)
+    gone = f"nothing is known of {FIRST}: it was erased, or never heard of\n"
+    assert site.ok("subscribers", "erase", FIRST) == gone
+    assert not to_be_cleared(site)
+
+
+def to_be_cleared(site):
+    with site.store() as store:
+        return store._database.rows("SELECT erase_log FROM store")[0][0]
+
+
+def test_number_that_is_in_a_file_of_the_inbox_still_is_told(site):
+    """Where intake was killed before it removed a file of which all is settled, or people are to look into it."""
+    site.ready("K1")
+    with site.store() as store, closing(Inbox(site.database, store.settled)) as inbox:
+        received = inbox.append([sync(FIRST, "K1")])
+        store.settle(received.messages, NOW, received.last)
+        (file,) = directory(site.database).iterdir()
+        told = f"kmp-smsd: the number is still in {file}: intake removes it soon, if it runs\n"
+        assert site.ok("subscribers", "erase", FIRST, "--now", "--yes").endswith(told)
+        assert site.ok("subscribers", "erase", SECOND).endswith("never heard of\n")
+        kept = file.with_name(file.name + DAMAGED)
+        kept.hardlink_to(file)
+        inbox.forget(1)
+        told = f"kmp-smsd: the number is still in {kept}: remove it when nobody needs it\n"
+        assert site.ok("subscribers", "erase", FIRST).endswith(f"never heard of\n{told}")
 
 
 # Platforms
