@@ -18,7 +18,10 @@ from typing import Any
 
 from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.tcp import Port as TcpPort
+from twisted.internet.unix import Port as UnixPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -40,11 +43,13 @@ from kmp_smsd.control.protocol import (
     socket_path,
 )
 from kmp_smsd.domain.shown import shown
+from kmp_smsd.service.watching import Watch
 
 CONNECTIONS_MAX = 16
 REQUEST_WITHIN_S = 5.0
 READ_WITHIN_S = 30.0  # for a client that does not take its answer
 SOCKET_MODE = 0o660
+LOOK_EVERY_S = 5.0  # whether the socket is still there
 
 #: Does one command; is told to whom to say how far it is.
 Command = Callable[[Mapping[str, Any], Callable[[str], None]], Coroutine[Any, Any, Mapping[str, Any]]]
@@ -132,8 +137,34 @@ def _is_live(path: Path) -> bool:
     return True
 
 
+class _Port(UnixPort):
+    """Listens at a path, and in the end removes its socket there, but none that another process has there by then."""
+
+    def startListening(self) -> None:
+        super().startListening()
+        self._made = self._there()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether clients find it: nobody has removed its socket."""
+        return self._made is not None and self._there() == self._made
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self.is_there:
+            super().connectionLost(reason)
+        else:
+            TcpPort.connectionLost(self, reason)
+
+    def _there(self) -> tuple[int, int] | None:
+        try:
+            found = os.lstat(self._bindPath)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+
 class ControlServer(Factory):
-    """Listens for one role; `commands` by name."""
+    """Listens for one role; `commands` by name. Where somebody removes its socket, it makes a new one."""
 
     noisy = False
 
@@ -142,25 +173,61 @@ class ControlServer(Factory):
         self.commands = commands
         self.reactor = reactor
         self.connections: set[ControlConnection] = set()
-        self._port: Any = None
+        self._port: _Port | None = None
+        self._watch = Watch(self._look, reactor)
+        self._told = ""  # why it cannot listen anew
 
     def open(self) -> None:
         """Begin to listen. The socket belongs to the group of its directory, which may write to it; nobody else may."""
-        before = os.umask(0o777 & ~SOCKET_MODE)
-        try:
-            self._port = self.reactor.listenUNIX(str(self.path), self, mode=SOCKET_MODE)
-        finally:
-            os.umask(before)
+        self._listen()
+        self._watch.start(LOOK_EVERY_S, now=False)
 
     def close(self) -> Deferred[Any]:
         """Listen no more, and hang up; fires when the socket is gone."""
+        self._watch.stop()
         for connection in list(self.connections):
             connection.transport.abortConnection()
+        return self._leave()
+
+    def _listen(self) -> None:
+        factory: Any = self  # mypy knows nothing of zope's interfaces
+        port = _Port(os.fsencode(self.path), factory, mode=SOCKET_MODE, reactor=self.reactor)
+        before = os.umask(0o777 & ~SOCKET_MODE)
+        try:
+            port.startListening()
+        finally:
+            os.umask(before)
+        self._port = port
+
+    def _leave(self) -> Deferred[Any]:
         port, self._port = self._port, None
         if port is None:
             return succeed(None)
         stopped: Deferred[Any] = maybeDeferred(port.stopListening)
         return stopped.addErrback(lambda _: None)  # of its directory's mode, say; the next start removes the socket
+
+    def _look(self) -> None:
+        """Where the socket is gone, begin anew as at a start: the place may be another process's by now."""
+        if self._port is not None and self._port.is_there:
+            return
+        try:
+            claim(self.path.parent, self.path.stem)
+            self._leave()
+            self._listen()
+        except (ControlUnusable, CannotListenError) as error:
+            if str(error) != self._told:  # once: it may last for days
+                self._told = str(error)
+                log.error(
+                    "the control socket {path} was removed, and there is none now: {reason}; trying again every"
+                    " {again_s:g} s",
+                    event="control_cannot_listen",
+                    path=str(self.path),
+                    reason=str(error),
+                    again_s=LOOK_EVERY_S,
+                )
+            return
+        self._told = ""
+        log.warn("the control socket {path} was removed; it is there again", event="control_again", path=str(self.path))
 
     def buildProtocol(self, _addr: object) -> ControlConnection | None:
         """One more client; None, and it is hung up, where there are too many."""

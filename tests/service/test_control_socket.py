@@ -25,6 +25,7 @@ from kmp_smsd.control.protocol import (
 )
 from kmp_smsd.service.control import (
     CONNECTIONS_MAX,
+    LOOK_EVERY_S,
     READ_WITHIN_S,
     REQUEST_WITHIN_S,
     ControlServer,
@@ -295,3 +296,73 @@ def test_the_socket_is_the_group_s_and_nobody_else_s(tmp_path):
         server.close()
         reactor.runUntilCurrent()  # which nobody runs
     assert not (tmp_path / "intake.sock").exists()
+
+
+def answers(path):
+    """Whether somebody listens at `path`."""
+    with closing(socket.socket(socket.AF_UNIX)) as caller:
+        return caller.connect_ex(str(path)) == 0
+
+
+@pytest.fixture
+def opened(server, reactor):
+    server.open()
+    yield server
+    server.close()
+    reactor.advance(0)  # the turn in which a socket is closed
+
+
+def told(events):
+    return [event["event"] for event in events if event.get("event", "").startswith("control_")]
+
+
+def test_a_socket_that_was_removed_is_made_anew(opened, reactor, events):
+    opened.path.unlink()
+    reactor.advance(LOOK_EVERY_S)
+    reactor.advance(0)
+    assert (answers(opened.path), stat.S_IMODE(opened.path.stat().st_mode)) == (True, 0o660)
+    assert len(reactor.getReaders()) == 1  # the one before is closed
+    reactor.advance(LOOK_EVERY_S)
+    assert told(events) == ["control_again"]
+
+
+def test_a_client_is_served_while_the_socket_is_made_anew(opened, reactor):
+    client = Client(opened)
+    opened.path.unlink()
+    reactor.advance(LOOK_EVERY_S - 1)
+    reactor.advance(1)
+    client.say(Request("echo").encode())
+    assert client.heard() == [Progress("working"), Done({"said": {}})]
+
+
+def test_a_directory_that_was_removed_is_told_of_once_until_it_is_there_again(opened, reactor, events):
+    for _ in range(2):
+        opened.path.unlink()
+        opened.path.parent.rmdir()
+        reactor.pump([LOOK_EVERY_S] * 3)
+        opened.path.parent.mkdir()
+        reactor.advance(LOOK_EVERY_S)
+        assert answers(opened.path)
+    assert told(events) == ["control_cannot_listen", "control_again"] * 2
+    reason = next(event["reason"] for event in events if "reason" in event)
+    assert "systemd-tmpfiles --create" in reason
+
+
+def test_the_place_of_another_process_is_left_to_it(opened, reactor, events):
+    opened.path.unlink()
+    with listening(opened.path):
+        reactor.advance(LOOK_EVERY_S)
+        (event,) = (event for event in events if "reason" in event)
+        assert event["reason"] == f"intake runs already: another process answers at {opened.path}"
+        opened.close()
+        reactor.advance(0)
+        assert answers(opened.path)
+
+
+def test_a_process_that_starts_cannot_have_the_place_of_a_socket_made_anew(opened, reactor, tmp_path):
+    opened.path.unlink()
+    assert claim(tmp_path, "intake") == opened.path  # nobody answers there
+    reactor.advance(LOOK_EVERY_S)
+    with closing(socket.socket(socket.AF_UNIX)) as second, pytest.raises(OSError, match="in use"):
+        second.bind(str(opened.path))
+    assert refused(tmp_path)[0] == 75

@@ -56,6 +56,7 @@ class Site:
     def __init__(self, directory):
         self.files = Files(directory)
         self.directory = directory
+        self.reactor = ReactorByHand()
         self.database = directory / "kmp.db"
         new_database(self.database)
         (directory / "control").mkdir()
@@ -84,7 +85,7 @@ password = {{file = "{self.directory}/smsc-north"}}
         return load(self.directory / "kmp-smsd.toml")
 
     def make(self, *roles):
-        return make_service(self.load(), roles, ReactorByHand())
+        return make_service(self.load(), roles, self.reactor)
 
 
 @pytest.fixture(scope="module")
@@ -421,6 +422,7 @@ def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatc
     finished(stop(), *pools)
     assert ended == []
     finished(link_ends(), *pools)
+    reactor.advance(0)  # the turn in which the control sockets are closed
     assert ended == [[True, True]]
     assert [pool.stopped for pool in pools] == [True] * len(pools)
 
@@ -436,4 +438,5 @@ def test_service_manager_hears_when_all_has_started_and_before_anything_stops(si
     monkeypatch.setattr(role, "stopService", lambda: order.append("stops"))
     service.startService()
     service.stopService()
+    site.reactor.advance(0)  # the turn in which its control socket is closed
     assert order == ["starts", "READY=1", "STATUS=0 of 1 links bound; link north is stopped", "STOPPING=1", "stops"]
