@@ -34,8 +34,7 @@ def read_secret(ref: SecretRef) -> bytes:
     try:
         with open(path, "rb", opener=open_without_waiting) as file:
             mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise SecretUnavailable(f"{path} is not a file")
+            refuse_no_file(path, mode)
             # systemd guards its own directory, on some versions by an access list that the mode does not show.
             if ref.file is not None:
                 refuse_open(path, mode)
@@ -52,6 +51,12 @@ def read_secret(ref: SecretRef) -> bytes:
     if len(secret) > SECRET_OCTETS_MAX:
         raise SecretUnavailable(f"{path} is longer than {SECRET_OCTETS_MAX} octets: not a secret")
     return secret.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def refuse_no_file(path: Path, mode: int) -> None:
+    """Raises SecretUnavailable where no secret can be read from what is there, such as a directory."""
+    if not stat.S_ISREG(mode):
+        raise SecretUnavailable(f"{path} is {'a directory' if stat.S_ISDIR(mode) else 'not a file'}")
 
 
 def refuse_open(path: Path, mode: int) -> None:

@@ -51,6 +51,8 @@ def judge_secret(secret: SecretFacts) -> Finding:
         )
     if secret.fault:
         return failure(f"{secret.option}: {secret.fault}", _remedy(secret))
+    if stat.S_ISDIR(file.mode):
+        return failure(f"{secret.option}: {file.path} is a directory", _remedy(secret))
     if file.mode & (stat.S_IRWXG | stat.S_IRWXO):
         return failure(f"{secret.option}: {file.path} is open to other users", f"chmod 0600 {file.path}")
     if file.uid != 0:

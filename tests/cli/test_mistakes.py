@@ -248,6 +248,24 @@ def test_a_secret_that_everybody_may_read_is_refused_as_the_role_refuses_it(site
     assert site.run("dispatch").stderr == f"kmp-smsd: {faults[1]}\n"
 
 
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_a_directory_in_the_place_of_a_secret_is_called_one(site, tmp_path_factory, monkeypatch, mode):
+    credentials = tmp_path_factory.mktemp("credentials")
+    monkeypatch.setattr("kmp_smsd.cli.gathering.secrets.CREDENTIALS", credentials)
+    text = site.config.read_text(encoding="utf-8").replace(
+        f'{{file = "{site.directory}/master.key"}}', '{credential = "m"}'
+    )
+    site.write("kmp-smsd.toml", text)
+    (credentials / "m").mkdir(mode)
+    (site.directory / "ssh-identity").mkdir(mode)
+    done = site.run("check-config")
+    assert (done.exit_code, done.stdout) == (77, "")
+    assert done.stderr.splitlines() == [
+        f"kmp-smsd: [secrets] master_key: {credentials}/m is a directory (warning)",
+        f"kmp-smsd: [secrets] ssh_identity: {site.directory}/ssh-identity is a directory",
+    ]
+
+
 @pytest.mark.parametrize("mode", [0o400, 0o440, 0o644])
 def test_a_credential_that_everybody_may_read_is_a_warning_outside_its_unit(site, tmp_path_factory, monkeypatch, mode):
     credentials = tmp_path_factory.mktemp("credentials")

@@ -178,6 +178,11 @@ def test_secret_is_readable_by_whom_it_should_be(secret: SecretFacts, level: Lev
     assert judge_secret(secret).level is level
 
 
+def test_directory_in_the_place_of_a_secret_is_called_one() -> None:
+    found = judge_secret(SecretFacts(option="x", loaded_from=file(stat.S_IFDIR | 0o755)))
+    assert (found.level, found.sentence) == (FAILURE, "x: /f is a directory")
+
+
 @pytest.mark.parametrize(
     ("option", "sentence", "remedy"),
     [

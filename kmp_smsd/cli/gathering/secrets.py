@@ -16,6 +16,7 @@ from kmp_smsd.config.secrets import (
     SecretUnavailable,
     read_password,
     read_secret,
+    refuse_no_file,
     refuse_open,
 )
 from kmp_smsd.diagnosis.secrets import MasterKeyFacts, SecretFacts
@@ -61,8 +62,8 @@ def unfit_passwords(config: Config) -> Iterator[str]:
             continue
 
 
-def open_secrets(config: Config) -> Iterator[tuple[str, bool]]:
-    """Of each secret whose file others may use, what to do, and whether the role that needs it refuses it so.
+def unfit_files(config: Config) -> Iterator[tuple[str, bool]]:
+    """Of each secret whose file is none or others may use, what is wrong, and whether the role refuses it so.
 
     It takes what its unit loads, whatever the mode of that. A file that cannot be looked at here is for the role to
     tell of, and what systemd provides in a unit is its own affair.
@@ -72,6 +73,7 @@ def open_secrets(config: Config) -> Iterator[tuple[str, bool]]:
         if path is None or (file := look_at(path)).fault:
             continue
         try:
+            refuse_no_file(path, file.mode)
             refuse_open(path, file.mode)
         except SecretUnavailable as error:
             yield f"{option}: {error}", ref.file is not None
