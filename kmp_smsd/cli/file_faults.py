@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,18 +11,21 @@ from kmp_smsd.cli.failures import Failed
 from kmp_smsd.domain.counted import counted
 
 if TYPE_CHECKING:
-    from kmp_smsd.importing.faults import Fault
+    from kmp_smsd.importing.faults import Faults
 
 
-def tell_faults(file: Path, faults: Sequence[Fault], count: int, warnings: Sequence[Fault], outcome: str) -> None:
-    """Print `faults`, which are the first of `count`, and `warnings`.
+def tell_faults(file: Path, faults: Faults, warnings: Faults, outcome: str) -> None:
+    """Print what is kept of both, and how many more there are.
 
     Raises Failed with the `outcome`, such as "nothing was imported", where there are faults.
     """
-    for fault in faults:
+    for fault in faults.by_line():
         click.echo(fault, err=True)
-    for warning in warnings:
+    for warning in warnings.by_line():
         click.echo(f"{warning} (warning)", err=True)
-    if count:
-        more = f" ({count - len(faults):,} more not shown)" if count > len(faults) else ""
-        raise Failed(f"{counted(count, 'fault')}{more} in {file}: {outcome}")
+    if unseen := warnings.count - len(warnings.kept):
+        click.echo(f"kmp-smsd: {counted(unseen, 'more warning')} of {file} not shown", err=True)
+    if faults:
+        unseen = faults.count - len(faults.kept)
+        more = f" ({unseen:,} more not shown)" if unseen else ""
+        raise Failed(f"{counted(faults.count, 'fault')}{more} in {file}: {outcome}")

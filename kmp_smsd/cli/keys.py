@@ -108,7 +108,7 @@ def _tell_of_a_like_vendor(vendor: str, known: list[str]) -> None:
 
 def _tell(report: Report, file: Path, vendor: str, *, dry_run: bool) -> None:
     """Say how an import ended. Raises Failed where there are faults."""
-    tell_faults(file, report.faults, report.fault_count, report.warnings, "nothing was imported")
+    tell_faults(file, report.faults, report.warnings, "nothing was imported")
     if dry_run:
         click.echo(f"{file}: {counted(report.keys, 'key')}, nothing wrong; a dry run, nothing was imported")
     else:

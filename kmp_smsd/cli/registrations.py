@@ -152,7 +152,7 @@ def import_(settings: Settings, file: Path, dry_run: bool) -> None:
                         raise StoreUnavailable(f"{error}; {new:,} of {file} are registered: import it again") from None
                 if changed or lines.digest != digest:
                     raise Failed(f"{file} changed while it was read, {new:,} are registered: import it again")
-    tell_faults(file, faults.by_line(), faults.count, warnings.by_line(), "nothing was registered")
+    tell_faults(file, faults, warnings, "nothing was registered")
     if dry_run:
         click.echo(f"{file}: {counted(rows, 'registration')}, nothing wrong; a dry run, nothing was registered")
     else:

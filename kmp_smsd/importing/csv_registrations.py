@@ -8,7 +8,7 @@ from typing import Final
 
 from kmp_smsd.domain.identifiers import APP_ID_RULE, is_app_id
 from kmp_smsd.importing.csv_table import CsvTable
-from kmp_smsd.importing.faults import MOST_KEPT, Faults
+from kmp_smsd.importing.faults import Faults
 from kmp_smsd.importing.lines import Lines
 from kmp_smsd.importing.repeated import Repeated
 
@@ -57,16 +57,13 @@ def check_registrations(
     platform, at the first line that has it.
     """
     rows = 0
-    unserved: dict[str, int] = {}
     with Repeated() as registrations:
         for row in read_registrations(lines, faults, canonical):
+            warnings.columns = faults.columns
             registrations.add(row.line, f"{row.mdn},{row.app_id}")
             rows += 1
-            if row.app_id not in served and len(unserved) < MOST_KEPT:
-                unserved.setdefault(row.app_id, row.line)
-        warnings.columns = faults.columns
-        for app_id, line in unserved.items():
-            warnings.add(line, unserved_app(app_id), "app_id")
+            if row.app_id not in served:
+                warnings.add_once(row.app_id, row.line, unserved_app(row.app_id), "app_id")
         for line, first in registrations.equal():
             warnings.add(line, f"the registration of line {first} again")
         for line, first in registrations.differing_in_case():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -32,12 +33,20 @@ class Faults:
     kept: list[Fault] = field(default_factory=list)
     columns: dict[str, int] = field(default_factory=dict)
     """Where the file has its columns, from 1; known once the header is read."""
+    _once: set[Hashable] = field(default_factory=set, init=False, repr=False)
 
     def add(self, line: int, sentence: str, column: str | None = None) -> None:
         """Count a fault, of the value in `column` or of the whole line, and keep it where there is room."""
         self.count += 1
         if len(self.kept) < MOST_KEPT:
             self.kept.append(Fault(self.file, line, sentence, self.columns.get(column or ""), column))
+
+    def add_once(self, what: Hashable, line: int, sentence: str, column: str | None = None) -> None:
+        """Add a fault of `what` unless there is one; of more things than are kept, each line counts."""
+        if what not in self._once:
+            if len(self._once) < MOST_KEPT:
+                self._once.add(what)
+            self.add(line, sentence, column)
 
     def by_line(self) -> tuple[Fault, ...]:
         """The kept ones in the order of the file."""

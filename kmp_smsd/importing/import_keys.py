@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from kmp_smsd.domain.key import StagedKey
 from kmp_smsd.importing.csv_keys import KeyRow, read_keys
-from kmp_smsd.importing.faults import MOST_KEPT, Fault, Faults
+from kmp_smsd.importing.faults import Faults
 from kmp_smsd.importing.key_text import KeyEncoding
 from kmp_smsd.importing.lines import Lines, Progress
 from kmp_smsd.storage.errors import StoreError
@@ -56,14 +56,13 @@ class ImportStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How an import ended. Of faults, `fault_count` in all, and warnings it has the first ones, in the file's order."""
+    """How an import ended."""
 
     file: str
     digest: str
     keys: int
-    faults: tuple[Fault, ...]
-    fault_count: int
-    warnings: tuple[Fault, ...]
+    faults: Faults
+    warnings: Faults
     import_id: int | None
     """The number of the import that went live; None for a dry run and where there are faults."""
 
@@ -123,7 +122,7 @@ def import_keys(
                 staging.discard()
         else:
             import_id = staging.publish(lines.digest)
-    return Report(lines.name, lines.digest, keys, faults.by_line(), faults.count, warnings.by_line(), import_id)
+    return Report(lines.name, lines.digest, keys, faults, warnings, import_id)
 
 
 class _Staging:
@@ -205,21 +204,17 @@ class _Doubts:
         self._warnings = warnings
         self._served = served
         self._now = now
-        self._told: set[str | int] = set()  # apps, and times in Unix milliseconds
 
     def look_at(self, rows: Sequence[KeyRow]) -> None:
         for row in rows:
             if row.valid_until is not None and row.valid_until <= self._now:
                 over = "this is over already: keys with it cannot be bound any more"
-                self._warn_of(row.valid_until, row.line, over, "valid_until")
+                self._warnings.add_once(row.valid_until, row.line, over, "valid_until")
             if row.app_id is not None and self._served is not None and row.app_id not in self._served:
-                unserved = f"no enabled platform has {row.app_id} among its apps"
-                self._warn_of(row.app_id, row.line, f"{unserved}, and what a key is reserved for stays so", "app_id")
-
-    def _warn_of(self, value: str | int, line: int, sentence: str, column: str) -> None:
-        if value not in self._told and len(self._told) < MOST_KEPT:
-            self._told.add(value)
-            self._warnings.add(line, sentence, column)
+                unserved = (
+                    f"no enabled platform has {row.app_id} among its apps, and what a key is reserved for stays so"
+                )
+                self._warnings.add_once(row.app_id, row.line, unserved, "app_id")
 
 
 def _wrapped(data_key: DataKey, row: KeyRow) -> StagedKey:

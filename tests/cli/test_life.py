@@ -157,6 +157,16 @@ def test_only_the_first_faults_are_shown_and_all_are_counted(site):
     assert done.stderr.endswith(f"600 faults (500 more not shown) in {keys}: nothing was imported\n")
 
 
+def test_only_the_first_warnings_are_shown_and_how_many_more_there_are(site):
+    site.ready()
+    lines = [f"K{number},{number:032x},app{number}" for number in range(1102)]
+    keys = site.write("keys.csv", "\n".join(["key_id,key,app_id", *lines]))
+    done = site.run("keys", "import", str(keys), "--vendor", "Acme", "--plaintext", "--dry-run")
+    *warnings, last = done.stderr.splitlines()
+    assert (done.exit_code, len(warnings), warnings[-1].endswith(" (warning)")) == (0, 100, True)
+    assert last == f"kmp-smsd: 1,002 more warnings of {keys} not shown"
+
+
 def test_suspended_keys_are_bound_again_after_a_resume(site):
     site.ready("K1", "K2")
     assert site.ok("keys", "suspend", "K1", "K2", "--reason", "recall") == (

@@ -98,7 +98,7 @@ GOOD = f"key_id,key,serial,app_id\nk1,{KEY.hex()},7,meter\nk2,{KEY[::-1].hex()},
 
 def test_good_file_goes_live_and_dispatch_can_read_its_keys(run, store, public_and_master):
     report = run(GOOD)
-    assert (report.keys, report.import_id, report.fault_count, report.warnings) == (2, 1, 0, ())
+    assert (report.keys, report.import_id, report.faults.count, report.warnings.count) == (2, 1, 0, 0)
     begun = store.imports[1]
     data_key = public_and_master[1].open(begun["data_key_id"], begun["sealed"])
     for key_id, key, app in (("k1", KEY, "meter"), ("k2", KEY[::-1], None)):
@@ -111,7 +111,7 @@ def test_key_that_can_never_be_bound_is_told_and_imported_all_the_same(run, stor
     ends = ("2024-11-22", "2024-11-23T16:40:00Z", "2024-11-23T16:40:01Z", "2024-11-23", "")  # it begins at 16:40
     lines = [f"k{number},{KEY.hex()},{end}" for number, end in enumerate(ends, 1)]
     report = run("\n".join(["key_id,key,valid_until", *lines]))
-    assert [(one.line, one.column, one.column_name) for one in report.warnings] == [
+    assert [(one.line, one.column, one.column_name) for one in report.warnings.by_line()] == [
         (2, 3, "valid_until"),
         (3, 3, "valid_until"),
     ]
@@ -121,24 +121,25 @@ def test_key_that_can_never_be_bound_is_told_and_imported_all_the_same(run, stor
 def test_time_that_is_over_is_told_once_and_hides_no_other_doubt(run):
     lines = [f"k{number},{KEY.hex()},2024-11-22," for number in range(STEP_ROWS)]
     report = run("\n".join(["key_id,key,valid_until,app_id", *lines, f"k,{KEY.hex()},,metre"]), served={"meter"})
-    assert [(one.line, one.column, one.column_name) for one in report.warnings] == [
+    assert [(one.line, one.column, one.column_name) for one in report.warnings.by_line()] == [
         (2, 3, "valid_until"),
         (STEP_ROWS + 2, 4, "app_id"),
     ]
 
 
 def test_doubts_that_are_remembered_are_no_more_than_are_told(run, monkeypatch):
-    monkeypatch.setattr("kmp_smsd.importing.import_keys.MOST_KEPT", 1)
-    lines = [f"k{app},{KEY.hex()},{app}" for app in ("metre", "alarm")]
+    monkeypatch.setattr("kmp_smsd.importing.faults.MOST_KEPT", 1)
+    lines = [f"k{number},{KEY.hex()},{app}" for number, app in enumerate(("metre", "alarm", "metre", "alarm"))]
     report = run("\n".join(["key_id,key,app_id", *lines]), served={"meter"})
-    assert [one.line for one in report.warnings] == [2]
+    assert [one.line for one in report.warnings.by_line()] == [2]
+    assert report.warnings.count == 3  # alarm, which there was no room to remember, is one on each of its lines
 
 
 def test_reservation_for_an_app_that_nobody_serves_is_told_once(run, store):
     apps = ("metre", "meter", "", "metre", "alarm")
     lines = [f"k{number},{KEY.hex()},{app}" for number, app in enumerate(apps, 1)]
     report = run("\n".join(["key_id,key,app_id", *lines]), served={"meter"})
-    assert [(one.line, one.column_name, one.sentence.split(",")[0]) for one in report.warnings] == [
+    assert [(one.line, one.column_name, one.sentence.split(",")[0]) for one in report.warnings.by_line()] == [
         (2, "app_id", "no enabled platform has metre among its apps"),
         (6, "app_id", "no enabled platform has alarm among its apps"),
     ]
@@ -169,7 +170,7 @@ def test_every_import_has_its_own_data_key(run, store):
 def test_one_fault_and_the_store_is_not_even_asked(run, store, tmp_path):
     report = run(GOOD + "a_b,zz,,\n")
     assert report.import_id is None
-    assert [str(fault) for fault in report.faults] == [
+    assert [str(fault) for fault in report.faults.by_line()] == [
         f'{tmp_path}/keys.csv:4: column 1 "key_id": a key ID is 1 to 64 of A-Z a-z 0-9 . -',
         f'{tmp_path}/keys.csv:4: column 2 "key": the key is not hexadecimal, two digits for each octet, but the first '
         "key of the file is hex; write all alike, or name the encoding",
@@ -179,8 +180,8 @@ def test_one_fault_and_the_store_is_not_even_asked(run, store, tmp_path):
 
 def test_file_that_is_wrong_at_its_head_is_not_said_to_have_changed(run):
     report = run(GOOD.replace("key_id", "kye_id"))
-    assert {fault.line for fault in report.faults} == {1}
-    assert "changed" not in "".join(fault.sentence for fault in report.faults)
+    assert {fault.line for fault in report.faults.by_line()} == {1}
+    assert "changed" not in "".join(fault.sentence for fault in report.faults.by_line())
 
 
 @pytest.mark.parametrize("wrong", ["a_b,zz", f"k0,{KEY.hex()}"])
@@ -188,7 +189,7 @@ def test_fault_at_the_end_of_a_large_file_leaves_nothing_of_it(run, store, wrong
     content = "key_id,key\n" + "".join(f"k{n},{KEY.hex()}\n" for n in range(2 * STEP_ROWS))
     report = run(content + wrong + "\n")
     assert report.import_id is None
-    assert {fault.line for fault in report.faults} == {2 * STEP_ROWS + 2}
+    assert {fault.line for fault in report.faults.by_line()} == {2 * STEP_ROWS + 2}
     assert store.imports  # it had begun
     assert not store.staged
     assert not store.live
@@ -200,7 +201,7 @@ def test_after_a_fault_nothing_is_staged_and_all_of_the_file_is_checked(run, sto
     lines = [f"k{n},{KEY.hex()}\n" for n in range(4 * STEP_ROWS)]
     lines[STEP_ROWS + 7] = lines[3 * STEP_ROWS] = "a_b,zz\n"
     report = run("key_id,key\n" + "".join(lines))
-    assert {fault.line for fault in report.faults} == {STEP_ROWS + 9, 3 * STEP_ROWS + 2}
+    assert {fault.line for fault in report.faults.by_line()} == {STEP_ROWS + 9, 3 * STEP_ROWS + 2}
     assert [row.key_id for row in staged] == [f"k{n}" for n in range(STEP_ROWS)]
     assert not store.staged
 
@@ -210,7 +211,7 @@ def test_key_id_that_exists_refuses_the_whole_file_and_is_named_with_its_line(ru
     before = dict(store.live)
     report = run(f"key_id,key\nnew,{KEY.hex()}\nk2,{KEY.hex()}\nk1,{KEY.hex()}\n")
     assert report.import_id is None
-    assert [str(fault) for fault in report.faults] == [
+    assert [str(fault) for fault in report.faults.by_line()] == [
         f'{tmp_path}/keys.csv:{line}: column 1 "key_id": key ID {key_id} exists already; '
         "key IDs are unique over all vendors, and an import never replaces a key"
         for line, key_id in ((3, "k2"), (4, "k1"))
@@ -223,8 +224,8 @@ def test_key_id_that_exists_and_is_there_twice_is_told_on_both_lines(run):
     run(GOOD)
     content = "key_id,key\n" + f"k1,{KEY.hex()}\n" + "".join(f"n{n},{KEY.hex()}\n" for n in range(STEP_ROWS - 2))
     report = run(content + f"k1,{KEY.hex()}\n" + f"last,{KEY.hex()}\n")
-    exists = [fault.line for fault in report.faults if "exists already" in fault.sentence]
-    again = [fault.line for fault in report.faults if "again" in fault.sentence]
+    exists = [fault.line for fault in report.faults.by_line() if "exists already" in fault.sentence]
+    again = [fault.line for fault in report.faults.by_line() if "again" in fault.sentence]
     assert (exists, again) == ([2, STEP_ROWS + 1], [STEP_ROWS + 1])
 
 
@@ -232,8 +233,8 @@ def test_same_large_file_again_names_the_first_conflicts_and_counts_all(run, sto
     content = "key_id,key\n" + "".join(f"k{n},{KEY.hex()}\n" for n in range(6000))
     run(content)
     report = run(content)
-    assert report.fault_count == 6000
-    assert [fault.line for fault in report.faults] == list(range(2, 102))
+    assert report.faults.count == 6000
+    assert [fault.line for fault in report.faults.by_line()] == list(range(2, 102))
     assert not store.staged
 
 
@@ -241,8 +242,8 @@ def test_faults_of_the_file_and_keys_that_exist_are_told_in_the_order_of_the_fil
     run("key_id,key\n" + "".join(f"k{n},{KEY.hex()}\n" for n in range(STEP_ROWS)))
     rows = [f"k{n},{KEY.hex()}\n" for n in range(STEP_ROWS)] + ["a_b,zz\n"] * 150
     report = run("key_id,key\n" + "".join(rows))
-    assert report.fault_count == STEP_ROWS + 300
-    assert [fault.line for fault in report.faults] == list(range(2, 102))
+    assert report.faults.count == STEP_ROWS + 300
+    assert [fault.line for fault in report.faults.by_line()] == list(range(2, 102))
 
 
 @pytest.mark.parametrize(
@@ -270,7 +271,7 @@ def test_file_that_changes_while_it_is_read_is_refused_whole(run, store, tmp_pat
 
     monkeypatch.setattr(store, "stage", meanwhile)
     report = run(content)
-    told = [(fault.line, fault.sentence) for fault in report.faults]
+    told = [(fault.line, fault.sentence) for fault in report.faults.by_line()]
     assert told == [(1, "the file changed while it was read; import it again")]
     assert report.import_id is None
     assert not store.live
@@ -279,11 +280,11 @@ def test_file_that_changes_while_it_is_read_is_refused_whole(run, store, tmp_pat
 
 def test_dry_run_tells_conflicts_and_leaves_nothing_behind(run, store):
     report = run(GOOD, dry_run=True)
-    assert (report.keys, report.import_id, report.fault_count) == (2, None, 0)
+    assert (report.keys, report.import_id, report.faults.count) == (2, None, 0)
     assert not store.live
     assert not store.staged
     run(GOOD)
-    assert run(GOOD, dry_run=True).fault_count == 2
+    assert run(GOOD, dry_run=True).faults.count == 2
     assert not store.staged
 
 
@@ -324,13 +325,13 @@ def test_import_whose_publishing_failed_is_not_discarded_since_it_may_be_live(ru
 def test_faults_are_shown_although_what_was_staged_cannot_be_deleted(run, store, caplog):
     run(GOOD)
     store.fail_on = "discard"
-    assert [fault.line for fault in run(GOOD).faults] == [2, 3]
+    assert [fault.line for fault in run(GOOD).faults.by_line()] == [2, 3]
     assert "what was staged stays, and goes with the next import: disk full" in caplog.text
 
 
 def test_dry_run_says_that_nothing_is_wrong_although_what_was_staged_cannot_be_deleted(run, store, caplog):
     store.fail_on = "discard"
-    assert run(GOOD, dry_run=True).fault_count == 0
+    assert run(GOOD, dry_run=True).faults.count == 0
     assert "what was staged stays, and goes with the next import: disk full" in caplog.text
 
 
