@@ -241,6 +241,43 @@ def test_no_core_dump_is_left_of_a_receiver_with_keys(store: Path) -> None:
     assert allowed == (0, 0)
 
 
+# PR_GET_DUMPABLE
+DUMPABLE_AT_THE_END = """
+import atexit, ctypes, sys
+atexit.register(lambda: print("dumpable", ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), file=sys.stderr))
+"""
+
+
+def test_the_memory_of_a_receiver_with_keys_is_nobody_s_to_read(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that pipes core dumps to a program does not heed the limit."""
+    (tmp_path / "sitecustomize.py").write_text(DUMPABLE_AT_THE_END)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert Receiver("--window", "0").end()[1].endswith("\ndumpable 1\n")  # which shows that the kernel is asked
+    assert Receiver("--store", str(store)).greet().end() == (0, "dumpable 0\n")
+
+
+# As an ordinary user, whose files below /proc are root's from there on.
+FILE_SYSTEM_OF_THE_ROOT = """
+import os, runpy, sys
+receive = runpy.run_path(sys.argv[1])
+if os.geteuid() == 0:
+    os.setuid(65534)
+receive["hide_memory"]()
+print(receive["file_system"]("/"))
+"""
+
+
+def test_a_receiver_whose_memory_is_hidden_can_tell_file_systems() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FILE_SYSTEM_OF_THE_ROOT, str(RECEIVER)], capture_output=True, text=True, check=True
+    )
+    known: str = runpy.run_path(str(RECEIVER))["file_system"]("/")
+    assert known != ""
+    assert done.stdout == f"{known}\n"
+
+
 def test_store_is_for_its_owner_alone(run: Run, store: Path) -> None:
     run().ask(BIND)
     assert {stat.S_IMODE(path.stat().st_mode) for path in store.parent.glob("keys.db*")} == {0o600}
