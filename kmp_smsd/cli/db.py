@@ -84,13 +84,14 @@ def restore(settings: Settings, file: Path, other_master_key: bool, yes: bool) -
     from kmp_smsd.storage import restoring
 
     path = settings.config.storage.path
+    restoring.check_names(path, file)  # before anybody is asked
+    public_half = _public_half(settings, must_be_good=not other_master_key)
     written = local_time(int(file.stat().st_mtime * 1000))
     if path.exists():
         lost = f"{path} will be replaced by {file}, written {written}; everything since that backup is lost."
     else:
         lost = f"{path}, which is missing, will be made of {file}, written {written}."
     confirm(lost, yes=yes)
-    public_half = _public_half(settings, must_be_good=not other_master_key)
     done = restoring.restore(path, file, now_ms(), public_half=public_half, other_master_key=other_master_key)
     click.echo(f"{path}: restored from {file}; {counted(done.wanted_again, 'row')} wanted again at the platforms")
     if done.previous is not None:

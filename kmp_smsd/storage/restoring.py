@@ -47,6 +47,18 @@ class Restored:
     master_key: str | None = None
 
 
+def check_names(path: Path, source: Path) -> None:
+    """Refuse what no backup can be put in the place of, and what is no backup. Raises NotPossible, StoreUnusable."""
+    check_place(path)
+    if not source.is_file():
+        raise NotPossible(f"no backup {source}")
+    if path.exists() and source.samefile(path):
+        raise NotPossible(
+            f"{source} is the database itself, name a backup of it; to deliver all of a platform again, run 'kmp-smsd"
+            " platforms resync NAME'"
+        )
+
+
 def restore(
     path: Path, source: Path, now: int, *, public_half: str | None = None, other_master_key: bool = False
 ) -> Restored:
@@ -57,14 +69,7 @@ def restore(
 
     All of it is done on a copy beside `path`, which then takes its place in one step. The replaced database is kept.
     """
-    check_place(path)
-    if not source.is_file():
-        raise NotPossible(f"no backup {source}")
-    if path.exists() and source.samefile(path):
-        raise NotPossible(
-            f"{source} is the database itself, name a backup of it; to deliver all of a platform again, run 'kmp-smsd"
-            " platforms resync NAME'"
-        )
+    check_names(path, source)
     with closing(SchemaLock(path, exclusive=True)):
         copy = path.with_name(path.name + ".restoring")
         remove_copy(copy)

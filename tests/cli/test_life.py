@@ -411,6 +411,12 @@ def test_a_backup_is_restored_and_everything_delivered_again(site):
     assert len(site.rows("outbox", "list")) == 1
 
 
+def test_nobody_is_asked_whether_the_database_may_take_its_own_place(site):
+    site.ready()
+    code, sentence = site.refused("db", "restore", str(site.database))
+    assert (code, sentence.startswith("kmp.db is the database itself, name a backup of it")) == (1, True)
+
+
 def test_a_backup_of_another_installation_is_restored_only_where_that_is_said(site, tmp_path_factory):
     site.ready("K1")
     other = Site(tmp_path_factory.mktemp("other"))
@@ -451,7 +457,7 @@ def test_a_public_half_that_is_none_is_not_to_be_made_anew_for_a_restore(site):
     copy = site.directory / "copy.db"
     site.ok("db", "backup", str(copy))
     site.write("master.pub", "nonsense")
-    assert site.refused("db", "restore", str(copy), "--yes") == (
+    assert site.refused("db", "restore", str(copy)) == (  # before anybody is asked
         77,
         "master.pub: this is not a master key; restore the file from its copy, or, where no key was imported yet, move"
         " it away and let `kmp-smsd master-key create` make one; to restore without it, say --other-master-key",
