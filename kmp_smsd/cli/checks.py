@@ -188,7 +188,11 @@ def smsc(config: Config, name: str, *, binds: bool) -> Report:
             found.append(failure(f"no bind is tried: {error}", "run this as root, or where intake's password is read"))
         else:
             reached = [host for host, facts in zip(link.hosts, hosts, strict=True) if facts.connected]
-            found += [judge_bind(name, network.try_bind(host, link, password)) for host in reached]
+            by_credential = link.password.credential is not None
+            found += [
+                judge_bind(name, network.try_bind(host, link, password), by_credential=by_credential)
+                for host in reached
+            ]
     return Report(f"smsc {name}", tuple(found), UNAVAILABLE)
 
 
@@ -205,7 +209,7 @@ def platform(settings: Settings, name: str) -> Report:
     else:
         found = judge_platform(name, network.probe_platform(config, name, lambda _: secret))
         if channel.kind == "tls" and (ends_at := network.certificate_ends_at(secret)) is not None:
-            found.append(judge_certificate(ends_at, now_ms()))
+            found.append(judge_certificate(ends_at, now_ms(), by_credential=identity.credential is not None))
     with suppress(StoreError, OSError), settings.store() as store:  # what is wrong with it has been told
         found.append(judge_receipt(store.platforms.state(name).last_success_at, now_ms()))
     return Report(f"platform {name}", tuple(found), UNAVAILABLE)

@@ -47,8 +47,8 @@ class ProbeFacts:
 ALREADY_BOUND, WRONG_PASSWORD, WRONG_SYSTEM_ID, BIND_FAILED = 0x05, 0x0E, 0x0F, 0x0D
 
 _BIND_REMEDIES = {
-    WRONG_PASSWORD: "compare [smsc.{name}] password with what the SMSC's operator issued, and restart intake",
-    WRONG_SYSTEM_ID: "compare [smsc.{name}] system_id with what the SMSC's operator issued",
+    WRONG_PASSWORD: "compare [smsc.{name}] password with what the SMSC's operator issued, then: {renewal}",
+    WRONG_SYSTEM_ID: "compare [smsc.{name}] system_id with what the SMSC's operator issued, then: kmp-smsd reload",
     BIND_FAILED: "ask the SMSC's operator: account, our address, and which kinds of bind it allows (option bind)",
 }
 
@@ -70,8 +70,8 @@ def judge_smsc(hosts: Sequence[HostFacts]) -> list[Finding]:
     return found
 
 
-def judge_bind(name: str, bind: BindFacts) -> Finding:
-    """The answer to a real bind of the link `name`."""
+def judge_bind(name: str, bind: BindFacts, *, by_credential: bool) -> Finding:
+    """The answer to a real bind of the link `name`, whose password comes `by_credential`, or from a file."""
     if bind.status == 0:
         return ok(f"{bind.host}: {bind.how} was accepted, and unbound again")
     if bind.status == ALREADY_BOUND:
@@ -81,8 +81,11 @@ def judge_bind(name: str, bind: BindFacts) -> Finding:
         )
     if bind.status is None:
         return failure(f"{bind.host}: {bind.how}: {bind.fault}", "ask the SMSC's operator what it saw of this bind")
-    remedy = _BIND_REMEDIES.get(bind.status, "ask the SMSC's operator what this status means there").format(name=name)
-    return failure(f"{bind.host}: {bind.how} was refused with {bind.status_name}", remedy)
+    remedy = _BIND_REMEDIES.get(bind.status, "ask the SMSC's operator what this status means there")
+    renewal = "restart intake" if by_credential else "kmp-smsd reload"
+    return failure(
+        f"{bind.host}: {bind.how} was refused with {bind.status_name}", remedy.format(name=name, renewal=renewal)
+    )
 
 
 def judge_receipt(last_success_at: int | None, now: int) -> Finding:
@@ -103,8 +106,11 @@ def judge_platform(name: str, probes: Sequence[ProbeFacts]) -> list[Finding]:
     return found
 
 
-def judge_certificate(ends_at: int, now: int) -> Finding:
-    """Our own certificate, by which a platform knows us; times in Unix milliseconds. Theirs is pinned, however old."""
+def judge_certificate(ends_at: int, now: int, *, by_credential: bool) -> Finding:
+    """Our own certificate, by which a platform knows us; times in Unix milliseconds. Theirs is pinned, however old.
+
+    What dispatch has as a credential is the same until its restart; a file it reads at each connection.
+    """
     left_s = (ends_at - now) / 1000
     sentence = f"our certificate there {validity(left_s)}"
     if left_s >= RENEW_WITHIN_S:
@@ -112,8 +118,10 @@ def judge_certificate(ends_at: int, now: int) -> Finding:
     remedy = (
         "make another for the same key, under another name: docs/configuration.rst, Platforms\n"
         "have the platform's administrator let it in beside the old one\n"
-        "put it into the file of [channel] identity, and restart dispatch"
+        "put it into the file of [channel] identity"
     )
+    if by_credential:
+        remedy += ", and restart dispatch"
     return warning(sentence, remedy) if left_s > 0 else failure(sentence, remedy)
 
 

@@ -18,6 +18,7 @@ from kmp_smsd.cli.gathering.machine import is_synchronized, room_beside, sandbox
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.request import Unfit
 from kmp_smsd.simulator.openssh import new_identity
+from kmp_smsd.simulator.server import SmscServer
 from kmp_smsd.vault.master_key import create
 from tests.cli.site import FIRST, Site, dead_port
 
@@ -235,14 +236,15 @@ def test_delivery_older_than_a_day_is_told(site):
     assert "platform metering owes receipts since" in faults(reports(site)[1]["traffic"])[0]
 
 
-def test_smsc_that_does_not_answer_is_a_failure(site):
+def link_to(site, *hosts):
     text = site.config.read_text()
     start = text.index('hosts = ["127.0.0.1:')
+    site.write("kmp-smsd.toml", text.replace(text[start : text.index("\n", start)], f"hosts = {json.dumps(hosts)}"))
+
+
+def test_smsc_that_does_not_answer_is_a_failure(site):
     with dead_port() as port:
-        site.write(
-            "kmp-smsd.toml",
-            text.replace(text[start : text.index("\n", start)], f'hosts = ["127.0.0.1:{port}", "no-such.invalid:1"]'),
-        )
+        link_to(site, f"127.0.0.1:{port}", "no-such.invalid:1")
         code, found = reports(site)
     assert code == 69
     refused, unresolved = faults(found["smsc lab"])
@@ -255,6 +257,15 @@ def test_bind_that_gets_no_answer_is_a_failure(site):
     code, found = reports(site, "--bind")
     assert code == 69
     assert "the bind was not answered within 0.2 s" in faults(found["smsc lab"])[0]
+
+
+def test_password_in_a_file_that_the_smsc_refuses_is_taken_over_by_a_reload(site):
+    with SmscServer() as smsc:
+        link_to(site, f"127.0.0.1:{smsc.port}")
+        site.write("smsc-password", "wrong")
+        told = site.run("doctor", "--bind", "--role", "intake").stdout
+    assert "was refused with ESME_RINVPASWD" in told
+    assert "what the SMSC's operator issued, then: kmp-smsd reload\n" in told
 
 
 def test_password_that_is_unfit_for_a_bind_is_to_be_mended_and_not_to_be_read_by_another(site):

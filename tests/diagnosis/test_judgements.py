@@ -334,9 +334,19 @@ def test_address_of_the_internet_is_told_from_a_private_one(address: str, public
 )
 def test_answer_to_a_bind_has_its_remedy(status: int | None, level: Level, remedy: str) -> None:
     facts = BindFacts(host="a:1", how="bind_transceiver", status=status, status_name="X", fault="silence")
-    found = judge_bind("north", facts)
+    found = judge_bind("north", facts, by_credential=False)
     assert found.level is level
     assert remedy in found.remedy
+
+
+def test_what_was_mended_for_a_bind_is_taken_over_by_a_reload_but_for_a_credential() -> None:
+    def remedy(status: int, *, by_credential: bool) -> str:
+        facts = BindFacts(host="a:1", how="bind_transceiver", status=status)
+        return judge_bind("north", facts, by_credential=by_credential).remedy
+
+    assert remedy(0x0E, by_credential=False).endswith("issued, then: kmp-smsd reload")
+    assert remedy(0x0E, by_credential=True).endswith("issued, then: restart intake")
+    assert remedy(0x0F, by_credential=True).endswith("issued, then: kmp-smsd reload")
 
 
 @pytest.mark.parametrize(
@@ -375,9 +385,14 @@ def test_platform_works_as_long_as_one_host_does() -> None:
     ],
 )
 def test_certificate_is_told_of_before_it_expires(days: float, level: Level, sentence: str) -> None:
-    found = judge_certificate(NOW + int(days * DAY_MS), NOW)
+    found = judge_certificate(NOW + int(days * DAY_MS), NOW, by_credential=False)
     assert (found.level, sentence in found.sentence) == (level, True)
     assert (found.level is OK) == (not found.remedy)
+
+
+def test_new_certificate_needs_a_restart_where_it_is_a_credential() -> None:
+    assert "restart dispatch" in judge_certificate(NOW, NOW, by_credential=True).remedy
+    assert "restart" not in judge_certificate(NOW, NOW, by_credential=False).remedy
 
 
 def test_last_receipt_is_told() -> None:
