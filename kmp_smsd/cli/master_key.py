@@ -79,12 +79,18 @@ def rotate(settings: Settings, private_path: Path | None, from_path: Path | None
     one; --from names the older private half. What was broken off is finished when the command is run again. The halves
     that are replaced stay beside the new ones: backups from before need them.
     """
-    from kmp_smsd.vault.master_key import PublicKey
-    from kmp_smsd.vault.replacing import check_coming, kept, next_fingerprint, take_place
+    from kmp_smsd.vault.replacing import alone
 
     make_undumpable()
     public_path = settings.config.secrets.public_key
-    private_path = private_path or _private_path(settings)
+    with alone(public_path):
+        _rotate(settings, private_path or _private_path(settings), public_path, from_path, yes=yes)
+
+
+def _rotate(settings: Settings, private_path: Path, public_path: Path, from_path: Path | None, *, yes: bool) -> None:
+    from kmp_smsd.vault.master_key import PublicKey
+    from kmp_smsd.vault.replacing import check_coming, kept, next_fingerprint, take_place
+
     present = PublicKey.load(public_path)
     with settings.store() as store:
         known = store.master_key()

@@ -6,12 +6,33 @@ places; the halves from before stay beside them, as FILE.FINGERPRINT.
 
 from __future__ import annotations
 
+import fcntl
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kmp_smsd.vault.key_files import create_master_key, sync_directory, write_new
 from kmp_smsd.vault.master_key import MasterKey, MasterKeyFileFault, PublicKey
+
+
+@contextmanager
+def alone(public_path: Path) -> Iterator[None]:
+    """Replace this key while nobody else does, who would remove the halves that it is being sealed to.
+
+    Raises OSError; BlockingIOError, with a sentence of ours, where somebody does.
+    """
+    directory = os.open(public_path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"another 'kmp-smsd master-key rotate' is replacing {public_path}: try again when it has ended"
+            ) from None
+        yield
+    finally:
+        os.close(directory)
 
 
 def next_key(private_path: Path, public_path: Path) -> PublicKey:

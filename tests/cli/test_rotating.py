@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
 
 from kmp_smsd.storage import resealing
 from kmp_smsd.vault import replacing
+from kmp_smsd.vault.key_files import create_master_key
 from kmp_smsd.vault.master_key import MasterKey, PublicKey, WrongMasterKey
 from tests.cli.site import FIRST, Site
 
@@ -90,6 +92,24 @@ def test_rotating_waits_for_nobody_and_leaves_all_as_it_is(site: Site) -> None:
     assert (code, "is in use: stop kmp-smsd" in sentence) == (75, True)
     site.ok("master-key", "rotate", "--yes")
     is_whole(site)
+
+
+def test_second_rotation_changes_nothing_while_one_is_at_work(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would remove the new private half, and every key be lost that was sealed to it."""
+    seconds: list[Result] = []
+
+    def meanwhile(*halves: Path) -> PublicKey:
+        made = create_master_key(*halves)
+        if not seconds:
+            seconds.append(site.run("master-key", "rotate", "--yes"))
+        return made
+
+    monkeypatch.setattr(replacing, "create_master_key", meanwhile)
+    site.ok("master-key", "rotate", "--yes")
+    is_whole(site)
+    assert (seconds[0].exit_code, seconds[0].stdout) == (75, "")
+    busy = f"another 'kmp-smsd master-key rotate' is replacing {site.directory}/master.pub"
+    assert seconds[0].stderr == f"kmp-smsd: {busy}: try again when it has ended\n"
 
 
 def test_nobody_is_rotated_unasked(site: Site) -> None:
