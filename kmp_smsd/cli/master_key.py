@@ -131,13 +131,19 @@ def _reseal(
     what = "a new master key" if renewed else f"master key {present.fingerprint}"
     confirm(f"The keys in {database} will be sealed to {what}, and no more to {known}.", yes=yes)
     sealing = next_key(private_path, settings.config.secrets.public_key) if renewed else present
-    resealed = reseal(
+    resealed, is_cleared = reseal(
         database,
         known,
         sealing.fingerprint,
         lambda data_key_id, sealed: sealing.seal(opening.open(data_key_id, sealed)),
     )
     click.echo(f"master key {sealing.fingerprint}: {counted(resealed, 'data key')} sealed to it")
+    if not is_cleared:
+        click.echo(
+            f"kmp-smsd: as they were sealed to {known} they are still in the files of the database, because it is being"
+            " read; dispatch clears these as soon as it can",
+            err=True,
+        )
     return sealing
 
 

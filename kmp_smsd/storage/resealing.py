@@ -12,8 +12,10 @@ from kmp_smsd.storage.locks import SchemaLock
 from kmp_smsd.storage.schema import check_schema
 
 
-def reseal(path: Path, before: str, after: str, sealed_anew: Callable[[str, bytes], bytes]) -> int:
-    """Replace every sealed data key in one transaction, and the fingerprint `before` by `after`; the number of keys.
+def reseal(path: Path, before: str, after: str, sealed_anew: Callable[[str, bytes], bytes]) -> tuple[int, bool]:
+    """Replace every sealed data key in one transaction, and the fingerprint `before` by `after`.
+
+    The number of keys, and whether what was sealed before is in no file any more; where it is, dispatch sees to it.
 
     `sealed_anew` makes of a data key's ID and what is sealed to master key `before` what is sealed to `after`. What it
     raises changes nothing. Raises StoreBusy while anybody has the database open, and NotPossible where its keys are
@@ -30,7 +32,8 @@ def reseal(path: Path, before: str, after: str, sealed_anew: Callable[[str, byte
                 "UPDATE data_keys SET sealed = ? WHERE id = ?",
                 [(sealed_anew(data_key_id, octets), data_key_id) for data_key_id, octets in sealed],
             )
-            connection.execute("UPDATE store SET master_key = ?", (after,))
-        with suppress(StoreUnavailable), database.alone():  # what counts is done
-            database.empty_log()  # in which there is what was sealed before; where somebody reads, it stays for a while
-    return len(sealed)
+            connection.execute("UPDATE store SET master_key = ?, erase_log = erase_log + 1", (after,))
+        is_cleared = False
+        with suppress(StoreUnavailable):  # what counts is done
+            is_cleared = database.scrubber.scrub()
+    return len(sealed), is_cleared

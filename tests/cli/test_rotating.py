@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
+from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.storage import resealing
+from kmp_smsd.storage.scrubbing import Scrubber
 from kmp_smsd.vault import replacing
 from kmp_smsd.vault.key_files import create_master_key
 from kmp_smsd.vault.master_key import MasterKey, PublicKey, WrongMasterKey
@@ -67,8 +70,29 @@ def test_nothing_of_what_was_sealed_before_stays_in_the_files_of_the_database(si
     with site.store() as store:
         sealed = [octets for (octets,) in store._database.rows("SELECT sealed FROM data_keys")]
     site.ok("master-key", "rotate", "--yes")
-    for file in site.directory.glob("kmp.db*"):
-        assert not any(octets[:64] in file.read_bytes() for octets in sealed)
+    assert not are_in_a_file(site, sealed)
+
+
+def are_in_a_file(site: Site, sealed: list[bytes]) -> bool:
+    return any(octets[:64] in file.read_bytes() for file in site.directory.glob("kmp.db*") for octets in sealed)
+
+
+def test_what_was_sealed_before_is_told_where_it_stays_and_goes_later(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(Scrubber.scrub.__kwdefaults__, "waits_s", ())
+    with closing(sqlite3.connect(site.database)) as shell:
+        sealed = [octets for (octets,) in shell.execute("SELECT sealed FROM data_keys")]
+        shell.execute("BEGIN")
+        shell.execute("SELECT count(*) FROM store").fetchall()
+        told = site.ok("master-key", "rotate", "--yes")
+        assert "they are still in the files of the database" in told
+        assert are_in_a_file(site, sealed)
+        shell.rollback()
+        assert shell.execute("SELECT erase_log FROM store").fetchone() == (1,)  # for dispatch
+        with site.store() as store:
+            assert not store.finish_erasing()
+        assert not are_in_a_file(site, sealed)
 
 
 def test_backup_from_before_is_sealed_to_the_present_key(site: Site) -> None:
