@@ -1,7 +1,8 @@
 """A CSV file (RFC 4180) with a header: UTF-8, commas, one row per line, the columns in any order.
 
-A byte order mark, CR LF, a missing last line end, empty lines, quotes and spaces around values are all right. No
-sentence quotes the file: with a header missing or columns swapped, any value may be a key.
+A byte order mark, CR LF, a missing last line end, empty lines, quotes and spaces around values are all right, but no
+space behind a closing quote. No sentence quotes the file: with a header missing or columns swapped, any value may be a
+key.
 """
 
 from __future__ import annotations
@@ -125,7 +126,8 @@ class CsvTable:
             (values,) = csv.reader([text], strict=True, skipinitialspace=True)
         except csv.Error:
             self._faults.add(
-                number, 'the quotes are wrong: write "..." around the whole value and "" for a quote in it'
+                number,
+                'the quotes are wrong: write "..." around the whole value, no space behind, and "" for a quote in it',
             )
             return None
         return [value.strip() for value in values]

@@ -132,6 +132,10 @@ def test_header_that_is_none_is_explained_without_quoting_it(read, header, sente
         ("a", "1 value, but the header names 8 columns"),
         (f'a,"{HEX},,,,,,', "the quotes are wrong: *"),
         (f'a,"{HEX}"x,,,,,,', "the quotes are wrong: *"),
+        (
+            f'a,"{HEX}" ,,,,,,',
+            'the quotes are wrong: write "..." around the whole value, no space behind, and "" for a quote in it',
+        ),
         (f"a,{HEX},\0,,,,,", "character 36 is not printable; is this a text file?"),
         (f"a,{HEX},\r,,,,,", "character 36 is not printable; is this a text file?"),
         (f"a,{HEX},1\t2,,,,,", 'column 3 "serial": a serial number has at most 64 printable characters'),
