@@ -8,11 +8,11 @@ key.
 from __future__ import annotations
 
 import csv
-import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 
 from kmp_smsd.domain.counted import counted
+from kmp_smsd.domain.did_you_mean import did_you_mean
 from kmp_smsd.importing.faults import Faults
 from kmp_smsd.importing.lines import MOST_OCTETS
 
@@ -87,9 +87,8 @@ class CsvTable:
             elif name in self._columns:
                 found[name] = position
             else:
-                near = difflib.get_close_matches(name.lower(), self._columns, 1)
-                hint = f'did you mean "{near[0]}"?' if near else f"the columns are {', '.join(self._columns)}"
-                self._faults.add(number, f"column {position} has an unknown name ({hint})")
+                hint = did_you_mean(name, self._columns) or f" (the columns are {', '.join(self._columns)})"
+                self._faults.add(number, f"column {position} has an unknown name{hint}")
         for name in self._required:
             if name not in found:
                 self._faults.add(number, f'there is no column "{name}"')

@@ -6,11 +6,11 @@ No sentence quotes a line: it names subscribers, and results are kept by whoever
 from __future__ import annotations
 
 import codecs
-import difflib
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from kmp_smsd.domain.did_you_mean import did_you_mean
 from kmp_smsd.importing.arriving_lines import MOST_OCTETS
 
 ID_CHARACTERS_MAX: Final = 64
@@ -67,9 +67,8 @@ def check_fields(asked: dict[str, Any], known: Sequence[str], where: str) -> Non
     """Raise LineFault where a field is not one of `known`, those of `where`."""
     for name in asked:
         if name not in known:
-            near = difflib.get_close_matches(name[:100], known, 1)
-            hint = f'did you mean "{near[0]}"?' if near else f"the fields of {where} are {', '.join(known)}"
-            raise LineFault(f"a field is unknown ({hint})")
+            hint = did_you_mean(name[:100], known) or f" (the fields of {where} are {', '.join(known)})"
+            raise LineFault(f"a field is unknown{hint}")
 
 
 def read_mdn(asked: dict[str, Any], name: str, canonical: Canonical) -> str:

@@ -88,8 +88,8 @@ def test_quoted_value_may_hold_commas_and_quotes(read):
 @pytest.mark.parametrize(
     ("header", "sentence"),
     [
-        ("key_id,key,seriel", '1: column 3 has an unknown name (did you mean "serial"?)'),
-        ("key_id,key,Serial", '1: column 3 has an unknown name (did you mean "serial"?)'),
+        ("key_id,key,seriel", "1: column 3 has an unknown name (did you mean 'serial'?)"),
+        ("key_id,key,Serial", "1: column 3 has an unknown name (did you mean 'serial'?)"),
         ("key_id,serial", '1: there is no column "key"'),
         ("key_id,key,key", '1: columns 2 and 3 are both "key"; remove one'),
         ("key_id;key", "1: the first line does not name the columns, *(separated by commas, not by semicolons)"),

@@ -36,7 +36,7 @@ def test_line_becomes_a_request_of_its_gateway() -> None:
         (b"\xff", None, "not UTF-8"),
         (b"[1]", None, "not a JSON object"),
         ({**GOOD, "id": 1}, None, '"id" must be'),
-        ({**GOOD, "paylod": "K1:1"}, "s-1", 'did you mean "payload"'),
+        ({**GOOD, "paylod": "K1:1"}, "s-1", "did you mean 'payload'"),
         ({**GOOD, "mdn": "12345"}, "s-1", "no legal number"),
         ({**GOOD, "mdn": 8613912345678}, "s-1", "in quotes"),
         ({**GOOD, "payload": "hello"}, "s-1", "write K1:KEY-ID"),
