@@ -16,6 +16,7 @@ FORM = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 Window = Annotated[
     int,
     Field(
+        default=1_000,
         ge=1,
         le=10_000,
         description="Deliveries sent and not yet answered, at most; the receiver may ask for less.",
@@ -23,18 +24,19 @@ Window = Annotated[
 ]
 ConnectWithin = Annotated[
     float,
-    Field(gt=0, le=300, description="Seconds to connect to one host, from TCP to the receiver's hello."),
+    Field(default=10.0, gt=0, le=300, description="Seconds to connect to one host, from TCP to the receiver's hello."),
 ]
 AnswerWithin = Annotated[
     float,
     Field(
+        default=30.0,
         gt=0,
         le=3600,
         description="Seconds without any answer, while one is owed, after which the connection is given up.",
     ),
 ]
 MaxLine = Annotated[
-    int, Field(ge=1024, le=1_048_576, description="Longest line accepted from the platform, in octets.")
+    int, Field(default=65_536, ge=1024, le=1_048_576, description="Longest line accepted from the platform, in octets.")
 ]
 
 

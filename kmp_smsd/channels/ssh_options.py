@@ -105,10 +105,10 @@ class SshOptions(BaseModel):
         max_length=1000,
         description="The command to run on the host; a forced command in its authorized_keys wins over it.",
     )
-    window: Window = 1_000
-    connect_within_s: ConnectWithin = 10.0
-    answer_within_s: AnswerWithin = 30.0
-    max_line_octets: MaxLine = 65_536
+    window: Window
+    connect_within_s: ConnectWithin
+    answer_within_s: AnswerWithin
+    max_line_octets: MaxLine
 
     @model_validator(mode="after")
     def _every_host_is_pinned(self) -> Self:

@@ -81,10 +81,10 @@ class TlsOptions(BaseModel):
         "credential is given to a service at its start only.",
         json_schema_extra={"reload": "needs a restart"},
     )
-    window: Window = 1_000
-    connect_within_s: ConnectWithin = 10.0
-    answer_within_s: AnswerWithin = 30.0
-    max_line_octets: MaxLine = 65_536
+    window: Window
+    connect_within_s: ConnectWithin
+    answer_within_s: AnswerWithin
+    max_line_octets: MaxLine
 
     @model_validator(mode="after")
     def _every_host_is_pinned(self) -> Self:
