@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +19,7 @@ from kmp_smsd.config.locate import KeyPath
 from kmp_smsd.config.models import Control, MainFile, Secrets, Storage
 from kmp_smsd.config.monitoring import Monitoring
 from kmp_smsd.config.numbering import NumberingFile, Range
+from kmp_smsd.config.options import kinds_at
 from kmp_smsd.config.platform import Platform, is_platform_name
 from kmp_smsd.config.secrets import open_without_waiting
 from kmp_smsd.config.section import NAME_IN_WORDS
@@ -115,14 +116,35 @@ class _File(Generic[Model]):
 
     def validate(self, data: dict[str, Any], faults: list[Fault]) -> None:
         try:
-            self.value = self.model.model_validate(data, context={"directory": self.path.parent})
+            self.value = self._validated(data)
         except ValidationError as errors:
-            for error in errors.errors(include_url=False):
-                at, sentence = explain(self.model, data, error)
-                # pydantic calls a list empty where each of its entries is faulty.
-                emptied = error["type"] == "too_short" and bool(error["input"])
-                if not emptied and self.syntax.lines.get(at) not in self.syntax.repaired:
+            for at, sentence in self._explained(data, errors):
+                if self.syntax.lines.get(at) not in self.syntax.repaired:
                     faults.append(self.fault(at, sentence))
+
+    def _validated(self, data: dict[str, Any]) -> Model:
+        return self.model.model_validate(data, context={"directory": self.path.parent})
+
+    def _explained(self, data: dict[str, Any], errors: ValidationError) -> Iterator[tuple[KeyPath, str]]:
+        for error in errors.errors(include_url=False):
+            at, sentence = explain(self.model, data, error)
+            # pydantic calls a list empty where each of its entries is faulty.
+            if error["type"] != "too_short" or not error["input"]:
+                yield at, sentence
+            if error["type"].startswith("union_tag_"):
+                yield from self._of_any_kind(data, str(at[0]))
+
+    def _of_any_kind(self, data: dict[str, Any], section: str) -> list[tuple[KeyPath, str]]:
+        """What else is wrong with a section of no known kind, whatever it should be: what is wrong with each kind."""
+        of_kinds: list[list[tuple[KeyPath, str]]] = []
+        for kind in kinds_at(self.model, (section,)):
+            supposed = {**data, section: {**data[section], "kind": kind}}
+            try:
+                self._validated(supposed)
+                of_kinds.append([])
+            except ValidationError as errors:
+                of_kinds.append([fault for fault in self._explained(supposed, errors) if fault[0][0] == section])
+        return [fault for fault in of_kinds[0] if all(fault in others for others in of_kinds)]
 
     def fault(self, at: KeyPath, sentence: str) -> Fault:
         """A fault at a key, or, where that is missing, at the table it should be in."""

@@ -28,6 +28,11 @@ def models_at(root: type[BaseModel], path: KeyPath) -> list[type[BaseModel]]:
     return models
 
 
+def kinds_at(root: type[BaseModel], path: KeyPath) -> list[Any]:
+    """The kinds of which the table at `path` may be."""
+    return [kind for model in models_at(root, path) for kind in _kinds(model)]
+
+
 def _kinds(model: type[BaseModel]) -> tuple[Any, ...]:
     field = model.model_fields.get("kind")
     return get_args(field.annotation) if field is not None else ()

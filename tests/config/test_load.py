@@ -367,6 +367,28 @@ def test_host_without_a_pin_and_pin_without_a_host_are_faults(files, host, sente
     assert files.faults() == [f"platforms.d/a.toml:2: [channel] {sentence}"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        ("", "2: [channel] kind: is missing"),
+        ('kind = "irc"', '3: [channel] kind: "irc" is not one of ssh, tls'),
+        ("kind = 7", "3: [channel] kind: 7 is not one of ssh, tls"),
+    ],
+)
+@pytest.mark.parametrize("text", [PLATFORM, TLS_PLATFORM])
+def test_channel_of_no_known_kind_has_the_faults_that_it_would_have_of_each(files, text, kind, fault):
+    text = re.sub("kind = .*", kind, text)
+    files.write("platforms.d/a.toml", text)
+    assert files.faults() == [f"platforms.d/a.toml:{fault}"]
+    files.write("platforms.d/a.toml", text + 'window = 0\nwindou = 1\nmax_line_octets = "many"\n')
+    assert files.faults() == [
+        f"platforms.d/a.toml:{fault}",
+        "platforms.d/a.toml:7: [channel] window: 0 is not between 1 and 10000",
+        "platforms.d/a.toml:8: [channel] windou: unknown option (did you mean 'window'?)",
+        "platforms.d/a.toml:9: [channel] max_line_octets: a whole number is expected, without quotes",
+    ]
+
+
 @pytest.mark.parametrize("more", ['tls = "x"\n', '[channel.tls]\nkind = "tls"\n'])
 def test_option_with_the_name_of_a_kind_is_a_fault_of_its_own(files, more):
     files.write("platforms.d/a.toml", TLS_PLATFORM + more)
