@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -54,9 +54,9 @@ def each(ids: tuple[Any, ...], action: Any) -> None:
 
 
 @contextmanager
-def interrupt_tells(sentence: str) -> Iterator[None]:
-    """Say what an interrupt leaves behind."""
+def interrupt_tells(left: Callable[[], str]) -> Iterator[None]:
+    """Say what an interrupt leaves behind, which `left` knows by then."""
     try:
         yield
     except KeyboardInterrupt:
-        raise Failed(f"interrupted: {sentence}", INTERRUPTED) from None
+        raise Failed(f"interrupted: {left()}", INTERRUPTED) from None

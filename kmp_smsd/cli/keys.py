@@ -79,24 +79,25 @@ def import_(settings: Settings, file: Path, vendor: str, plaintext: bool, encodi
         ) from None
     with settings.store() as store:
         _tell_of_a_like_vendor(vendor, store.imports.vendors())
-        with progress(file.name) as told, interrupt_tells("nothing was imported"):
+        with interrupt_tells(lambda: f"{'all of it' if store.imports.last_is_live else 'nothing'} was imported"):
             try:
-                report = import_keys(
-                    store.imports,
-                    file,
-                    vendor,
-                    public_key,
-                    clock=now_ms,
-                    plaintext=plaintext,
-                    dry_run=dry_run,
-                    encoding=KeyEncoding(encoding) if encoding else None,
-                    served=settings.served_apps,
-                    progress=told,
-                )
+                with progress(file.name) as told:
+                    report = import_keys(
+                        store.imports,
+                        file,
+                        vendor,
+                        public_key,
+                        clock=now_ms,
+                        plaintext=plaintext,
+                        dry_run=dry_run,
+                        encoding=KeyEncoding(encoding) if encoding else None,
+                        served=settings.served_apps,
+                        progress=told,
+                    )
             except ImportRefused as error:
                 raise click.UsageError(str(error), click.get_current_context()) from None
-        # Before the store is closed, which takes a while: ^C hides nothing.
-        _tell(report, file, vendor, dry_run=dry_run)
+            # Before the store is closed, which takes a while: ^C hides nothing.
+            _tell(report, file, vendor, dry_run=dry_run)
 
 
 def _tell_of_a_like_vendor(vendor: str, known: list[str]) -> None:

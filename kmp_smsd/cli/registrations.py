@@ -133,7 +133,7 @@ def import_(settings: Settings, file: Path, dry_run: bool) -> None:
     canonical = settings.config.numbering.parse
     faults, warnings = Faults(str(file)), Faults(str(file))
     left = "nothing was registered" if dry_run else "what of it is registered stands, import it again"
-    with settings.store() as store, progress(file.name) as told, interrupt_tells(left):
+    with settings.store() as store, progress(file.name) as told, interrupt_tells(lambda: left):
         try:
             lines = Lines(file, passes=1 if dry_run else 2, progress=told)
         except ValueError as error:

@@ -21,6 +21,7 @@ class Imports:
         self._database = database
         self._lock: ImportLock | None = None
         self._fingerprint = ""
+        self._last: int | None = None
 
     def close(self) -> None:
         if self._lock is not None:
@@ -65,6 +66,7 @@ class Imports:
                    RETURNING id""",  # the digest is known when all of the file has been read
                 (vendor, file_name, data_key_id, now),
             ).fetchone()
+            self._last = number
         return int(number)
 
     def stage(self, import_id: int, rows: Sequence[StagedKey]) -> list[str]:
@@ -106,6 +108,11 @@ class Imports:
     def is_live(self, import_id: int) -> bool:
         """Whether the keys of the import exist."""
         return bool(self._database.rows("SELECT 1 FROM imports WHERE id = ? AND live_at IS NOT NULL", (import_id,)))
+
+    @property
+    def last_is_live(self) -> bool:
+        """Whether the keys of the import that was begun last exist."""
+        return self._last is not None and self.is_live(self._last)
 
     def discard(self, import_id: int) -> None:
         """Delete what was staged; a published import stays. Raises StoreUnavailable: then the next import does that."""

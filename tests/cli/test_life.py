@@ -260,6 +260,19 @@ def test_interrupted_import_says_what_it_leaves_behind(site, monkeypatch):
     assert site.rows("keys", "list") == []
 
 
+def test_import_that_is_interrupted_when_its_keys_are_live_says_so(site, monkeypatch):
+    site.ready()
+
+    def report(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kmp_smsd.importing.import_keys.Report", report)
+    keys = ("keys", "import", str(site.keys("K1")), "--vendor", "Acme", "--plaintext")
+    assert site.refused(*keys, "--dry-run") == (130, "interrupted: nothing was imported")
+    assert site.refused(*keys) == (130, "interrupted: all of it was imported")
+    assert [row["key_id"] for row in site.rows("keys", "list")] == ["K1"]
+
+
 def test_a_page_may_end_between_two_apps_of_one_number(site, monkeypatch):
     monkeypatch.setattr("kmp_smsd.cli.output.PAGE", 3)
     site.ready(apps=("meter", "tracker"), mdns=(FIRST, SECOND, THIRD))
