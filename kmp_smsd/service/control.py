@@ -140,6 +140,11 @@ def _is_live(path: Path) -> bool:
 class _Port(UnixPort):
     """Listens at a path, and in the end removes its socket there, but none that another process has there by then."""
 
+    def __init__(self, path: Path, factory: Any, reactor: Any) -> None:  # mypy knows nothing of zope's interfaces
+        super().__init__(os.fsencode(path), factory, mode=SOCKET_MODE, reactor=reactor)
+        self._path = path
+        self._made: tuple[int, int] | None = None
+
     def startListening(self) -> None:
         super().startListening()
         self._made = self._there()
@@ -157,7 +162,7 @@ class _Port(UnixPort):
 
     def _there(self) -> tuple[int, int] | None:
         try:
-            found = os.lstat(self._bindPath)
+            found = os.lstat(self._path)
         except OSError:
             return None
         return found.st_dev, found.st_ino
@@ -190,8 +195,7 @@ class ControlServer(Factory):
         return self._leave()
 
     def _listen(self) -> None:
-        factory: Any = self  # mypy knows nothing of zope's interfaces
-        port = _Port(os.fsencode(self.path), factory, mode=SOCKET_MODE, reactor=self.reactor)
+        port = _Port(self.path, self, self.reactor)
         before = os.umask(0o777 & ~SOCKET_MODE)
         try:
             port.startListening()
