@@ -21,6 +21,7 @@ from kmp_smsd.storage.wait_memory import LONG_S, WaitMemory
 log = logging.getLogger(__name__)
 
 TELL_EVERY_S = 10.0
+LOOKS = 5
 UNNAMED = "a process that cannot be named from here ('sudo lslocks' names it)"
 
 _waits: dict[int, float] = {}  # the lock file's descriptor -> since when, in monotonic seconds
@@ -167,12 +168,17 @@ def _long_waited(now: float) -> set[int]:
 
 
 def holder(inode: int) -> str:
-    """The process that holds the flock on this file, as the kernel tells; our units hide that (ProcSubset=pid)."""
+    """The process that holds the flock on this file, as the kernel tells; our units hide that (ProcSubset=pid).
+
+    The kernel tells of 4,096 octets of locks at a time, and passes over one between them where others are given back
+    meanwhile (tried: over one in a thousand). So who is not found is looked for again.
+    """
     with suppress(OSError):
-        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
-            _, kind, _, _, pid, *where = line.split()  # a waiting process has "->" before its kind
-            if kind == "FLOCK" and where[0].endswith(f":{inode}"):
-                return named(pid)
+        for _ in range(LOOKS):
+            for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+                _, kind, _, _, pid, *where = line.split()  # a waiting process has "->" before its kind
+                if kind == "FLOCK" and where[0].endswith(f":{inode}"):
+                    return named(pid)
     return UNNAMED
 
 
