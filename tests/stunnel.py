@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import threading
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from kmp_smsd.channels.cancel import closing_at
 from kmp_smsd.channels.certificate import public_key_of
 from kmp_smsd.channels.tls_options import ServerKey
+from kmp_smsd.simulator.ports import ReservedPort
 
 P256 = ec.SECP256R1()
 STARTED_WITHIN_S = 20.0
@@ -108,7 +108,7 @@ class StunnelServer:
     def __init__(self, directory: Path, command: Sequence[str], client: bytes) -> None:
         self._stunnel = Stunnel(directory)
         self.directory = directory
-        self.port = 0
+        self._reserved = ReservedPort()
         self.options = ["sslVersionMin = TLSv1.3"]
         self.command(command)
         certificate, private = new_certificate("keys.example")
@@ -116,6 +116,10 @@ class StunnelServer:
         (directory / "server.pem").touch(mode=0o600)
         (directory / "server.pem").write_bytes(certificate + private)
         (directory / "client.pem").write_bytes(client)
+
+    @property
+    def port(self) -> int:
+        return self._reserved.number
 
     @property
     def address(self) -> str:
@@ -126,8 +130,7 @@ class StunnelServer:
         (self.directory / "receiver").write_text(f"exec {shlex.join(command)}\n")
 
     def start(self) -> None:
-        """Start listening; after a stop on the same port."""
-        self.port = self.port or free_port()
+        """Start listening, always on the same port."""
         self._stunnel.run(
             "\n".join(
                 [
@@ -157,8 +160,3 @@ class StunnelServer:
     def kill_receivers(self) -> None:
         """SIGKILL to every running receiver."""
         self._stunnel.kill_children()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])

@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 from collections import deque
@@ -14,6 +13,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from kmp_smsd.simulator.ports import ReservedPort
 
 STARTED_WITHIN_S = 20.0
 LISTENING = "Server listening on"
@@ -55,7 +56,7 @@ class OpensshServer:
         self.user = user
         self.public = public
         private, self.host_key = new_identity()
-        self.port = 0
+        self._reserved: ReservedPort | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._log: deque[str] = deque(maxlen=100_000)
         self._logged = threading.Condition()
@@ -68,6 +69,11 @@ class OpensshServer:
         """Force `command` from the next connection on."""
         quoted = command.replace('"', '\\"')
         self._file("authorized_keys", f'restrict,command="{quoted}" {self.public}\n'.encode())
+
+    @property
+    def port(self) -> int:
+        """Where it listens; 0 before its first start."""
+        return 0 if self._reserved is None else self._reserved.number
 
     @property
     def address(self) -> str:
@@ -83,9 +89,9 @@ class OpensshServer:
         """Start listening; after a stop on the same port."""
         if os.geteuid() == 0:
             PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
-        while not self._listen(self.port or _free_port()):
-            if self.port:
-                raise RuntimeError(f"sshd does not start: {self.log[-2000:]}")
+        if self._reserved is None:
+            self._reserved = ReservedPort()
+        self._listen(self._reserved.number)
 
     def stop(self) -> None:
         """End the listener and all of its sessions, as a host that goes down."""
@@ -133,7 +139,7 @@ class OpensshServer:
             self._logged.wait_for(lambda: self._ended or said(), STARTED_WITHIN_S)
             return said()
 
-    def _listen(self, port: int) -> bool:
+    def _listen(self, port: int) -> None:
         sshd = find_sshd()
         if sshd is None:
             raise RuntimeError("no sshd on this machine")
@@ -163,11 +169,9 @@ LogLevel DEBUG1
         )
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
-        if self.wait_for_log(LISTENING) and self._process.poll() is None:
-            self.port = port
-            return True
-        self.stop()
-        return False
+        if not self.wait_for_log(LISTENING) or self._process.poll() is not None:
+            self.stop()
+            raise RuntimeError(f"sshd does not start: {self.log[-2000:]}")
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stderr is not None
@@ -192,11 +196,6 @@ def _user() -> str | None:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return None
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def _words(pid: int) -> list[str]:

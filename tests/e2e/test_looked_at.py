@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from kmp_smsd.simulator.ports import ReservedPort
 from kmp_smsd.smpp.constants import CommandStatus
 from tests.e2e.carrier import Carrier
 from tests.monitoring import snapshots
@@ -22,26 +23,14 @@ from tests.sshd import require_sshd
 WITHIN_S = 20.0  # of what is counted every few seconds
 
 
-def reserved_port() -> socket.socket:
-    """A port that the kernel gives to nobody while this is open; who names it may listen there all the same."""
-    one = socket.socket()
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    one.bind(("127.0.0.1", 0))
-    return one
-
-
 class Looked(Carrier):
     """A carrier whose intake is looked at by TCP, and its dispatch by a socket."""
 
     def __init__(self, directory: Path) -> None:
-        self._reserved = reserved_port()
-        self.port, self.socket = self._reserved.getsockname()[1], directory / "dispatch-http.sock"
+        self._reserved = ReservedPort()
+        self.port, self.socket = self._reserved.number, directory / "dispatch-http.sock"
         listening = {"intake": f"127.0.0.1:{self.port}", "dispatch": f"unix:{self.socket}"}
         super().__init__(directory, monitoring=listening)
-
-    def close(self) -> None:
-        super().close()
-        self._reserved.close()
 
     def get(self, role: str, path: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)

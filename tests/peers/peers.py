@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from kmp_smsd.simulator.ports import ReservedPort
 from tests.recording import SENT
 
 HERE = Path(__file__).parent
@@ -89,10 +90,8 @@ class Tap(Watched):
         self._threads: list[threading.Thread] = []
         self._closing = threading.Event()
         self._listening: socket.socket | None = None
-        self._reserved = socket.socket()  # the kernel gives its port to nobody else, and we may listen there
-        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._reserved.bind(("127.0.0.1", 0))
-        self.port: int = self._reserved.getsockname()[1]
+        self._reserved = ReservedPort()
+        self.port = self._reserved.number
 
     def __repr__(self) -> str:
         return f"{len(self.wires)} connections, said to the SMSC: {[pdus(wire.from_daemon) for wire in self.wires]}"
@@ -120,7 +119,6 @@ class Tap(Watched):
             _hang_up(each)
         for thread in self._threads:
             thread.join(WITHIN_S)
-        self._reserved.close()
 
     def _start(self, call: Callable[..., None], *arguments: Any) -> None:
         thread = threading.Thread(target=call, args=arguments, daemon=True)
