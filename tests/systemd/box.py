@@ -73,7 +73,7 @@ class Box:
 
     def log(self, unit: str = "kmp-smsd-*", lines: int = 40) -> str:
         """The last lines of the journal of a unit."""
-        return self.run(f"journalctl --no-pager --output=cat --lines={lines} --unit='{unit}'").stdout
+        return self.run(f"journalctl --sync; journalctl --no-pager --output=cat --lines={lines} --unit='{unit}'").stdout
 
     def put(self, path: str, text: str, mode: int = 0o640) -> None:
         """Write a file as root would, its directory too."""

@@ -50,7 +50,7 @@ def test_intake_is_given_no_secret_of_dispatch_nor_dispatch_one_of_intake() -> N
 def test_the_roles_differ_in_nothing_but_their_work_and_their_secrets() -> None:
     """A hole closed in one sandbox and not in the other would be found by somebody else."""
     told = {"Description", "ExecStart", "ExecReload", "User", "SyslogIdentifier", "LoadCredential", "SetCredential"}
-    told |= {"PartOf", "Conflicts"}
+    told |= {"PartOf", "Conflicts", "Before"}
     units = [
         [
             line
@@ -61,6 +61,12 @@ def test_the_roles_differ_in_nothing_but_their_work_and_their_secrets() -> None:
     ]
     assert len(units) == 3
     assert units[0] == units[1] == units[2]
+
+
+@every_unit
+def test_units_of_which_only_one_may_run_do_not_begin_before_the_other_has_ended(unit: Path) -> None:
+    """Conflicts= alone stops the one while it starts the other."""
+    assert set(settings(unit, "Conflicts")) <= set(settings(unit, "Before"))
 
 
 @every_unit
