@@ -65,7 +65,7 @@ def test_no_secret_is_in_any_file_or_log(tmp_path, monkeypatch):
         mdn, key = carrier.terminal("meter")
         carrier.say(mdn, f"K1:{key}")
         carrier.wait_for(
-            lambda: starts.exists() and int(starts.read_text() or 0) >= 8, "the echo to be told in each spelling"
+            lambda: starts.exists() and int(starts.read_text() or 0) >= 8, "the echo to be told in each spelling", 120
         )
 
         def is_quoted() -> bool:  # between its end and its next answer

@@ -52,7 +52,7 @@ def test_waiting_survives_a_restart_of_intake(carrier):
     intake.process.wait()
     carrier.command("registrations", "add", mdn, "meter")  # while nobody could look
     carrier.start_role("intake")
-    carrier.wait_for(lambda: carrier.bindings().get((mdn, "meter")) == key, "the binding", within_s=10)
+    carrier.wait_for(lambda: carrier.bindings().get((mdn, "meter")) == key, "the binding", within_s=WITHIN_S)
 
 
 def test_import_and_registration_race_the_message(carrier):
@@ -79,7 +79,7 @@ def test_import_and_registration_race_the_message(carrier):
         one.join(60)
     assert answers == [ROK] * 60
     expected = {(mdn, "meter"): key for mdn, key in (*unregistered, *unimported)}
-    carrier.wait_for(lambda: carrier.bindings().items() >= expected.items(), "every binding", within_s=10)
+    carrier.wait_for(lambda: carrier.bindings().items() >= expected.items(), "every binding", within_s=WITHIN_S)
     carrier.settled()
     assert held(carrier).items() >= dict((*unregistered, *unimported)).items()
 
