@@ -181,7 +181,7 @@ class _Body:
             seen = "*" * len(value)
         else:
             seen = value
-        hidden = seen != value and not seen.strip("*")
+        hidden = value != "" and not seen.strip("*")  # a password may be of asterisks itself
         self.said.append(f"{field.name}=" + (f"<{len(value)} octets hidden>" if hidden else repr(seen)))
         for character in seen:
             self._show(1, visible=character != "*")

@@ -92,6 +92,14 @@ def test_binds_that_differ_in_their_password_alone_look_the_same(
     assert traced(one[:cut], masked) == traced(two[:cut], masked)
 
 
+def test_password_of_asterisks_looks_like_any_other() -> None:
+    asterisks, other = (
+        codec.encode_bind(Bind(command_id=CommandId.BIND_RECEIVER, system_id="kmp", password=password), 1)
+        for password in ("****", "abcd")
+    )
+    assert traced(asterisks, masked) == traced(other, masked)
+
+
 @given(two(st.integers(0, 254)), digits)
 def test_replies_that_differ_in_text_and_hidden_digits_alone_look_the_same(
     text: tuple[bytes, bytes], to: tuple[bytes, bytes]
