@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -8,6 +10,10 @@ from hypothesis import HealthCheck, settings
 
 from kmp_smsd.vault import own_process
 from tests import recording
+
+# Times for people are local ones.
+os.environ["TZ"] = "UTC"
+time.tzset()
 
 # How fast a test is depends on what else the machine does.
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
