@@ -107,7 +107,7 @@ def claim(directory: Path, role: str) -> Path:
 
 @contextmanager
 def _alone_in(directory: Path) -> Iterator[None]:
-    """Two processes that start at once look and remove one after the other."""
+    """Two processes that start at once look, remove and listen one after the other."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -196,11 +196,12 @@ class ControlServer(Factory):
 
     def _listen(self) -> None:
         port = _Port(self.path, self, self.reactor)
-        before = os.umask(0o777 & ~SOCKET_MODE)
-        try:
-            port.startListening()
-        finally:
-            os.umask(before)
+        with _alone_in(self.path.parent):  # or who looks just now could take it for one that a killed process left
+            before = os.umask(0o777 & ~SOCKET_MODE)
+            try:
+                port.startListening()
+            finally:
+                os.umask(before)
         self._port = port
 
     def _leave(self) -> Deferred[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
@@ -279,6 +280,24 @@ def test_a_directory_without_room_for_a_socket_is_told(tmp_path):
         )
     finally:
         subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
+def test_socket_is_not_there_without_its_listener_while_another_process_looks(tmp_path):
+    """Who looks meanwhile would find nobody listening, and remove it."""
+    alone = []
+
+    class Reactor:
+        def listenUNIX(self, *_, **__):
+            descriptor = os.open(tmp_path, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as `claim` does before it looks
+            except BlockingIOError:
+                alone.append(True)
+            finally:
+                os.close(descriptor)
+
+    ControlServer(claim(tmp_path, "intake"), {}, Reactor()).open()
+    assert alone == [True]
 
 
 def test_the_socket_is_the_group_s_and_nobody_else_s(tmp_path):
