@@ -56,7 +56,7 @@ def explain(error: Exception) -> tuple[int, str] | None:
         return TEMPORARY if passing else CONFIGURATION, f"the database cannot be used: {error}: see [storage] path"
     if (role := sys.modules.get("kmp_smsd.service.intake_role")) and isinstance(error, role.NothingToDo):
         return CONFIGURATION, str(error)
-    if (control := sys.modules.get("kmp_smsd.service.control")) and isinstance(error, control.ControlUnusable):
+    if (control := sys.modules.get("kmp_smsd.service.control_socket")) and isinstance(error, control.ControlUnusable):
         return error.exit_code, str(error)
     if (protocol := sys.modules.get("kmp_smsd.control.protocol")) and isinstance(error, protocol.Refused):
         return error.exit_code, str(error)

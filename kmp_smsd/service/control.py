@@ -5,14 +5,9 @@ Whoever may open the socket is trusted to control the daemon, but not to be quic
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
 import socket
-import stat
 import struct
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,152 +15,34 @@ from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.tcp import Port as TcpPort
-from twisted.internet.unix import Port as UnixPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kmp_smsd.control.protocol import (
     BUG,
-    CONFIGURATION,
-    NO_PERMISSION,
     REQUEST_OCTETS_MAX,
-    TEMPORARY,
     USAGE,
     Answer,
     Done,
     NotDone,
-    PathTooLong,
     Progress,
     ProtocolFault,
     Refused,
     Request,
-    socket_path,
 )
 from kmp_smsd.domain.shown import shown
+from kmp_smsd.service.control_socket import OTHERS_S, ControlPort, ControlUnusable, claim
 from kmp_smsd.service.watching import Watch
 
 CONNECTIONS_MAX = 16
 REQUEST_WITHIN_S = 5.0
 READ_WITHIN_S = 30.0  # for a client that does not take its answer
-SOCKET_MODE = 0o660
 LOOK_EVERY_S = 5.0  # whether the socket is still there
 
 #: Does one command; is told to whom to say how far it is.
 Command = Callable[[Mapping[str, Any], Callable[[str], None]], Coroutine[Any, Any, Mapping[str, Any]]]
 
 log = Logger()
-
-
-class ControlUnusable(Exception):
-    """There is no place for the control socket; the text says what to do. The service exits with `exit_code`."""
-
-    def __init__(self, sentence: str, exit_code: int) -> None:
-        super().__init__(sentence)
-        self.exit_code = exit_code
-
-
-def claim(directory: Path, role: str) -> Path:
-    """Make room for the control socket of `role`: one that a killed process left is removed. Raises ControlUnusable."""
-    try:
-        path = socket_path(directory, role)
-        with _alone_in(directory):
-            if _is_live(path):
-                raise ControlUnusable(f"{role} runs already: another process answers at {path}", TEMPORARY)
-            with suppress(FileNotFoundError):
-                if not stat.S_ISSOCK(path.lstat().st_mode):
-                    raise ControlUnusable(f"{path} is in the way, and is no socket: remove it", CONFIGURATION)
-                path.unlink()
-            _try_to_bind(path)
-    except PathTooLong as error:
-        raise ControlUnusable(str(error), CONFIGURATION) from None
-    except (FileNotFoundError, NotADirectoryError):
-        raise ControlUnusable(
-            f"no directory {directory} for the control socket: create it with 'systemd-tmpfiles --create', or let"
-            " [control] directory name one that this service's user can write to",
-            CONFIGURATION,
-        ) from None
-    except PermissionError:
-        raise ControlUnusable(
-            f"{directory}: permission denied: this service's user must be able to write to [control] directory",
-            NO_PERMISSION,
-        ) from None
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ControlUnusable(
-                f"{directory}: no room for the control socket: make some on its volume, inodes too (df -i)", TEMPORARY
-            ) from None
-        if error.errno != errno.EROFS:
-            raise
-        raise ControlUnusable(
-            f"{directory} is on a file system that is mounted read-only: let it be written (its mount, ReadWritePaths="
-            " of the unit), or let [control] directory name another",
-            CONFIGURATION,
-        ) from None
-    return path
-
-
-@contextmanager
-def _alone_in(directory: Path) -> Iterator[None]:
-    """Two processes that start at once look, remove and listen one after the other."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _try_to_bind(path: Path) -> None:
-    """Raises the OSError that whoever will listen at `path` would meet."""
-    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as unheard:
-        unheard.bind(str(path))
-    path.unlink()
-
-
-def _is_live(path: Path) -> bool:
-    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
-        connection.setblocking(False)
-        try:
-            connection.connect(str(path))
-        except (FileNotFoundError, ConnectionRefusedError):
-            return False
-        except (BlockingIOError, PermissionError):  # its queue is full, or it is another user's: somebody has it open
-            return True
-        except OSError:
-            return False
-    return True
-
-
-class _Port(UnixPort):
-    """Listens at a path, and in the end removes its socket there, but none that another process has there by then."""
-
-    def __init__(self, path: Path, factory: Any, reactor: Any) -> None:  # mypy knows nothing of zope's interfaces
-        super().__init__(os.fsencode(path), factory, mode=SOCKET_MODE, reactor=reactor)
-        self._path = path
-        self._made: tuple[int, int] | None = None
-
-    def startListening(self) -> None:
-        super().startListening()
-        self._made = self._there()
-
-    @property
-    def is_there(self) -> bool:
-        """Whether clients find it: nobody has removed its socket."""
-        return self._made is not None and self._there() == self._made
-
-    def connectionLost(self, reason: Failure) -> None:
-        if self.is_there:
-            super().connectionLost(reason)
-        else:
-            TcpPort.connectionLost(self, reason)
-
-    def _there(self) -> tuple[int, int] | None:
-        try:
-            found = os.lstat(self._path)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
 
 
 class ControlServer(Factory):
@@ -178,13 +55,13 @@ class ControlServer(Factory):
         self.commands = commands
         self.reactor = reactor
         self.connections: set[ControlConnection] = set()
-        self._port: _Port | None = None
+        self._port: ControlPort | None = None
         self._watch = Watch(self._look, reactor)
         self._told = ""  # why it cannot listen anew
 
     def open(self) -> None:
-        """Begin to listen. The socket belongs to the group of its directory, which may write to it; nobody else may."""
-        self._listen()
+        """Begin to listen."""
+        self._listen(OTHERS_S)
         self._watch.start(LOOK_EVERY_S, now=False)
 
     def close(self) -> Deferred[Any]:
@@ -194,14 +71,9 @@ class ControlServer(Factory):
             connection.transport.abortConnection()
         return self._leave()
 
-    def _listen(self) -> None:
-        port = _Port(self.path, self, self.reactor)
-        with _alone_in(self.path.parent):  # or who looks just now could take it for one that a killed process left
-            before = os.umask(0o777 & ~SOCKET_MODE)
-            try:
-                port.startListening()
-            finally:
-                os.umask(before)
+    def _listen(self, within_s: float) -> None:
+        port = ControlPort(self.path, self, self.reactor)
+        port.listen(within_s)
         self._port = port
 
     def _leave(self) -> Deferred[Any]:
@@ -216,9 +88,9 @@ class ControlServer(Factory):
         if self._port is not None and self._port.is_there:
             return
         try:
-            claim(self.path.parent, self.path.stem)
+            claim(self.path.parent, self.path.stem, within_s=0)
             self._leave()
-            self._listen()
+            self._listen(within_s=0)
         except (ControlUnusable, CannotListenError) as error:
             if str(error) != self._told:  # once: it may last for days
                 self._told = str(error)

@@ -18,7 +18,7 @@ from kmp_smsd.config.link import Link
 from kmp_smsd.config.load import Config
 from kmp_smsd.config.platform import Platform
 from kmp_smsd.config.secrets import SecretUnavailable, platform_identity, read_password, read_secret
-from kmp_smsd.service.control import claim
+from kmp_smsd.service.control_socket import claim
 from kmp_smsd.service.counting import Counting
 from kmp_smsd.service.daemon import Daemon
 from kmp_smsd.service.deciding_process import DecidingProcess

@@ -7,12 +7,14 @@ import os
 import socket
 import stat
 import subprocess
-from contextlib import closing
+import time
+from contextlib import closing, contextmanager
 
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
+from twisted.internet.unix import Port as UnixPort
 from twisted.python.failure import Failure
 
 from kmp_smsd.control.protocol import (
@@ -30,9 +32,8 @@ from kmp_smsd.service.control import (
     READ_WITHIN_S,
     REQUEST_WITHIN_S,
     ControlServer,
-    ControlUnusable,
-    claim,
 )
+from kmp_smsd.service.control_socket import ControlPort, ControlUnusable, claim
 from tests.mounting import require_root
 from tests.service.by_hand import ReactorByHand
 
@@ -282,22 +283,45 @@ def test_a_directory_without_room_for_a_socket_is_told(tmp_path):
         subprocess.run(["umount", "--lazy", tmp_path], check=True)
 
 
-def test_socket_is_not_there_without_its_listener_while_another_process_looks(tmp_path):
+@contextmanager
+def locked(directory):
+    """As by a process that looks for dead sockets there."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def test_socket_is_not_there_without_its_listener_while_another_process_looks(opened, monkeypatch, tmp_path):
     """Who looks meanwhile would find nobody listening, and remove it."""
     alone = []
 
-    class Reactor:
-        def listenUNIX(self, *_, **__):
-            descriptor = os.open(tmp_path, os.O_RDONLY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as `claim` does before it looks
-            except BlockingIOError:
-                alone.append(True)
-            finally:
-                os.close(descriptor)
+    def listen(_):
+        with pytest.raises(BlockingIOError), locked(tmp_path):
+            pass
+        alone.append(True)
 
-    ControlServer(claim(tmp_path, "intake"), {}, Reactor()).open()
+    monkeypatch.setattr(UnixPort, "startListening", listen)
+    ControlPort(tmp_path / "dispatch.sock", opened, None).listen(0)
     assert alone == [True]
+
+
+def test_directory_that_another_process_keeps_locked_is_waited_for_a_while(opened, reactor, tmp_path, events):
+    """At a start. Later nobody waits for it in the reactor's thread."""
+    with locked(tmp_path):
+        with pytest.raises(ControlUnusable, match="is locked by another process") as unusable:
+            claim(tmp_path, "dispatch", within_s=0.02)
+        assert unusable.value.exit_code == 75
+        began = time.monotonic()
+        opened.path.unlink()
+        reactor.advance(LOOK_EVERY_S)
+        assert time.monotonic() < began + 1
+        assert not opened.path.exists()
+        assert [event["event"] for event in events] == ["control_cannot_listen"]
+    reactor.advance(LOOK_EVERY_S)
+    assert answers(opened.path)
 
 
 def test_the_socket_is_the_group_s_and_nobody_else_s(tmp_path):
