@@ -41,8 +41,8 @@ class Scrubber:
         """See that what was erased is in no file any more; False where somebody prevented it.
 
         Empties the write-ahead log, and clears what SQLite left in unused parts of pages. Waits for readers without the
-        write lock: intake goes on meanwhile. Whoever erases adds to `store.erase_log` in the same transaction; what is
-        erased after this has begun stays to be done.
+        write lock, but for a moment each: intake goes on meanwhile. Whoever erases adds to `store.erase_log` in the
+        same transaction; what is erased after this has begun stays to be done.
 
         Whoever writes meanwhile may have a page change its place, and what is left in it goes along (tried: SQLite
         numbers siblings in their order). So what was written while pages were looked through is cleared with those in

@@ -63,8 +63,8 @@ class WriteAheadLog:
         return growth(self._connection, self._database)
 
     def empty(self) -> bool:
-        """Move all of it, and leave nothing in it, while the write lock is held; False where somebody reads."""
-        (hindered, _, _) = self._move_all(TRUNCATE, 0)
+        """Move all of it, and leave nothing in it, while the write lock is held; False where somebody reads on."""
+        (hindered, _, _) = self._move_all(TRUNCATE, _WAIT_FOR_READERS_MS)
         return not hindered
 
     def _move_all(self, how: str, wait_ms: int) -> Moved:

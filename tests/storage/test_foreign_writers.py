@@ -18,7 +18,7 @@ import pytest
 from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.domain.outcome import Outcome
-from kmp_smsd.storage import Store, StoreUnavailable, database, leftovers, open_store, scrubbing
+from kmp_smsd.storage import Store, StoreUnavailable, database, leftovers, open_store, scrubbing, write_ahead_log
 from kmp_smsd.storage.checkpoint import in_log
 from kmp_smsd.storage.connection import BUSY_TIMEOUT_MS, connect
 from kmp_smsd.storage.erasing import SWEEP_ROWS
@@ -79,6 +79,17 @@ WRITING = (
 connection.execute("BEGIN IMMEDIATE")
 print("begun", flush=True)
 sys.stdin.read()
+"""
+)
+READING = (
+    FOREIGN
+    + """
+slow = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) SELECT count(*) FROM n, store"
+print("begun", flush=True)
+while True:
+    connection.execute("BEGIN")
+    connection.execute(slow).fetchall()
+    connection.execute("COMMIT")
 """
 )
 KILLED = """
@@ -220,7 +231,7 @@ def test_interrupt_before_a_log_is_emptied_leaves_the_wait_for_other_writers_as_
 ) -> None:
     connection: Any = store._database.connection
     with monkeypatch.context() as patch:
-        patch.setattr(store._database._log, "_connection", Interrupted(connection, "PRAGMA busy_timeout = 0"))
+        patch.setattr(store._database._log, "_connection", Interrupted(connection, "PRAGMA busy_timeout = 20"))
         with pytest.raises(KeyboardInterrupt), store._database.alone():
             store._database.empty_log()
     assert connection.execute("PRAGMA busy_timeout").fetchone() == (BUSY_TIMEOUT_MS,)
@@ -413,6 +424,22 @@ def test_file_is_looked_through_again_after_a_reader_prevented_that_it_was_clear
     assert scrub(waits_s=(), scan_every_s=0)
     assert len(scans) == 2
     assert set(leftovers.all_pages(path)) <= set(scans[1])
+
+
+def test_files_are_cleared_beside_one_who_reads_at_any_time_each_for_a_moment(
+    path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_ahead_log, "_WAIT_FOR_READERS_MS", 10_000)  # that moment may be long on this machine
+    gone, _ = fill(store, 1)
+    command = [sys.executable, "-c", READING, str(path), "5"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reading:
+        assert reading.stdout is not None
+        reading.stdout.readline()
+        blank(store)
+        for _ in range(5):
+            assert store._database.scrubber.scrub(waits_s=())
+        reading.kill()
+    assert anywhere(path, gone) == set()
 
 
 @pytest.mark.parametrize(("step_pages", "look_pages"), [(20, 2_000), (2_000, 2_000), (2_000, 100)])
