@@ -11,6 +11,7 @@ from kmp_smsd.domain.reply import Reply, ReplyResult, ReplyState, ReplyTo
 from kmp_smsd.domain.request import SyncRequest
 from kmp_smsd.storage import Store, replies
 from kmp_smsd.storage.outbox import Confirm, Outbid
+from kmp_smsd.storage.replying import REDELIVERED_MS
 from tests.storage.stock import (
     HOUR,
     MOVING,
@@ -431,7 +432,34 @@ def test_message_that_the_smsc_sends_once_more_is_told_once(ready: Store) -> Non
     confirm_all(ready)
     (first,) = take(ready)
     tell(ready, first.number, ReplyState.SENT)
-    settle(ready, asked(received_at=NOW + 3_000), now=NOW + 3_000)
-    assert take(ready, NOW + 3_000) == []
+    for late in (3_000, REDELIVERED_MS - 1):
+        settle(ready, asked(received_at=NOW + late), now=NOW + late)
+        assert take(ready, NOW + late) == []
+    settle(ready, asked(received_at=NOW + REDELIVERED_MS), now=NOW + REDELIVERED_MS)
+    assert len(take(ready, NOW + REDELIVERED_MS)) == 1
+
+
+@pytest.mark.parametrize(("key_id", "app_id"), [("k2", "one"), ("k1", "two")], ids=["another key", "another app"])
+def test_what_was_told_just_now_of_another_key_or_app_is_no_answer(open_store: Any, key_id: str, app_id: str) -> None:
+    store = open_store(MOVING)
+    store.routes.set({"one": "metering", "two": "metering"})
+    import_keys(store, "k1", "k2")
+    register(store, A, "one", "two")
+    settle(store, asked(A, "k1", app_id="one"))
+    confirm_all(store)
+    (first,) = take(store)
+    tell(store, first.number, ReplyState.SENT)
+    settle(store, sync(A, key_id, app_id=app_id, received_at=NOW + 1), now=NOW + 1)  # which asks for no reply
+    settle(store, asked(A, key_id, app_id=app_id, received_at=NOW + 2), now=NOW + 2)
+    confirm_all(store, now=NOW + 2)
+    assert [(reply.key_id, reply.app_id) for reply in take(store, NOW + 2)] == [(key_id, app_id)]
+
+
+def test_newer_reply_is_not_told_what_became_of_the_one_whose_place_it_takes(ready: Store) -> None:
+    settle(ready, asked())
+    confirm_all(ready)
+    take(ready)
+    tell(ready, 1, ReplyState.WAITING, 0x58)
     settle(ready, asked(received_at=NOW + HOUR), now=NOW + HOUR)
-    assert len(take(ready, NOW + HOUR)) == 1
+    ((status, expires_at),) = [(row["command_status"], row["expires_at"]) for row in ready.replies.listing(limit=10)]
+    assert (status, expires_at) == (None, NOW + 2 * HOUR)
