@@ -20,12 +20,14 @@ import pytest
 from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.storage import Store, StoreUnavailable, checkpoint, descriptors, open_store, write_ahead_log
+from kmp_smsd.storage.backup import backup
 from kmp_smsd.storage.connection import connect
 from kmp_smsd.storage.inbox import Inbox
 from kmp_smsd.storage.locks import Mark
 from kmp_smsd.storage.log_limits import LogLimits
 from kmp_smsd.storage.migrating import migrate
 from kmp_smsd.storage.received import Settled
+from kmp_smsd.storage.restoring import restore
 from kmp_smsd.storage.schema import applied_schema
 from kmp_smsd.storage.subscribers import Registration
 from tests.mounting import require_root
@@ -208,6 +210,15 @@ def test_log_that_stayed_is_not_moved_by_halves_by_a_command(path: Path, ask: Ca
     with no_file_grows_beyond(octets + 3 * 2048):
         ask(path)
     assert path.stat().st_size == octets
+    with open_store(path) as store:
+        assert registered(store) == 3_000
+
+
+def test_database_whose_log_cannot_be_moved_is_not_replaced_by_a_backup(path: Path) -> None:
+    backup(path, path.with_name("saved.db"))
+    subprocess.run([sys.executable, "-c", KILLED, path], check=True)
+    with no_file_grows_beyond(path.stat().st_size + 3 * 2048), pytest.raises(StoreUnavailable, match="disk I/O error"):
+        restore(path, path.with_name("saved.db"), NOW)
     with open_store(path) as store:
         assert registered(store) == 3_000
 

@@ -332,6 +332,18 @@ def test_backup_without_keys_fits_every_master_key(path: Path, tmp_path: Path) -
         assert store.master_key() is None
 
 
+def test_what_was_not_cleared_when_the_backup_was_made_is_cleared_in_what_is_restored(path: Path) -> None:
+    with open_store(path) as store:
+        store.erasing.erase(A, NOW + 1)
+        confirm_all(store, now=NOW + 1)
+        store.erasing.finish()
+        assert store._database.rows("SELECT erase_log FROM store") == [(1,)]
+        backup(path, path.with_name("saved.db"))
+    restore(path, path.with_name("saved.db"), NOW + 2)
+    with open_store(path) as store:
+        assert store._database.rows("SELECT erase_log FROM store") == [(0,)]
+
+
 def test_replaced_database_is_named_by_the_time_that_was_given(path: Path, saved: Path) -> None:
     at = 1_000_000_000_000
     names = [previous.name for _ in range(2) if (previous := restore(path, saved, at).previous) is not None]
