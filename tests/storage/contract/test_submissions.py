@@ -13,7 +13,7 @@ from kmp_smsd.domain.request import SyncRequest
 from kmp_smsd.storage import Store
 from kmp_smsd.storage.rows import STEP_ROWS
 from kmp_smsd.storage.submissions import Answer
-from tests.storage.stock import HOUR, NOW, A, B, bound, import_keys, journalled, open_holds, register, settle, sync
+from tests.storage.stock import HOUR, NOW, A, B, C, bound, import_keys, journalled, open_holds, register, settle, sync
 
 LENIENT = SyncPolicy(on_sim_change=OnConflict.MOVED)
 
@@ -47,6 +47,24 @@ def test_submissions_are_decided_in_their_order_and_each_is_answered(store: Stor
         Outcome.BOUND, Outcome.ALREADY_BOUND, Outcome.HELD, Outcome.NOT_REGISTERED,
     ]  # fmt: skip
     assert answers[numbers[2]].why == "another key is bound here"
+
+
+def test_no_more_comes_again_at_once_than_is_asked_for(store: Store) -> None:
+    """Approved holds, what waited, and what was submitted count together."""
+    import_keys(store, "k1", "k2", "k3", "k4")
+    register(store, A, "meter")
+    settle(store, sync(A, "k1"), sync(A, "k2"), sync(B, "k3"), sync(C, "k4"))
+    (hold,) = open_holds(store)
+    store.holds.approve(hold["hold"], "adam")
+    for mdn in (B, C):
+        register(store, mdn, "meter")
+    store.submissions.submit([sync(mdn, key, link="data") for mdn, key in ((B, "k3"), (C, "k4"))], NOW)
+    assert [store._settling.settle_again(NOW, 2) for _ in range(4)] == [
+        [Outcome.MOVED, Outcome.BOUND],
+        [Outcome.BOUND, Outcome.ALREADY_BOUND],
+        [Outcome.ALREADY_BOUND],
+        [],
+    ]
 
 
 def test_gateway_has_a_policy_of_its_own(open_store: Any) -> None:
