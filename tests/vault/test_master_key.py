@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from kmp_smsd.vault.data_key import DataKey
-from kmp_smsd.vault.key_files import create_master_key
+from kmp_smsd.vault.key_files import create_master_key, sync_directory
 from kmp_smsd.vault.master_key import MasterKey, MasterKeyFileFault, PublicKey, WrongMasterKey, create
 
 
@@ -149,6 +149,51 @@ def test_dangling_link_is_not_followed(tmp_path):
     with pytest.raises(OSError, match="exists"):
         create_master_key(tmp_path / "master-key", tmp_path / "master-key.pub")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_each_half_is_on_the_disk_whole_and_then_its_name(tmp_path, monkeypatch):
+    private, public = tmp_path / "master-key", tmp_path / "master-key.pub"
+    synced = []
+
+    def noted(descriptor):
+        synced.append((os.readlink(f"/proc/self/fd/{descriptor}"), os.fstat(descriptor).st_size))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    create_master_key(private, public)
+    assert [(path, size) for path, size in synced if path != str(tmp_path)] == [
+        (str(half), half.stat().st_size) for half in (private, public)
+    ]
+    assert [path for path, _ in synced] == [str(private), str(tmp_path), str(public), str(tmp_path)]
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
+@pytest.mark.parametrize("before", range(4))
+def test_half_that_is_not_on_the_disk_is_none(tmp_path, monkeypatch, before, error):
+    syncs = iter(range(4))
+
+    def failing(_):
+        if next(syncs) == before:
+            raise error
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(type(error)):
+        create_master_key(tmp_path / "master-key", tmp_path / "master-key.pub")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_descriptor_stays_open(tmp_path, monkeypatch):
+    def descriptors():
+        return len(os.listdir("/proc/self/fd"))
+
+    def failing(_):
+        raise OSError(5, "Input/output error")
+
+    before = descriptors()
+    create_master_key(tmp_path / "master-key", tmp_path / "master-key.pub")
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        sync_directory(tmp_path)
+    assert descriptors() == before
 
 
 def test_wrong_half_is_recognised(files):
