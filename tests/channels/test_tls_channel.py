@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 import time
@@ -14,15 +15,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from kmp_smsd.channels import shown_keys
 from kmp_smsd.channels.hiding import REPEATS_A_KEY
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.line_channel import LineChannel
 from kmp_smsd.channels.protocol import Bind, ChannelDown, TryLater, UnfitIdentity
 from kmp_smsd.channels.shown_keys import fetch_server_keys
 from kmp_smsd.channels.tls import negotiated
+from kmp_smsd.channels.tls_connection import TlsConnection
 from kmp_smsd.channels.tls_identity import client_context
 from tests.channels.peer import TlsPlatform, make_binds
 from tests.stunnel import new_certificate
@@ -230,6 +234,31 @@ def test_host_that_hangs_up_at_once_is_told(platform: TlsPlatform) -> None:
     told = "unexpected eof|Connection reset by peer"  # by whether our hello had come
     with listener(hang_up) as host, pytest.raises(ChannelDown, match=f"{host}: .*({told})"):
         platform.open(hosts=[host])
+
+
+def reset(connection: socket.socket) -> None:
+    connection.recv(65_536)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_host_that_breaks_the_connection_before_it_is_one_of_tls_is_told(platform: TlsPlatform) -> None:
+    with listener(reset) as host, pytest.raises(ChannelDown, match=f"^{host}: Connection reset by peer$"):
+        platform.open(hosts=[host])
+
+
+def test_certificate_that_cannot_be_read_is_told(platform: TlsPlatform, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = f"{platform.server.address}: its certificate is one that we cannot read"
+    with monkeypatch.context() as patch:
+        patch.setattr(TlsConnection, "certificate", b"\x30\x00")
+        with pytest.raises(ChannelDown, match=f"^{told}$"):
+            platform.open()
+
+    def unsupported(_: bytes) -> None:
+        raise UnsupportedAlgorithm("no kind of key that we know")
+
+    monkeypatch.setattr(shown_keys, "load_der_public_key", unsupported)
+    [shown] = fetch_server_keys([Host.parse(platform.server.address)])
+    assert (shown.keys, shown.fault) == ((), told)
 
 
 def test_host_without_tls_1_3_gets_nothing(platform: TlsPlatform) -> None:
