@@ -21,6 +21,7 @@ from pysqlite3 import dbapi2 as sqlite3
 from kmp_smsd.domain.shown import shown
 from kmp_smsd.storage import StoreBusy, StoreUnavailable, StoreUnusable, migrating, open_store, restoring
 from kmp_smsd.storage.backup import backup
+from kmp_smsd.storage.copies import write_copy
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.migrating import migrate
 from kmp_smsd.storage.restoring import restore
@@ -196,6 +197,16 @@ def test_copy_is_for_nobody_else_while_it_is_made(path: Path, saved: Path, monke
     assert made.pop("") == 0o600
     assert "-wal" in made
     assert {mode & 0o007 for mode in made.values()} == {0}
+
+
+def test_copy_is_written_to_nothing_that_is_there(path: Path) -> None:
+    """As somebody who stole a role could lay a link."""
+    target, elsewhere = path.with_name("kmp.db.restoring"), path.with_name("elsewhere")
+    target.symlink_to(elsewhere)
+    with closing(sqlite3.connect(path)) as connection, pytest.raises(FileExistsError):
+        write_copy(connection, target)
+    assert target.is_symlink()
+    assert not elsewhere.exists()
 
 
 def test_database_that_was_lost_is_restored(path: Path, saved: Path) -> None:
