@@ -25,6 +25,7 @@ from kmp_smsd.storage.requests import Add, Remove, Renumber, Request
 from kmp_smsd.storage.restoring import restore
 from kmp_smsd.storage.scrubbing import Scrubber
 from kmp_smsd.storage.subscribers import Registration, register
+from kmp_smsd.storage.volume import free_octets, reserve_octets, size_octets
 from tests.storage.stock import NOW, A, begin_import, bound, content, counted, import_keys, settle, staged, sync
 
 MDNS = [str(int(A) + number) for number in range(400)]
@@ -304,6 +305,13 @@ def test_log_s_limits_grow_with_its_volume(monkeypatch: pytest.MonkeyPatch, volu
     told = os.statvfs_result((4096, 4096, volume // 4096, 0, 0, 0, 0, 0, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda _: told)
     assert log_limits(Path()) == limits
+
+
+def test_volume_that_does_not_tell_how_large_it_is_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = os.statvfs_result((4096, 4096, 0, 0, 0, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: told)
+    assert free_octets(Path()) == size_octets(Path()) == sys.maxsize
+    assert reserve_octets(Path()) == 128 << 20
 
 
 def test_log_is_moved_by_who_only_removes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
