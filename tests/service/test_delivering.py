@@ -90,9 +90,11 @@ class At:
         self.deliverer.close()
         self.start()
 
-    def _open_channel(self, _cancel):
+    def _open_channel(self, cancel):
         if self.unreachable is not None:
             raise self.unreachable
+        if cancel.requested:
+            raise ChannelDown("connecting was cancelled")
         self.channels.append(ChannelByHand(self))
         return self.channels[-1]
 
@@ -1256,6 +1258,21 @@ def test_a_run_that_breaks_off_is_a_failure_but_not_one_that_was_stopped(at):
     at.deliverer.stop()
     at.run(after_ms=HOUR_MS)
     assert at.deliverer.counts.failures == 1
+
+
+def test_who_takes_a_platform_over_goes_on_counting(at):
+    at.deliverer.counts = counts = judging.Counts(confirmed=1)
+    make_due(at.store, 1)
+    at.run()
+    assert counts.confirmed == 2
+
+
+def test_the_end_of_our_certificate_is_known_once_it_was_shown(at, monkeypatch):
+    monkeypatch.setattr(ChannelByHand, "certificate_ends_at", 1_800_000_000.0)
+    make_due(at.store, 1)
+    assert at.deliverer.certificate_ends_at is None
+    at.run()
+    assert at.deliverer.certificate_ends_at == 1_800_000_000.0
 
 
 def test_a_deliverer_that_was_stopped_goes_on_again(at):
