@@ -193,10 +193,9 @@ class Deliverer:
 
     def _open(self) -> Channel:
         """Connect; where that fails, it is not for what would have been sent."""
-        suspects, self._suspects = self._suspects, {}
+        self._suspects = {}
         channel = self._open_channel(self._cancel)
         self.certificate_ends_at = channel.certificate_ends_at
-        self._suspects = suspects
         return channel
 
     def _prepare(self, store: Store, rows: Sequence[OutboxRow], unsendable: list[Postpone]) -> Generator[Delivery]:

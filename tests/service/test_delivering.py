@@ -17,6 +17,7 @@ from kmp_smsd.service.delivering import FIRST_ROWS, MOST_ROWS, Deliverer, Ended
 from kmp_smsd.service.judging import Judge, Patience
 from kmp_smsd.service.preparing import Preparer, Unsendable
 from kmp_smsd.storage import StoreUnavailable, open_store
+from kmp_smsd.storage.outbox import Outbox
 from kmp_smsd.storage.platforms import PlatformState
 from tests.service.by_hand import alarms
 from tests.service.vendor import Vendor, clear, make_due, mdn
@@ -1060,6 +1061,20 @@ def test_row_of_an_earlier_try_is_no_suspect_of_a_fault_before_the_next(at, monk
         patch.setattr(at.mine.outbox, "due", raising(RuntimeError("a fault of ours")))
         at.run(after_ms=5000)
     assert (at.row(1)["attempts"], at.row(1)["error"]) == (1, "crashed")
+
+
+def test_row_that_was_not_sent_before_we_connected_is_no_suspect_of_a_fault_after_it(at, monkeypatch):
+    make_due(at.store, 1)
+    due = Outbox.due
+
+    def failing(*asked):
+        if at.channels:
+            raise RuntimeError("a fault of ours")
+        return due(*asked)
+
+    monkeypatch.setattr(Outbox, "due", failing)
+    assert at.run().error is not None
+    assert at.row(1)["attempts"] == 0
 
 
 def test_store_that_fails_with_a_fault_of_ours_is_a_failure_like_any(at, monkeypatch, events):
