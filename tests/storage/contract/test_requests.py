@@ -68,6 +68,23 @@ def test_requests_are_done_in_order_however_they_are_cut_into_transactions(
     assert registered(store) == {(B, "meter"), (B, "alarm")}
 
 
+def test_transaction_takes_a_further_request_until_it_has_changed_enough(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alike = [asked(str(number), Add(f"861390000010{number}", ("meter",))) for number in range(6)]
+    before = store._database.connection.total_changes
+    apply(store, alike[0])
+    monkeypatch.setattr(requests, "BATCH_ROWS", 2 * (store._database.connection.total_changes - before))
+    assert len(store.requests.apply(alike[1:], NOW)) == 2
+
+
+def test_requests_that_change_nothing_are_so_many_in_a_transaction(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "BATCH_ROWS", 2)
+    assert len(store.requests.apply([asked(None, Fault("no such app"))] * 5, NOW)) == 2
+
+
 def test_request_that_comes_again_gets_its_result_and_nothing_is_done(store: Store) -> None:
     apply(store, *LIFE)
     register(store, C, "meter")
