@@ -220,6 +220,13 @@ def test_what_the_far_side_said_before_it_hung_up_is_found_where_sending_fails(s
     assert tls_reason(found) == "certificate required"
 
 
+def test_what_the_far_side_did_not_tell_is_the_error_itself(server: ssl.SSLContext) -> None:
+    error = ConnectionResetError()
+    with connected(server, lambda _: None) as connection:
+        connection.close()
+        assert connection.cause(error) is error
+
+
 def send_much(connection: TlsConnection) -> None:
     connection.send(b"q" * MUCH, within_s=60)
 

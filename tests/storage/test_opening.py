@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from kmp_smsd.storage.locks import SchemaLock
 from kmp_smsd.storage.log_limits import LogLimits
 from kmp_smsd.storage.migrating import migrate
 from kmp_smsd.storage.migrations import MIGRATIONS
+from kmp_smsd.storage.open_files import identity_of
 from kmp_smsd.storage.restoring import restore
 from kmp_smsd.storage.schema import applied_schema, known_schema
 from tests.storage.stock import A, import_keys, register, settle, sync
@@ -314,6 +316,20 @@ def test_nothing_is_confirmed_into_a_file_that_is_gone(path: Path, suffix: str, 
             settle(store, sync(A, "k1"))
         with pytest.raises(StoreUnavailable, match="was removed or replaced under us"):
             store.data_version()  # who only watches says so too
+
+
+def test_identity_of_a_database_tells_files_apart_that_have_one_name(path: Path) -> None:
+    assert identity_of(path) == ""
+    migrate(path)
+    with open_store(path) as store:
+        assert identity_of(path) == store.identity != ""
+        os.replace(shutil.copy(path, path.with_name("copy")), path)
+        assert identity_of(path) != store.identity
+        os.unlink(path)
+        assert identity_of(path) == ""
+    (path.parent / "file").touch()
+    with pytest.raises(StoreUnavailable, match=r"file/kmp\.db: Not a directory"):
+        identity_of(path.parent / "file" / "kmp.db")
 
 
 @pytest.mark.parametrize("mode", ["FULL", "INCREMENTAL"])
