@@ -236,6 +236,17 @@ def test_host_that_hangs_up_at_once_is_told(platform: TlsPlatform) -> None:
         platform.open(hosts=[host])
 
 
+def say_goodbye(connection: socket.socket) -> None:
+    connection.recv(65_536)
+    connection.sendall(b"\x15\x03\x03\x00\x02\x01\x00")  # close_notify (RFC 8446, section 6.1)
+
+
+def test_host_that_ends_the_connection_in_order_before_it_is_one_is_told(platform: TlsPlatform) -> None:
+    said = r"no handshake of TLS 1\.3: the connection was closed"
+    with listener(say_goodbye) as host, pytest.raises(ChannelDown, match=f"^{host}: {said}$"):
+        platform.open(hosts=[host])
+
+
 def reset(connection: socket.socket) -> None:
     connection.recv(65_536)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
