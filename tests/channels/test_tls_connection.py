@@ -215,6 +215,8 @@ def test_what_the_far_side_said_before_it_hung_up_is_found_where_sending_fails(s
     with connected(server, lambda _: None) as connection:
         with pytest.raises(ConnectionError) as caught:
             send_until_it_fails(connection)
+        ours = ssl.SSLError()
+        assert connection.cause(ours) is ours
         found = connection.cause(caught.value)
     assert isinstance(found, ssl.SSLError)
     assert tls_reason(found) == "certificate required"
