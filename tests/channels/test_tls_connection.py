@@ -287,3 +287,72 @@ def test_handshake_that_never_ends_has_its_time_and_no_more() -> None:
         assert time.monotonic() < began + tired_after_s / 2
         connection.close()
         thread.join()
+
+
+class Stubborn:
+    """Takes what it is given so many times, and then nothing."""
+
+    def __init__(self, real: socket.socket, times: int) -> None:
+        self._real = real
+        self._left = times
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def send(self, octets: memoryview) -> int:
+        if not self._left:
+            raise BlockingIOError
+        self._left -= 1
+        return self._real.send(octets)
+
+
+@pytest.mark.parametrize("taken", [0, 1], ids=["not even our hello", "not our end of it"])
+def test_far_side_that_takes_nothing_of_a_handshake_has_its_time_and_no_more(
+    server: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    ours, theirs = socket.socketpair()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError), server.wrap_socket(theirs, server_side=True):
+            pass
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    connection = TlsConnection(ours, client_context(), "far")
+    really_wait = connection._wait
+    waits: list[float] = []
+
+    def wait(events: int, deadline: float) -> int:
+        if events & select.POLLOUT:
+            waits.append(deadline)
+            return 0
+        return really_wait(events, deadline)
+
+    monkeypatch.setattr(connection, "_socket", Stubborn(ours, taken))
+    monkeypatch.setattr(connection, "_wait", wait)
+    monkeypatch.setattr(tls_connection, "time", SimpleNamespace(monotonic=lambda: 100.0))
+    with pytest.raises(TimeoutError):
+        connection.handshake(deadline=120.0)
+    connection.close()
+    thread.join()
+    assert waits == [120.0]
+
+
+def test_who_is_late_already_does_not_wait(server: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited_ms: list[float] = []
+
+    class Poll:
+        """Finds nothing."""
+
+        def register(self, *_: object) -> None: ...
+
+        def poll(self, ms: float) -> list[tuple[int, int]]:
+            waited_ms.append(ms)
+            return []
+
+    with connected(server, lambda secured: secured.recv(1)) as connection:
+        monkeypatch.setattr(tls_connection, "select", SimpleNamespace(POLLIN=select.POLLIN, poll=Poll))
+        with pytest.raises(TimeoutError):
+            connection.receive(deadline=0.0)
+        monkeypatch.undo()
+    assert waited_ms == [0.0]
