@@ -21,7 +21,7 @@ from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.storage import Store, StoreUnavailable, checkpoint, descriptors, open_store, write_ahead_log
 from kmp_smsd.storage.backup import backup
-from kmp_smsd.storage.connection import connect
+from kmp_smsd.storage.connection import PAGE_OCTETS, connect
 from kmp_smsd.storage.inbox import Inbox
 from kmp_smsd.storage.locks import Mark
 from kmp_smsd.storage.log_limits import LogLimits
@@ -35,6 +35,7 @@ from tests.storage.fresh import new_database
 from tests.storage.stock import NOW, A, sync
 
 FRAME_OCTETS = 24 + 2048
+IOERR_WRITE = sqlite3.SQLITE_IOERR | 3 << 8  # which the module does not name
 COUNT = """
 import sys
 from pathlib import Path
@@ -333,17 +334,95 @@ def test_log_that_cannot_be_made_shorter_costs_the_database_nothing(path: Path) 
         assert registered(store) == 3_000
 
 
-@pytest.mark.parametrize(("code", "moves"), [(sqlite3.SQLITE_FULL, 1), (sqlite3.SQLITE_IOERR, 0)])
+@pytest.mark.parametrize("raised_from_it", [False, True], ids=["as it is", "another from it"])
+@pytest.mark.parametrize(
+    ("code", "cuts", "moves"),
+    [(sqlite3.SQLITE_FULL, 1, 1), (IOERR_WRITE, 1, 0), (sqlite3.SQLITE_CONSTRAINT, 0, 0)],
+)
 def test_log_is_moved_at_once_where_the_disk_was_full_and_not_where_it_is_broken(
-    path: Path, monkeypatch: pytest.MonkeyPatch, code: int, moves: int
+    path: Path, monkeypatch: pytest.MonkeyPatch, code: int, cuts: int, moves: int, raised_from_it: bool
 ) -> None:
-    moved: list[object] = []
-    monkeypatch.setattr(write_ahead_log, "move_log", lambda *how: moved.append(how))
+    done: list[str] = []
     error = sqlite3.OperationalError("not written")
     error.sqlite_errorcode = code
-    with open_store(path) as store, pytest.raises(StoreUnavailable), store._database.transaction():
+    raised = StoreUnavailable("not written") if raised_from_it else error
+    raised.__cause__ = error if raised_from_it else None
+    with open_store(path) as store:
+        monkeypatch.setattr(store._database._log, "cut", lambda: done.append("cut"))
+        monkeypatch.setattr(write_ahead_log, "move_log", lambda *_: done.append("moved"))
+        with pytest.raises(StoreUnavailable), store._database.transaction():
+            raise raised
+    assert done == ["cut"] * cuts + ["moved"] * moves
+
+
+def moved_in(store: Store) -> tuple[int, int]:
+    """How many octets are in the log, and how many of them have been moved."""
+    _, pages, moved = checkpoint.in_log(store._database.connection)
+    return pages * PAGE_OCTETS, moved * PAGE_OCTETS
+
+
+def test_who_leaves_room_moves_a_log_of_which_more_than_so_much_was_not_moved(path: Path) -> None:
+    with open_store(path) as store, closing(connect(path)) as reader:
+        add(store, 0)
+        octets, _ = moved_in(store)
+        reader.execute("BEGIN")  # so that the log goes on
+        reader.execute("SELECT count(*) FROM registrations").fetchall()
+        store._database.lighten_log(octets)
+        assert moved_in(store) == (octets, 0)
+        store._database.lighten_log(octets - 1)
+        assert moved_in(store) == (octets, octets)
+        add(store, 100)
+        reader.execute("ROLLBACK")
+        more, _ = moved_in(store)
+        assert more > octets
+        store._database.lighten_log(more - octets)
+        assert moved_in(store) == (more, octets)
+
+
+def test_log_is_not_moved_while_it_is_small_however_long_its_file_is(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_ahead_log, "LOOK_EVERY_S", 0.0)
+    with open_store(path) as store:
+        add(store, 0, 3_000)
+        size = log_of(path).stat().st_size
+        with store._database.alone():
+            checkpoint.move_log(store._database.connection, path, checkpoint.RESTART)
+        limits = LogLimits(shared=1 << 40, large=size // 2, finish=1 << 40, most=1 << 40)
+        monkeypatch.setattr(write_ahead_log, "log_limits", lambda _: limits)
+        add(store, 3_000)
+        assert log_of(path).stat().st_size == size
+        octets, moved = moved_in(store)
+        assert 0 == moved < octets < size // 2
+
+
+def test_last_of_a_large_log_is_moved_by_who_writes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it begins anew; more than that is for who moves it beside the writers."""
+    monkeypatch.setattr(write_ahead_log, "LOOK_EVERY_S", 0.0)
+    with open_store(path) as store:
+        add(store, 0)
+        octets, _ = moved_in(store)
+        for finish, moved in ((octets - 1, False), (1 << 40, True)):
+            limits = LogLimits(shared=1 << 40, large=octets, finish=finish, most=1 << 40)
+            monkeypatch.setattr(write_ahead_log, "log_limits", lambda _, limits=limits: limits)
+            store._database.connection.execute("UPDATE subscribers SET last_heard = 2 WHERE number = 1")
+            with store._database.transaction():
+                pass
+            assert (moved_in(store)[1] > 0) == moved
+
+
+@pytest.mark.parametrize("error", [OSError(5, "I/O error"), sqlite3.OperationalError("I/O error"), MemoryError()])
+def test_commit_stands_although_the_log_cannot_be_looked_at(
+    path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def failing(_: Path) -> None:
         raise error
-    assert len(moved) == moves
+
+    monkeypatch.setattr(write_ahead_log, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(write_ahead_log, "log_limits", failing)
+    with open_store(path) as store:
+        add(store, 0)
+        assert registered(store) == 100
 
 
 @pytest.fixture
