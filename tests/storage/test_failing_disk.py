@@ -305,9 +305,10 @@ def test_log_that_is_too_long_is_looked_at_again_as_soon_as_nobody_else_moves_it
         with path.with_name("kmp.db.moving").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             add(store, 0)
-        add(store, 100)
-        _, pages, moved = checkpoint.in_log(store._database.connection)
-        assert pages == moved > 0
+        for first in (100, 200):  # and again as soon as it has been moved
+            add(store, first)
+            _, pages, moved = checkpoint.in_log(store._database.connection)
+            assert pages == moved > 0
 
 
 class TruncatedInVain:
