@@ -215,6 +215,21 @@ def test_log_that_stayed_is_not_moved_by_halves_by_a_command(path: Path, ask: Ca
         assert registered(store) == 3_000
 
 
+def test_backup_that_fails_names_what_is_to_be_looked_at(path: Path) -> None:
+    target = path.with_name("saved.db")
+    with open_store(path) as store:
+        add(store, 0, 1_000)
+    with no_file_grows_beyond(3 * 2048), pytest.raises(StoreUnavailable, match=r"/saved\.db: disk I/O error"):
+        backup(path, target)
+    with path.open("r+b") as database:
+        middle = path.stat().st_size // 2
+        database.seek(middle)
+        database.write(b"\x8f" * middle)
+    with pytest.raises(StoreUnavailable, match=r"/kmp\.db: database disk image is malformed"):
+        backup(path, target)
+    assert not target.exists()
+
+
 def test_database_whose_log_cannot_be_moved_is_not_replaced_by_a_backup(path: Path) -> None:
     backup(path, path.with_name("saved.db"))
     subprocess.run([sys.executable, "-c", KILLED, path], check=True)

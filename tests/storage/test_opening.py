@@ -87,7 +87,7 @@ def test_database_of_a_newer_program_is_refused(path: Path) -> None:
         newer.execute(
             "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('kmp-smsd', '9999_later', 'now')"
         )
-    for call in (open_store, migrate):
+    for call in (open_store, migrate, lambda path: backup(path, path.with_name("saved.db"))):
         with pytest.raises(StoreUnusable, match=r"made by a newer kmp-smsd .*9999_later"):
             call(path)
 

@@ -23,6 +23,7 @@ from kmp_smsd.storage import StoreBusy, StoreUnavailable, StoreUnusable, migrati
 from kmp_smsd.storage.backup import backup
 from kmp_smsd.storage.copies import write_copy
 from kmp_smsd.storage.errors import NotPossible
+from kmp_smsd.storage.locks import SchemaLock
 from kmp_smsd.storage.migrating import migrate
 from kmp_smsd.storage.restoring import restore
 from kmp_smsd.storage.subscribers import Registration
@@ -399,10 +400,12 @@ def test_database_is_no_backup_of_itself(path: Path, name: str) -> None:
     assert not list(path.parent.glob("*before-restore*"))
 
 
-def test_backup_is_never_written_over_a_file(path: Path, saved: Path) -> None:
+def test_backup_is_never_written_over_a_file(path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = saved.read_bytes()
-    with pytest.raises(NotPossible, match="name another file"):
-        backup(path, saved)
+    with monkeypatch.context() as patch:
+        patch.delattr("kmp_smsd.storage.backup.opened")  # nothing is copied before that is seen
+        with pytest.raises(NotPossible, match="name another file"):
+            backup(path, saved)
     assert saved.read_bytes() == before
     with pytest.raises(NotPossible, match="no backup"):
         restore(path, path.with_name("missing"), NOW)
@@ -505,9 +508,30 @@ def test_backup_that_fails_leaves_nothing_beside_its_target(
 
     monkeypatch.setattr(f"kmp_smsd.storage.{where}", broken)
     before = set(path.parent.iterdir())
-    with pytest.raises(StoreUnavailable, match="Input/output error"):
+    with pytest.raises(StoreUnavailable, match=r"saved\.db: Input/output error"):
         backup(path, path.with_name("saved.db"))
     assert set(path.parent.iterdir()) == before
+
+
+def test_backup_is_on_the_disk_before_it_has_its_name_and_its_name_is_afterwards(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    link = os.link
+    monkeypatch.setattr("kmp_smsd.storage.backup.sync", lambda synced: steps.append(synced.suffix))
+    monkeypatch.setattr(os, "link", lambda *names: (steps.append("named"), link(*names)))
+    backup(path, path.with_name("saved.db"))
+    assert steps == [".partial", "named", ".db"]
+
+
+def test_backup_waits_for_nobody_who_replaces_the_database(path: Path) -> None:
+    with closing(SchemaLock(path, exclusive=True)), pytest.raises(StoreBusy):
+        backup(path, path.with_name("saved.db"))
+
+
+def test_backup_leaves_no_descriptor_of_its_file_open(path: Path) -> None:
+    backup(path, path.with_name("saved.db"))
+    assert not [one for one in Path("/proc/self/fd").iterdir() if ".partial" in os.path.realpath(one)]
 
 
 WRITERS = 3
