@@ -38,8 +38,8 @@ def confirm(question: str, *, yes: bool) -> None:
         raise Failed("nothing was changed")
 
 
-def each(ids: tuple[Any, ...], action: Any) -> None:
-    """Do `action` for each of several; what is not possible is told and spoils the exit code, not the others."""
+def each(ids: tuple[Any, ...], action: Any, then: Callable[[], None] = lambda: None) -> None:
+    """Do `action` for each of several, `then` once after all; what is not possible is told and spoils the exit code."""
     from kmp_smsd.storage.errors import NotPossible
 
     refused = 0
@@ -49,6 +49,7 @@ def each(ids: tuple[Any, ...], action: Any) -> None:
         except NotPossible as error:
             click.echo(f"kmp-smsd: {error}", err=True)
             refused += 1
+    then()
     if refused:
         raise click.exceptions.Exit(1)
 

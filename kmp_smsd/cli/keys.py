@@ -224,16 +224,18 @@ def destroy(settings: Settings, key_ids: tuple[str, ...], yes: bool) -> None:
         confirm(f"{_named(store, key_ids)} will be deleted for good.", yes=yes)
 
         def one(key_id: str) -> None:
-            erased = store.keys.destroy(key_id, now_ms())
+            store.keys.destroy(key_id, now_ms())
             click.echo(f"key {key_id} is destroyed")
-            if not erased:
+
+        def clear() -> None:
+            if not store.erasing.clear():
                 click.echo(
-                    f"kmp-smsd: the encrypted form of key {key_id} is still in the database's log, because the"
-                    " database is being read; it goes when the log is next emptied",
+                    "kmp-smsd: the encrypted form is still in the files of the database, because it is being read;"
+                    " dispatch clears these as soon as it can",
                     err=True,
                 )
 
-        each(key_ids, one)
+        each(key_ids, one, then=clear)
 
 
 def _named(store: Store, key_ids: tuple[str, ...]) -> str:

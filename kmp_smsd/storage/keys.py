@@ -43,8 +43,8 @@ class Keys:
             close_holds(connection, now, key=key)
             return end_bindings(connection, f"key revoked ({state})", now, key=key)
 
-    def destroy(self, key_id: str, now: int) -> bool:
-        """Delete the wrapped key; whether the write-ahead log could be emptied as well.
+    def destroy(self, key_id: str, now: int) -> None:
+        """Delete the wrapped key. Copies stay in the files until `Erasing.clear`.
 
         Only where it is bound nowhere and no platform may still hold it: every outbox row of every MDN + app that it
         was ever bound to is confirmed at its wanted version.
@@ -72,7 +72,6 @@ class Keys:
             connection.execute("UPDATE keys SET nonce = NULL, ciphertext = NULL WHERE id = ?", (key,))
             connection.execute("UPDATE store SET erase_log = erase_log + 1")
             close_holds(connection, now, key=key)
-        return self._database.scrubber.scrub()
 
     def get(self, key_id: str) -> dict[str, Any] | None:
         found = self._listing("k.key_id = ?", (key_id,), 1)

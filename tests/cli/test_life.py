@@ -11,6 +11,7 @@ import pytest
 
 from kmp_smsd.storage.inbox import Inbox
 from kmp_smsd.storage.outbox import Reject
+from kmp_smsd.storage.scrubbing import Scrubber
 from kmp_smsd.vault.master_key import PublicKey, create
 from tests.cli.site import FIRST, SECOND, THIRD, Site, dead_port, until
 from tests.storage.stock import sync
@@ -576,3 +577,25 @@ def test_no_listing_and_no_message_ever_shows_a_key(site):
         said += site.ok(*words) + json.dumps(site.rows(*words))
     assert secret not in said
     assert "K1" in said
+
+
+def test_files_are_cleared_once_after_all_keys_that_are_destroyed(site, monkeypatch):
+    site.ready("K1", "K2", "K3", "K4")
+    cleared = []
+    scrub = Scrubber.scrub
+
+    def counting(scrubber):
+        cleared.append(None)
+        return scrub(scrubber)
+
+    monkeypatch.setattr(Scrubber, "scrub", counting)
+    done = site.run("keys", "destroy", "K1", "K1", "K9", "K2", "--yes")
+    assert (done.exit_code, done.stdout) == (1, "key K1 is destroyed\nkey K2 is destroyed\n")
+    assert "no key K9" in done.stderr
+    with site.store() as store:
+        assert store._database.rows("SELECT erase_log FROM store") == [(0,)]
+    assert len(cleared) == 1
+    monkeypatch.setattr(Scrubber, "scrub", lambda _: False)
+    assert "is still in the files of the database, because it is being read" in site.ok(
+        "keys", "destroy", "K3", "--yes"
+    )

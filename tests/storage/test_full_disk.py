@@ -449,7 +449,8 @@ def test_octets_of_a_destroyed_key_are_in_no_file(tmp_path: Path) -> None:
         import_keys(store, staged("secret", ciphertext=octets), *KEYS)
         assert other.keys.get("secret") is not None
         assert any(octets in file.read_bytes() for file in tmp_path.iterdir())
-        assert store.keys.destroy("secret", 1)
+        store.keys.destroy("secret", 1)
+        assert store.erasing.clear()
         assert not [file.name for file in tmp_path.iterdir() if octets in file.read_bytes()]
     assert not [file.name for file in tmp_path.iterdir() if octets in file.read_bytes()]
 
@@ -464,7 +465,9 @@ def test_destroying_says_when_a_reader_kept_the_log_from_being_emptied(
         monkeypatch.setitem(Scrubber.scrub.__kwdefaults__, "waits_s", (0.0,))
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM keys").fetchone()
-        assert store.keys.destroy("k1", 1) is False
+        store.keys.destroy("k1", 1)
+        assert not store.erasing.clear()
         assert store.keys.get("k1")["state"] == "destroyed"  # type: ignore[index]
         reader.execute("COMMIT")
-        assert store.keys.destroy("k2", 1) is True
+        store.keys.destroy("k2", 1)
+        assert store.erasing.clear()
