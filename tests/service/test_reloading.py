@@ -101,6 +101,9 @@ class At:
         self.reactor.tcpClients[number][2].clientConnectionFailed(None, Failure(ConnectionRefusedError()))
 
     def close(self):
+        for server in self.service._servers:
+            server.close()
+        self.reactor.advance(0)  # the turn in which they are closed
         for owner in (service for role in self.service for service in role):
             if (inbox := getattr(owner, "_inbox", None)) is not None:
                 inbox._inbox.close()
