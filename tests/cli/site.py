@@ -81,7 +81,7 @@ class Site:
         self.config = directory / "kmp-smsd.toml"
         self.database = directory / "kmp.db"
         directory.chmod(0o750)
-        (directory / "control").mkdir(exist_ok=True)
+        (directory / "control").mkdir(mode=0o750, exist_ok=True)
         self.write("kmp-smsd.toml", MAIN.format(directory=directory))
         self.platform("metering", "keys.example")
 
