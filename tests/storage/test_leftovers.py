@@ -62,6 +62,7 @@ def test_first_page_begins_behind_the_header_of_the_file(write: Callable[..., Pa
     assert find_leftovers(path) == [0]
     clear_leftovers(path, [0])
     assert path.read_bytes() == first_page() + a_page()
+    assert find_leftovers(write(first_page(at=at))) == [0]  # and last
     assert find_leftovers(write(first_page(at=99))) == []
 
 
@@ -71,10 +72,10 @@ def test_first_page_begins_behind_the_header_of_the_file(write: Callable[..., Pa
     ids=["unused", "overflow", "full", "too far", "too many"],
 )
 def test_page_that_has_no_middle_stays_as_it_is(write: Callable[..., Path], page: bytes) -> None:
-    path = write(first_page(), page)
+    path = write(first_page(), page, a_page())
     assert find_leftovers(path) == []
     clear_leftovers(path, [OCTETS])
-    assert path.read_bytes() == first_page() + page
+    assert path.read_bytes() == first_page() + page + a_page()
 
 
 def test_page_without_content_is_all_middle(write: Callable[..., Path]) -> None:
