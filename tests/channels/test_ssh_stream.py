@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import paramiko
 import pytest
 
 from kmp_smsd.channels import ssh_stream
@@ -119,7 +121,7 @@ def test_answer_that_has_come_is_read_however_late_we_are(monkeypatch: pytest.Mo
 def test_line_is_looked_at_for_so_many_keys_only(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ssh_stream, "LOOKS", 39)
+    monkeypatch.setattr(ssh_stream, "LOOKS", 30)
     caplog.set_level("INFO")
     talker: Any = Talker()
     stream = SshStream("metering", Host(name="far.example", port=22), talker, "kmp-receive", 65_536)
@@ -130,3 +132,76 @@ def test_line_is_looked_at_for_so_many_keys_only(
         *["platform metering says: and another thing"] * 3,
         "platform metering says much: its standard error is no longer logged",
     ]
+
+
+class Ending(Talker):
+    """Takes nothing, for the reason `error`; ended with `exit_status`, having said `last` on standard error."""
+
+    def __init__(self, error: Exception, *, exit_status: int = -1, last: bytes = b"", active: bool = True) -> None:
+        super().__init__()
+        self.timeouts: list[float] = []
+        self.waits: list[float] = []
+        self.exit_status = exit_status
+        self.status_event = SimpleNamespace(wait=self.waits.append)
+        self._error = error
+        self._last = [last, b""]
+        self._active = active
+
+    def settimeout(self, seconds: float) -> None:
+        self.timeouts.append(seconds)
+
+    def sendall(self, _octets: bytes) -> None:
+        raise self._error
+
+    def is_active(self) -> bool:
+        return self._active
+
+    def recv_stderr_ready(self) -> bool:
+        return True  # at its end too
+
+    def recv_stderr(self, _octets: int) -> bytes:
+        return self._last.pop(0)
+
+
+def sent_in_vain(ending: Any) -> str:
+    stream = SshStream("metering", Host(name="far.example", port=22), ending, "kmp-receive", 65_536)
+    with pytest.raises(ChannelDown) as caught:
+        stream.send(b"a delivery\n", 5.0, ())
+    assert ending.closed
+    return str(caught.value)
+
+
+def test_host_that_takes_nothing_has_its_time() -> None:
+    ending = Ending(TimeoutError())
+    assert sent_in_vain(ending) == "far.example:22: takes no data since 5 s"
+    assert ending.timeouts == [5.0]
+
+
+@pytest.mark.parametrize("error", [OSError("Socket is closed"), EOFError(), paramiko.SSHException("closed")])
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (0, "the receiver ended with exit status 0"),
+        (255, "the receiver ended with exit status 255"),
+        (256, "the connection broke"),
+        (-1, "the connection broke"),
+    ],
+)
+def test_receiver_that_ended_is_told_with_its_last_words(error: Exception, status: int, told: str) -> None:
+    ending = Ending(error, exit_status=status, last=b"disk full\nno room")
+    assert sent_in_vain(ending) == f"far.example:22: {told} (it said: no room)"
+    assert len(ending.waits) == 1
+
+
+def test_nobody_waits_for_the_status_of_a_connection_that_broke() -> None:
+    ending = Ending(EOFError(), active=False)
+    assert sent_in_vain(ending) == "far.example:22: the connection broke"
+    assert ending.waits == []
+
+
+def test_line_of_standard_error_without_an_end_fills_no_memory() -> None:
+    ending: Any = Ending(EOFError(), last=b"no room " * 100_000)
+    stream = SshStream("metering", Host(name="far.example", port=22), ending, "kmp-receive", 65_536)
+    with pytest.raises(ChannelDown):
+        stream.send(b"a delivery\n", 5.0, ())
+    assert len(stream._muttered) == ssh_stream.EXAMINED_CHARACTERS
