@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kmp_smsd.storage import leftovers
-from kmp_smsd.storage.leftovers import clear_leftovers, find_leftovers
+from kmp_smsd.storage.leftovers import all_pages, clear_leftovers, find_leftovers
 
 OCTETS = 512
 CONTENT = 400
@@ -36,6 +36,10 @@ def first_page(*, largest_root: int = 0, at: int | None = None) -> bytes:
     return bytes(page)
 
 
+def found(path: Path) -> list[int]:
+    return find_leftovers(path, all_pages(path))
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
     def written(*pages: bytes) -> Path:
@@ -51,7 +55,7 @@ def test_only_what_is_in_the_middle_of_a_page_is_found_and_cleared(write: Callab
     begin = HEADERS[kind] + 2 * 3
     pages = [a_page(kind, at=at) for at in (begin - 1, begin, CONTENT - 1, CONTENT)]
     path = write(first_page(), *pages)
-    assert find_leftovers(path) == [2 * OCTETS, 3 * OCTETS]
+    assert found(path) == [2 * OCTETS, 3 * OCTETS]
     clear_leftovers(path, range(0, 5 * OCTETS, OCTETS))
     assert path.read_bytes() == first_page() + pages[0] + a_page(kind) * 2 + pages[3]
 
@@ -59,11 +63,11 @@ def test_only_what_is_in_the_middle_of_a_page_is_found_and_cleared(write: Callab
 @pytest.mark.parametrize("at", [100 + 8 + 2 * 3, CONTENT - 1])
 def test_first_page_begins_behind_the_header_of_the_file(write: Callable[..., Path], at: int) -> None:
     path = write(first_page(at=at), a_page())
-    assert find_leftovers(path) == [0]
+    assert found(path) == [0]
     clear_leftovers(path, [0])
     assert path.read_bytes() == first_page() + a_page()
-    assert find_leftovers(write(first_page(at=at))) == [0]  # and last
-    assert find_leftovers(write(first_page(at=99))) == []
+    assert found(write(first_page(at=at))) == [0]  # and last
+    assert found(write(first_page(at=99))) == []
 
 
 @pytest.mark.parametrize(
@@ -73,14 +77,14 @@ def test_first_page_begins_behind_the_header_of_the_file(write: Callable[..., Pa
 )
 def test_page_that_has_no_middle_stays_as_it_is(write: Callable[..., Path], page: bytes) -> None:
     path = write(first_page(), page, a_page())
-    assert find_leftovers(path) == []
+    assert found(path) == []
     clear_leftovers(path, [OCTETS])
     assert path.read_bytes() == first_page() + page + a_page()
 
 
 def test_page_without_content_is_all_middle(write: Callable[..., Path]) -> None:
     path = write(first_page(), a_page(cells=0, content=OCTETS, at=OCTETS - 1))
-    assert find_leftovers(path) == [OCTETS]
+    assert found(path) == [OCTETS]
 
 
 def test_file_may_have_pages_of_64_kib(write: Callable[..., Path]) -> None:
@@ -88,7 +92,7 @@ def test_file_may_have_pages_of_64_kib(write: Callable[..., Path]) -> None:
     first = bytearray(first_page().ljust(large, b"\0"))
     first[16:18] = b"\0\1"
     path = write(bytes(first), a_page(at=200).ljust(large, b"\0"), a_page(at=200).ljust(large, b"\0"))
-    assert find_leftovers(path) == [large, 2 * large]
+    assert found(path) == [large, 2 * large]
 
 
 def test_only_pages_that_are_asked_for_are_looked_through_until_it_stops(write: Callable[..., Path]) -> None:
@@ -96,7 +100,7 @@ def test_only_pages_that_are_asked_for_are_looked_through_until_it_stops(write: 
     assert find_leftovers(path, [OCTETS, 3 * OCTETS, 9 * OCTETS]) == [OCTETS, 3 * OCTETS]  # it ends before the last
     looks = itertools.count()
     assert find_leftovers(path, [OCTETS, 3 * OCTETS], lambda: next(looks) >= 1) == [OCTETS]
-    assert find_leftovers(path, None, lambda: True) == []
+    assert find_leftovers(path, all_pages(path), lambda: True) == []
 
 
 def test_pages_that_cannot_be_told_apart_stay_and_that_is_said_once(
@@ -104,12 +108,12 @@ def test_pages_that_cannot_be_told_apart_stay_and_that_is_said_once(
 ) -> None:
     monkeypatch.setattr(leftovers, "_warned", set())
     monkeypatch.setattr(leftovers, "_PAGES_MAX", 3)
-    found = [first_page(), a_page(at=200), a_page()]
-    assert find_leftovers(write(*found)) == [OCTETS]
+    told_apart = [first_page(), a_page(at=200), a_page()]
+    assert found(write(*told_apart)) == [OCTETS]
     assert not caplog.records
-    for pages in ([*found, a_page()], [first_page(largest_root=2), *found[1:]]):
+    for pages in ([*told_apart, a_page()], [first_page(largest_root=2), *told_apart[1:]]):
         path = write(*pages)
-        assert find_leftovers(path) == []
+        assert found(path) == []
         clear_leftovers(path, [OCTETS])
         assert path.read_bytes() == b"".join(pages)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
