@@ -33,6 +33,7 @@ SMPP_PASSWORD = "labpass1"
 READY_WITHIN_S = 30.0
 STOP_WITHIN_S = 30.0
 POLL_S = 0.02
+DIRECTORY_MODE = 0o755  # where others could write into it, whatever the umask, the configuration would be refused
 
 
 @dataclass(slots=True)
@@ -128,7 +129,7 @@ class Lab:
             raise
 
     def _start(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         self.control.mkdir(mode=0o700, exist_ok=True)
         self.smsc.start()
         identity, self.public = new_identity()
@@ -195,7 +196,7 @@ class Lab:
         }
         write_toml(self.config, main)
         platforms = self.directory / "platforms.d"
-        platforms.mkdir(exist_ok=True)
+        platforms.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
         for name, platform in self.platforms.items():
             channel = {
                 "kind": "ssh",

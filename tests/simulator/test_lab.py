@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pwd
 import socket
 from pathlib import Path
@@ -50,6 +51,16 @@ def test_lab_that_cannot_start_leaves_nothing_running(
         Lab(tmp_path, {"metering": ["meter"], "fleet": ["tracker"]}, openssh=openssh).start()
     assert len(seen) == 3
     assert not any(map(answers, seen))
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o077])
+def test_lab_is_to_the_daemon_s_taste_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        with Lab(tmp_path / "lab", {"metering": ["meter"]}, openssh=False) as lab:
+            lab.command("check-config")
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.usefixtures("nameless")
