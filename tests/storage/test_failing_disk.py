@@ -264,6 +264,56 @@ def test_log_that_grows_because_it_cannot_be_moved_is_told_of_once(
     store.close()
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(5, "Input/output error"), sqlite3.OperationalError("disk I/O error"), MemoryError()]
+)
+def test_who_moves_the_log_goes_on_after_each_failure_and_tells_of_the_first_of_a_row(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    outcomes: Iterator[Exception | None] = iter([error, error, None, error])
+    moved = threading.Semaphore(0)
+    woken_again: list[bool] = []
+
+    def move(*_: object) -> None:
+        woken_again.append(checkpointer._wanted.is_set())
+        moved.release()
+        if (outcome := next(outcomes)) is not None:
+            raise outcome
+
+    monkeypatch.setattr(checkpoint, "move_log", move)
+    checkpointer = checkpoint.Checkpointer(connect(path), path)
+    for _ in range(4):
+        checkpointer.wake()
+        assert moved.acquire(timeout=20)
+    checkpointer.close()
+    assert woken_again == [False] * 4
+    assert caplog.text.count("its log cannot be moved into it") == 2
+
+
+def test_log_is_moved_by_one_at_a_time(path: Path) -> None:
+    with open_store(path) as store, path.with_name("kmp.db.moving").open("wb") as lock:
+        add(store, 0)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert checkpoint.move_log(store._database.connection, path, checkpoint.PASSIVE) == (1, 0, 0)
+        assert checkpoint.in_log(store._database.connection)[2] == 0
+
+
+def test_who_closes_waits_for_who_moves_the_log(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(path)
+    add(store, 0)
+    locked: list[int] = []
+    flock = fcntl.flock
+
+    def noted(lock: int, how: int) -> None:
+        if os.path.realpath(f"/proc/self/fd/{lock}") == str(path.with_name("kmp.db.moving")):
+            locked.append(how)
+        flock(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", noted)
+    store.close()
+    assert locked == [fcntl.LOCK_EX]
+
+
 def test_log_that_is_too_long_begins_anew_although_somebody_still_reads_as_it_is_moved(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -848,7 +898,8 @@ def test_strangers_wait_while_we_ask_what_has_been_moved(path: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(checkpoint, "in_log", tried_after)
             move_in_vain(store, path)
-        assert tried == [0, 1]  # before, and while it counts
+        tried.append(subprocess.run(try_lock, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode)
+        assert tried == [0, 1, 0]  # before, while it counts, and afterwards
 
 
 @pytest.mark.parametrize("octets_left", [0, 20, None], ids=["nothing is left", "a part of it is left", "it is zeros"])
