@@ -9,10 +9,13 @@ import socket
 import subprocess
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 import paramiko
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from kmp_smsd.channels import shown_keys
 from kmp_smsd.channels.cancel import Cancel
@@ -22,13 +25,14 @@ from kmp_smsd.channels.line_channel import LineChannel
 from kmp_smsd.channels.opening import open_channel
 from kmp_smsd.channels.protocol import ChannelDown, Confirmed, TryLater, UnfitIdentity
 from kmp_smsd.channels.shown_keys import fetch_host_keys
-from kmp_smsd.channels.ssh import negotiated
+from kmp_smsd.channels.ssh import load_identity, negotiated
 from kmp_smsd.channels.ssh_options import SshOptions
 from kmp_smsd.simulator.openssh import OpensshServer, new_identity
 from kmp_smsd.simulator.platform import SimulatedPlatform
 from tests.channels.peer import KEY, NOW_S, WORDY, SshPlatform, make_binds, secret_bind
 from tests.channels.spellings import SPELLINGS
 from tests.channels.test_hiding import is_legible
+from tests.channels.test_tls_channel import listener, until_closed
 from tests.sshd import receiver_command
 
 STRANGER = new_identity()[1]
@@ -102,6 +106,45 @@ def test_unreadable_identity_is_a_sentence_and_no_connection(platform: SshPlatfo
     with pytest.raises(UnfitIdentity, match="the SSH identity"):
         platform.open(identity=identity or b"\n")
     assert "Connection from" not in platform.server.log
+
+
+def test_identity_that_is_encrypted_is_told_from_one_that_is_none() -> None:
+    secret = Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.OpenSSH, BestAvailableEncryption(b"secret")
+    )
+    with pytest.raises(UnfitIdentity, match="the SSH identity is encrypted; a daemon has nobody to ask"):
+        load_identity(secret)
+
+
+def ending_after(said: bytes) -> Callable[[socket.socket], None]:
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(said)
+        connection.shutdown(socket.SHUT_WR)  # what comes is read all the same: else it would be a reset
+        until_closed(connection)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("banner", "said"),
+    [
+        (b"HTTP/1.0 400 Bad Request\r\n\r\n", "Error reading SSH protocol banner"),
+        (b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", "the host closed the connection"),
+    ],
+)
+def test_host_with_which_no_connection_comes_about_is_told_once(
+    platform: SshPlatform, caplog: pytest.LogCaptureFixture, banner: bytes, said: str
+) -> None:
+    with listener(ending_after(banner)) as host, pytest.raises(ChannelDown, match=f"^{host}: {said}"):
+        platform.open(hosts=[host])
+    assert not [record for record in caplog.records if record.name.startswith("paramiko")]
+
+
+def test_connection_is_kept_alive_once_we_are_let_in(platform: SshPlatform, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[float] = []
+    monkeypatch.setattr(paramiko.Transport, "set_keepalive", lambda _, every_s: kept.append(every_s))
+    platform.open()
+    assert kept == [30]
 
 
 def test_missing_command_is_named_with_its_exit_status(platform: SshPlatform) -> None:
