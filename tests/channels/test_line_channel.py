@@ -535,6 +535,7 @@ def test_probe_tells_of_every_host_and_sends_no_key(platform: Platform) -> None:
     options = platform.options(hosts=[platform.second.address, platform.server.address])
     bad, good = probe(options, lambda _reference: platform.identity, "metering")
     assert isinstance(bad.fault, WrongKey)
+    assert all(0 < one.took_s < 60 for one in (bad, good))  # each has 10 s
     (elsewhere := platform.directory / "elsewhere").mkdir()
     stranger = type(platform)(elsewhere).identity
     assert isinstance(probe(options, lambda _reference: stranger, "metering")[1].fault, NotLetIn)
