@@ -383,6 +383,33 @@ def test_what_another_asked_for_meanwhile_stays_to_be_done(
     assert store._database.rows("SELECT erase_log FROM store") == [(0,)]
 
 
+class Refused:
+    """A connection that cannot begin to write."""
+
+    def __init__(self, why: str) -> None:
+        self.asked: list[str] = []
+        self._why = why
+
+    def execute(self, sql: str) -> None:
+        self.asked.append(sql)
+        if sql == "BEGIN IMMEDIATE":
+            raise sqlite3.OperationalError(self._why)
+
+    def close(self) -> None: ...
+
+
+def test_who_erases_waits_for_no_stranger_with_our_lock_and_passes_other_faults_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = Refused("database is locked")
+    monkeypatch.setattr(scrubbing, "connect", lambda _: locked)
+    assert not store._database.scrubber.scrub(waits_s=())
+    assert locked.asked == ["PRAGMA busy_timeout = 0", "BEGIN IMMEDIATE"]
+    monkeypatch.setattr(scrubbing, "connect", lambda _: Refused("disk I/O error"))
+    with pytest.raises(StoreUnavailable, match="disk I/O error"):
+        store._database.scrubber.scrub(waits_s=())
+
+
 def test_file_is_looked_through_once_in_a_while(store: Store) -> None:
     for seed, done in ((1, True), (2, False)):
         fill(store, seed)
