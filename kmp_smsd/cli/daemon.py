@@ -93,6 +93,8 @@ def _serve(settings: Settings, names: tuple[str, ...], log_level: str, log_forma
     gc.collect()  # what is garbage by now would stay as well
     gc.freeze()
     running.run()
+    if running.refused is not None:
+        raise running.refused
     if running.broke:
         raise click.exceptions.Exit(BUG)
 
@@ -102,6 +104,7 @@ class _Running:
 
     def __init__(self, service: Any, reactor: Any, name: str) -> None:
         self.broke = False
+        self.refused: Exception | None = None  # why it did not start, for a person
         self._service = service
         self._reactor = reactor
         self._name = name
@@ -121,7 +124,16 @@ class _Running:
         threading.Thread(target=self._end_in_time, name="deadline", daemon=True).start()
         told = {"event": "daemon_starts", "version": __version__}
         log.info("kmp-smsd %s starts: %s", __version__, self._name, extra=told)
-        self._guarded(self._service.startService)
+        self._guarded(self._start_service)
+
+    def _start_service(self) -> None:
+        from kmp_smsd.service.control_socket import ControlUnusable
+
+        try:
+            self._service.startService()
+        except ControlUnusable as error:  # another process of a role that began in the same moment was quicker
+            self.refused = error
+            self._end_broken()
 
     def _signalled(self, number: int, _frame: Any) -> None:
         """The first signal stops in good order, the second at once: what has no answer yet stays with the SMSC."""

@@ -13,7 +13,6 @@ from typing import Any
 
 from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -91,7 +90,7 @@ class ControlServer(Factory):
             claim(self.path.parent, self.path.stem, within_s=0)
             self._leave()
             self._listen(within_s=0)
-        except (ControlUnusable, CannotListenError) as error:
+        except ControlUnusable as error:
             if str(error) != self._told:  # once: it may last for days
                 self._told = str(error)
                 log.error(

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.error import CannotListenError
 from twisted.internet.tcp import Port as TcpPort
 from twisted.internet.unix import Port as UnixPort
 from twisted.python.failure import Failure
@@ -131,13 +132,16 @@ class ControlPort(UnixPort):
     def listen(self, within_s: float) -> None:
         """Begin; the socket belongs to the group of its directory, which may write to it, and nobody else may.
 
-        While no other process looks for a dead one: it could take ours for that. Raises ControlUnusable, OSError and
-        CannotListenError.
+        While no other process looks for a dead one: it could take ours for that. Raises ControlUnusable.
         """
         with _alone_in(self._path.parent, within_s):
             before = os.umask(0o777 & ~SOCKET_MODE)
             try:
                 self.startListening()
+            except CannotListenError as error:  # another process was quicker, or its directory is gone
+                reason = os.strerror(error.socketError.errno)
+                sentence = f"cannot listen at {self._path}: {reason}: does another process of this role run?"
+                raise ControlUnusable(sentence, TEMPORARY) from None
             finally:
                 os.umask(before)
             self._made = self._there()

@@ -205,6 +205,26 @@ atexit.register(tell)
     assert left_out > 10 * gone_through
 
 
+def test_role_whose_place_another_process_takes_while_it_starts_says_so(site, smsc):
+    site.ready()
+    path = site.directory / "control" / "intake.sock"
+    code = f"""
+import gc, socket
+freeze, quicker = gc.freeze, socket.socket(socket.AF_UNIX)
+def take_place():
+    quicker.bind({str(path)!r})
+    quicker.listen()
+    freeze()
+gc.freeze = take_place
+"""
+    daemon = start(site, smsc, "intake", env=site.customized(code))
+    assert daemon.end() == 75
+    assert daemon.said[-1] == (
+        f"kmp-smsd: cannot listen at {path}: Address already in use: does another process of this role run?"
+    )
+    assert not any("Traceback" in line for line in daemon.said)
+
+
 def test_debug_says_more_and_error_nothing(site, smsc):
     site.ready()
     for level, more in (("debug", True), ("error", False)):
