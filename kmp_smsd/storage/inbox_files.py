@@ -44,12 +44,22 @@ def files_with(path: Path, mdn: str) -> list[Path]:
     """The files of the inbox in which `mdn` stands, settled or not, and those that are kept for people."""
     found: list[Path] = []
     try:
-        for file in listed(directory(path))[0] if directory(path).exists() else ():
+        files, _ = listed(directory(path)) if directory(path).exists() else ([], [])
+        for file in files:
             with suppress(FileNotFoundError):  # settled meanwhile
-                found += [file] if mdn.encode() in file.read_bytes() else []
+                if mdn.encode() in _octets(file):
+                    found.append(file)
     except OSError as error:
         raise StoreUnavailable(f"{error.filename}: {error.strerror}") from error
     return found
+
+
+def _octets(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        error.filename = str(path)  # reading names none
+        raise
 
 
 def listed(directory: Path) -> tuple[list[Path], list[Path]]:

@@ -394,6 +394,19 @@ def test_what_is_settled_meanwhile_does_not_wait(path: Path, monkeypatch: pytest
         assert inbox_files.waiting_in(path, lambda: known[0]) == []
 
 
+def test_file_in_which_a_number_cannot_be_looked_for_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))  # without a name, as from reading
+
+    assert inbox_files.files_with(path, A) == []
+    with opened(path) as one:
+        one.append(requests("K1"))
+        (file,) = files(path)
+        monkeypatch.setattr(Path, "read_bytes", broken)
+        with pytest.raises(StoreUnavailable, match=rf"{file}: Input/output error"):
+            inbox_files.files_with(path, A)
+
+
 def test_file_that_goes_meanwhile_is_settled(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(path) as one:
         one.append(requests("K1"))
