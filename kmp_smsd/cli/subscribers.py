@@ -89,13 +89,13 @@ def erase(settings: Settings, mdn: str, at_once: bool, dry_run: bool, yes: bool)
 
 
 def _clear_files(store: Store, mdn: str) -> None:
-    """See that the number is in no file any more, and tell of those in which it still is."""
+    """See that the number is in no file any more, and tell of those in which it is, or may be, still."""
     from kmp_smsd.storage.inbox import DAMAGED
 
     if not store.erasing.clear():
         click.echo(
-            "kmp-smsd: the number is still in the database's log, because the database is being read; dispatch empties"
-            " it as soon as it can",
+            "kmp-smsd: the number may still be in the files of the database, because it is being read; dispatch clears"
+            " these as soon as it can",
             err=True,
         )
     for file in store.inbox_files_with(mdn):

@@ -106,12 +106,12 @@ def test_erasure_that_waits_for_a_platform_in_no_file_tells_the_remedy(site):
     assert "remove the file, then 'kmp-smsd platforms forget gone' gives it up" in told
 
 
-def test_number_that_is_in_the_log_still_is_told(site, monkeypatch):
+def test_number_that_may_be_in_the_files_still_is_told(site, monkeypatch):
     site.ready("K1", "K2")
     with monkeypatch.context() as patch:
         patch.setattr("kmp_smsd.storage.scrubbing.Scrubber.scrub", lambda *_: False)
-        assert "still in the database's log" in site.ok("subscribers", "erase", FIRST, "--yes")
-        assert "still in the database's log" in site.ok("subscribers", "erase", FIRST)
+        assert "may still be in the files of the database" in site.ok("subscribers", "erase", FIRST, "--yes")
+        assert "may still be in the files of the database" in site.ok("subscribers", "erase", FIRST)
     site.ok("subscribers", "erase", FIRST, "--dry-run")
     assert to_be_cleared(site)
     gone = f"nothing is known of {FIRST}: it was erased, or never heard of\n"
