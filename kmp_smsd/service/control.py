@@ -94,7 +94,7 @@ class ControlServer(Factory):
             if str(error) != self._told:  # once: it may last for days
                 self._told = str(error)
                 log.error(
-                    "the control socket {path} was removed, and there is none now: {reason}; trying again every"
+                    "the control socket {path} was removed, and cannot be made anew: {reason}; trying again every"
                     " {again_s:g} s",
                     event="control_cannot_listen",
                     path=str(self.path),
