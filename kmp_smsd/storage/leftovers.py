@@ -29,15 +29,9 @@ _warned: set[Path] = set()
 
 
 def all_pages(path: Path) -> range:
-    """The offsets of all pages of the file."""
-    descriptor = kept_descriptor(path)
-    return range(0, os.fstat(descriptor).st_size, _page_octets(descriptor))
+    """The offsets of all pages of the file; of none, and that is warned of once, where pages cannot be told apart.
 
-
-def find_leftovers(path: Path, offsets: Iterable[int], stopping: Callable[[], bool] = lambda: False) -> list[int]:
-    """Those of the pages at `offsets` that have something in their unused middle. May run beside writers.
-
-    Returns none, and warns once, where pages cannot be told apart: then copies stay. Ends early once `stopping`.
+    Then copies stay.
     """
     descriptor = kept_descriptor(path)
     if not _told_apart(descriptor):
@@ -48,7 +42,16 @@ def find_leftovers(path: Path, offsets: Iterable[int], stopping: Callable[[], bo
                 path,
                 extra={"event": "leftovers_stay", "path": str(path)},
             )
-        return []
+        return range(0)
+    return range(0, os.fstat(descriptor).st_size, _page_octets(descriptor))
+
+
+def find_leftovers(path: Path, offsets: Iterable[int], stopping: Callable[[], bool] = lambda: False) -> list[int]:
+    """Those of the pages at `offsets` that have something in their unused middle. May run beside writers.
+
+    Ends early once `stopping`.
+    """
+    descriptor = kept_descriptor(path)
     octets = _page_octets(descriptor)
     pages = _pages(descriptor, _runs(offsets, octets), octets, stopping)
     return [offset for offset, page in pages if _has_leftovers(page, offset)]

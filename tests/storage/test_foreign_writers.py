@@ -592,3 +592,4 @@ def test_file_whose_pages_cannot_be_told_apart_is_left_alone_and_that_is_said_on
         assert store._database.scrubber.scrub()
     (said,) = [record.getMessage() for record in caplog.records]
     assert "may stay in unused parts" in said
+    assert store._database.rows("SELECT cleared FROM store") == [(2,)]  # nothing but the log, each time in one step
