@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from kmp_smsd.vault.key_files import create_master_key, sync_directory, write_new
+from kmp_smsd.vault.key_files import create_master_key, sync_directory
 from kmp_smsd.vault.master_key import MasterKey, MasterKeyFileFault, PublicKey
 
 
@@ -79,7 +79,8 @@ def take_place(path: Path, before: str) -> None:
     if not _next(path).exists():
         return  # it has taken it already
     with suppress(FileNotFoundError, FileExistsError):
-        write_new(kept(path, before), path.read_bytes(), path.stat().st_mode & 0o777)
+        os.link(path, kept(path, before))  # no copy, of which a kill could leave a part that is taken for all of it
+    sync_directory(path.parent)
     os.replace(_next(path), path)
     sync_directory(path.parent)
 

@@ -176,10 +176,11 @@ def after(calls: int, call: Callable[..., Any]) -> Callable[..., Any]:
         (PublicKey, "seal", 1),
         (replacing, "sync_directory", 0),
         (replacing, "sync_directory", 1),
+        (replacing, "sync_directory", 2),
         (os, "replace", 0),
         (os, "replace", 1),
-        (replacing, "write_new", 0),
-        (replacing, "write_new", 1),
+        (os, "link", 0),
+        (os, "link", 1),
     ],
 )
 def test_what_was_broken_off_is_finished_by_the_next_try(
