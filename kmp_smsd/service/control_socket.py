@@ -116,8 +116,8 @@ def _is_live(path: Path) -> bool:
             return False
         except (BlockingIOError, PermissionError):  # its queue is full, or it is another user's: somebody has it open
             return True
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno == errno.EPROTOTYPE  # it is somebody's of another type, of datagrams say
     return True
 
 

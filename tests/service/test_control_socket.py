@@ -235,6 +235,16 @@ def test_a_socket_whose_queue_is_full_is_somebody_s_too(tmp_path):
         assert refused(tmp_path)[0] == 75
 
 
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_a_socket_of_another_type_is_somebody_s_too(tmp_path, kind):
+    path = tmp_path / "intake.sock"
+    with closing(socket.socket(socket.AF_UNIX, kind)) as other:
+        other.bind(str(path))
+        assert refused(tmp_path)[0] == 75
+        assert path.exists()
+    assert claim(tmp_path, "intake") == path
+
+
 def test_a_missing_directory_is_told_with_its_remedy(tmp_path):
     code, sentence = refused(tmp_path / "run")
     assert code == 78
