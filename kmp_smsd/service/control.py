@@ -90,7 +90,7 @@ class ControlServer(Factory):
             claim(self.path.parent, self.path.stem, within_s=0)
             self._leave()
             self._listen(within_s=0)
-        except ControlUnusable as error:
+        except (ControlUnusable, OSError) as error:
             if str(error) != self._told:  # once: it may last for days
                 self._told = str(error)
                 log.error(

@@ -404,6 +404,22 @@ def test_a_directory_that_was_removed_is_told_of_once_until_it_is_there_again(op
     assert "systemd-tmpfiles --create" in reason
 
 
+def test_a_directory_that_cannot_be_looked_into_is_told_of_once_too(opened, reactor, events):
+    """As by any other error of the system: the place is a loop, or there are no descriptors left."""
+    directory, aside = opened.path.parent, opened.path.parent.with_name("aside")
+    directory.rename(aside)
+    directory.symlink_to(directory.name)
+    reactor.pump([LOOK_EVERY_S] * 3)
+    directory.unlink()
+    aside.rename(directory)
+    opened.path.unlink()
+    reactor.advance(LOOK_EVERY_S)
+    assert answers(opened.path)
+    assert told(events) == ["control_cannot_listen", "control_again"]
+    assert "look_failed" not in [event.get("event") for event in events]
+    assert "Too many levels of symbolic links" in next(event["reason"] for event in events if "reason" in event)
+
+
 def test_the_place_of_another_process_is_left_to_it(opened, reactor, events):
     opened.path.unlink()
     with listening(opened.path):
