@@ -10,6 +10,7 @@ from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.storage import Store
 from kmp_smsd.storage.outbox import OutboxRow
 from tests.storage.back_ends import BACK_ENDS, Sqlite
+from tests.storage.fresh import new_database
 from tests.storage.stock import KNOWN, A, B, due, import_keys, register, settle, sync
 
 OpenStore = Callable[..., Store]
@@ -30,6 +31,13 @@ def _open_store(back_end: Sqlite) -> Iterator[OpenStore]:
             return stores.enter_context(back_end.open(policy, name=name))
 
         yield opened
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a new database is."""
+    new_database(tmp_path / "kmp.db")
+    return tmp_path / "kmp.db"
 
 
 @pytest.fixture

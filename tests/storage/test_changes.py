@@ -13,14 +13,7 @@ from kmp_smsd.storage import Store, open_store
 from kmp_smsd.storage.changes import Changes
 from kmp_smsd.storage.checkpoint import PASSIVE, in_log, move_log, pages_in_log
 from kmp_smsd.storage.connection import PAGE_OCTETS
-from tests.storage.fresh import new_database
 from tests.storage.stock import A, B, register
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    new_database(tmp_path / "kmp.db")
-    return tmp_path / "kmp.db"
 
 
 @pytest.fixture

@@ -16,16 +16,9 @@ from kmp_smsd.domain.request import Unfit
 from kmp_smsd.storage import Store, leftovers, open_store, scrubbing
 from kmp_smsd.storage.connection import PAGE_OCTETS, connect
 from kmp_smsd.storage.outbox import Postpone, Reject
-from tests.storage.fresh import new_database
 from tests.storage.stock import HOUR, NOW, B, C, confirm_all, due, import_keys, open_holds, register, settle, sync
 
 NUMBER = "8613912345678"
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    new_database(tmp_path / "kmp.db")
-    return tmp_path / "kmp.db"
 
 
 @pytest.fixture

@@ -31,7 +31,6 @@ from kmp_smsd.storage.restoring import restore
 from kmp_smsd.storage.schema import applied_schema
 from kmp_smsd.storage.subscribers import Registration
 from tests.mounting import require_root
-from tests.storage.fresh import new_database
 from tests.storage.stock import NOW, A, sync
 
 FRAME_OCTETS = 24 + 2048
@@ -53,12 +52,6 @@ store = open_store(Path(sys.argv[1]))
 store.registrations.add([Registration(f"861{number:010}", "meter") for number in range(3_000)], 1)
 os._exit(0)
 """
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    new_database(tmp_path / "kmp.db")
-    return tmp_path / "kmp.db"
 
 
 def log_of(path: Path) -> Path:

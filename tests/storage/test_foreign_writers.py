@@ -108,12 +108,6 @@ open_store(Path(sys.argv[1])).finish_erasing()
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    new_database(tmp_path / "kmp.db")
-    return tmp_path / "kmp.db"
-
-
-@pytest.fixture
 def store(path: Path) -> Iterator[Store]:
     with open_store(path) as opened:
         yield opened
