@@ -230,7 +230,7 @@ def destroy(settings: Settings, key_ids: tuple[str, ...], yes: bool) -> None:
         def clear() -> None:
             if not store.erasing.clear():
                 click.echo(
-                    "kmp-smsd: the encrypted form is still in the files of the database, because it is being read;"
+                    "kmp-smsd: the encrypted form may still be in the files of the database, because it is being read;"
                     " dispatch clears these as soon as it can",
                     err=True,
                 )

@@ -24,8 +24,7 @@ class Plain(Stream):
 
     def send(self, octets: bytes, within_s: float, keys: Collection[bytes]) -> None: ...
 
-    def receive(self, within_s: float, keys: Collection[bytes]) -> list[bytes]:
-        raise NotImplementedError
+    def receive(self, within_s: float, keys: Collection[bytes]) -> list[bytes]: ...
 
     def hear(self, octets: bytes, *keys: bytes) -> list[bytes]:
         return self._lines(octets, keys)
