@@ -132,7 +132,8 @@ class ControlPort(UnixPort):
     def listen(self, within_s: float) -> None:
         """Begin; the socket belongs to the group of its directory, which may write to it, and nobody else may.
 
-        While no other process looks for a dead one: it could take ours for that. Raises ControlUnusable.
+        While no other process looks for a dead one: it could take ours for that. Raises ControlUnusable,
+        and OSError where its directory cannot be opened.
         """
         with _alone_in(self._path.parent, within_s):
             before = os.umask(0o777 & ~SOCKET_MODE)
