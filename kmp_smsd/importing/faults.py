@@ -48,9 +48,18 @@ class Faults:
                 self._once.add(what)
             self.add(line, sentence, column)
 
+    def add_all(self, others: Faults) -> None:
+        """Count what was found in the same file by somebody else; of all, those of the first lines are kept."""
+        self.count += others.count
+        self.kept = sorted(self.kept + others.kept, key=_place)[:MOST_KEPT]
+
     def by_line(self) -> tuple[Fault, ...]:
         """The kept ones in the order of the file."""
-        return tuple(sorted(self.kept, key=lambda fault: (fault.line, fault.column or 0)))
+        return tuple(sorted(self.kept, key=_place))
 
     def __bool__(self) -> bool:
         return self.count > 0
+
+
+def _place(fault: Fault) -> tuple[int, int]:
+    return fault.line, fault.column or 0

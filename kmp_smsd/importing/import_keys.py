@@ -7,17 +7,17 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
 from kmp_smsd.domain.key import StagedKey
-from kmp_smsd.importing.csv_keys import KeyRow, read_keys
+from kmp_smsd.importing.ahead import ahead
 from kmp_smsd.importing.faults import Faults
+from kmp_smsd.importing.key_file import Part, Position, SomeKeys, WholeFile, read_key_file
 from kmp_smsd.importing.key_text import KeyEncoding
 from kmp_smsd.importing.lines import Lines, Progress
 from kmp_smsd.storage.errors import StoreError
-from kmp_smsd.storage.rows import STEP_ROWS
 from kmp_smsd.vault.data_key import DataKey
 from kmp_smsd.vault.master_key import PublicKey
 
@@ -95,22 +95,19 @@ def import_keys(
     if not _VENDOR.fullmatch(vendor):
         raise ImportRefused("a vendor's name is 1 to 64 of A-Z a-z 0-9 space . - _, without a space at either end")
     try:
-        lines = Lines(path, progress=progress)
+        lines = Lines(path)
     except ValueError as error:
         raise ImportRefused(str(error)) from None
-    began = clock()
-    staging = _Staging(store, vendor, path.name, public_key, began, clock)
+    began, data_key = clock(), DataKey.new()
+    staging = _Staging(store, vendor, lines.name, public_key, data_key, began, clock)
     with lines:
-        faults, warnings = Faults(lines.name), Faults(lines.name)
-        doubts = _Doubts(warnings, served, began)
-        keys = conflicts = 0
         try:
-            for step in _steps(read_keys(lines, faults, warnings, encoding)):
-                keys += len(step)
-                doubts.look_at(step)
-                if faults.count == conflicts:
-                    conflicts += staging.stage(step, faults)
-            if not faults and lines.changed():
+            # What reads keys in clear writes no database, and goes on while one is written.
+            with ahead(partial(read_key_file, lines, data_key, encoding, served, began)) as parts:
+                whole = _staged(parts, staging, progress)
+            faults = whole.faults
+            faults.add_all(staging.conflicts)
+            if not faults and lines.changed(whole.digest):
                 faults.add(1, "the file changed while it was read; import it again")
         except BaseException:  # an interrupt too: nothing of it may stay
             with suppress(Exception), _told():  # the first error is what people must see
@@ -121,8 +118,22 @@ def import_keys(
             with _told():  # what is wrong with the file, or that nothing is, is what people must see
                 staging.discard()
         else:
-            import_id = staging.publish(lines.digest)
-    return Report(lines.name, lines.digest, keys, faults, warnings, import_id)
+            import_id = staging.publish(whole.digest)
+    return Report(lines.name, whole.digest, whole.keys, faults, whole.warnings, import_id)
+
+
+def _staged(parts: Iterator[Part], staging: _Staging, progress: Progress | None) -> WholeFile:
+    """Stage the keys of a file as they are read; what there is to be known of all of it."""
+    for part in parts:
+        match part:
+            case SomeKeys():
+                staging.stage(part)
+            case Position():
+                if progress:
+                    progress(part.done, part.total)
+            case WholeFile():
+                return part
+    raise AssertionError("whoever reads a file tells of the whole of it, or raises")
 
 
 class _Staging:
@@ -132,21 +143,24 @@ class _Staging:
         self,
         store: ImportStore,
         vendor: str,
-        file_name: str,
+        file: str,
         public_key: PublicKey,
+        data_key: DataKey,
         began: int,
         clock: Callable[[], int],
     ) -> None:
         self._store = store
         self._vendor = vendor
-        self._file_name = file_name
+        self._file_name = Path(file).name
         self._public_key = public_key
+        self._data_key = data_key
         self._began, self._clock = began, clock
-        self._data_key = DataKey.new()
         self._import_id: int | None = None
+        self.conflicts = Faults(file)
+        """Key IDs that exist."""
 
-    def stage(self, rows: Sequence[KeyRow], faults: Faults) -> int:
-        """Wrap and stage `rows`; key IDs that exist are faults, which are counted."""
+    def stage(self, some: SomeKeys) -> None:
+        """Stage keys that are wrapped with the data key."""
         if self._import_id is None:
             self._import_id = self._store.begin(
                 vendor=self._vendor,
@@ -156,11 +170,13 @@ class _Staging:
                 fingerprint=self._public_key.fingerprint,
                 now=self._began,
             )
-        existing = set(self._store.stage(self._import_id, [_wrapped(self._data_key, row) for row in rows]))
-        conflicts = [row for row in rows if row.key_id in existing]
-        for row in conflicts:
-            faults.add(row.line, f"key ID {row.key_id} {_EXISTS}", "key_id")
-        return len(conflicts)
+        self.conflicts.columns = some.columns
+        keys = some.keys
+        if not (existing := set(self._store.stage(self._import_id, keys))):
+            return
+        for line, key in zip(some.lines, keys, strict=True):
+            if key.key_id in existing:
+                self.conflicts.add(line, f"key ID {key.key_id} {_EXISTS}", "key_id")
 
     def publish(self, digest: str) -> int:
         """Make it live; its number. Not discarded where this fails: it may be live. If not, the next one removes it."""
@@ -190,43 +206,3 @@ def _told() -> Iterator[None]:
             error,
             extra={"event": "staged_stays", "reason": str(error)},
         )
-
-
-def _steps(rows: Iterator[KeyRow]) -> Iterator[list[KeyRow]]:
-    while step := list(islice(rows, STEP_ROWS)):
-        yield step
-
-
-class _Doubts:
-    """Warnings of what is good and may be mistyped all the same, at the first line that has it: imports stand."""
-
-    def __init__(self, warnings: Faults, served: Collection[str] | None, now: int) -> None:
-        self._warnings = warnings
-        self._served = served
-        self._now = now
-
-    def look_at(self, rows: Sequence[KeyRow]) -> None:
-        for row in rows:
-            if row.valid_until is not None and row.valid_until <= self._now:
-                over = "this is over already: keys with it cannot be bound any more"
-                self._warnings.add_once(row.valid_until, row.line, over, "valid_until")
-            if row.app_id is not None and self._served is not None and row.app_id not in self._served:
-                unserved = (
-                    f"no enabled platform has {row.app_id} among its apps, and what a key is reserved for stays so"
-                )
-                self._warnings.add_once(row.app_id, row.line, unserved, "app_id")
-
-
-def _wrapped(data_key: DataKey, row: KeyRow) -> StagedKey:
-    nonce, ciphertext = data_key.wrap(row.key, row.key_id, row.algorithm, row.app_id)
-    return StagedKey(
-        row.key_id,
-        row.serial,
-        row.app_id,
-        row.algorithm,
-        row.kcv,
-        nonce,
-        ciphertext,
-        row.valid_from,
-        row.valid_until,
-    )

@@ -20,7 +20,10 @@ Progress = Callable[[int, int], None]
 
 
 class Lines:
-    """The lines of a regular file, to be gone through `passes` times. All passes read one open file."""
+    """The lines of a regular file, to be gone through `passes` times. All passes read one open file.
+
+    `progress` is what is told how far that is; who has the file opened may say it later.
+    """
 
     def __init__(self, path: Path, *, passes: int = 1, progress: Progress | None = None) -> None:
         """Open the file. Raises OSError, and ValueError for a pipe or a device, whose end or size nobody knows."""
@@ -31,7 +34,7 @@ class Lines:
             os.close(descriptor)
             raise ValueError(f"{path}: this is not a regular file; save what it gives to a file first")
         self._file = BufferedReader(FileIO(descriptor), _CHUNK)
-        self._progress = progress
+        self.progress = progress
         self._opened = _version(descriptor)
         self._total = os.fstat(descriptor).st_size * passes
         self._done = 0
@@ -65,11 +68,11 @@ class Lines:
             told = self._tell(told)
             yield number, line if fits else None
         self.digest = sha256.hexdigest()
-        if self._progress:
-            self._progress(self._done, self._total)
+        if self.progress:
+            self.progress(self._done, self._total)
 
-    def changed(self) -> bool:
-        """Whether somebody wrote the file since it was opened, all of which has been read since.
+    def changed(self, digest: str) -> bool:
+        """Whether somebody wrote the file since it was opened; `digest` is that of all that was read since.
 
         Then a line may be half of what was there and half of what is, and `digest` that of neither.
         """
@@ -77,12 +80,12 @@ class Lines:
         if _version(raw.fileno()) != self._opened:
             return True
         raw.seek(0)
-        return hashlib.file_digest(raw, "sha256").hexdigest() != self.digest  # a time of change is coarse
+        return hashlib.file_digest(raw, "sha256").hexdigest() != digest  # a time of change is coarse
 
     def _tell(self, told: int) -> int:
-        if self._progress is None or self._done - told < _PROGRESS_EVERY:
+        if self.progress is None or self._done - told < _PROGRESS_EVERY:
             return told
-        self._progress(self._done, self._total)
+        self.progress(self._done, self._total)
         return self._done
 
 

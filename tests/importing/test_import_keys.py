@@ -1,19 +1,25 @@
 from __future__ import annotations
 
 import os
+import pickle
+import signal
 import subprocess
 import sys
 import traceback
+from itertools import islice
 
 import pytest
 
+from kmp_smsd.importing import key_file
 from kmp_smsd.importing.import_keys import ImportRefused, import_keys
+from kmp_smsd.importing.key_file import Position, SomeKeys, WholeFile, read_key_file
+from kmp_smsd.importing.lines import Lines
 from kmp_smsd.storage import open_store
 from kmp_smsd.storage.errors import NotPossible, StoreUnavailable
 from kmp_smsd.storage.migrating import migrate
 from kmp_smsd.storage.rows import STEP_ROWS
 from kmp_smsd.vault.algorithms import kcv
-from kmp_smsd.vault.data_key import Wrapped
+from kmp_smsd.vault.data_key import DataKey, Wrapped
 from kmp_smsd.vault.key_files import create_master_key
 from kmp_smsd.vault.master_key import MasterKey
 
@@ -315,6 +321,34 @@ def test_error_of_the_store_is_passed_on_and_nothing_stays_staged(run, store, st
     assert KEY.hex() not in "".join(traceback.format_exception(error.value))
 
 
+def test_nothing_stays_staged_where_the_process_that_reads_is_killed(run, store, monkeypatch):
+    rows = key_file.read_keys
+
+    def killed(*what):
+        yield from islice(rows(*what), STEP_ROWS)
+        signal.raise_signal(signal.SIGKILL)
+
+    monkeypatch.setattr(key_file, "read_keys", killed)
+    with pytest.raises(ChildProcessError, match="was ended by SIGKILL"):
+        run("key_id,key\n" + "".join(f"k{n},{KEY.hex()}\n" for n in range(2 * STEP_ROWS)))
+    assert store.imports  # it had begun
+    assert not store.staged
+    assert not store.live
+
+
+def test_no_key_in_clear_comes_from_the_process_that_reads(tmp_path):
+    path = tmp_path / "keys.csv"
+    path.write_text(GOOD)
+    told = []
+    with Lines(path) as lines:
+        read_key_file(lines, DataKey.new(), None, {"alarm"}, TIMES[0], told.append)
+    assert [type(part) for part in told] == [Position, SomeKeys, WholeFile]
+    sent = pickle.dumps(told)
+    assert b"k1" in sent
+    for clear in (KEY, KEY[::-1], KEY.hex().encode()):
+        assert clear not in sent
+
+
 def test_import_whose_publishing_failed_is_not_discarded_since_it_may_be_live(run, store):
     store.fail_on = "publish"
     with pytest.raises(OSError, match="disk full"):
@@ -391,7 +425,7 @@ def test_progress_is_told_to_the_end(run):
 
 
 def test_200000_keys_are_imported_in_constant_memory(tmp_path):
-    """In a process of its own: its peak is measured. All rows at once would take 100 MiB and more."""
+    """In a process of its own: its peak and its child's are measured. All rows at once would take 100 MiB and more."""
     path = tmp_path / "keys.csv"
     with open(path, "w") as file:
         file.write("key_id,key,serial\n")
@@ -417,7 +451,7 @@ class Sink:
 
 path = pathlib.Path(sys.argv[1])
 public = create_master_key(path.with_name("key"), path.with_name("key.pub"))
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+peak = lambda: 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 before = peak()
 print(import_keys(Sink(), path, "Acme", public, clock=int, plaintext=True).keys, peak() - before)
 """

@@ -1,0 +1,112 @@
+"""A vendor's key file, read, checked and wrapped: of what is told of it here, no key is in clear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+from kmp_smsd.domain.key import StagedKey
+from kmp_smsd.importing.csv_keys import KeyRow, read_keys
+from kmp_smsd.importing.faults import Faults
+from kmp_smsd.importing.key_text import KeyEncoding
+from kmp_smsd.importing.lines import Lines
+from kmp_smsd.storage.rows import STEP_ROWS
+from kmp_smsd.vault.data_key import DataKey
+
+
+class SomeKeys(NamedTuple):
+    """Keys in the order of the file, at most STEP_ROWS, and the lines that they are on; `columns` as in Faults.
+
+    Each is a plain tuple of the fields of StagedKey: that is sent to another process in a quarter of the time.
+    """
+
+    lines: Sequence[int]
+    fields: Sequence[tuple[Any, ...]]
+    columns: dict[str, int]
+
+    @property
+    def keys(self) -> list[StagedKey]:
+        return [StagedKey._make(one) for one in self.fields]
+
+
+class Position(NamedTuple):
+    """How much of the file is read, in octets."""
+
+    done: int
+    total: int
+
+
+class WholeFile(NamedTuple):
+    """All of it is read."""
+
+    digest: str
+    keys: int
+    faults: Faults
+    warnings: Faults
+
+
+Part = SomeKeys | Position | WholeFile
+
+
+def read_key_file(
+    lines: Lines,
+    data_key: DataKey,
+    encoding: KeyEncoding | None,
+    served: Collection[str] | None,
+    now: int,
+    tell: Callable[[Part], None],
+) -> None:
+    """Tell the wrapped keys of a file, how far it is read now and then, and WholeFile at last.
+
+    Behind the first fault no keys are told, but the rest of the file is checked. A key that is over `now`, Unix
+    milliseconds, or reserved for an app that is not among those `served`, is told as a warning; None are not known.
+    """
+    faults, warnings = Faults(lines.name), Faults(lines.name)
+    lines.progress = lambda done, total: tell(Position(done, total))
+    doubts = _Doubts(warnings, served, now)
+    keys = 0
+    for rows in _steps(read_keys(lines, faults, warnings, encoding)):
+        keys += len(rows)
+        doubts.look_at(rows)
+        if not faults:
+            tell(SomeKeys([row.line for row in rows], [_wrapped(data_key, row) for row in rows], faults.columns))
+    tell(WholeFile(lines.digest, keys, faults, warnings))
+
+
+def _steps(rows: Iterator[KeyRow]) -> Iterator[list[KeyRow]]:
+    while step := list(islice(rows, STEP_ROWS)):
+        yield step
+
+
+class _Doubts:
+    """Warnings of what is good and may be mistyped all the same, at the first line that has it: imports stand."""
+
+    def __init__(self, warnings: Faults, served: Collection[str] | None, now: int) -> None:
+        self._warnings = warnings
+        self._served = served
+        self._now = now
+
+    def look_at(self, rows: Sequence[KeyRow]) -> None:
+        for row in rows:
+            if row.valid_until is not None and row.valid_until <= self._now:
+                over = "this is over already: keys with it cannot be bound any more"
+                self._warnings.add_once(row.valid_until, row.line, over, "valid_until")
+            if row.app_id is not None and self._served is not None and row.app_id not in self._served:
+                unserved = (
+                    f"no enabled platform has {row.app_id} among its apps, and what a key is reserved for stays so"
+                )
+                self._warnings.add_once(row.app_id, row.line, unserved, "app_id")
+
+
+def _wrapped(data_key: DataKey, row: KeyRow) -> tuple[Any, ...]:
+    return (
+        row.key_id,
+        row.serial,
+        row.app_id,
+        row.algorithm,
+        row.kcv,
+        *data_key.wrap(row.key, row.key_id, row.algorithm, row.app_id),
+        row.valid_from,
+        row.valid_until,
+    )
