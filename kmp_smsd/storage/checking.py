@@ -34,6 +34,13 @@ class Invariant:
 
 INVARIANTS = (
     Invariant(
+        "imported_is_there",
+        "each import has the keys that it brought",
+        "imports",
+        ("id",),
+        "r.live_at IS NOT NULL AND r.keys <> (SELECT count(*) FROM keys k WHERE k.import = r.id)",
+    ),
+    Invariant(
         "bound_is_wanted",
         "each key that is bound is wanted at one platform",
         "bindings",

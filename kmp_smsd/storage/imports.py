@@ -84,7 +84,9 @@ class Imports:
                    VALUES {rows} ON CONFLICT (key_id) DO NOTHING""",
                 [(import_id, *row) for row in rows],
             )
-            if connection.total_changes - before == len(rows):
+            staged = connection.total_changes - before
+            connection.execute("UPDATE imports SET keys = keys + ? WHERE id = ?", (staged, import_id))
+            if staged == len(rows):
                 return []
             return [
                 key_id
@@ -123,13 +125,12 @@ class Imports:
             self.close()
 
     def listing(self, *, after: int = 0, limit: int) -> list[dict[str, Any]]:
-        """Imports in their order, from `after` on, staged ones too; all their keys are counted."""
+        """Imports in their order, from `after` on, staged ones too."""
         columns = ("import", "vendor", "file", "digest", "keys", "started_at", "imported_at")
         return self._database.records(
             columns,
-            """SELECT i.id, i.vendor, i.file_name, nullif(i.digest, ''),
-                 (SELECT count(*) FROM keys k WHERE k.import = i.id), i.started_at, i.live_at
-               FROM imports i WHERE i.id > ? ORDER BY i.id LIMIT ?""",
+            """SELECT id, vendor, file_name, nullif(digest, ''), keys, started_at, live_at
+               FROM imports WHERE id > ? ORDER BY id LIMIT ?""",
             (after, limit),
         )
 

@@ -80,6 +80,7 @@ def test_every_row_is_looked_at_in_steps(path: Path, monkeypatch: pytest.MonkeyP
 
 
 UNTRUE = {
+    "imported_is_there": ["DELETE FROM keys WHERE key_id = 'k1'"],
     "bound_is_wanted": ["UPDATE outbox SET key = NULL WHERE key = (SELECT id FROM keys WHERE key_id = 'k1')"],
     "bound_is_registered": ["DELETE FROM registrations"],
     "bound_key_is_good": ["UPDATE keys SET state = 'compromised'"],

@@ -159,6 +159,24 @@ def test_backup_of_an_older_program_is_migrated_as_it_is_restored(path: Path, re
         assert store.keys.get("k1") is not None
 
 
+def test_keys_that_an_older_program_imported_are_counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MIGRATIONS, "_migrations", MIGRATIONS._migrations[:11])
+    migrate(path)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("INSERT INTO data_keys VALUES ('d', x'', 0)")
+        for number, keys in enumerate((2, 0, 3)):
+            database.execute("INSERT INTO imports VALUES (?, 'acme', 'file', '', 'd', 0, 0, 0)", (number,))
+            for key in range(keys):
+                database.execute(
+                    "INSERT INTO keys (key_id, import, algorithm, kcv) VALUES (?, ?, '', '')",
+                    (f"{number}-{key}", number),
+                )
+    monkeypatch.undo()
+    assert migrate(path).applied == ("0012_keys_of_imports",)
+    with open_store(path) as store:
+        assert [one["keys"] for one in store.imports.listing(after=-1, limit=9)] == [2, 0, 3]
+
+
 def test_failed_migration_changes_nothing(path: Path) -> None:
     migrate(path)
 

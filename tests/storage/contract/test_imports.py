@@ -73,7 +73,7 @@ def test_imports_are_listed_in_their_order_with_their_keys(store: Store) -> None
     import_keys(store, "k1", "k2")
     import_keys(store, "k3", vendor="other")
     number = begin_import(store)
-    store.imports.stage(number, [staged("k4")])
+    assert store.imports.stage(number, [staged("k3"), staged("k4"), staged("k4")]) == ["k3"]
     first, second, third = store.imports.listing(limit=9)
     assert [first["vendor"], second["vendor"], third["vendor"]] == ["acme", "other", "acme"]
     assert [first["keys"], second["keys"], third["keys"]] == [2, 1, 1]
