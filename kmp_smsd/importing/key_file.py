@@ -88,6 +88,7 @@ class _Doubts:
         self._now = now
 
     def look_at(self, rows: Sequence[KeyRow]) -> None:
+        self._look_at_neighbours(rows)
         for row in rows:
             if row.valid_until is not None and row.valid_until <= self._now:
                 over = "this is over already: keys with it cannot be bound any more"
@@ -97,6 +98,17 @@ class _Doubts:
                     f"no enabled platform has {row.app_id} among its apps, and what a key is reserved for stays so"
                 )
                 self._warnings.add_once(row.app_id, row.line, unserved, "app_id")
+
+    def _look_at_neighbours(self, rows: Sequence[KeyRow]) -> None:
+        """One key under several IDs, as of a template: among `rows` only, since no key is remembered for longer."""
+        if len({row.key for row in rows}) == len(rows):
+            return
+        first: dict[bytes, int] = {}
+        for row in rows:
+            line = first.setdefault(row.key, row.line)
+            if line != row.line:
+                shared = f"the key of line {line} under another ID: who has one terminal has both"
+                self._warnings.add_once(("key", line), row.line, shared, "key")
 
 
 def _wrapped(data_key: DataKey, row: KeyRow) -> tuple[Any, ...]:

@@ -115,7 +115,7 @@ def test_good_file_goes_live_and_dispatch_can_read_its_keys(run, store, public_a
 
 def test_key_that_can_never_be_bound_is_told_and_imported_all_the_same(run, store):
     ends = ("2024-11-22", "2024-11-23T16:40:00Z", "2024-11-23T16:40:01Z", "2024-11-23", "")  # it begins at 16:40
-    lines = [f"k{number},{KEY.hex()},{end}" for number, end in enumerate(ends, 1)]
+    lines = [f"k{number},{number:032x},{end}" for number, end in enumerate(ends, 1)]
     report = run("\n".join(["key_id,key,valid_until", *lines]))
     assert [(one.line, one.column, one.column_name) for one in report.warnings.by_line()] == [
         (2, 3, "valid_until"),
@@ -125,7 +125,7 @@ def test_key_that_can_never_be_bound_is_told_and_imported_all_the_same(run, stor
 
 
 def test_time_that_is_over_is_told_once_and_hides_no_other_doubt(run):
-    lines = [f"k{number},{KEY.hex()},2024-11-22," for number in range(STEP_ROWS)]
+    lines = [f"k{number},{number:032x},2024-11-22," for number in range(STEP_ROWS)]
     report = run("\n".join(["key_id,key,valid_until,app_id", *lines, f"k,{KEY.hex()},,metre"]), served={"meter"})
     assert [(one.line, one.column, one.column_name) for one in report.warnings.by_line()] == [
         (2, 3, "valid_until"),
@@ -135,7 +135,7 @@ def test_time_that_is_over_is_told_once_and_hides_no_other_doubt(run):
 
 def test_doubts_that_are_remembered_are_no_more_than_are_told(run, monkeypatch):
     monkeypatch.setattr("kmp_smsd.importing.faults.MOST_KEPT", 1)
-    lines = [f"k{number},{KEY.hex()},{app}" for number, app in enumerate(("metre", "alarm", "metre", "alarm"))]
+    lines = [f"k{number},{number:032x},{app}" for number, app in enumerate(("metre", "alarm", "metre", "alarm"))]
     report = run("\n".join(["key_id,key,app_id", *lines]), served={"meter"})
     assert [one.line for one in report.warnings.by_line()] == [2]
     assert report.warnings.count == 3  # alarm, which there was no room to remember, is one on each of its lines
@@ -143,13 +143,24 @@ def test_doubts_that_are_remembered_are_no_more_than_are_told(run, monkeypatch):
 
 def test_reservation_for_an_app_that_nobody_serves_is_told_once(run, store):
     apps = ("metre", "meter", "", "metre", "alarm")
-    lines = [f"k{number},{KEY.hex()},{app}" for number, app in enumerate(apps, 1)]
+    lines = [f"k{number},{number:032x},{app}" for number, app in enumerate(apps, 1)]
     report = run("\n".join(["key_id,key,app_id", *lines]), served={"meter"})
     assert [(one.line, one.column_name, one.sentence.split(",")[0]) for one in report.warnings.by_line()] == [
         (2, "app_id", "no enabled platform has metre among its apps"),
         (6, "app_id", "no enabled platform has alarm among its apps"),
     ]
     assert len(store.live) == 5
+
+
+def test_key_that_terminals_share_is_told_once_and_shown_nowhere(run, store):
+    keys = [KEY, KEY[::-1], KEY, KEY, KEY[::-1], bytes(16)]
+    report = run("key_id,key\n" + "".join(f"k{number},{key.hex()}\n" for number, key in enumerate(keys)))
+    assert [(one.line, one.column_name, one.sentence.split(":")[0]) for one in report.warnings.by_line()] == [
+        (4, "key", "the key of line 2 under another ID"),
+        (6, "key", "the key of line 3 under another ID"),
+    ]
+    assert len(store.live) == len(keys)
+    assert KEY.hex() not in repr(report)
 
 
 def test_staged_key_shows_nothing_but_its_id_and_check_value(run, store):
