@@ -29,8 +29,8 @@ def ahead(work: Work[Told]) -> Iterator[Iterator[Told]]:
     """What `work` tells, in its order; an error of it is raised behind that.
 
     Its process is a fork of ours: `work` sees all that is in memory now, and nothing that it changes is seen here. It
-    waits where a pipe is full of what it told, which must be picklable. Interrupts are ours alone; it ends at the end
-    of the context, or when we do. Where somebody else ends it, ChildProcessError is raised.
+    waits where a pipe is full of what it told, which must be picklable and no exception. Interrupts are ours alone; it
+    ends at the end of the context, or when we do. Where somebody else ends it, ChildProcessError is raised.
     """
     forking = get_context("fork")
     taking, telling = forking.Pipe(duplex=False)
@@ -51,28 +51,27 @@ def ahead(work: Work[Told]) -> Iterator[Iterator[Told]]:
 def _do(work: Work[Told], telling: Connection[Any, Any], parent: int) -> None:
     end_with_parent(parent)
     try:
-        work(lambda one: telling.send((one, None)))
+        work(telling.send)
     except Exception as error:
         error.add_note("".join(traceback.format_tb(error.__traceback__)))  # which no pipe takes along
-        telling.send((None, error))
-    else:
-        telling.send(None)
+        telling.send(error)
 
 
 def _told(taking: Connection[Any, Any], process: BaseProcess) -> Iterator[Any]:
-    try:
-        while (told := taking.recv()) is not None:
-            one, error = told
-            if error is not None:
-                raise error
-            yield one
-    except EOFError:
-        process.join()
-        raise ChildProcessError(f"process {process.pid} of this command {_how_it_ended(process)}; try again") from None
+    while True:
+        try:
+            told = taking.recv()
+        except (EOFError, OSError):  # OSError: in the middle of something
+            break
+        if isinstance(told, Exception):
+            raise told
+        yield told
+    process.join()
+    if process.exitcode:
+        raise ChildProcessError(f"process {process.pid} of this command {_how_it_ended(process.exitcode)}; try again")
 
 
-def _how_it_ended(process: BaseProcess) -> str:
-    code = process.exitcode or 0
+def _how_it_ended(code: int) -> str:
     if code < 0:
         return f"was ended by {signal.Signals(-code).name}, as the kernel does where memory is short"
     return f"ended with {code} before its work was done"

@@ -3,9 +3,11 @@ from __future__ import annotations
 import mmap
 import os
 import signal
+import struct
 import subprocess
 import sys
 import traceback
+from multiprocessing.connection import Connection
 
 import pytest
 
@@ -97,6 +99,16 @@ def test_work_that_somebody_ends_is_an_error_and_no_end(end, how):
             next(told)
     assert str(raised.value) == f"process {pid} of this command {how}; try again"
     assert raised.value.strerror is None  # so that the sentence is shown as it is
+
+
+def test_work_that_somebody_ends_while_it_tells_something_is_the_same_error(monkeypatch):
+    def half(telling, _):
+        os.write(telling.fileno(), struct.pack("!i", 8) + b"half")
+        signal.raise_signal(signal.SIGKILL)
+
+    monkeypatch.setattr(Connection, "send", half)
+    with ahead(lambda tell: tell("never whole")) as told, pytest.raises(ChildProcessError, match="ended by SIGKILL"):
+        next(told)
 
 
 def test_interrupt_of_all_is_ours_alone():
