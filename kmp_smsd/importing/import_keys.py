@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -110,13 +110,12 @@ def import_keys(
             if not faults and lines.changed(whole.digest):
                 faults.add(1, "the file changed while it was read; import it again")
         except BaseException:  # an interrupt too: nothing of it may stay
-            with suppress(Exception), _told():  # the first error is what people must see
+            with suppress(Exception):  # the first error is what people must see
                 staging.discard()
             raise
         import_id = None
         if faults or dry_run:
-            with _told():  # what is wrong with the file, or that nothing is, is what people must see
-                staging.discard()
+            staging.discard()
         else:
             import_id = staging.publish(whole.digest)
     return Report(lines.name, whole.digest, whole.keys, faults, whole.warnings, import_id)
@@ -185,24 +184,20 @@ class _Staging:
             self._store.publish(self._import_id, digest, self._clock())
         except KeyboardInterrupt:  # which came after the commit, maybe
             if not self._store.is_live(self._import_id):
-                with suppress(Exception), _told():
+                with suppress(Exception):
                     self.discard()
                 raise
         return self._import_id
 
     def discard(self) -> None:
-        """Leave nothing behind."""
-        if self._import_id is not None:
+        """Leave nothing behind; where the store cannot remove it, say so and go on, since nobody sees what stays."""
+        if self._import_id is None:
+            return
+        try:
             self._store.discard(self._import_id)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except StoreError as error:  # nobody sees what stays
-        log.warning(
-            "what was staged stays, and goes with the next import: %s",
-            error,
-            extra={"event": "staged_stays", "reason": str(error)},
-        )
+        except StoreError as error:
+            log.warning(
+                "what was staged stays, and goes with the next import: %s",
+                error,
+                extra={"event": "staged_stays", "reason": str(error)},
+            )
