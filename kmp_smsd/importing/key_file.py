@@ -59,16 +59,16 @@ def read_key_file(
 ) -> None:
     """Tell the wrapped keys of a file, how far it is read now and then, and WholeFile at last.
 
-    Behind the first fault no keys are told, but the rest of the file is checked. A key that is over `now`, Unix
-    milliseconds, or reserved for an app that is not among those `served`, is told as a warning; None are not known.
+    Behind the first fault no keys are told, but the rest of the file is checked. A key whose time is over `now`, Unix
+    milliseconds, or that is reserved for an app which is not among those `served`, where these are known, is a warning.
     """
     faults, warnings = Faults(lines.name), Faults(lines.name)
     lines.progress = lambda done, total: tell(Position(done, total))
-    doubts = _Doubts(warnings, served, now)
     keys = 0
     for rows in _steps(read_keys(lines, faults, warnings, encoding)):
         keys += len(rows)
-        doubts.look_at(rows)
+        _tell_doubts(rows, warnings, served, now)
+        _tell_shared_keys(rows, warnings)
         if not faults:
             tell(SomeKeys([row.line for row in rows], [_wrapped(data_key, row) for row in rows], faults.columns))
     tell(WholeFile(lines.digest, keys, faults, warnings))
@@ -79,36 +79,27 @@ def _steps(rows: Iterator[KeyRow]) -> Iterator[list[KeyRow]]:
         yield step
 
 
-class _Doubts:
-    """Warnings of what is good and may be mistyped all the same, at the first line that has it: imports stand."""
+def _tell_doubts(rows: Sequence[KeyRow], warnings: Faults, served: Collection[str] | None, now: int) -> None:
+    """Warn of what is good and may be mistyped all the same, at the first line that has it: imports stand."""
+    for row in rows:
+        if row.valid_until is not None and row.valid_until <= now:
+            over = "this is over already: keys with it cannot be bound any more"
+            warnings.add_once(row.valid_until, row.line, over, "valid_until")
+        if row.app_id is not None and served is not None and row.app_id not in served:
+            unserved = f"no enabled platform has {row.app_id} among its apps, and what a key is reserved for stays so"
+            warnings.add_once(row.app_id, row.line, unserved, "app_id")
 
-    def __init__(self, warnings: Faults, served: Collection[str] | None, now: int) -> None:
-        self._warnings = warnings
-        self._served = served
-        self._now = now
 
-    def look_at(self, rows: Sequence[KeyRow]) -> None:
-        self._look_at_neighbours(rows)
-        for row in rows:
-            if row.valid_until is not None and row.valid_until <= self._now:
-                over = "this is over already: keys with it cannot be bound any more"
-                self._warnings.add_once(row.valid_until, row.line, over, "valid_until")
-            if row.app_id is not None and self._served is not None and row.app_id not in self._served:
-                unserved = (
-                    f"no enabled platform has {row.app_id} among its apps, and what a key is reserved for stays so"
-                )
-                self._warnings.add_once(row.app_id, row.line, unserved, "app_id")
-
-    def _look_at_neighbours(self, rows: Sequence[KeyRow]) -> None:
-        """One key under several IDs, as of a template: among `rows` only, since no key is remembered for longer."""
-        if len({row.key for row in rows}) == len(rows):
-            return
-        first: dict[bytes, int] = {}
-        for row in rows:
-            line = first.setdefault(row.key, row.line)
-            if line != row.line:
-                shared = f"the key of line {line} under another ID: who has one terminal has both"
-                self._warnings.add_once(("key", line), row.line, shared, "key")
+def _tell_shared_keys(rows: Sequence[KeyRow], warnings: Faults) -> None:
+    """Warn of one key under several IDs, as of a template: among `rows` only, no key is remembered for longer."""
+    if len({row.key for row in rows}) == len(rows):
+        return
+    first: dict[bytes, int] = {}
+    for row in rows:
+        line = first.setdefault(row.key, row.line)
+        if line != row.line:
+            shared = f"the key of line {line} under another ID: who has one terminal has both"
+            warnings.add_once(("key", line), row.line, shared, "key")
 
 
 def _wrapped(data_key: DataKey, row: KeyRow) -> tuple[Any, ...]:
