@@ -58,8 +58,6 @@ class ImportStore(Protocol):
 class Report:
     """How an import ended."""
 
-    file: str
-    digest: str
     keys: int
     faults: Faults
     warnings: Faults
@@ -75,9 +73,9 @@ def import_keys(
     *,
     clock: Callable[[], int],
     plaintext: bool,
+    served: Collection[str],
     dry_run: bool = False,
     encoding: KeyEncoding | None = None,
-    served: Collection[str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Check a key file, wrap its keys with a new data key and stage them; where all of it is right, publish them.
@@ -85,8 +83,8 @@ def import_keys(
     Any fault, a key ID that exists included, leaves nothing behind, and so does a dry run; what cannot be deleted goes
     with the next import. After the first fault of the file itself nothing more is staged, but the rest of it is
     checked. `clock` gives Unix milliseconds: between the begin and the end of a large file lie minutes. Keys that are
-    reserved for an app which is not among those `served` are told as a warning, where these are known. `progress` is
-    told the octets read and to read.
+    reserved for an app which is not among those `served` are told as a warning. `progress` is told the octets read and
+    to read.
 
     Raises ImportRefused, OSError, and what the store raises.
     """
@@ -118,7 +116,7 @@ def import_keys(
             staging.discard()
         else:
             import_id = staging.publish(whole.digest)
-    return Report(lines.name, whole.digest, whole.keys, faults, whole.warnings, import_id)
+    return Report(whole.keys, faults, whole.warnings, import_id)
 
 
 def _staged(parts: Iterator[Part], staging: _Staging, progress: Progress | None) -> WholeFile:

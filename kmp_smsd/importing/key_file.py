@@ -53,14 +53,14 @@ def read_key_file(
     lines: Lines,
     data_key: DataKey,
     encoding: KeyEncoding | None,
-    served: Collection[str] | None,
+    served: Collection[str],
     now: int,
     tell: Callable[[Part], None],
 ) -> None:
     """Tell the wrapped keys of a file, how far it is read now and then, and WholeFile at last.
 
     Behind the first fault no keys are told, but the rest of the file is checked. A key whose time is over `now`, Unix
-    milliseconds, or that is reserved for an app which is not among those `served`, where these are known, is a warning.
+    milliseconds, or that is reserved for an app which is not among those `served`, is a warning.
     """
     faults, warnings = Faults(lines.name), Faults(lines.name)
     lines.progress = lambda done, total: tell(Position(done, total))
@@ -79,13 +79,13 @@ def _steps(rows: Iterator[KeyRow]) -> Iterator[list[KeyRow]]:
         yield step
 
 
-def _tell_doubts(rows: Sequence[KeyRow], warnings: Faults, served: Collection[str] | None, now: int) -> None:
+def _tell_doubts(rows: Sequence[KeyRow], warnings: Faults, served: Collection[str], now: int) -> None:
     """Warn of what is good and may be mistyped all the same, at the first line that has it: imports stand."""
     for row in rows:
         if row.valid_until is not None and row.valid_until <= now:
             over = "this is over already: keys with it cannot be bound any more"
             warnings.add_once(row.valid_until, row.line, over, "valid_until")
-        if row.app_id is not None and served is not None and row.app_id not in served:
+        if row.app_id is not None and row.app_id not in served:
             unserved = f"no enabled platform has {row.app_id} among its apps, and what a key is reserved for stays so"
             warnings.add_once(row.app_id, row.line, unserved, "app_id")
 
