@@ -97,7 +97,16 @@ def import_keys(
     except ValueError as error:
         raise ImportRefused(str(error)) from None
     began, data_key = clock(), DataKey.new()
-    staging = _Staging(store, vendor, lines.name, public_key, data_key, began, clock)
+    begin = partial(
+        store.begin,
+        vendor=vendor,
+        file_name=path.name,
+        data_key_id=data_key.id,
+        sealed=public_key.seal(data_key),
+        fingerprint=public_key.fingerprint,
+        now=began,
+    )
+    staging = _Staging(store, begin, Faults(lines.name))
     with lines:
         try:
             # What reads keys in clear writes no database, and goes on while one is written.
@@ -115,7 +124,7 @@ def import_keys(
         if faults or dry_run:
             staging.discard()
         else:
-            import_id = staging.publish(whole.digest)
+            import_id = staging.publish(whole.digest, clock())
     return Report(whole.keys, faults, whole.warnings, import_id)
 
 
@@ -136,37 +145,17 @@ def _staged(parts: Iterator[Part], staging: _Staging, progress: Progress | None)
 class _Staging:
     """An import in the store. It begins with its first keys: a file that is wrong at its head never gets there."""
 
-    def __init__(
-        self,
-        store: ImportStore,
-        vendor: str,
-        file: str,
-        public_key: PublicKey,
-        data_key: DataKey,
-        began: int,
-        clock: Callable[[], int],
-    ) -> None:
+    def __init__(self, store: ImportStore, begin: Callable[[], int], conflicts: Faults) -> None:
         self._store = store
-        self._vendor = vendor
-        self._file_name = Path(file).name
-        self._public_key = public_key
-        self._data_key = data_key
-        self._began, self._clock = began, clock
+        self._begin = begin
         self._import_id: int | None = None
-        self.conflicts = Faults(file)
+        self.conflicts = conflicts
         """Key IDs that exist."""
 
     def stage(self, some: SomeKeys) -> None:
-        """Stage keys that are wrapped with the data key."""
+        """Stage wrapped keys."""
         if self._import_id is None:
-            self._import_id = self._store.begin(
-                vendor=self._vendor,
-                file_name=self._file_name,
-                data_key_id=self._data_key.id,
-                sealed=self._public_key.seal(self._data_key),
-                fingerprint=self._public_key.fingerprint,
-                now=self._began,
-            )
+            self._import_id = self._begin()
         self.conflicts.columns = some.columns
         keys = some.keys
         if not (existing := set(self._store.stage(self._import_id, keys))):
@@ -175,11 +164,11 @@ class _Staging:
             if key.key_id in existing:
                 self.conflicts.add(line, f"key ID {key.key_id} {_EXISTS}", "key_id")
 
-    def publish(self, digest: str) -> int:
+    def publish(self, digest: str, now: int) -> int:
         """Make it live; its number. Not discarded where this fails: it may be live. If not, the next one removes it."""
         assert self._import_id is not None  # a file without keys has a fault
         try:
-            self._store.publish(self._import_id, digest, self._clock())
+            self._store.publish(self._import_id, digest, now)
         except KeyboardInterrupt:  # which came after the commit, maybe
             if not self._store.is_live(self._import_id):
                 with suppress(Exception):
