@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from kmp_smsd.domain.key import StagedKey
-from kmp_smsd.importing.ahead import ahead
+from kmp_smsd.importing.child_process import told_by_child
 from kmp_smsd.importing.faults import Faults
 from kmp_smsd.importing.key_file import Part, Position, SomeKeys, WholeFile, read_key_file
 from kmp_smsd.importing.key_text import KeyEncoding
@@ -110,7 +110,7 @@ def import_keys(
     with lines:
         try:
             # What reads keys in clear writes no database, and goes on while one is written.
-            with ahead(partial(read_key_file, lines, data_key, encoding, served, began)) as parts:
+            with told_by_child(partial(read_key_file, lines, data_key, encoding, served, began)) as parts:
                 whole = _staged(parts, staging, progress)
             faults = whole.faults
             faults.add_all(staging.conflicts)

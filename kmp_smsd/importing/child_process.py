@@ -1,4 +1,4 @@
-"""Work in a process of its own, which goes on while whoever takes what it tells does something else with it."""
+"""Work in a child process, which goes on while whoever takes what it tells does something else with it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Work = Callable[[Tell[Told]], None]
 
 
 @contextmanager
-def ahead(work: Work[Told]) -> Iterator[Iterator[Told]]:
+def told_by_child(work: Work[Told]) -> Iterator[Iterator[Told]]:
     """What `work` tells, in its order; an error of it is raised behind that.
 
     Its process is a fork of ours: `work` sees all that is in memory now, and nothing that it changes is seen here. It

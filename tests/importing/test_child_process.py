@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from kmp_smsd.importing.ahead import ahead
+from kmp_smsd.importing.child_process import told_by_child
 
 
 def until_killed(tell):
@@ -36,7 +36,7 @@ def test_what_is_told_comes_in_order_from_another_process_that_sees_our_memory()
         for number in range(3):
             tell((number, here))
 
-    with ahead(work) as told:
+    with told_by_child(work) as told:
         pid, *rest = told
     assert pid != os.getpid()
     assert rest == [(number, here) for number in range(3)]
@@ -48,7 +48,7 @@ def test_error_is_raised_behind_what_was_told_with_the_place_where_it_happened()
         raise FileNotFoundError(2, "No such file or directory", "keys.csv")
 
     taken = []
-    with pytest.raises(FileNotFoundError) as raised, ahead(work) as told:
+    with pytest.raises(FileNotFoundError) as raised, told_by_child(work) as told:
         taken.extend(told)
     assert taken == [1]
     assert raised.value.filename == "keys.csv"
@@ -56,7 +56,7 @@ def test_error_is_raised_behind_what_was_told_with_the_place_where_it_happened()
 
 
 def test_work_that_nobody_wants_any_more_ends_with_the_context():
-    with ahead(until_killed) as told:
+    with told_by_child(until_killed) as told:
         pid = next(told)
         assert alive(pid)
     assert not alive(pid)
@@ -71,7 +71,7 @@ def test_work_waits_where_nobody_takes_what_it_tells():
             tell(b"x" * octets)
             count[:] = number.to_bytes(8, "big")
 
-    with ahead(work) as told:
+    with told_by_child(work) as told:
         for taken, _ in enumerate(told, 1):
             in_the_pipe = int.from_bytes(count[:], "big") + 1 - taken
             assert in_the_pipe <= (1 << 20) // octets + 1
@@ -93,7 +93,7 @@ def test_work_that_somebody_ends_is_an_error_and_no_end(end, how):
         tell(os.getpid())
         end()
 
-    with ahead(work) as told:
+    with told_by_child(work) as told:
         pid = next(told)
         with pytest.raises(ChildProcessError) as raised:
             next(told)
@@ -107,7 +107,10 @@ def test_work_that_somebody_ends_while_it_tells_something_is_the_same_error(monk
         signal.raise_signal(signal.SIGKILL)
 
     monkeypatch.setattr(Connection, "send", half)
-    with ahead(lambda tell: tell("never whole")) as told, pytest.raises(ChildProcessError, match="ended by SIGKILL"):
+    with (
+        told_by_child(lambda tell: tell("whole")) as told,
+        pytest.raises(ChildProcessError, match="by SIGKILL"),
+    ):
         next(told)
 
 
@@ -117,7 +120,7 @@ def test_interrupt_of_all_is_ours_alone():
         signal.raise_signal(signal.SIGINT)
         tell("goes on")
 
-    with ahead(work) as told:
+    with told_by_child(work) as told:
         assert list(told)[1:] == ["goes on"]
 
 
@@ -125,7 +128,7 @@ def test_interrupt_ends_the_work():
     pids = []
 
     def take():
-        with ahead(until_killed) as told:
+        with told_by_child(until_killed) as told:
             pids.append(next(told))
             signal.raise_signal(signal.SIGINT)
             next(told)
@@ -139,12 +142,12 @@ def test_work_ends_when_we_are_killed():
     killed = f"""
 import os, signal, sys
 sys.path[:0] = {[path for path in sys.path if path]!r}
-from kmp_smsd.importing.ahead import ahead
+from kmp_smsd.importing.child_process import told_by_child
 def work(tell):
     os.write(1, b"working")
     tell(0)
     signal.pause()
-with ahead(work) as told:
+with told_by_child(work) as told:
     next(told)
     os.kill(os.getpid(), signal.SIGKILL)
 """
