@@ -87,7 +87,7 @@ class ControlServer(Factory):
         if self._port is not None and self._port.is_there:
             return
         try:
-            claim(self.path.parent, self.path.stem, within_s=0)
+            claim(self.path, within_s=0)
             self._leave()
             self._listen(within_s=0)
         except (ControlUnusable, OSError) as error:

@@ -18,7 +18,7 @@ from twisted.internet.tcp import Port as TcpPort
 from twisted.internet.unix import Port as UnixPort
 from twisted.python.failure import Failure
 
-from kmp_smsd.control.protocol import CONFIGURATION, NO_PERMISSION, TEMPORARY, PathTooLong, socket_path
+from kmp_smsd.control.protocol import CONFIGURATION, NO_PERMISSION, TEMPORARY
 
 SOCKET_MODE = 0o660
 OTHERS_S = 5.0  # for other processes that look for the dead, or begin to listen
@@ -33,23 +33,21 @@ class ControlUnusable(Exception):
         self.exit_code = exit_code
 
 
-def claim(directory: Path, role: str, *, within_s: float = OTHERS_S) -> Path:
-    """Make room for the control socket of `role`: one that a killed process left is removed.
+def claim(path: Path, *, within_s: float = OTHERS_S) -> None:
+    """Make room for the control socket `path` of the role of that name: one that a killed process left is removed.
 
     Waits for others who do that just now. Raises ControlUnusable.
     """
+    directory = path.parent
     try:
-        path = socket_path(directory, role)
         with _alone_in(directory, within_s):
             if _is_live(path):
-                raise ControlUnusable(f"{role} runs already: another process answers at {path}", TEMPORARY)
+                raise ControlUnusable(f"{path.stem} runs already: another process answers at {path}", TEMPORARY)
             with suppress(FileNotFoundError):
                 if not stat.S_ISSOCK(path.lstat().st_mode):
                     raise ControlUnusable(f"{path} is in the way, and is no socket: remove it", CONFIGURATION)
                 path.unlink()
             _try_to_bind(path)
-    except PathTooLong as error:
-        raise ControlUnusable(str(error), CONFIGURATION) from None
     except (FileNotFoundError, NotADirectoryError):
         raise ControlUnusable(
             f"no directory {directory} for the control socket: create it with 'systemd-tmpfiles --create', or let"
@@ -73,7 +71,6 @@ def claim(directory: Path, role: str, *, within_s: float = OTHERS_S) -> Path:
             " of the unit), or let [control] directory name another",
             CONFIGURATION,
         ) from None
-    return path
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from kmp_smsd.config.link import Link
 from kmp_smsd.config.load import Config
 from kmp_smsd.config.platform import Platform
 from kmp_smsd.config.secrets import SecretUnavailable, platform_identity, read_password, read_secret
+from kmp_smsd.control.protocol import socket_path
 from kmp_smsd.service.control_socket import claim
 from kmp_smsd.service.counting import Counting
 from kmp_smsd.service.daemon import Daemon
@@ -44,7 +45,7 @@ def make_service(config: Config, roles: Collection[Role], reactor: Any) -> Daemo
     where a secret is not, ControlUnusable where a control socket is not, and NothingToDo.
     """
     for role in roles:
-        claim(config.control.directory, role)
+        claim(socket_path(config.control.directory, role))
     made: list[RoleService] = []
     if Role.INTAKE in roles:
         made.append(_intake(config, reactor))
