@@ -64,13 +64,13 @@ class WriteAheadLog:
 
     def empty(self) -> bool:
         """Move all of it, and leave nothing in it, while the write lock is held; False where somebody reads on."""
-        (hindered, _, _) = self._move_all(TRUNCATE, _WAIT_FOR_READERS_MS)
+        hindered, _, _ = self._move_all(TRUNCATE)
         return not hindered
 
-    def _move_all(self, how: str, wait_ms: int) -> Moved:
-        """Wait for so long for who reads an older state, or reads at the log."""
+    def _move_all(self, how: str) -> Moved:
+        """Wait a moment for who reads an older state, or reads at the log."""
         try:
-            self._connection.execute(f"PRAGMA busy_timeout = {wait_ms}")
+            self._connection.execute(f"PRAGMA busy_timeout = {_WAIT_FOR_READERS_MS}")
             return move_log(self._connection, self._database, how)
         finally:
             self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
@@ -89,7 +89,7 @@ class WriteAheadLog:
             if pages * PAGE_OCTETS < limits.large:
                 return
             if pages * PAGE_OCTETS >= limits.most:
-                hindered, found, _ = self._move_all(RESTART, _WAIT_FOR_READERS_MS)
+                hindered, found, _ = self._move_all(RESTART)
                 if hindered and found > 0:  # nothing is found, nor waited for, where somebody else moves it
                     self._looked_at = time.monotonic() + _WAIT_AGAIN_S
             elif (pages - moved) * PAGE_OCTETS <= limits.finish:

@@ -335,7 +335,7 @@ def test_wait_for_readers_that_was_in_vain_is_followed_by_a_pause_however_long_i
     now = 0.0
     moves: list[str] = []
 
-    def in_vain(how: str, _: int) -> checkpoint.Moved:
+    def in_vain(how: str) -> checkpoint.Moved:
         nonlocal now
         now += 1.0
         moves.append(how)
