@@ -1,4 +1,4 @@
-"""Keys and their states. The octets of a key never leave this file's rows in clear: they are wrapped."""
+"""Keys and their states. No key is in clear here: the store has them wrapped."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Keys:
     def suspend(self, key_id: str, reason: str | None) -> None:
         """No new binding from now on; nothing is withdrawn."""
         with self._database.transaction() as connection:
-            self._set_state(connection, key_id, "suspended", ("live",), reason)
+            _set_state(connection, key_id, "suspended", ("live",), reason)
 
     def resume(self, key_id: str, now: int) -> None:
         """May be bound again; deliveries and requests that waited for it are tried at once."""
         with self._database.transaction() as connection:
-            key = self._set_state(connection, key_id, "live", ("suspended",), None)
+            key = _set_state(connection, key_id, "live", ("suspended",), None)
             _retry_deliveries(connection, key, now)
             wake_key(connection, key)
 
@@ -39,7 +39,7 @@ class Keys:
         """End the key for good and withdraw it where it is bound; how many bindings ended (0 or 1)."""
         with self._database.transaction() as connection:
             state = "compromised" if compromised else "deactivated"
-            key = self._set_state(connection, key_id, state, ("live", "suspended", "deactivated"), reason)
+            key = _set_state(connection, key_id, state, ("live", "suspended", "deactivated"), reason)
             close_holds(connection, now, key=key)
             return end_bindings(connection, f"key revoked ({state})", now, key=key)
 
@@ -50,9 +50,7 @@ class Keys:
         was ever bound to is confirmed at its wanted version.
         """
         with self._database.transaction() as connection:
-            key = self._set_state(
-                connection, key_id, "destroyed", ("live", "suspended", "deactivated", "compromised"), None
-            )
+            key = _set_state(connection, key_id, "destroyed", ("live", "suspended", "deactivated", "compromised"), None)
             if connection.execute("SELECT 1 FROM bindings WHERE key = ? AND state = 'bound'", (key,)).fetchone():
                 raise NotPossible(f"key {key_id} is bound: revoke it first ('kmp-smsd keys revoke {key_id}')")
             unconfirmed = connection.execute(
@@ -103,26 +101,25 @@ class Keys:
             (*parameters, limit),
         )
 
-    def _set_state(self, connection: Any, key_id: str, state: str, allowed: tuple[str, ...], reason: str | None) -> int:
-        found = connection.execute(
-            """SELECT k.id, k.state, k.reason FROM keys k JOIN imports i ON i.id = k.import
-               WHERE k.key_id = ? AND i.live_at IS NOT NULL""",
-            (key_id,),
-        ).fetchone()
-        if found is None:
-            raise NotPossible(f"no key {key_id}: see 'kmp-smsd keys list'")
-        key, present, past_reason = found
-        if present == state:
-            done = "not suspended: there is nothing to resume" if state == "live" else f"{state} already"
-            raise NotPossible(f"key {key_id} is {done}")
-        if present not in allowed:
-            raise NotPossible(
-                f"key {key_id} is {present} and cannot become {'active again' if state == 'live' else state}"
-            )
-        if state == "destroyed":
-            reason = past_reason  # why it was revoked
-        connection.execute("UPDATE keys SET state = ?, reason = ? WHERE id = ?", (state, reason, key))
-        return int(key)
+
+def _set_state(connection: Any, key_id: str, state: str, allowed: tuple[str, ...], reason: str | None) -> int:
+    found = connection.execute(
+        """SELECT k.id, k.state, k.reason FROM keys k JOIN imports i ON i.id = k.import
+           WHERE k.key_id = ? AND i.live_at IS NOT NULL""",
+        (key_id,),
+    ).fetchone()
+    if found is None:
+        raise NotPossible(f"no key {key_id}: see 'kmp-smsd keys list'")
+    key, present, past_reason = found
+    if present == state:
+        done = "not suspended: there is nothing to resume" if state == "live" else f"{state} already"
+        raise NotPossible(f"key {key_id} is {done}")
+    if present not in allowed:
+        raise NotPossible(f"key {key_id} is {present} and cannot become {'active again' if state == 'live' else state}")
+    if state == "destroyed":
+        reason = past_reason  # why it was revoked
+    connection.execute("UPDATE keys SET state = ?, reason = ? WHERE id = ?", (state, reason, key))
+    return int(key)
 
 
 def _retry_deliveries(connection: Any, key: int, now: int) -> None:
