@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -161,9 +160,8 @@ def import_(settings: Settings, file: Path, dry_run: bool) -> None:
 
 def _steps(lines: Lines, settings: Settings, faults: Faults) -> Iterator[list[Registration]]:
     from kmp_smsd.importing.csv_registrations import read_registrations
-    from kmp_smsd.storage.rows import STEP_ROWS
+    from kmp_smsd.storage.rows import STEP_ROWS, in_steps
     from kmp_smsd.storage.subscribers import Registration
 
     rows = read_registrations(lines, faults, settings.config.numbering.parse)
-    while step := [Registration(row.mdn, row.app_id) for row in islice(rows, STEP_ROWS)]:
-        yield step
+    return in_steps((Registration(row.mdn, row.app_id) for row in rows), STEP_ROWS)

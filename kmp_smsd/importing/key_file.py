@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from kmp_smsd.domain.key import StagedKey
@@ -11,7 +10,7 @@ from kmp_smsd.importing.csv_keys import KeyRow, read_keys
 from kmp_smsd.importing.faults import Faults
 from kmp_smsd.importing.key_text import KeyEncoding
 from kmp_smsd.importing.lines import Lines
-from kmp_smsd.storage.rows import STEP_ROWS
+from kmp_smsd.storage.rows import STEP_ROWS, in_steps
 from kmp_smsd.vault.data_key import DataKey
 
 
@@ -65,18 +64,13 @@ def read_key_file(
     faults, warnings = Faults(lines.name), Faults(lines.name)
     lines.progress = lambda done, total: tell(Position(done, total))
     keys = 0
-    for rows in _steps(read_keys(lines, faults, warnings, encoding)):
+    for rows in in_steps(read_keys(lines, faults, warnings, encoding), STEP_ROWS):
         keys += len(rows)
         _tell_doubts(rows, warnings, served, now)
         _tell_shared_keys(rows, warnings)
         if not faults:
             tell(SomeKeys([row.line for row in rows], [_wrapped(data_key, row) for row in rows], faults.columns))
     tell(WholeFile(lines.digest, keys, faults, warnings))
-
-
-def _steps(rows: Iterator[KeyRow]) -> Iterator[list[KeyRow]]:
-    while step := list(islice(rows, STEP_ROWS)):
-        yield step
 
 
 def _tell_doubts(rows: Sequence[KeyRow], warnings: Faults, served: Collection[str], now: int) -> None:

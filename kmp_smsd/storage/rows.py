@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -19,10 +20,11 @@ READ_ROWS = 1_000
 ROWS_MAX = 128  # that one statement writes
 
 
-def in_steps(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
-    """All of `rows`, so many at a time."""
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+def in_steps(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    """All of `rows`, so many at a time; they are taken as the steps are."""
+    left = iter(rows)
+    while step := list(islice(left, size)):
+        yield step
 
 
 def delete_some(database: Database, table: str, key: str, condition: str, *parameters: Any) -> int:
