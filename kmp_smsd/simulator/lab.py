@@ -103,7 +103,7 @@ class Lab:
         self.control = directory / "control"
         self.smsc = SmscServer(smsc or SmscSettings(system_id="kmp", password=SMPP_PASSWORD))
         self.openssh = is_usable() if openssh is None else openssh
-        self.public = ""  # our SSH key's half for the platforms
+        self._public = ""  # our SSH key's half for the platforms
         self.platforms: dict[str, LabPlatform] = {}
         self.roles: list[Role] = []
         self._sync, self._link, self._channel = dict(sync or {}), dict(link or {}), dict(channel or {})
@@ -132,11 +132,11 @@ class Lab:
         self.directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         self.control.mkdir(mode=0o700, exist_ok=True)
         self.smsc.start()
-        identity, self.public = new_identity()
+        identity, self._public = new_identity()
         self._secret("ssh-identity", identity)
         self._secret("smsc-password", SMPP_PASSWORD.encode())
         for name, apps in self._apps.items():
-            self.add_platform(name, apps, self.public)
+            self.add_platform(name, apps)
         self.write_config()
         self.prepare()
 
@@ -154,18 +154,17 @@ class Lab:
         for platform in self.platforms.values():
             platform.server.stop()
 
-    def add_platform(self, name: str, apps: Iterable[str], public: str) -> LabPlatform:
-        """Start one more platform for the holder of the key `public`; its file is written by `write_config`."""
+    def add_platform(self, name: str, apps: Iterable[str]) -> None:
+        """Start one more platform, where our SSH key may log in; its file is written by `write_config`."""
         store = self.directory / f"{name}.held"
         command = receiver_command(store)
         server = (
-            OpensshServer(self.directory / f"{name}.sshd", shlex.join(command), public)
+            OpensshServer(self.directory / f"{name}.sshd", shlex.join(command), self._public)
             if self.openssh
-            else SimulatedPlatform(command, public)
+            else SimulatedPlatform(command, self._public)
         )
         self.platforms[name] = LabPlatform(name, tuple(apps), server, store)
         server.start()
-        return self.platforms[name]
 
     def write_config(self) -> None:
         """Write kmp-smsd.toml and platforms.d as they are now."""

@@ -181,7 +181,7 @@ def test_sighup_reloads_and_the_log_says_what_came_of_it(carrier: Carrier) -> No
 def test_a_platform_dropped_in_is_served_and_a_removed_one_is_not(carrier: Carrier) -> None:
     mdn, key = carrier.terminal("heater")
     assert carrier.say(mdn, f"K1:{key}") == ROK
-    carrier.add_platform("heating", ["heater"], carrier.public)
+    carrier.add_platform("heating", ["heater"])
     carrier.write_config()
     assert "dispatch: applied: platforms.d/heating.toml new\n" in reload(carrier).stdout
     carrier.wait_for(lambda: bool(carrier.platforms["heating"].holds()), "the key at its platform", WITHIN_S)
