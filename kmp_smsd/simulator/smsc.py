@@ -54,7 +54,6 @@ class Counts:
     put_off: int = 0  # answered with a status that means later
     lost: int = 0  # not answered: in time, or before the connection ended
     enquire_links_answered: int = 0  # by the ESME
-    nacks: int = 0  # generic_nack from the ESME
     submits: int = 0  # submit_sm from the ESME, however answered
 
 

@@ -32,12 +32,11 @@ MAX_PDU_OCTETS = 70_000
 class Mo:
     """A stored message."""
 
-    __slots__ = ("attempts", "body", "done", "sent_at")
+    __slots__ = ("body", "done", "sent_at")
 
     def __init__(self, body: bytes, done: Deferred[int] | None) -> None:
         self.body = body
         self.done = done
-        self.attempts = 0
         self.sent_at = 0.0
 
 
@@ -98,7 +97,6 @@ class SmscSession(Protocol):
         messages = self.smsc.take(self.smsc.settings.window - len(self._unanswered))
         for mo in messages:
             number = self._next_number()
-            mo.attempts += 1
             mo.sent_at = now
             self._unanswered[number] = mo
             out.append(HEADER.pack(HEADER_OCTETS + len(mo.body), CommandId.DELIVER_SM, 0, number) + mo.body)
@@ -142,7 +140,6 @@ class SmscSession(Protocol):
         elif command_id == CommandId.ENQUIRE_LINK_RESP:
             self.smsc.count(enquire_links_answered=1)
         elif command_id == CommandId.GENERIC_NACK:
-            self.smsc.count(nacks=1)
             self.smsc.log.warn("generic_nack with command_status {status:#x}", status=status)
         elif not command_id & RESPONSE:
             return with_header(CommandId.GENERIC_NACK, number, command_status=CommandStatus.ESME_RINVCMDID)
