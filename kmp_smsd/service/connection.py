@@ -127,7 +127,7 @@ class LinkConnection(StreamProtocol):
         """Answer these messages with one write."""
         if not self._closing:
             self._link.count_answers(pairs)
-        self._session.answer_all(pairs)
+        self._session.answer(pairs)
         self._flush()
 
     @property
@@ -242,7 +242,7 @@ class LinkConnection(StreamProtocol):
         temporary = self._link.options.temporary_status
         left = [(message, temporary) for message in messages]
         self._link.count_answers(left)
-        self._session.answer_all(left)
+        self._session.answer(left)
 
     def _count_bad(self, bad: BadPdu) -> None:
         self._link.traffic.bad_pdus += 1

@@ -134,11 +134,7 @@ class EsmeSession:
         self._check_stream(now, events)
         return events
 
-    def answer(self, message: Message, status: int) -> None:
-        """Answer one message; see `answer_all`."""
-        self.answer_all(((message, status),))
-
-    def answer_all(self, pairs: Iterable[tuple[Message, int]]) -> None:
+    def answer(self, pairs: Iterable[tuple[Message, int]]) -> None:
         """Queue the response to each message, with the command_status beside it.
 
         A message that this session did not report, or that is answered already, is passed over.

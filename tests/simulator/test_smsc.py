@@ -50,7 +50,7 @@ class Esme:
         return found
 
     def answer(self, *pairs):
-        self.session.answer_all(pairs)
+        self.session.answer(pairs)
         self.send()
 
     def __enter__(self):

@@ -138,8 +138,8 @@ def test_each_message_is_answered_once_with_its_own_response_number_and_status()
     session = bound()
     first, second = messages_of(session.receive_data(pdu(DELIVER_SM, 0) + pdu(DATA_SM, 0xFFFFFFFF), 0.0))
     assert session.unanswered == 2
-    session.answer_all([(second, 0x64), (first, ROK)])
-    session.answer(first, ROK)
+    session.answer([(second, 0x64), (first, ROK)])
+    session.answer([(first, ROK)])
     assert sent(session) == [(DATA_SM | RESP, 0x64, 0xFFFFFFFF), (DELIVER_SM | RESP, 0, 0)]
     assert session.unanswered == 0
 
@@ -147,14 +147,14 @@ def test_each_message_is_answered_once_with_its_own_response_number_and_status()
 def test_number_used_twice_is_answered_twice():
     session = bound()
     first, second = messages_of(session.receive_data(pdu(DELIVER_SM, 7) * 2, 0.0))
-    session.answer_all([(first, ROK), (second, ROK)])
+    session.answer([(first, ROK), (second, ROK)])
     assert sent(session) == [(DELIVER_SM | RESP, 0, 7)] * 2
 
 
 def test_message_of_another_session_is_not_answered():
     (message,) = messages_of(bound().receive_data(pdu(DELIVER_SM, 7), 0.0))
     session = bound()
-    session.answer(message, ROK)
+    session.answer([(message, ROK)])
     assert sent(session) == []
 
 
@@ -174,7 +174,7 @@ def test_answer_after_the_end_goes_nowhere():
     session = bound()
     (message,) = messages_of(session.receive_data(pdu(DELIVER_SM, 7), 0.0))
     session.connection_lost()
-    session.answer(message, ROK)
+    session.answer([(message, ROK)])
     assert session.data_to_send() == b""
     assert session.receive_data(pdu(DELIVER_SM, 8), 0.0) == []
 
@@ -184,7 +184,7 @@ def test_answer_after_the_end_goes_nowhere():
 
 def feed_and_check(session, octets):
     """Feed a bound session and check that what it owes is what it sends, and that it lives on where it may."""
-    session.answer_all([(message, ROK) for message in messages_of(session.receive_data(octets, 1.0))])
+    session.answer([(message, ROK) for message in messages_of(session.receive_data(octets, 1.0))])
     owed, rest, lives_on = [], octets, True
     while lives_on and len(rest) >= 4:
         length = int.from_bytes(rest[:4], "big")
@@ -394,7 +394,7 @@ def test_unbind_of_ours_goes_on_receiving_and_answering_until_it_is_answered():
     session.unbind(0.0)
     assert sent(session) == [(UNBIND, 0, 2)]
     (message,) = messages_of(session.receive_data(pdu(DELIVER_SM, 9), 0.0))
-    session.answer(message, 0x64)
+    session.answer([(message, 0x64)])
     assert sent(session) == [(DELIVER_SM | RESP, 0x64, 9)]
     assert session.receive_data(pdu(UNBIND | RESP, 2), 0.0) == [Closed("unbound by us")]
     assert session.state is State.CLOSED
@@ -425,7 +425,7 @@ def test_unbind_of_the_smsc_is_answered_after_its_messages():
     events = session.receive_data(pdu(DELIVER_SM, 8) + pdu(UNBIND, 9) + pdu(DELIVER_SM, 10), 0.0)
     assert [type(event) for event in events] == [Messages, PeerUnbound, BadPdu]
     assert sent(session) == [(DELIVER_SM | RESP, 4, 10)]
-    session.answer(messages_of(events)[0], ROK)
+    session.answer([(messages_of(events)[0], ROK)])
     assert sent(session) == [(DELIVER_SM | RESP, 0, 8), (UNBIND | RESP, 0, 9)]
     assert session.state is State.CLOSED
 
@@ -443,7 +443,7 @@ def test_unbinds_that_cross_are_both_settled():
     (message,) = messages_of(session.receive_data(pdu(DELIVER_SM, 8), 0.0))
     session.unbind(0.0)
     session.receive_data(pdu(UNBIND, 9) + pdu(UNBIND | RESP, 2), 0.0)
-    session.answer(message, ROK)
+    session.answer([(message, ROK)])
     assert sent(session) == [(UNBIND, 0, 2), (DELIVER_SM | RESP, 0, 8), (UNBIND | RESP, 0, 9)]
     assert session.state is State.CLOSED
 
@@ -464,7 +464,7 @@ def test_nothing_that_can_happen_raises_and_each_message_is_answered_once_or_los
         if step == "receive":
             waiting += messages_of(session.receive_data(argument, now))
         elif step == "answer" and waiting:
-            session.answer(waiting.pop(0), ROK)
+            session.answer([(waiting.pop(0), ROK)])
         elif step == "unbind":
             session.unbind(now)
         elif step == "lose":

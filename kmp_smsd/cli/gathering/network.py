@@ -87,7 +87,7 @@ def _session(connection: socket.socket, session: EsmeSession, link: Link) -> Ite
             if isinstance(event, Bound):
                 session.unbind(time.monotonic())
             elif isinstance(event, Messages):
-                session.answer_all((message, link.temporary_status) for message in event.messages)
+                session.answer((message, link.temporary_status) for message in event.messages)
             yield event
             if isinstance(event, Closed):
                 return
