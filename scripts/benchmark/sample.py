@@ -48,6 +48,7 @@ def summed_up(samples: Iterable[Sample]) -> list[dict[str, object]]:
                 "highest": round(max(per_second)),
                 "ratio to floor": None if floor is None else round(median(per_second) / floor, 3),
                 "settled per second": _settled_per_second(rounds),
+                "not ROK": sum(one.run.refused for one in rounds),
                 **{
                     f"p{part:g} ms": round(1000 * median(one.run.percentile(part / 100) for one in rounds), 2)
                     for part in (50, 99, 99.9)

@@ -28,6 +28,7 @@ def test_benchmark_measures_every_road(tmp_path: Path) -> None:
     assert {"the machine alone", "floor, 200/s", "new bindings, 200/s"} <= rows.keys()
     assert {"new bindings beside a backup, 200/s", "import of keys", "new bindings, 600 keys stored"} <= rows.keys()
     assert all(row["per second"] > 0 for row in rows.values())
+    assert {row["not ROK"] for row in rows.values() if "not ROK" in row} == {0}
     assert rows["new bindings"]["p99 ms"] >= rows["new bindings"]["p50 ms"] > 0
     ratio = rows["new bindings"]["per second"] / rows["floor"]["per second"]
     assert rows["new bindings"]["ratio to floor"] == pytest.approx(ratio, rel=0.05, abs=0.001)
