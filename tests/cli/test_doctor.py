@@ -15,6 +15,7 @@ import pytest
 from kmp_smsd.cli.doctor import CHECKS
 from kmp_smsd.cli.gathering import secrets
 from kmp_smsd.cli.gathering.machine import is_synchronized, room_beside, sandbox
+from kmp_smsd.diagnosis.room import judge_room
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.request import Unfit
 from kmp_smsd.simulator.openssh import new_identity
@@ -341,6 +342,11 @@ def test_what_the_kernel_says_is_read(site):
     assert is_synchronized() in (True, False, None)
     room = room_beside(site.database)
     assert (room.octets, room.free_octets > 0) == (os.stat(site.database).st_size, True)
+
+
+def test_volume_that_does_not_tell_how_large_it_is_has_room(site, monkeypatch):
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((4096, 4096, 0, 0, 0, 0, 0, 0, 0, 255)))
+    assert judge_room(room_beside(site.database))[0].level == "ok"
 
 
 def test_db_check_has_the_form_of_doctor(site):

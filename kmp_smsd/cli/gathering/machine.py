@@ -11,6 +11,8 @@ from pathlib import Path
 
 from kmp_smsd.diagnosis.room import RoomFacts
 from kmp_smsd.diagnosis.sandbox import SandboxFacts
+from kmp_smsd.storage.checkpoint import log_of
+from kmp_smsd.storage.volume import free_octets
 
 _TIMEX_OCTETS = 256  # struct timex has 208; `modes` 0 only asks
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronized
@@ -19,13 +21,12 @@ _SECCOMP_FILTER = 2  # proc_pid_status(5)
 
 def room_beside(database: Path) -> RoomFacts:
     """Sizes, and what is free for whoever asks. Raises OSError."""
-    free = os.statvfs(database.parent)
-    log = database.with_name(database.name + "-wal")
+    log = log_of(database)
     return RoomFacts(
         path=str(database),
         octets=database.stat().st_size,
         log_octets=log.stat().st_size if log.exists() else 0,
-        free_octets=free.f_bavail * free.f_frsize,
+        free_octets=free_octets(database.parent),
     )
 
 
