@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.application.service import Service
@@ -18,10 +18,9 @@ from kmp_smsd.config.link import Link
 from kmp_smsd.config.models import Storage
 from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.numbering import NumberingPlan
-from kmp_smsd.domain.outcome import NEVER_AGAIN
 from kmp_smsd.domain.policy import SyncPolicy
-from kmp_smsd.domain.request import SyncRequest, Unfit
-from kmp_smsd.service.admission import Admission, Terms
+from kmp_smsd.service.admission import Admission
+from kmp_smsd.service.answering import Chunk, answer, leave, refuse
 from kmp_smsd.service.connection import Connection
 from kmp_smsd.service.deciding import Deciding
 from kmp_smsd.service.housekeeping import Housekeeping
@@ -32,29 +31,12 @@ from kmp_smsd.service.settler import Settler
 from kmp_smsd.service.store_watch import StoreWatch
 from kmp_smsd.service.thread import WorkThread
 from kmp_smsd.service.watching import Watch
-from kmp_smsd.smpp.constants import CommandStatus
 from kmp_smsd.smpp.pdu import Message
 from kmp_smsd.storage import Store, StoreUnavailable
 from kmp_smsd.storage.inbox import Inbox
 from kmp_smsd.storage.received import Received
 
 WATCH_EVERY_S = 0.1  # deadlines of answers, what is to be settled, and requests that commands marked
-
-
-@dataclass(slots=True)
-class Chunk:
-    """Messages that arrived together by one connection, in order."""
-
-    connection: Connection
-    terms: Terms  # under which they came, whatever a reload has made of them since
-    messages: Sequence[Message]
-    requests: list[SyncRequest | Unfit]
-    came_at: float  # monotonic seconds
-    answered: bool = field(default=False)
-
-    @property
-    def deadline(self) -> float:
-        return self.came_at + self.terms.options.answer_within_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +188,7 @@ class Intake(Service):
         now = self._monotonic()
         admitted = self._admission.admit(terms, messages, int(self._wall() * 1000), now)
         if admitted.refused:
-            self._tell(connection, [(message, terms.options.temporary_status) for message in admitted.refused])
+            refuse(connection, terms, admitted.refused)
         for start in range(0, len(admitted.taken), self._batch_max):
             part = slice(start, start + self._batch_max)
             self._pending.append(Chunk(connection, terms, admitted.taken[part], admitted.requests[part], now))
@@ -238,37 +220,11 @@ class Intake(Service):
 
     def _received(self, received: Received) -> None:
         batch = self._take_batch()
-        self._release(batch)
         try:
             self.settler.take(received)  # first: it has its number
-            self._answer(batch)
+            answer(batch)
         finally:  # whatever goes wrong, the next one is not to wait for ever
             self._next_batch()
-
-    def _answer(self, batch: Iterable[Chunk]) -> None:
-        """Answer what is on the disk, each connection with one write."""
-        answers: defaultdict[Connection, list[tuple[Message, int]]] = defaultdict(list)
-        for chunk in batch:
-            if not chunk.answered:
-                chunk.terms.failures = 0
-                ok, never = CommandStatus.ESME_ROK, chunk.terms.options.never_status
-                answers[chunk.connection] += [
-                    (message, never if isinstance(request, Unfit) and request.outcome in NEVER_AGAIN else ok)
-                    for message, request in zip(chunk.messages, chunk.requests, strict=True)
-                ]
-        for connection, pairs in answers.items():
-            self._tell(connection, pairs)
-
-    def _tell(self, connection: Connection, pairs: Sequence[tuple[Message, int]]) -> None:
-        try:
-            connection.answer(pairs)
-        except Exception:  # a fault of ours: the messages of others want their answers
-            self.log.failure(
-                "link {link}: {count} messages could not be answered",
-                event="answers_failed",
-                link=connection.link_name,
-                count=len(pairs),
-            )
 
     def _not_received(self, failure: Failure) -> None:
         """None of the batch may be taken to be on the disk: all of it stays with the SMSC."""
@@ -277,47 +233,16 @@ class Intake(Service):
         else:
             self.log.failure("a batch could not be received", failure, event="batch_not_received")
         batch = self._take_batch()
-        self._release(batch)
         try:
-            self._leave(batch, "the store is unavailable")
+            leave(batch, "the store is unavailable", self._monotonic())
         finally:
             self._next_batch()
 
     def _take_batch(self) -> list[Chunk]:
         batch, self._batch = self._batch, None
         assert batch is not None
+        _release(batch)
         return batch
-
-    def _release(self, chunks: Iterable[Chunk]) -> None:
-        for chunk in chunks:
-            chunk.terms.in_flight -= len(chunk.messages)
-
-    def _leave(self, chunks: Iterable[Chunk], reason: str) -> None:
-        """Leave messages with the SMSC. Where it happens to a link several times in a row, leave it all of them.
-
-        Only where it happens to a message that came after it last did is it another time: else one stall would be many.
-        """
-        left: defaultdict[Terms, list[Chunk]] = defaultdict(list)
-        for chunk in chunks:
-            if not chunk.answered:
-                chunk.answered = True
-                temporary = chunk.terms.options.temporary_status
-                self._tell(chunk.connection, [(message, temporary) for message in chunk.messages])
-                left[chunk.terms].append(chunk)
-        for terms, of_link in left.items():
-            self.log.warn(
-                "link {link}: {count} messages left with the SMSC: {reason}",
-                event="messages_left",
-                link=terms.link_name,
-                count=sum(len(chunk.messages) for chunk in of_link),
-                reason=reason,
-            )
-            if of_link[-1].came_at < terms.failed_at:
-                continue
-            terms.failures, terms.failed_at = terms.failures + 1, self._monotonic()
-            if terms.failures >= terms.options.failures_before_unbind and terms.link is not None:
-                terms.failures = 0
-                terms.link.back_off()
 
     def _look(self) -> None:
         """Answer what waits for too long; decide again what was marked."""
@@ -328,9 +253,9 @@ class Intake(Service):
         overdue = [chunk for chunk in self._pending if now >= chunk.deadline]
         if overdue:
             self._pending = deque(chunk for chunk in self._pending if now < chunk.deadline)
-            self._release(overdue)
+            _release(overdue)
             self._next_batch()  # whoever waits for the end of it
-        self._leave(late + overdue, "the store is slow")
+        leave(late + overdue, "the store is slow", now)
         if late or (overdue and not is_full):
             self._inbox.late()
         elif overdue:
@@ -338,3 +263,8 @@ class Intake(Service):
         self.settler.look()
         self._replier.look()
         self._inbox.look(self.settler.settled)
+
+
+def _release(chunks: Iterable[Chunk]) -> None:
+    for chunk in chunks:
+        chunk.terms.in_flight -= len(chunk.messages)

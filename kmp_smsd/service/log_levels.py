@@ -16,6 +16,7 @@ SUBSYSTEMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "kmp_smsd.service.intake",
             "kmp_smsd.service.intake_role",
             "kmp_smsd.service.admission",
+            "kmp_smsd.service.answering",
             "kmp_smsd.service.inbox_thread",
             "kmp_smsd.service.thread",
             "kmp_smsd.service.settler",

@@ -14,7 +14,7 @@ from kmp_smsd.config.models import Storage
 from kmp_smsd.config.sync import Sync
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
-from kmp_smsd.service import settler, thread
+from kmp_smsd.service import intake, settler, thread
 from kmp_smsd.service.deciding import DecidingHere
 from kmp_smsd.service.health import STUCK_MAX_S
 from kmp_smsd.service.intake import WATCH_EVERY_S, Intake, Load
@@ -850,7 +850,7 @@ def test_why_wishes_are_not_decided_is_said_and_not_at_every_look(at, monkeypatc
 def test_looking_goes_on_after_a_fault_of_ours(at, monkeypatch, events):
     at.store.holds.approve(at.hold(), "somebody")
     with monkeypatch.context() as patch:
-        patch.setattr(at.intake, "_leave", lambda *_: 1 / 0)
+        patch.setattr(intake, "leave", lambda *_: 1 / 0)
         at.reactor.advance(WATCH_EVERY_S)
     assert len(alarms(events)) == 1
     at.poll()
