@@ -23,15 +23,15 @@ ROOMS = {
     "importing": {"domain", "vault", "storage"},
     "control": set(),
     "monitoring": {"domain", "prometheus_client"},
-    "diagnosis": {"domain", "storage", "config", "channels"},
-    "simulator": {"smpp", "twisted", "zope", "paramiko", "cryptography"},
+    "diagnosis": {"domain", "storage", "channels"},
+    "simulator": {"smpp", "twisted", "paramiko", "cryptography"},
     "service": {
         *{"smpp", "domain", "vault", "storage", "channels", "config", "importing", "control", "monitoring"},
-        *{"twisted", "zope"},
+        "twisted",
     },
     "cli": {
         *{"smpp", "domain", "vault", "storage", "channels", "config", "importing", "simulator", "service", "control"},
-        *{"diagnosis", "click", "tabulate", "twisted", "zope"},
+        *{"diagnosis", "click", "tabulate", "twisted"},
     },
 }
 #: What lies beside the rooms.
