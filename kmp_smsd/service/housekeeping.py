@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -24,30 +23,6 @@ ANSWERS_KEPT_MS = DAY_MS  # to a gateway that did not wait for them
 REPLIES_KEPT_MS = DAY_MS  # after its end: as long as one counts for what an MDN, or a link, may cost in a day
 STEPS_IN_A_ROW = 100  # of one kind, where very much is old: as after the first start with a shorter time
 PAUSE_S = 0.1  # between them
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """For how long what is only kept for people stays, in milliseconds; None: for ever."""
-
-    journal_ms: int | None = None
-    tallies_ms: int | None = None
-    ended_bindings_ms: int | None = None
-
-    @classmethod
-    def by(cls, storage: Storage) -> Kept:
-        """As configured."""
-        return cls(
-            journal_ms=storage.journal_days * DAY_MS or None,
-            tallies_ms=storage.tallies_days * DAY_MS or None,
-            ended_bindings_ms=storage.ended_bindings_days * DAY_MS or None,
-        )
-
-    def with_late(self, needed_ms: int) -> Kept:
-        """The same, but ended bindings stay for at least so long, since a request may come that is late by them."""
-        if self.ended_bindings_ms is None:
-            return self
-        return replace(self, ended_bindings_ms=max(self.ended_bindings_ms, needed_ms))
 
 
 class Housekeeping:
@@ -81,10 +56,10 @@ class Housekeeping:
     def remember(self, days: int, late_ms: int) -> None:
         """Remember for so many days from now on. A request may be late by what ended so long before it (`late_ms`).
 
-        The oldest request that may still come has waited for so many days.
+        Ended bindings stay for as long as one may come that is late by them: the oldest has waited for so many days.
         """
         self._remember_ms = days * DAY_MS
-        self._kept = Kept.by(self._storage).with_late(late_ms + self._remember_ms)
+        self._late_ms = late_ms + self._remember_ms
 
     def stop(self) -> None:
         """Take no further step; the one under way goes on."""
@@ -101,13 +76,13 @@ class Housekeeping:
             ):
                 yield self._delete(_in_steps(expire), kept_ms)
             yield self._delete(self._sweep, self._remember_ms)
-            for old, may_stay_ms in (
-                (self._store.retention.journal, self._kept.journal_ms),
-                (self._store.retention.tallies, self._kept.tallies_ms),
-                (self._store.retention.ended_bindings, self._kept.ended_bindings_ms),
+            for old, days, at_least_ms in (
+                (self._store.retention.journal, self._storage.journal_days, 0),
+                (self._store.retention.tallies, self._storage.tallies_days, 0),
+                (self._store.retention.ended_bindings, self._storage.ended_bindings_days, self._late_ms),
             ):
-                if may_stay_ms is not None:
-                    yield self._delete(old, may_stay_ms)
+                if days:  # 0 is for ever
+                    yield self._delete(old, max(days * DAY_MS, at_least_ms))
         except StoreUnavailable as error:  # the next step finds the same
             self.log.error("store unavailable: {reason}", event="store_unavailable", reason=str(error))
 

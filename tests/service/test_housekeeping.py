@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from kmp_smsd.config.models import Storage
@@ -8,7 +10,7 @@ from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.spans import DAY_MS
 from kmp_smsd.service import housekeeping, thread
 from kmp_smsd.service.deciding import DecidingHere
-from kmp_smsd.service.housekeeping import PAUSE_S, STEP_EVERY_S, Kept
+from kmp_smsd.service.housekeeping import PAUSE_S, STEP_EVERY_S
 from kmp_smsd.service.intake import Intake
 from kmp_smsd.storage import StoreUnavailable, open_store, retention
 from kmp_smsd.storage.inbox import Inbox
@@ -24,7 +26,7 @@ OTHER = "8613900000002"
 class At:
     """An intake whose housekeeping is due. `store` is what others see of it."""
 
-    def __init__(self, path, patch, **sync):
+    def __init__(self, path, patch, *, storage=None, **sync):
         self.pool = Threads()
         patch.setattr(thread, "OneThread", self.pool.one)
         new_database(path)
@@ -40,7 +42,7 @@ class At:
             PLAN,
             {"north": link()},
             self.reactor,
-            storage=Storage(journal_days=30, tallies_days=60, ended_bindings_days=1),
+            storage=storage or Storage(journal_days=30, tallies_days=60, ended_bindings_days=1),
             policy=SyncPolicy(),
             monotonic=lambda: self.later_s + self.reactor.seconds(),
             wall=lambda: NOW_S + self.set_ahead_s + self.later_s + self.reactor.seconds(),
@@ -54,6 +56,11 @@ class At:
         self.intake.settler.look()
         self.pool.run()
 
+    def close(self):
+        self.inbox.close()
+        self.store.close()
+        self.mine.close()
+
     def step(self, days=0):
         self.later_s = days * DAY_MS / 1000
         self.reactor.advance(STEP_EVERY_S)
@@ -62,11 +69,8 @@ class At:
 
 @pytest.fixture
 def at(tmp_path, monkeypatch):
-    made = At(tmp_path / "kmp.db", monkeypatch, remember_days=7)
-    yield made
-    made.inbox.close()
-    made.store.close()
-    made.mine.close()
+    with closing(At(tmp_path / "kmp.db", monkeypatch, remember_days=7)) as made:
+        yield made
 
 
 def test_what_waits_is_remembered_for_some_days_and_its_number_with_it(at):
@@ -253,18 +257,30 @@ def test_ended_bindings_are_kept_while_a_request_may_come_that_they_make_late(at
     assert len(at.store.bindings.of(MDN)) == 1
 
 
-def test_reload_changes_how_long_they_are_kept(at):
+def days_kept(at, monkeypatch):
+    """For how many days the next step keeps what retention deletes, by its method; not there: for ever."""
+    kept = {}
+    for name in ("journal", "tallies", "ended_bindings"):
+
+        def delete(before, name=name):
+            kept[name] = round((NOW_S * 1000 - before) / DAY_MS)
+            return retention.Step(0, True)
+
+        monkeypatch.setattr(at.mine.retention, name, delete)
+    at.step()
+    return kept
+
+
+def test_reload_changes_how_long_they_are_kept(at, monkeypatch):
     at.intake.reconfigure(Sync(remember_days=30), PLAN, SyncPolicy(late_hours=48), {"north": link()})
     at.pool.run()
-    assert at.intake._housekeeping._kept.ended_bindings_ms == 32 * DAY_MS
+    assert days_kept(at, monkeypatch) == {"journal": 30, "tallies": 60, "ended_bindings": 32}
 
 
-@pytest.mark.parametrize(("days", "kept_days"), [(1, 17), (400, 400), (0, None)])
-def test_ended_bindings_are_kept_for_the_longest_of_what_is_configured(days, kept_days):
-    kept = Kept.by(Storage(ended_bindings_days=days)).with_late(17 * DAY_MS)
-    assert kept.ended_bindings_ms == (None if kept_days is None else kept_days * DAY_MS)
-
-
-def test_journal_and_tallies_are_kept_for_ever_where_that_is_said():
-    kept = Kept.by(Storage(journal_days=0, tallies_days=0))
-    assert (kept.journal_ms, kept.tallies_ms) == (None, None)
+@pytest.mark.parametrize(("days", "kept"), [(1, {"ended_bindings": 10}), (400, {"ended_bindings": 400}), (0, {})])
+def test_what_is_kept_for_0_days_stays_and_ended_bindings_at_least_while_a_request_may_be_late(
+    tmp_path, monkeypatch, days, kept
+):
+    storage = Storage(journal_days=0, tallies_days=0, ended_bindings_days=days)
+    with closing(At(tmp_path / "kmp.db", monkeypatch, storage=storage, remember_days=7)) as at:
+        assert days_kept(at, monkeypatch) == kept

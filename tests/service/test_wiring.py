@@ -20,7 +20,6 @@ from kmp_smsd.service import dispatch_workers as workers_module
 from kmp_smsd.service import notify, thread, wiring
 from kmp_smsd.service import reloading as reloading_module
 from kmp_smsd.service.dispatch_role import DispatchRole
-from kmp_smsd.service.housekeeping import Kept
 from kmp_smsd.service.intake_role import IntakeRole, NothingToDo
 from kmp_smsd.service.role import Role
 from kmp_smsd.service.wiring import make_service
@@ -268,11 +267,11 @@ def test_intake_decides_by_the_policy_of_the_configuration(site, made):
 
 def test_what_is_old_goes_as_the_configuration_says(site, made):
     site.secret("smsc-north", "secret")
-    site.storage = "journal_days = 3\ntallies_days = 0\nended_bindings_days = 1\n"
+    site.storage = "journal_days = 3\n"
     site.main += "[sync]\nlate_hours = 24\nremember_days = 2\n"
     (role,) = made(Role.INTAKE)
-    kept = Kept(journal_ms=3 * DAY_MS, tallies_ms=None, ended_bindings_ms=3 * DAY_MS)
-    assert role.intake._housekeeping._kept == kept
+    housekeeping = role.intake._housekeeping
+    assert (housekeeping._storage, housekeeping._late_ms) == (role.config.storage, 3 * DAY_MS)
 
 
 def test_pair_has_a_transmitter_that_its_replies_leave_by(site, made):
