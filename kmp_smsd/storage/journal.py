@@ -52,16 +52,15 @@ class Journal:
             name = outcome.value
             if isinstance(decision, Unfit):
                 mdn, link, key_id, app = decision.mdn, decision.link, None, None
+                if mdn is None:
+                    tallies[link, name, self._class(link, outcome, decision.sender)] += 1
+                    continue
             else:
                 request = decision.request
                 if request.waited and waits(decision, facts):
                     continue  # nothing came of it: the message was counted when it came
                 mdn, link, key_id, app = request.mdn, request.link, request.key_id, decision.app_id
             entry = (name, link, key_id, app, decision.why or None, new_holds.get(position))
-            if mdn is None:
-                sender = decision.sender if isinstance(decision, Unfit) else ""
-                tallies[link, name, self._class(link, outcome, sender)] += 1
-                continue
             subscriber = facts.subscribers.get(mdn)
             if subscriber in facts.registrations:
                 tallies[link, name, ""] += 1
