@@ -18,7 +18,7 @@ from kmp_smsd.cli.log_stream import StreamHandler
 FORMATS = ("auto", "text", "json")
 
 
-def start_logging(level: str, form: str = "auto", *, role: str) -> None:
+def start_logging(level: str, form: str, *, role: str) -> None:
     """Begin; `level` is one of log_levels.LEVELS, `form` of FORMATS, `role` the command that started this process.
 
     Twisted's own messages are shown from warning up unless `level` is debug.

@@ -41,7 +41,7 @@ class Faults:
         if len(self.kept) < MOST_KEPT:
             self.kept.append(Fault(self.file, line, sentence, self.columns.get(column or ""), column))
 
-    def add_once(self, what: Hashable, line: int, sentence: str, column: str | None = None) -> None:
+    def add_once(self, what: Hashable, line: int, sentence: str, column: str) -> None:
         """Add a fault of `what` unless there is one; of more things than are kept, each line counts."""
         if what not in self._once:
             if len(self._once) < MOST_KEPT:

@@ -225,7 +225,7 @@ class Lab:
         """The rows of a listing command with --json."""
         return [json.loads(line) for line in self.command(*words, "--json").stdout.splitlines()]
 
-    def start_role(self, name: str = "run", *options: str) -> Role:
+    def start_role(self, name: str, *options: str) -> Role:
         """Start a role and wait until it can be asked; where it takes messages, until it is bound to our SMSC too."""
         role = self.start_role_unbound(name, *options)
         self.wait_for(lambda: self._answers(name) or role.process.poll() is not None, "the daemon to start")

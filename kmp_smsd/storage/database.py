@@ -115,7 +115,7 @@ class Database:
         with self.faults():
             return list(self.connection.execute(sql, parameters))
 
-    def array(self, sql: str, parameters: Any = ()) -> list[list[Any]]:
+    def array(self, sql: str, parameters: Any) -> list[list[Any]]:
         """All rows of a reading statement whose one value is a JSON array of them.
 
         A statement gives up Python's lock for each row, and waits for it where the reactor is busy: this one does once.
@@ -123,7 +123,7 @@ class Database:
         rows: list[list[Any]] = json.loads(self.rows(sql, parameters)[0][0])
         return rows
 
-    def records(self, columns: Sequence[str], sql: str, parameters: Any = ()) -> list[dict[str, Any]]:
+    def records(self, columns: Sequence[str], sql: str, parameters: Any) -> list[dict[str, Any]]:
         """All rows of one reading statement, each under the names `columns`: the form in which people get them."""
         return [dict(zip(columns, row, strict=True)) for row in self.rows(sql, parameters)]
 
