@@ -288,12 +288,13 @@ class EsmeSession:
         if command_id == CommandId.GENERIC_NACK and self.state is State.OPEN:  # whatever the number, our bind is meant
             events.append(self._refused_bind(status, nacked=True))
             return
-        sent_at = self._window.sent_at(number)
-        request = self._window.match(command_id, number)
-        if request is None:
+        answered = self._window.match(command_id, number)
+        if answered is None:
             reason = f"a response (command_status {name_of(status)}) to nothing that we asked"
             events.append(BadPdu(command_id, number, None, reason))
-        elif request in _BOUND_AS:
+            return
+        request, sent_at = answered
+        if request in _BOUND_AS:
             self._receive_bind_resp(pdu, request, status, events)
         elif request is CommandId.SUBMIT_SM:
             events.append(SubmitAnswered(number, status, codec.decode_submit_sm_resp(pdu)))

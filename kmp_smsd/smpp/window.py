@@ -23,21 +23,20 @@ class Window:
         self._outstanding[number] = (command_id, now)
         return number
 
-    def match(self, command_id: int, sequence_number: int) -> CommandId | None:
-        """Return the request that this response or generic_nack answers, and forget it; None where it answers none."""
-        request, _ = self._outstanding.get(sequence_number, (None, 0.0))
-        if request is None or command_id not in (request | RESPONSE, CommandId.GENERIC_NACK):
+    def match(self, command_id: int, sequence_number: int) -> tuple[CommandId, float] | None:
+        """Return the request that this response or generic_nack answers, and when it was sent, and forget it.
+
+        None where it answers none.
+        """
+        found = self._outstanding.get(sequence_number)
+        if found is None or command_id not in (found[0] | RESPONSE, CommandId.GENERIC_NACK):
             return None
         del self._outstanding[sequence_number]
-        return request
+        return found
 
     def holds(self, command_id: CommandId) -> bool:
         """Whether such a request is outstanding."""
         return any(request is command_id for request, _ in self._outstanding.values())
-
-    def sent_at(self, sequence_number: int) -> float:
-        """Return when the request of this number was sent, in monotonic seconds; 0.0 where there is none."""
-        return self._outstanding.get(sequence_number, (None, 0.0))[1]
 
     def expire(self, now: float, within_s: float) -> list[tuple[int, CommandId]]:
         """Forget and return the requests that had no answer within that time, each with its number."""

@@ -17,16 +17,16 @@ def test_numbers_go_round_at_the_largest_and_pass_over_what_is_outstanding():
     assert window.open(CommandId.ENQUIRE_LINK, 0.0) == 2
 
 
-def test_an_answer_closes_its_request_once():
+def test_an_answer_tells_when_its_request_was_sent_and_closes_it_once():
     window = Window()
-    number = window.open(CommandId.UNBIND, 0.0)
-    assert window.match(CommandId.UNBIND_RESP, number) is CommandId.UNBIND
+    number = window.open(CommandId.UNBIND, 7.0)
+    assert window.match(CommandId.UNBIND_RESP, number) == (CommandId.UNBIND, 7.0)
     assert window.match(CommandId.UNBIND_RESP, number) is None
 
 
 def test_generic_nack_answers_any_request():
     window = Window()
-    assert window.match(CommandId.GENERIC_NACK, window.open(CommandId.UNBIND, 0.0)) is CommandId.UNBIND
+    assert window.match(CommandId.GENERIC_NACK, window.open(CommandId.UNBIND, 0.0)) == (CommandId.UNBIND, 0.0)
 
 
 def test_response_of_another_kind_or_number_answers_nothing():
@@ -34,7 +34,7 @@ def test_response_of_another_kind_or_number_answers_nothing():
     number = window.open(CommandId.UNBIND, 0.0)
     assert window.match(CommandId.ENQUIRE_LINK_RESP, number) is None
     assert window.match(CommandId.UNBIND_RESP, number + 1) is None
-    assert window.match(CommandId.UNBIND_RESP, number) is CommandId.UNBIND
+    assert window.match(CommandId.UNBIND_RESP, number) == (CommandId.UNBIND, 0.0)
 
 
 def test_request_without_an_answer_expires_alone():
@@ -43,10 +43,4 @@ def test_request_without_an_answer_expires_alone():
     late = window.open(CommandId.UNBIND, 5.0)
     assert window.expire(9.9, 10.0) == []
     assert window.expire(10.0, 10.0) == [(1, CommandId.ENQUIRE_LINK)]
-    assert window.match(CommandId.UNBIND_RESP, late) is CommandId.UNBIND
-
-
-def test_window_knows_when_a_request_was_sent():
-    window = Window()
-    assert window.sent_at(window.open(CommandId.ENQUIRE_LINK, 7.0)) == 7.0
-    assert window.sent_at(99) == 0.0
+    assert window.match(CommandId.UNBIND_RESP, late) == (CommandId.UNBIND, 5.0)
