@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
-from kmp_smsd.domain.key import StagedKey
 from kmp_smsd.importing.child_process import told_by_child
 from kmp_smsd.importing.faults import Faults
 from kmp_smsd.importing.key_file import Part, Position, SomeKeys, WholeFile, read_key_file
 from kmp_smsd.importing.key_text import KeyEncoding
 from kmp_smsd.importing.lines import Lines, Progress
 from kmp_smsd.storage.errors import StoreError
+from kmp_smsd.storage.imports import Imports
 from kmp_smsd.vault.data_key import DataKey
 from kmp_smsd.vault.master_key import PublicKey
 
@@ -29,29 +29,6 @@ _EXISTS: Final = "exists already; key IDs are unique over all vendors, and an im
 
 class ImportRefused(ValueError):
     """Nothing was read and nothing changed; the sentence says what to do."""
-
-
-class ImportStore(Protocol):
-    """Where keys are staged: out of sight until their import is published."""
-
-    def begin(self, *, vendor: str, file_name: str, data_key_id: str, sealed: bytes, fingerprint: str, now: int) -> int:
-        """Begin an import at `now`, Unix milliseconds, and remove abandoned ones; its number.
-
-        Raises NotPossible where `fingerprint` is not that of the database's master key, and StoreBusy while another
-        import is under way.
-        """
-
-    def stage(self, import_id: int, rows: Sequence[StagedKey]) -> list[str]:
-        """Store at most STEP_ROWS keys, not live; the key IDs that other imports have, whose keys are left out."""
-
-    def publish(self, import_id: int, digest: str, now: int) -> None:
-        """Make all keys of the import live at once, from `now` on; `digest` is that of their file."""
-
-    def is_live(self, import_id: int) -> bool:
-        """Whether its keys exist."""
-
-    def discard(self, import_id: int) -> None:
-        """Remove the import and what was staged for it. Raises StoreError: then the next import does that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +43,7 @@ class Report:
 
 
 def import_keys(
-    store: ImportStore,
+    store: Imports,
     path: Path,
     vendor: str,
     public_key: PublicKey,
@@ -145,7 +122,7 @@ def _staged(parts: Iterator[Part], staging: _Staging, progress: Progress | None)
 class _Staging:
     """An import in the store. It begins with its first keys: a file that is wrong at its head never gets there."""
 
-    def __init__(self, store: ImportStore, begin: Callable[[], int], conflicts: Faults) -> None:
+    def __init__(self, store: Imports, begin: Callable[[], int], conflicts: Faults) -> None:
         self._store = store
         self._begin = begin
         self._import_id: int | None = None

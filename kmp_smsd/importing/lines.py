@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 class Lines:
     """The lines of a regular file, to be gone through `passes` times. All passes read one open file.
 
-    `progress` is what is told how far that is; who has the file opened may say it later.
+    `progress` is told how far that is; whoever goes through them may set it.
     """
 
     def __init__(self, path: Path, *, passes: int = 1, progress: Progress | None = None) -> None:

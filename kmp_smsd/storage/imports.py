@@ -43,7 +43,11 @@ class Imports:
         return [vendor for (vendor,) in rows]
 
     def begin(self, *, vendor: str, file_name: str, data_key_id: str, sealed: bytes, fingerprint: str, now: int) -> int:
-        """Start staging at `now`, Unix milliseconds; returns the import's number. One at a time: raises StoreBusy."""
+        """Begin an import at `now`, Unix milliseconds, and remove abandoned ones; its number.
+
+        Raises NotPossible where `fingerprint` is not that of the database's master key, and StoreBusy while another
+        import is under way.
+        """
         self.close()
         self._lock = ImportLock(self._database.path)
         try:

@@ -28,7 +28,7 @@ TIMES = (1_732_380_000_000, 1_732_380_060_000)  # when an import begins, when it
 
 
 class Store:
-    """What an ImportStore must do, in dictionaries."""
+    """What the store does for an import, in dictionaries."""
 
     def __init__(self):
         self.imports = {}
