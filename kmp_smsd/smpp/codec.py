@@ -91,7 +91,6 @@ def decode_deliver_sm(pdu: bytes, sequence_number: int) -> Message:
         raise PduError(
             CommandStatus.ESME_RINVMSGLEN, f"sm_length is {last[4]}, but only {len(pdu) - text_at} octets are left"
         )
-    tlvs, tail = decode_tlvs(pdu, text_ends) if text_ends < len(pdu) else ((), b"")
     return Message(
         _DELIVER_SM.command_id,
         sequence_number,
@@ -104,8 +103,7 @@ def decode_deliver_sm(pdu: bytes, sequence_number: int) -> Message:
         flags[0],
         last[2],
         pdu[text_at:text_ends],
-        tlvs,
-        tail,
+        decode_tlvs(pdu, text_ends) if text_ends < len(pdu) else (),
     )
 
 
@@ -113,7 +111,6 @@ def decode_data_sm(pdu: bytes, sequence_number: int) -> Message:
     """Decode a whole data_sm, header included (SMPP 3.4, section 4.7.1). Raises PduError."""
     head = _DATA_SM.read(pdu)
     source, source_addr, dest, destination_addr, last = head.groups()
-    tlvs, tail = decode_tlvs(pdu, head.end())
     return Message(
         _DATA_SM.command_id,
         sequence_number,
@@ -126,16 +123,15 @@ def decode_data_sm(pdu: bytes, sequence_number: int) -> Message:
         last[0],
         last[2],
         b"",
-        tlvs,
-        tail,
+        decode_tlvs(pdu, head.end()),
     )
 
 
-def decode_tlvs(octets: bytes, at: int) -> tuple[tuple[Tlv, ...], bytes]:
+def decode_tlvs(octets: bytes, at: int) -> tuple[Tlv, ...]:
     """Walk the optional parameters from `at` to the end (SMPP 3.4, section 3.2.4): all of them, known or not.
 
     Real SMSCs put a NUL after the text or claim more octets than there are; neither makes the message wrong. From the
-    first octet on that is no whole TLV, the rest is returned apart.
+    first octet on that is no whole TLV, the rest means nothing.
     """
     tlvs: list[Tlv] = []
     end = len(octets)
@@ -145,13 +141,13 @@ def decode_tlvs(octets: bytes, at: int) -> tuple[tuple[Tlv, ...], bytes]:
             break
         tlvs.append((tag, octets[at + 4 : at + 4 + length]))
         at += 4 + length
-    return tuple(tlvs), octets[at:]
+    return tuple(tlvs)
 
 
 def decode_bind_resp(pdu: bytes) -> BindResp:
     """Decode a bind response, header included (SMPP 3.4, section 4.1.2); never refuses, since nothing depends on it."""
     name, _, rest = pdu[HEADER_OCTETS:].partition(b"\0")
-    versions = [value for tag, value in decode_tlvs(rest, 0)[0] if tag == Tag.SC_INTERFACE_VERSION]
+    versions = [value for tag, value in decode_tlvs(rest, 0) if tag == Tag.SC_INTERFACE_VERSION]
     return BindResp(
         system_id=name[:15].decode("latin-1"),
         sc_interface_version=int.from_bytes(versions[0], "big") if versions else None,

@@ -14,7 +14,7 @@ class Message(NamedTuple):
     """One deliver_sm (SMPP 3.4, section 4.6.1) or data_sm (section 4.7.1), decoded.
 
     Only what is read. Addresses are Latin-1 text, as received. The text of a data_sm is in message_payload, so that
-    its `short_message` is empty. `tail` holds octets at the end that are no TLV; they mean nothing.
+    its `short_message` is empty.
 
     A tuple, since its making is on the way of every message and a dataclass takes three times as long.
     """
@@ -31,7 +31,6 @@ class Message(NamedTuple):
     data_coding: int
     short_message: bytes
     tlvs: tuple[Tlv, ...] = ()
-    tail: bytes = b""
 
     def tlv(self, tag: int) -> list[bytes]:
         """Return the values of every TLV with this tag, in order of arrival."""

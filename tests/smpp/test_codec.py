@@ -72,7 +72,8 @@ def assert_agreement(octets):
     if command_id == DELIVER_SM:
         assert ours.short_message == (theirs.short_message or b"")
     sizes = {(tag, len(value)) for tag, value in ours.tlvs if tag != Tag.MESSAGE_PAYLOAD}
-    if len(ours.tlv(Tag.MESSAGE_PAYLOAD)) == 1 and sizes <= {(Tag.SOURCE_PORT, 2)} and not ours.tail:
+    read = b"".join(pack(">HH", tag, len(value)) + value for tag, value in ours.tlvs)
+    if len(ours.tlv(Tag.MESSAGE_PAYLOAD)) == 1 and sizes <= {(Tag.SOURCE_PORT, 2)} and octets.endswith(read):
         # beyond this smpplib loses its place among the TLVs, see the traps below
         assert ours.tlv(Tag.MESSAGE_PAYLOAD) == [theirs.message_payload or b""]
     return True
@@ -114,7 +115,6 @@ def test_we_read_what_smpplib_writes(made):
     assert (ours.source_addr, ours.destination_addr) == (made.source_addr, made.destination_addr)
     assert ours.tlv(Tag.MESSAGE_PAYLOAD) == ([made.message_payload] if made.message_payload else [])
     assert ours.tlv(Tag.SOURCE_PORT) == ([] if made.source_port is None else [pack(">H", made.source_port)])
-    assert ours.tail == b""
 
 
 @settings(max_examples=400)
@@ -153,7 +153,6 @@ def test_deliver_sm_is_decoded_field_by_field():
     assert tuple(decode(DELIVER_SM, body)) == (
         *(CommandId.DELIVER_SM, 7, 1, 2, "861064", 3, 4, "1069", 0x44, 0xF6, b"hi"),
         ((0x1400, b"x"),),
-        b"",
     )
 
 
@@ -162,7 +161,6 @@ def test_data_sm_is_decoded_field_by_field():
     assert tuple(decode(DATA_SM, body)) == (
         *(CommandId.DATA_SM, 7, 1, 2, "9" * 64, 3, 4, "1069", 0x40, 4, b""),
         ((0x0424, b"hi"),),
-        b"",
     )
 
 
@@ -255,7 +253,7 @@ def test_trap_sm_length_beyond_the_end_is_refused_instead_of_cutting_the_text():
 @pytest.mark.parametrize("tail", [b"\0", b"\0\0", b"\0\0\0", b"\1\2\3"])
 def test_trap_octets_after_the_text_that_are_no_tlv_do_no_harm(tail):
     message = decode(DELIVER_SM, BODIES[DELIVER_SM] + tail)
-    assert (message.short_message, message.tlvs, message.tail) == (b"K1:A", (), tail)
+    assert (message.short_message, message.tlvs) == (b"K1:A", ())
 
 
 @pytest.mark.parametrize(
@@ -291,7 +289,6 @@ def test_trap_unknown_tlv_is_kept_without_a_word(caplog):
 def test_trap_tlv_that_claims_more_than_there_is_is_dropped_alone():
     message = decode(DELIVER_SM, BODIES[DELIVER_SM] + b"\x14\x01\x00\x01x" + b"\x00\x1e\x00\x41abcde")
     assert (message.short_message, message.tlvs) == (b"K1:A", ((0x1401, b"x"),))
-    assert message.tail == b"\x00\x1e\x00\x41abcde"
 
 
 def test_trap_sequence_number_of_an_answer_is_the_one_given():
