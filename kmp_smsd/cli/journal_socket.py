@@ -29,6 +29,7 @@ CLOSE_WITHIN_S = 1.0
 
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))  # as syslog's
 _DEBUG = 7
+ERROR_PREFIX = "<3>"  # before a line of standard error; without one the journal takes it for info
 
 
 def leads_to_journal(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:

@@ -212,7 +212,12 @@ def _sentence(text: str, arguments: Sequence[str]) -> str:
 def _complain(sentence: str) -> None:
     """Say it; where standard error takes nothing any more, the exit code tells it."""
     lines = sentence if "\n" in sentence else f"kmp-smsd: {sentence}"
-    click.echo("\n".join(map(printable, lines.split("\n"))), err=True)
+    level = ""
+    if "JOURNAL_STREAM" in os.environ:
+        from kmp_smsd.cli.journal_socket import ERROR_PREFIX, leads_to_journal
+
+        level = ERROR_PREFIX if leads_to_journal(sys.stderr) else ""
+    click.echo("\n".join(level + printable(line) for line in lines.split("\n")), err=True)
 
 
 @contextmanager

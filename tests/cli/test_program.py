@@ -196,6 +196,20 @@ def test_what_is_to_be_done_is_done_though_a_message_before_it_is_not_heard(site
     assert [row["state"] for row in site.rows("keys", "list")] == ["suspended"]
 
 
+def test_each_line_of_why_a_command_failed_is_an_error_to_the_journal(site):
+    faulty = site.config.read_text(encoding="utf-8").replace("[storage]", "[storage]\nfirst = 1\nsecond = 2")
+    site.write("kmp-smsd.toml", faulty)
+    with open(site.directory / "journal", "w+", encoding="utf-8") as journal:
+        status = os.fstat(journal.fileno())
+        env = {**os.environ, "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        process = site.process("check-config", stderr=journal, env=env)
+        assert (process.communicate(timeout=20)[0], process.returncode) == ("", 78)
+        journal.seek(0)
+        lines = journal.readlines()
+    assert lines[-1] == "<3>2 faults, nothing was changed\n"
+    assert [line.startswith(f"<3>{site.config}") for line in lines[:-1]] == [True, True]
+
+
 def test_an_old_locale_shows_names_all_the_same(site):
     site.ready()
     keys = site.write("keys.csv", "key_id,key,serial\nK1,00112233445566778899aabbccddeeff,\u7535\u8868\n")

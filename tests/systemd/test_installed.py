@@ -162,12 +162,12 @@ def test_a_stop_is_in_good_order_and_loses_nothing(site: Site, unit: str) -> Non
 
 
 def fails_to_start(site: Site, unit: str, status: int) -> str:
-    """Start `unit`, which is to end with `status` and not to be started again; what it said."""
+    """Start `unit`, which is to end with `status` and not to be started again; what the journal has of errors then."""
     site.box.ok(f"systemctl stop {unit}; journalctl --rotate --vacuum-time=1s --quiet 2>/dev/null || true")
     assert site.box.run(f"systemctl start {unit}").returncode != 0
     shown = site.box.show(unit, "ActiveState", "ExecMainStatus", "NRestarts")
     assert shown == ["failed", str(status), "0"]
-    return site.box.log(unit)
+    return site.box.ok(f"journalctl --sync; journalctl --no-pager --output=cat --priority=err --unit={unit}")
 
 
 @both_roles
