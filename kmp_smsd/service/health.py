@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kmp_smsd.domain.counted import counted
 from kmp_smsd.domain.unserved import unserved
 from kmp_smsd.domain.validity import RENEW_WITHIN_S, validity
 from kmp_smsd.service.status import PlatformWord, Snapshot, State
@@ -61,6 +62,9 @@ def degraded(snapshot: Snapshot) -> tuple[str, ...]:
             reasons.append(f"platform {platform.name} is {platform.word}")
         elif platform.last_error is not None and platform.due and not platform.paused:
             reasons.append(f"platform {platform.name} fails: {platform.last_error}")
+        if platform.rejected and platform.word not in (PlatformWord.UNSERVED, PlatformWord.HELD_BACK):
+            rejected = counted(platform.rejected, "delivery", "deliveries", more=platform.rejected_more)
+            reasons.append(f"platform {platform.name} rejected {rejected}")
         if (left_s := platform.certificate_left_s) is not None and left_s < RENEW_WITHIN_S:
             reasons.append(f"our certificate at platform {platform.name} {validity(left_s)}")
     reasons += [f"{kind} is paused" for kind in _paused(snapshot)]

@@ -88,7 +88,10 @@ def test_who_drains_is_not_ready():
     [
         ({"last_error": "refused", "due": 1}, ("platform metering fails: refused",)),
         ({"last_error": "refused", "due": 0}, ()),
-        ({"word": PlatformWord.HELD_BACK}, ("platform metering is held back after rejections",)),
+        ({"rejected": 1}, ("platform metering rejected 1 delivery",)),
+        ({"rejected": 1000, "rejected_more": True}, ("platform metering rejected 1,000+ deliveries",)),
+        ({"word": PlatformWord.UNSERVED, "due": 0, "rejected": 1}, ()),
+        ({"word": PlatformWord.HELD_BACK, "rejected": 20}, ("platform metering is held back after rejections",)),
         (
             {"word": PlatformWord.UNSERVED, "last_error": "refused", "due": 1000, "due_more": True},
             ("1,000+ deliveries and withdrawals wait for platform metering, which has no enabled file",),
