@@ -20,10 +20,9 @@ def text(snapshot: Snapshot, now: int) -> str:
 
 def _lines(snapshot: Snapshot, now: int) -> Iterator[str]:
     configuration, store = snapshot["configuration"], snapshot["store"]
-    yield (
-        f"{snapshot['role']}: {snapshot['state']} for {ago(snapshot['started_at'], now)}"
-        f" (kmp-smsd {snapshot['version']}, PID {snapshot['pid']})"
-    )
+    state, since = snapshot["state"], ago(snapshot["started_at"], now)
+    for_how_long = f"running for {since}" if state == "running" else f"{state}, started {since} ago"
+    yield f"{snapshot['role']}: {for_how_long} (kmp-smsd {snapshot['version']}, PID {snapshot['pid']})"
     for reason in snapshot.get("not_ready", ()):
         yield f"  NOT READY: {reason}"
     for reason in snapshot.get("degraded", ()):

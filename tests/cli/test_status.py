@@ -75,6 +75,10 @@ def test_a_link_is_one_line():
     )
 
 
+def test_for_how_long_a_role_drains_is_not_claimed():
+    assert lines({**INTAKE, "state": "draining"})[0] == "intake: draining, started 2 h ago (kmp-smsd 0.1.0, PID 7)"
+
+
 def test_a_link_that_waits_tells_when_it_tries_again():
     waiting = {**LINK, "next_try_at": NOW + 30_000, "last_error": "no connection", "last_error_at": NOW}
     assert " ".join(lines({**INTAKE, "links": [waiting]})[-1].split()).endswith(" in 30 s no connection (0 s ago)")
