@@ -181,6 +181,11 @@ def _undelivered(number: Number, row: Row) -> Iterator[str]:
         )
     elif row["key_id"] and number.keys.get(row["key_id"], {}).get("state") == "suspended":
         yield f"key {row['key_id']} is suspended and is not delivered: kmp-smsd keys resume {row['key_id']}"
+    elif row["error"] and not number.platforms.get(name, {}).get("last_error"):
+        yield (
+            f"it is not at platform {name} because of this: {row['error']}; once that is mended, it is delivered by"
+            f" itself, at once with 'kmp-smsd outbox retry --platform {name}'"
+        )
     elif row["attempts"] or number.platforms.get(name, {}).get("last_error"):
         yield (
             f"platform {name} does not take it: 'kmp-smsd platforms test {name}' tells why; once it works, it is"

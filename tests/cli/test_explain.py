@@ -13,6 +13,7 @@ from kmp_smsd.diagnosis import number as number_module
 from kmp_smsd.domain.request import SyncRequest
 from kmp_smsd.storage import journal
 from kmp_smsd.storage.outbox import Postpone, Reject
+from kmp_smsd.storage.platforms import PlatformState
 from tests.cli.site import FIRST, SECOND, THIRD, Site
 from tests.test_docs import lead
 
@@ -172,13 +173,22 @@ def test_rejected_delivery_is_a_question_to_the_platform(site):
     )
 
 
-def test_delivery_that_fails_is_a_matter_for_the_test_of_the_platform(site):
+def test_delivery_that_is_put_off_is_told_with_its_reason_while_the_platform_answers(site):
     site.ready("K1")
     site.message(FIRST, "K1")
     settle_due(site, Postpone)
     _, stands, (now,) = told(site, FIRST)
     assert [line for line in stands if line.endswith("yet after 1 try: the disk is full")]
-    assert "'kmp-smsd platforms test metering' tells why" in now
+    assert now.startswith("it is not at platform metering because of this: the disk is full; once that is mended, it")
+
+
+def test_delivery_that_fails_is_a_matter_for_the_test_of_the_platform(site):
+    site.ready("K1")
+    site.message(FIRST, "K1")
+    settle_due(site, Postpone)
+    with site.store() as store:
+        store.platforms.report(PlatformState("metering", last_error="no route", last_error_at=3_000_000))
+    assert "'kmp-smsd platforms test metering' tells why" in told(site, FIRST)[2][0]
 
 
 def test_delivery_that_nobody_tried_asks_for_dispatch(site):
