@@ -83,7 +83,7 @@ def _deliveries(facts: TrafficFacts) -> list[Finding]:
                 warning(
                     unserved(NO_PLATFORM, due),
                     f"kmp-smsd outbox list --platform '{NO_PLATFORM}' shows the apps: name them in a file of"
-                    " platforms.d, then 'kmp-smsd reload'",
+                    " platforms.d, then 'kmp-smsd reload'; an app that is given up: kmp-smsd registrations remove",
                 )
             )
         elif due and name not in facts.configured and row["forgotten_at"] is None:

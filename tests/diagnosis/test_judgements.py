@@ -493,7 +493,9 @@ def test_nothing_is_offered_again_to_a_platform_without_a_file(name: str, remedy
 
 def test_app_without_a_platform_needs_no_restart() -> None:
     row = platform("", due=2, oldest_due_at=NOW)
-    assert told(judge_traffic(TrafficFacts(now=NOW, platforms=[row]))).remedy.endswith("then 'kmp-smsd reload'")
+    assert told(judge_traffic(TrafficFacts(now=NOW, platforms=[row]))).remedy.endswith(
+        "then 'kmp-smsd reload'; an app that is given up: kmp-smsd registrations remove"
+    )
 
 
 TIGHT = {
