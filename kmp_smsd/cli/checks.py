@@ -21,7 +21,7 @@ from kmp_smsd.diagnosis.address_filter import judge_filter
 from kmp_smsd.diagnosis.clock import ClockFacts, judge_clock
 from kmp_smsd.diagnosis.files import judge_database_file, judge_ignored, judge_shared_directory, judge_trusted
 from kmp_smsd.diagnosis.finding import Report, failure, ok, warning
-from kmp_smsd.diagnosis.inbox import judge_inbox
+from kmp_smsd.diagnosis.inbox import judge_inbox, judge_unread
 from kmp_smsd.diagnosis.integrity import judge_all
 from kmp_smsd.diagnosis.peers import judge_bind, judge_certificate, judge_platform, judge_receipt, judge_smsc
 from kmp_smsd.diagnosis.roles import judge_role
@@ -103,12 +103,14 @@ def database(config: Config, store: Store) -> Report:
     found = judge_room(machine.room_beside(path))
     try:
         received_at = [message.received_at for message in store.waiting_in_inbox()]
+        unread = store.unread_in_inbox()
     except StoreError as error:
         found.append(
             failure(f"the inbox cannot be read: {error}", "mend what the sentence names; intake needs it, too")
         )
     else:
         found.append(judge_inbox(str(inbox_of(path)), received_at, now_ms()))
+        found += judge_unread(str(inbox_of(path)), unread)
     return Report("database", tuple(found), TEMPORARY)
 
 

@@ -1,4 +1,4 @@
-"""Whether answered messages wait to be decided for longer than they should."""
+"""Whether answered messages wait to be decided for longer than they should, or lie where nobody reads them."""
 
 from __future__ import annotations
 
@@ -23,3 +23,16 @@ def judge_inbox(path: str, received_at: Sequence[int], now: int) -> Finding:
         f"{waiting}; no SMSC has them any more",
         "start intake where it does not run; else 'kmp-smsd status' says what keeps it, do not remove the directory",
     )
+
+
+def judge_unread(path: str, names: Sequence[str]) -> list[Finding]:
+    """`names` of what lies in the inbox at `path` and is not read."""
+    if not names:
+        return []
+    return [
+        warning(
+            f"in {path} nobody reads {', '.join(names)}",
+            "of *.damaged answered messages may be lost: 'journalctl KMP_EVENT=inbox_damaged' tells; remove it when"
+            " nobody needs it. Give a file of messages its old name back, then restart intake; take all else away",
+        )
+    ]

@@ -54,6 +54,15 @@ def files_with(path: Path, mdn: str) -> list[Path]:
     return found
 
 
+def unread_in(path: Path) -> list[str]:
+    """What lies in the inbox and is not read: damaged files, which are kept for people, and what is none of ours."""
+    try:
+        files, foreign = listed(directory(path)) if directory(path).exists() else ([], [])
+    except OSError as error:
+        raise StoreUnavailable(f"{error.filename}: {error.strerror}") from error
+    return sorted(one.name for one in (*files, *foreign) if not NAME.fullmatch(one.name) or one in foreign)
+
+
 def _octets(path: Path) -> bytes:
     try:
         return path.read_bytes()

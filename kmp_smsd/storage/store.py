@@ -20,7 +20,7 @@ from kmp_smsd.storage.explaining import Explaining
 from kmp_smsd.storage.figures import Figures
 from kmp_smsd.storage.holds import Holds
 from kmp_smsd.storage.imports import Imports
-from kmp_smsd.storage.inbox_files import files_with, waiting_in
+from kmp_smsd.storage.inbox_files import files_with, unread_in, waiting_in
 from kmp_smsd.storage.journal import Journal
 from kmp_smsd.storage.keys import Keys
 from kmp_smsd.storage.lock_waits import LockWait
@@ -103,6 +103,10 @@ class Store:
     def waiting_in_inbox(self) -> list[Message]:
         """Messages that were answered and are not settled. Raises StoreUnavailable and StoreUnusable."""
         return waiting_in(self._database.path, self._settling.settled_as_seen)
+
+    def unread_in_inbox(self) -> list[str]:
+        """Names in the inbox of what is not read: damaged files, and what is none of ours. Raises StoreUnavailable."""
+        return unread_in(self._database.path)
 
     def inbox_files_with(self, mdn: str) -> list[Path]:
         """The files of the inbox in which `mdn` stands, settled or not. Raises StoreUnavailable."""

@@ -102,6 +102,16 @@ def test_ignored_files_are_a_warning(site):
     assert faults(found["configuration"])[0].endswith("platforms.d: metering.toml.dpkg-new")
 
 
+def test_what_nobody_reads_in_the_inbox_is_a_warning(site):
+    site.write(f"{site.database.name}-inbox/000000000001-00000000000000aa.messages.damaged", "")
+    site.write(f"{site.database.name}-inbox/notes", "")
+    site.write(f"{site.database.name}-inbox/000000000002-00000000000000aa.messages", "")
+    _, found = reports(site, skip=tuple(name for name in ELSEWHERE if name != "database"))
+    assert [fault for fault in faults(found["database"]) if "inbox" in fault] == [
+        f"in {site.database}-inbox nobody reads 000000000001-00000000000000aa.messages.damaged, notes"
+    ]
+
+
 def test_file_that_others_may_write_is_a_failure_with_its_remedy(site):
     (site.directory / "master.pub").chmod(0o666)
     code, found = reports(site)
