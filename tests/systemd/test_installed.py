@@ -43,6 +43,12 @@ def test_files_and_directories_are_as_documented(installed: Site) -> None:
     ]
 
 
+def test_the_receiver_for_platforms_needs_nothing_of_the_package(installed: Site) -> None:
+    receiver = installed.box.root / "usr/share/doc/kmp-smsd/scripts/kmp-receive"
+    assert receiver.read_text(encoding="utf-8").startswith("#!/usr/bin/env python3\n")
+    assert modes(installed, f"/{receiver.relative_to(installed.box.root)}")[0].startswith("755 ")
+
+
 def test_nothing_runs_before_somebody_starts_it(installed: Site) -> None:
     assert [installed.box.show(unit, "ActiveState") for unit in ROLES] == [["inactive"], ["inactive"]]
     assert installed.box.run("systemctl is-enabled kmp-smsd.target").stdout == "disabled\n"
