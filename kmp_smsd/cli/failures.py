@@ -48,7 +48,8 @@ def explain(error: Exception) -> tuple[int, str] | None:
         if isinstance(error, storage.StoreUnusable):
             return CONFIGURATION, str(error)
         if isinstance(error.__cause__, PermissionError):
-            return _forbidden(error.__cause__)
+            code, sentence = _forbidden(error.__cause__)
+            return code, f"{sentence}; a role needs 'systemd-tmpfiles --create kmp-smsd.conf'"
         damaged = isinstance(error, storage.StoreUnavailable) and error.is_damage
         return CONFIGURATION if damaged else TEMPORARY, str(error)
     if (sqlite := sys.modules.get("pysqlite3.dbapi2")) and isinstance(error, sqlite.DatabaseError):

@@ -198,7 +198,10 @@ def _why_unreadable(error: OSError | ValueError) -> str:
     if isinstance(error, IsADirectoryError):
         return "is a directory, not a file"
     if isinstance(error, PermissionError):
-        return "permission denied: run this as root, or as a member of the service's group"
+        return (
+            "permission denied: run this as root, or as a member of the service's group;"
+            " a role needs 'systemd-tmpfiles --create kmp-smsd.conf'"
+        )
     return f"cannot be read: {error.strerror if isinstance(error, OSError) else 'no such file'}"
 
 

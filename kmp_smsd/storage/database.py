@@ -192,7 +192,9 @@ class Database:
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError):
             raise
         except (sqlite3.Error, OSError, MemoryError) as error:
-            raise StoreUnavailable(f"{self.path}: {str(error) or 'not enough memory'}") from error
+            where = getattr(error, "filename", None) or self.path
+            why = getattr(error, "strerror", None) or str(error) or "not enough memory"
+            raise StoreUnavailable(f"{where}: {why}") from error
 
     def _begin(self) -> None:
         """Begin to write, while our own lock is held: who has SQLite's all the same does not know of ours."""

@@ -19,7 +19,14 @@ _RESTORE = "stop both roles, and put the last backup in its place: 'kmp-smsd db 
 _DAMAGED = f"'kmp-smsd db check' tells what is damaged; {_RESTORE}"
 NO_DATABASE = f"correct [storage] path, or {_RESTORE}"
 
-_BY_ERRNO = {errno.ENOSPC: _FULL, errno.EDQUOT: _FULL, errno.EIO: _BROKEN, errno.EROFS: _READ_ONLY}
+_FORBIDDEN = "'systemd-tmpfiles --create kmp-smsd.conf' sets owners and modes right"
+_BY_ERRNO = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EIO: _BROKEN,
+    errno.EROFS: _READ_ONLY,
+    errno.EACCES: _FORBIDDEN,
+}
 _BY_SQLITE_CODE = {
     _SQLITE_FULL: _FULL,
     _SQLITE_IOERR: _BROKEN,

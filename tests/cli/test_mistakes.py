@@ -424,7 +424,10 @@ def test_a_database_that_we_may_not_read_is_a_missing_permission_too(site, monke
     file, access = site.database, os.access
     monkeypatch.setattr(os, "access", lambda path, mode: (path != file or mode == os.F_OK) and access(path, mode))
     monkeypatch.setattr(sqlite3, "connect", opened)
-    told = "kmp.db: permission denied: run this as root, or as a member of the service's group"
+    told = (
+        "kmp.db: permission denied: run this as root, or as a member of the service's group;"
+        " a role needs 'systemd-tmpfiles --create kmp-smsd.conf'"
+    )
     assert site.refused("keys", "list") == (77, told)
 
 

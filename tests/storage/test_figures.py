@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
+
 import pytest
 
-from kmp_smsd.storage import StoreUnavailable, figures, open_store
+from kmp_smsd.storage import StoreUnavailable, figures, open_files, open_store
 from kmp_smsd.storage.figures import DueFigures, RejectedFigures
 from kmp_smsd.storage.migrations import known
 from tests.storage.fresh import new_database
@@ -39,6 +41,18 @@ def test_a_file_that_is_gone_is_told_with_what_to_do(store, tmp_path, suffix):
     (tmp_path / f"kmp.db{suffix}").unlink()
     with pytest.raises(StoreUnavailable, match="was removed or replaced under us: stop both roles"):
         store.figures.store()
+
+
+def test_a_directory_that_was_closed_to_a_role_is_told_with_what_opens_it(store, monkeypatch):
+    def closed(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(open_files, "_identity", closed)  # root, who runs this, sees into every directory
+    with pytest.raises(StoreUnavailable) as caught:
+        store.figures.store()
+    assert str(caught.value).endswith(
+        "kmp.db: Permission denied: 'systemd-tmpfiles --create kmp-smsd.conf' sets owners and modes right"
+    )
 
 
 @pytest.mark.parametrize("step_rows", [1, 2, 5, 100])
