@@ -29,8 +29,8 @@ def told_by_child(work: Work[Told]) -> Iterator[Iterator[Told]]:
     """What `work` tells, in its order; an error of it is raised behind that.
 
     Its process is a fork of ours: `work` sees all that is in memory now, and nothing that it changes is seen here. It
-    waits where a pipe is full of what it told, which must be picklable and no exception. Interrupts are ours alone; it
-    ends at the end of the context, or when we do. Where somebody else ends it, ChildProcessError is raised.
+    waits where a pipe is full of what it told, which must be picklable. Interrupts are ours alone; it ends at the end
+    of the context, or when we do. Raises ChildProcessError where it cannot be begun, and where somebody else ends it.
     """
     forking = get_context("fork")
     taking, telling = forking.Pipe(duplex=False)
@@ -39,8 +39,8 @@ def told_by_child(work: Work[Told]) -> Iterator[Iterator[Told]]:
         fcntl.fcntl(telling.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_OCTETS)
     with taking:
         try:
-            with telling, _interrupts_later():  # it begins with them held back, and stays so
-                process.start()
+            with telling:
+                _begin(process)
             yield _told(taking, process)
         finally:
             if process.pid is not None:  # it began
@@ -48,33 +48,44 @@ def told_by_child(work: Work[Told]) -> Iterator[Iterator[Told]]:
                 process.join()
 
 
-def _do(work: Work[Told], telling: Connection[Any, Any], parent: int) -> None:
-    end_with_parent(parent)
+def _begin(process: BaseProcess) -> None:
     try:
-        work(telling.send)
+        with _interrupts_later():  # it begins with them held back, and stays so
+            process.start()
+    except OSError as error:
+        raise ChildProcessError(f"this command cannot begin another process: {error.strerror}") from error
+
+
+def _do(work: Work[Told], telling: Connection[Any, Any], parent: int) -> None:
+    try:
+        end_with_parent(parent)
+        work(lambda one: telling.send((one, None)))
     except Exception as error:
         error.add_note("".join(traceback.format_tb(error.__traceback__)))  # which no pipe takes along
         telling.send(error)
 
 
 def _told(taking: Connection[Any, Any], process: BaseProcess) -> Iterator[Any]:
-    while True:
-        try:
-            told = taking.recv()
-        except (EOFError, OSError):  # OSError: in the middle of something
-            break
-        if isinstance(told, Exception):
-            raise told
-        yield told
-    process.join()
-    if process.exitcode:
-        raise ChildProcessError(f"process {process.pid} of this command {_how_it_ended(process.exitcode)}; try again")
+    while (told := _next(taking, process)) is not None:
+        one, error = told
+        if error is not None:
+            raise error
+        yield one
 
 
-def _how_it_ended(code: int) -> str:
-    if code < 0:
-        return f"was ended by {signal.Signals(-code).name}, as the kernel does where memory is short"
-    return f"ended with {code} before its work was done"
+def _next(taking: Connection[Any, Any], process: BaseProcess) -> Any:
+    try:
+        return taking.recv()
+    except (EOFError, OSError):  # OSError: it ended while it told
+        process.join()
+        raise ChildProcessError(f"process {process.pid} of this command {_how_it_ended(process)}; try again") from None
+
+
+def _how_it_ended(process: BaseProcess) -> str:
+    code = process.exitcode or 0  # unknown where whoever began us has SIGCHLD ignored
+    if code == -signal.SIGKILL:
+        return "was ended by SIGKILL, as the kernel does where memory is short"
+    return f"was ended by signal {-code}" if code < 0 else "ended before its work was done"
 
 
 @contextmanager

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import signal
-import struct
 import subprocess
 import sys
 import traceback
-from multiprocessing.connection import Connection
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +26,10 @@ def alive(pid):
     except ProcessLookupError:
         return False
     return True
+
+
+def state(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_what_is_told_comes_in_order_from_another_process_that_sees_our_memory():
@@ -85,7 +89,9 @@ def test_work_waits_where_nobody_takes_what_it_tells():
             lambda: os.kill(os.getpid(), signal.SIGKILL),
             "was ended by SIGKILL, as the kernel does where memory is short",
         ),
-        (lambda: os._exit(3), "ended with 3 before its work was done"),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), "was ended by signal 15"),
+        (lambda: os.kill(os.getpid(), signal.SIGRTMIN + 1), f"was ended by signal {signal.SIGRTMIN + 1}"),
+        (lambda: os._exit(0), "ended before its work was done"),
     ],
 )
 def test_work_that_somebody_ends_is_an_error_and_no_end(end, how):
@@ -101,17 +107,29 @@ def test_work_that_somebody_ends_is_an_error_and_no_end(end, how):
     assert raised.value.strerror is None  # so that the sentence is shown as it is
 
 
-def test_work_that_somebody_ends_while_it_tells_something_is_the_same_error(monkeypatch):
-    def half(telling, _):
-        os.write(telling.fileno(), struct.pack("!i", 8) + b"half")
-        signal.raise_signal(signal.SIGKILL)
+def test_work_that_is_killed_while_it_tells_is_an_error_in_our_words():
+    def work(tell):
+        tell(os.getpid())
+        tell(bytes(8 << 20))  # more than a pipe takes
 
-    monkeypatch.setattr(Connection, "send", half)
-    with (
-        told_by_child(lambda tell: tell("whole")) as told,
-        pytest.raises(ChildProcessError, match="by SIGKILL"),
-    ):
-        next(told)
+    with told_by_child(work) as told:
+        pid = next(told)
+        while state(pid) != "S":  # it waits until the pipe has room
+            pass
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(ChildProcessError, match=f"process {pid} of this command was ended by SIGKILL"):
+            next(told)
+
+
+def test_work_that_cannot_begin_is_an_error_in_our_words(monkeypatch):
+    def refused():
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refused)
+    with pytest.raises(ChildProcessError) as raised, told_by_child(until_killed):
+        pass
+    assert str(raised.value) == "this command cannot begin another process: Resource temporarily unavailable"
+    assert raised.value.strerror is None
 
 
 def test_interrupt_of_all_is_ours_alone():
