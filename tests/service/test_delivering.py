@@ -779,6 +779,15 @@ def test_holding_back_outlives_a_restart_and_so_does_what_lifts_with_it(at):
     assert not at.platform()["held_back"]
 
 
+def test_platform_that_rejects_on_after_a_restart_is_no_second_alarm(at, events):
+    reject_all(at, *range(1, 21))
+    at.restart()
+    for number in range(21, 41):
+        reject_all(at, number)
+    assert at.rejected(*TERMINALS)
+    assert len(alarms(events)) == 1
+
+
 def test_holding_back_that_follows_confirmations_is_shown_and_kept(at):
     make_due(at.store, *TERMINALS)
     at.answer = lambda delivery: (
