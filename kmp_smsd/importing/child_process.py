@@ -62,7 +62,9 @@ def _do(work: Work[Told], telling: Connection[Any, Any], parent: int) -> None:
         work(lambda one: telling.send((one, None)))
     except Exception as error:
         error.add_note("".join(traceback.format_tb(error.__traceback__)))  # which no pipe takes along
-        telling.send(error)
+        telling.send((None, error))
+    else:
+        telling.send(None)
 
 
 def _told(taking: Connection[Any, Any], process: BaseProcess) -> Iterator[Any]:

@@ -130,6 +130,7 @@ def test_work_that_cannot_begin_is_an_error_in_our_words(monkeypatch):
         pass
     assert str(raised.value) == "this command cannot begin another process: Resource temporarily unavailable"
     assert raised.value.strerror is None
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_interrupt_of_all_is_ours_alone():
