@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from kmp_smsd.diagnosis.meanings import meaning
 from kmp_smsd.diagnosis.number import Number, Row
 from kmp_smsd.domain.outcome import Outcome
+from kmp_smsd.storage.waking import AT_ONCE
 
 SEND_AGAIN = "let the terminal send again (restart it)"
 
@@ -17,13 +18,10 @@ def waiting(number: Number, row: Row) -> Iterator[str]:
     """What a request that waits does; it is decided again by itself once it is there."""
     key, outcome = row["key_id"], Outcome(row["outcome"])
     lacks = None
-    if row["again_at"] == 0:
+    if row["again_at"] == AT_ONCE:
         pass
     elif outcome is Outcome.UNKNOWN_KEY:
-        lacks = (
-            f"import the key {key} ('kmp-smsd keys import'): it is bound by itself then; if no vendor has it, the"
-            " terminal sends a wrong key ID"
-        )
+        lacks = _no_key(number, key, waits=True)
     elif outcome is Outcome.KEY_NOT_USABLE:
         lacks = _unusable(number, key, waits=True)
     elif not number.registrations:
@@ -45,7 +43,7 @@ def last_message(number: Number) -> Iterator[str]:
             yield f"{said}: {remedy}"
     elif any(one["key_id"] == key for one in number.waiting) or _is_bound(number, row):
         return
-    elif lacks := _no_key(number, key) or _unusable(number, key, waits=False):
+    elif lacks := _no_key(number, key, waits=False) or _unusable(number, key, waits=False):
         yield lacks
     elif outcome in _BOUND:
         at = number.keys[key]
@@ -93,12 +91,12 @@ def _of_outcome(number: Number, row: Row, outcome: Outcome, said: str) -> str | 
     return _refused(number, row, said) if outcome is Outcome.REFUSED else None
 
 
-def _no_key(number: Number, key: str) -> str | None:
+def _no_key(number: Number, key: str, *, waits: bool) -> str | None:
     if key in number.keys:
         return None
+    then = ": it is bound by itself then" if waits else f", then {SEND_AGAIN}"
     return (
-        f"import the key {key} ('kmp-smsd keys import'), then {SEND_AGAIN}; if no vendor has it, the terminal sends a"
-        " wrong key ID"
+        f"import the key {key} ('kmp-smsd keys import'){then}; if no vendor has it, the terminal sends a wrong key ID"
     )
 
 
@@ -159,7 +157,7 @@ def _refused(number: Number, row: Row, said: str) -> str | None:
         what = f"key {key} is bound to {at['bound_mdn']} for {at['bound_app']}"
         in_the_way.append((what, f"{at['bound_mdn']} {at['bound_app']}", "on_sim_change"))
     for one in number.bound:
-        if one["app_id"] == app and one["key_id"] != key:
+        if one["app_id"] == app:
             what = f"key {one['key_id']} is bound here for {app}"
             in_the_way.append((what, f"{number.mdn} {app}", "on_terminal_change"))
     if not in_the_way:

@@ -10,11 +10,13 @@ import pytest
 from kmp_smsd.cli import explain as explain_module
 from kmp_smsd.cli.program import program
 from kmp_smsd.diagnosis import number as number_module
+from kmp_smsd.domain.reply import ReplyResult, ReplyState, ReplyTo
 from kmp_smsd.domain.request import SyncRequest
 from kmp_smsd.storage import journal
 from kmp_smsd.storage.outbox import Postpone, Reject
 from kmp_smsd.storage.platforms import PlatformState
 from tests.cli.site import FIRST, SECOND, THIRD, Site
+from tests.storage.stock import NOW, confirm_all, sync
 from tests.test_docs import lead
 
 HOUR = 3_600_000
@@ -67,15 +69,29 @@ def test_unknown_key_is_to_be_imported(site):
     site.ready("K1")
     site.message(FIRST, "K9")
     assert told(site, FIRST)[2][0].startswith("import the key K9")
+    keys = site.write("k9.csv", f"key_id,key\nK9,{9:032x}\n")
+    site.ok("keys", "import", str(keys), "--vendor", "Acme", "--plaintext")
+    assert told(site, FIRST)[2] == ["the request with key K9 is to be decided again: is intake running?"]
+
+
+def test_request_that_waits_for_intake_alone_says_so(site):
+    site.ready("K1", apps=("meter", "tracker"))
+    site.message(FIRST, "K1")
+    assert told(site, FIRST)[2][0].startswith("let the terminal send K1:KEY-ID:APP, remove the registration")
+    site.ok("registrations", "remove", FIRST, "tracker")
+    assert told(site, FIRST)[2] == ["the request with key K1 is to be decided again: is intake running?"]
 
 
 def test_hold_is_to_be_decided_and_it_is_told_what_approving_ends(site):
-    site.ready("K1", mdns=(FIRST, SECOND))
+    site.ready("K1", "K2", mdns=(FIRST, SECOND))
+    site.ok("registrations", "add", SECOND, "tracker")
     site.message(FIRST, "K1", at=HOUR)
-    site.message(SECOND, "K1", at=2 * HOUR)
+    site.message(SECOND, "K2", at=HOUR, app_id="tracker")  # in nobody's way
+    site.deliver("metering")
+    site.message(SECOND, "K1", at=2 * HOUR, app_id="meter")
     story, _, (now,) = told(site, SECOND)
-    assert story[0].startswith("message by north with key K1 for meter: held (row 12), a person must decide")
-    assert f"binds key K1 for meter and ends its binding to {FIRST} for meter" in now
+    assert any(line.startswith("message by north with key K1 for meter: held (row 12), a person") for line in story)
+    assert f"binds key K1 for meter and ends its binding to {FIRST} for meter; 'kmp-smsd holds refuse 1'" in now
     site.ok("holds", "refuse", "1", "--by", "eve")
     story, stands, (now,) = told(site, SECOND)
     assert story[-1] == "hold 1 (key K1 for meter) was refused by eve"
@@ -198,7 +214,12 @@ def test_delivery_that_nobody_tried_asks_for_dispatch(site):
     with site.store() as store:
         store.routes.set({"meter": "metering"})
         list(store.routes.move(2_000_000))
-    assert told(site, FIRST)[2] == [
+    _, stands, now = told(site, FIRST)
+    assert [re.sub("version [0-9]+", "version V", line) for line in stands] == [
+        "meter: key K1 (KCV 83FF66) is bound",
+        "meter: key K1 (version V) is not confirmed by platform metering yet",
+    ]
+    assert now == [
         "platform metering has not been tried yet: is dispatch running, and not paused? 'kmp-smsd status' tells"
     ]
 
@@ -224,7 +245,21 @@ def test_app_that_its_platform_s_file_does_not_name_any_more_is_to_be_named_in_a
 def test_app_without_a_platform_is_to_be_named_in_a_file(site):
     site.ready("K1", apps=("alarm",))
     site.message(FIRST, "K1")
-    assert told(site, FIRST)[2] == ["name the app alarm in a file of platforms.d, then 'kmp-smsd reload'"]
+    _, stands, now = told(site, FIRST)
+    assert stands[-1] == "alarm: key K1 waits, since dispatch knows no platform for the app"
+    assert now == ["name the app alarm in a file of platforms.d, then 'kmp-smsd reload'"]
+
+
+def test_withdrawal_is_told_until_the_platform_holds_nothing(site):
+    site.ready("K1")
+    site.message(FIRST, "K1")
+    site.deliver("metering")
+    site.ok("bindings", "withdraw", FIRST, "meter")
+    assert "is not confirmed by platform metering yet" in told(site, FIRST)[1][-1]
+    site.deliver("metering")
+    _, stands, now = told(site, FIRST)
+    assert stands == ["meter: no key is bound", "meter: platform metering has confirmed that it holds nothing"]
+    assert now == ["nothing: it is registered, and its terminal's next message is bound"]
 
 
 @pytest.mark.parametrize(
@@ -263,6 +298,29 @@ def test_binding_without_a_message_is_told_too(site):
     assert "key K1 for meter was bound" in told(site, SECOND)[0]
 
 
+def test_replies_are_told_from_their_sending_to_their_end(site):
+    site.ready("K1", "K2", mdns=(FIRST, SECOND))
+    with site.store() as store:
+        store.routes.set({"meter": "metering"})
+        for mdn, key in ((FIRST, "K1"), (SECOND, "K2")):
+            store.settle([sync(mdn, key)._replace(reply_to=ReplyTo(1, 1, mdn, 0, 1, "10690001"))], NOW)
+    said = "the reply for key K1"
+    assert f"{said} is waiting" in told(site, FIRST)[1]
+    with site.store() as store:
+        confirm_all(store)
+        first, second = store.replies.exchange([], {"north": 10}, NOW)
+    story, stands, _ = told(site, FIRST)
+    assert f"{said} and meter left by north" in story
+    assert f"{said} is sending" in stands
+    with site.store() as store:
+        ended = [ReplyResult(first.number, ReplyState.REFUSED, 0x0B), ReplyResult(second.number, ReplyState.SENT, 0)]
+        store.replies.exchange(ended, {}, NOW)
+    (story, stands, _), others = told(site, FIRST), told(site, SECOND)
+    assert f"{said} and meter ended as refused (command_status 0x0B)" in story
+    assert [line for line in (*stands, *others[1]) if "reply" in line] == []
+    assert [line for line in others[0] if "reply" in line] == ["the reply for key K2 and meter left by north"]
+
+
 def test_number_that_is_being_erased_says_so(site):
     site.ready("K1")
     site.message(FIRST, "K1")
@@ -282,7 +340,9 @@ def test_number_outside_the_plan_is_told_as_such(site):
     site.ready("K1")
     done = site.run("explain", "+447700900123")
     assert done.exit_code == 0
-    assert "+447700900123 is no number of the numbering plan, so its messages end as invalid_mdn" in done.stdout
+    _, _, now = done.stdout.partition("What to do now\n")
+    assert now.startswith("  1. +447700900123 is no number of the numbering plan, so its messages end as invalid_mdn")
+    assert "registrations add" not in now
 
 
 def test_page_for_people_tells_past_present_and_future_in_this_order(site):
@@ -308,6 +368,8 @@ def test_search_has_a_bound_that_is_told_and_all_has_none(site, monkeypatch):
     assert "3 older ones were not" in done.stderr
     (found,) = site.rows("explain", FIRST)
     assert found["journal"] == {"entries": 4, "total": 7, "since": 4 * HOUR, "whole": False}
+    site.ok("registrations", "add", THIRD, "meter")
+    assert told(site, THIRD)[2][0].startswith("no message of it was found: let the terminal send again")
     everything = site.run("explain", FIRST, "--all")
     assert (everything.stderr, "unknown_key" in everything.stdout) == ("", True)
 

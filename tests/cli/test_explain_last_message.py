@@ -188,6 +188,18 @@ def test_app_that_the_message_named_is_to_be_registered(site):
     assert advice(site, FIRST)[0].startswith("its last message was app_not_registered, and nothing waits")
 
 
+def test_app_that_a_bound_terminal_names_is_to_be_registered_as_well(site):
+    site.ready("K1")
+    site.message(FIRST, "K1", at=HOUR)
+    site.deliver("metering")
+    site.message(FIRST, "K1", at=2 * HOUR, app_id="tracker")
+    expired(site)
+    assert advice(site, FIRST) == [
+        f"register the app that the terminal means: kmp-smsd registrations add {FIRST} tracker; then let the terminal"
+        " send again (restart it)"
+    ]
+
+
 @pytest.mark.parametrize("apps", [("meter",), ("meter", "tracker")])
 def test_message_that_names_another_app_than_its_key_is_reserved_for_is_to_change(site, apps):
     """No registration helps there."""
