@@ -166,11 +166,13 @@ def test_stale_without_a_higher_version_gives_no_version_to_pass(held: Any) -> N
 
 def test_stale_is_believed_up_to_a_day_ahead_of_our_clock() -> None:
     ahead = int(NOW_S * 1000) + 86_400_000
-    believed, absurd = judged(status="stale", version=ahead), judged(status="stale", version=ahead + 1)
+    believed = judged(status="stale", version=ahead)
     assert isinstance(believed, TryLater)
     assert believed.held_version == ahead
-    assert isinstance(absurd, Rejected)
-    assert absurd.alarm
+    for version in (ahead + 1, 2**63 - 1):
+        absurd = judged(status="stale", version=version)
+        assert isinstance(absurd, Rejected)
+        assert absurd.alarm
 
 
 @pytest.mark.parametrize(
@@ -197,6 +199,37 @@ def test_key_in_an_answer_is_hidden_however_it_is_spelled(name: str, field: str)
     assert not isinstance(result, Confirmed)
     shown = result.reason.removeprefix("answered ").removesuffix(", which is no answer to this").strip("'")
     assert shown == REPEATS_A_KEY or not is_legible(key, spelled, shown)
+
+
+def test_key_that_is_plain_words_is_in_no_text_that_is_made_of_a_line() -> None:
+    """Nothing but the key itself tells it from prose."""
+    key = b"opensesamesecret"
+    bind = replace(BIND, key=key)
+    for fields in ({"status": "rejected", "reason": "no opensesamesecret"}, {"status": "opensesamesecret"}):
+        assert REPEATS_A_KEY in str(judge(Answer(17, fields), bind, NOW_S))
+    assert excerpt(key, (key,)) == REPEATS_A_KEY
+    hello = '{"v":%d,"type":"%s","window":1,"max_line":%d,"receiver":%s}'
+    for line in ("%s", '["%s"]', '{"name":"%s"}', hello % (2, "hello", 1024, '"%s"'), hello % (1, "hello", 0, '"%s"')):
+        with pytest.raises(WireError, match=REPEATS_A_KEY):
+            parse_hello((line % key.decode()).encode(), (key,))
+        with pytest.raises(WireError, match=REPEATS_A_KEY):
+            parse_answer((line % key.decode()).encode(), (key,))
+    named = hello % (1, "hello", 1024, f'"{key.decode()}"')
+    assert parse_hello(named.encode(), (key,)).receiver == REPEATS_A_KEY
+
+
+def test_key_is_not_seen_where_a_delivery_or_an_answer_is_printed() -> None:
+    assert repr(BIND.key) not in repr(Confirmed(BIND))
+    assert repr(parse_answer(b'{"id":17,"key":"AAECAwQFBgcICQoLDA0ODw"}', ())) == "Answer(id=17)"
+
+
+@pytest.mark.parametrize("reason", ["null", '""', "7", "true", '["busy"]', '{"why":"busy"}'])
+def test_reason_that_is_no_text_is_none(reason: str) -> None:
+    for status in ("retry", "rejected"):
+        answer = parse_answer(f'{{"id":17,"status":"{status}","reason":{reason}}}'.encode(), ())
+        result = judge(answer, BIND, NOW_S)
+        assert not isinstance(result, Confirmed)
+        assert result.reason == "no reason given"
 
 
 @pytest.mark.parametrize("status", ["stale", "retry", "rejected"])
