@@ -142,10 +142,18 @@ def test_a_stuck_store_is_silent_and_nobody_waits_for_it(at):
     first = at.watch.measure()
     at.now = 30.0
     assert at.watch.measure() is first
+    assert not first.called
     assert len(at.jobs) == 1
     assert (at.watch.stuck_s, at.watch.silent_s) == (30.0, 30.0)
     at.run()
+    assert first.called
     assert (at.watch.stuck_s, at.watch.silent_s) == (0.0, 0.0)
+
+
+def test_store_that_nobody_asks_any_more_is_silent_and_waits_for_nobody(at):
+    at.measure()
+    at.now = 600.0
+    assert (at.watch.stuck_s, at.watch.silent_s, at.watch.waits_for_others) == (0.0, 600.0, False)
 
 
 def test_a_store_that_says_no_is_not_silent_and_is_well_again_when_it_says_yes(at, events):
