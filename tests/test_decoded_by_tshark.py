@@ -68,10 +68,8 @@ def say_everything(bind):
         session = EsmeSession(SessionSettings(bind=bind, enquire_after_s=30.0))
         session.connection_made(0.0)
         events = session.receive_data(bind_resp + unfit + fit, 1.0)
-        for message, status in zip(
-            messages_of(events), (CommandStatus.ESME_RX_T_APPN, CommandStatus.ESME_ROK), strict=False
-        ):
-            session.answer(message, status)
+        statuses = (CommandStatus.ESME_RX_T_APPN, CommandStatus.ESME_ROK)
+        session.answer(zip(messages_of(events), statuses, strict=False))
         for submit in SUBMITS:
             session.submit(submit, 1.0)
         session.check_timers(40.0)
