@@ -16,4 +16,8 @@ def main() -> NoReturn:
 
     if ours:
         signal.signal(signal.SIGINT, interrupt)
-    program.main()
+    try:
+        program.main()
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is told: so does one from here on

@@ -311,6 +311,24 @@ def test_interrupt_while_the_program_is_imported_shows_no_traceback() -> None:
     assert (ended.returncode, ended.stderr) == (-signal.SIGINT, b"")
 
 
+INTERRUPTED_AT_THE_END = """
+import atexit, os, signal, sys
+from kmp_smsd.cli import main
+
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.argv[1:] = ["keys", "--no-such-option"]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+main()
+"""
+
+
+def test_interrupt_when_all_is_told_shows_no_traceback() -> None:
+    """As the second of two."""
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED_AT_THE_END], capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGINT
+    assert ended.stderr == "kmp-smsd: No such option '--no-such-option' (see 'kmp-smsd keys --help')\n"
+
+
 INTERRUPT_OF_WHICH_AN_ERROR_IS_MADE = """
 import os, signal, sys
 from kmp_smsd.cli import main
