@@ -68,6 +68,8 @@ def explain(error: Exception) -> tuple[int, str] | None:
             return TEMPORARY, str(error)
         where = _where(error)
         return TEMPORARY, f"{where}{error.strerror}{'' if where else f': {SEE_WHERE}'}"
+    if isinstance(error, MemoryError):
+        return TEMPORARY, f"not enough memory: {SEE_WHERE}"
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         # Arguments were checked, so this comes from the environment or the working directory.
         return CONFIGURATION, f"'{shown(error.object)}' is not in UTF-8: give it another name"

@@ -484,3 +484,7 @@ def test_error_of_the_system_says_where_it_came_from_or_how_to_see_that():
     assert explain(OSError(errno.EIO, "Input/output error", "/f")) == (75, "/f: Input/output error")
     assert explain(OSError(errno.EIO, "I/O error")) == (75, "I/O error: --debug before the command shows where")
     assert explain(OSError("/t, where this is sorted: full")) == (75, "/t, where this is sorted: full")
+
+
+def test_memory_that_is_short_is_no_bug():
+    assert explain(MemoryError()) == (75, "not enough memory: --debug before the command shows where")
