@@ -75,6 +75,12 @@ def test_whoever_makes_a_file_makes_it_for_the_group(site: Site) -> None:
     assert len([line for line in made if line.endswith((".db", ".db-wal", ".db-shm", ".sock"))]) == 5
 
 
+def test_secrets_that_were_put_back_open_to_all_are_closed_with_the_other_modes(site: Site) -> None:
+    secrets = "/etc/kmp-smsd/credentials/{master-key,ssh-identity,smsc/north}"
+    site.box.ok(f"chmod 644 {secrets}; systemd-tmpfiles --create kmp-smsd.conf")
+    assert {line.split()[0] for line in modes(site, secrets)} == {"600"}
+
+
 @pytest.mark.parametrize(
     ("unit", "other", "others_secret", "own_secret"),
     [
