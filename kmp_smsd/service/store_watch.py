@@ -70,6 +70,7 @@ class StoreWatch:
         self._error: str | None = None  # of measuring, probes included
         self._settling_error: str | None = None
         self._again_error: str | None = None
+        self._was_unavailable = False
 
     @property
     def error(self) -> str | None:
@@ -104,18 +105,22 @@ class StoreWatch:
         """A batch is settled; that took so many seconds. Of the connection that measures it tells nothing."""
         self.last_write_at, self.last_write_s = self._wall(), took_s
         self._settling_error = None
+        self._tell_when_well_again()
 
     def not_settled(self, reason: str) -> None:
         """A batch could not be settled for this reason; so it is until one is."""
         self._settling_error = reason
+        self._tell_when_well_again()
 
     def settled_again(self) -> None:
         """What was marked is decided again."""
         self._again_error = None
+        self._tell_when_well_again()
 
     def not_settled_again(self, reason: str) -> None:
         """What was marked could not be decided again for this reason; so it is until it is."""
         self._again_error = reason
+        self._tell_when_well_again()
 
     def measure(self) -> Deferred[Any]:
         """Read the figures. Fires when that is done, or where the one before is still under way, with that."""
@@ -142,9 +147,17 @@ class StoreWatch:
             self.last_write_at, self.last_write_s = self._wall(), measured.probe_s
         if measured.probe_s is not None or not self._writes:
             self._error = None
+        self._tell_when_well_again()
 
     def _not_measured(self, failure: Failure) -> None:
         self._measuring = None
         self._error = failure.getErrorMessage() or str(failure.type)
+        self._tell_when_well_again()
         if not failure.check(StoreUnavailable):
             self.log.failure("the store could not be measured", failure, event="store_not_measured")
+
+    def _tell_when_well_again(self) -> None:
+        """What is wrong is told by whoever finds it, and that it is over by none of them."""
+        was_unavailable, self._was_unavailable = self._was_unavailable, self.error is not None
+        if was_unavailable and not self._was_unavailable:
+            self.log.info("the store is available again", event="store_available")

@@ -105,6 +105,15 @@ def test_what_is_wrong_with_our_connection_stays_though_another_settles(at, monk
     assert at.watch.error == "was removed or replaced under us"
 
 
+def test_a_store_is_available_again_when_nothing_is_wrong_with_it_any_more(at, events):
+    at.watch.not_settled("disk full")
+    at.watch.not_settled_again("disk full")
+    at.watch.settled(0.5)
+    assert events == []
+    at.watch.settled_again()
+    assert [event["event"] for event in events] == ["store_available"]
+
+
 def test_reason_that_says_nothing_is_one_all_the_same(at):
     at.watch.not_settled("")
     assert at.watch.error == ""
@@ -163,8 +172,10 @@ def test_a_store_that_says_no_is_not_silent_and_is_well_again_when_it_says_yes(a
     assert (at.watch.error, at.watch.silent_s) == ("disk full", 0.0)
     assert events == []
     at.store.figures.probe = probe
-    at.measure()
-    assert at.watch.error is None
+    for _ in range(2):
+        at.measure()
+        assert at.watch.error is None
+        assert [event["event"] for event in events] == ["store_available"]
 
 
 def test_a_fault_of_ours_is_logged(at, events):
