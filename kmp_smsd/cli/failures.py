@@ -49,7 +49,10 @@ def explain(error: Exception) -> tuple[int, str] | None:
             return CONFIGURATION, str(error)
         if isinstance(error.__cause__, PermissionError):
             code, sentence = _forbidden(error.__cause__)
-            return code, f"{sentence}; a role needs 'systemd-tmpfiles --create kmp-smsd.conf'"
+            return (
+                code,
+                f"{sentence}; a role needs owners and modes as 'systemd-tmpfiles --create kmp-smsd.conf' sets them",
+            )
         damaged = isinstance(error, storage.StoreUnavailable) and error.is_damage
         return CONFIGURATION if damaged else TEMPORARY, str(error)
     if (sqlite := sys.modules.get("pysqlite3.dbapi2")) and isinstance(error, sqlite.DatabaseError):

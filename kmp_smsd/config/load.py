@@ -200,7 +200,7 @@ def _why_unreadable(error: OSError | ValueError) -> str:
     if isinstance(error, PermissionError):
         return (
             "permission denied: run this as root, or as a member of the service's group;"
-            " a role needs 'systemd-tmpfiles --create kmp-smsd.conf'"
+            " a role needs owners and modes as 'systemd-tmpfiles --create kmp-smsd.conf' sets them"
         )
     return f"cannot be read: {error.strerror if isinstance(error, OSError) else 'no such file'}"
 

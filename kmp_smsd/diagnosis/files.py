@@ -57,16 +57,16 @@ def judge_ignored(paths: Collection[str], directory: str) -> Finding:
 def judge_shared_directory(directory: FileFacts, what: str, group: int | None = None) -> Finding:
     """Where both roles write: for two users it belongs to their `group`, and gives that group to new files."""
     path = directory.path
+    give_to_group = f"chgrp kmp-smsd {path} && chmod 2770 {path}"
     if directory.fault:
         return failure(f"{what} {path}: {directory.fault}", "is its volume mounted? systemd-tmpfiles --create")
     if directory.mode & stat.S_IWOTH:
         return failure(f"{what} {path} can be written by everybody", f"chmod o-rwx {path}")
     if group is not None and (directory.gid != group or directory.mode & stat.S_IRWXG != stat.S_IRWXG):
-        return failure(f"{what} {path} is closed to the roles' group: they do not start", SET_RIGHT)
+        return failure(f"{what} {path} is closed to the roles' group: they do not start", give_to_group)
     if directory.mode & stat.S_IWGRP and not directory.mode & stat.S_ISGID:
         return warning(
-            f"{what} {path} does not give its group to new files: one role could not open the other's",
-            f"chgrp kmp-smsd {path} && chmod 2770 {path}",
+            f"{what} {path} does not give its group to new files: one role could not open the other's", give_to_group
         )
     return ok(f"{what} {path}")
 

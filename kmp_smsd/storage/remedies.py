@@ -19,7 +19,7 @@ _RESTORE = "stop both roles, and put the last backup in its place: 'kmp-smsd db 
 _DAMAGED = f"'kmp-smsd db check' tells what is damaged; {_RESTORE}"
 NO_DATABASE = f"correct [storage] path, or {_RESTORE}"
 
-_FORBIDDEN = "'systemd-tmpfiles --create kmp-smsd.conf' sets owners and modes right"
+_FORBIDDEN = "owners and modes have to be as 'systemd-tmpfiles --create kmp-smsd.conf' sets them"
 _BY_ERRNO = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,

@@ -426,7 +426,7 @@ def test_a_database_that_we_may_not_read_is_a_missing_permission_too(site, monke
     monkeypatch.setattr(sqlite3, "connect", opened)
     told = (
         "kmp.db: permission denied: run this as root, or as a member of the service's group;"
-        " a role needs 'systemd-tmpfiles --create kmp-smsd.conf'"
+        " a role needs owners and modes as 'systemd-tmpfiles --create kmp-smsd.conf' sets them"
     )
     assert site.refused("keys", "list") == (77, told)
 

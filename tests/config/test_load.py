@@ -496,7 +496,7 @@ def test_file_that_may_not_be_read_is_a_fault(files, monkeypatch):
     monkeypatch.setattr("kmp_smsd.config.load.open_without_waiting", refuse)  # root can read every file
     assert files.faults() == [
         "kmp-smsd.toml: permission denied: run this as root, or as a member of the service's group;"
-        " a role needs 'systemd-tmpfiles --create kmp-smsd.conf'"
+        " a role needs owners and modes as 'systemd-tmpfiles --create kmp-smsd.conf' sets them"
     ]
 
 

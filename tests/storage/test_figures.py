@@ -51,7 +51,7 @@ def test_a_directory_that_was_closed_to_a_role_is_told_with_what_opens_it(store,
     with pytest.raises(StoreUnavailable) as caught:
         store.figures.store()
     assert str(caught.value).endswith(
-        "kmp.db: Permission denied: 'systemd-tmpfiles --create kmp-smsd.conf' sets owners and modes right"
+        "kmp.db: Permission denied: owners and modes have to be as 'systemd-tmpfiles --create kmp-smsd.conf' sets them"
     )
 
 
