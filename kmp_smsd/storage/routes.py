@@ -34,9 +34,6 @@ class Routes:
             )
             return [row[0] for row in connection.execute("SELECT app FROM routes WHERE moving = 1")]
 
-    def all(self) -> dict[str, str]:
-        return dict(self._database.rows("SELECT app, platform FROM routes"))
-
     def move(self, now: int) -> Iterator[int]:
         """Let the rows of moved apps follow, step by step; yields how many wants that took in each.
 

@@ -20,7 +20,7 @@ from kmp_smsd.storage.platforms import PlatformState
 from tests.service.by_hand import PoolByHand, ReactorByHand, alarms, finished
 from tests.service.vendor import Vendor, make_due, mdn
 from tests.storage.fresh import new_database
-from tests.storage.stock import import_keys, row_at
+from tests.storage.stock import import_keys, routes_of, row_at
 
 START_S = 1_732_380_000
 
@@ -597,9 +597,9 @@ def test_routes_are_set_though_the_store_fails_at_first(tmp_path, monkeypatch):
         patch.setattr(at.mine.routes, "set", lambda _: (_ for _ in ()).throw(StoreUnavailable("locked")))
         at.start()
         at.look(3)
-    assert at.store.routes.all() == {}
+    assert routes_of(at.store) == {}
     at.look(3)
-    assert at.store.routes.all() == {"app-1": "p1"}
+    assert routes_of(at.store) == {"app-1": "p1"}
     assert at.begun() == ["p1"]
     at.store.close()
     at.mine.close()
@@ -674,7 +674,7 @@ def test_platform_whose_file_is_there_at_the_start_is_not_forgotten(tmp_path, mo
     at.start()
     at.look(5)
     assert at.store.platforms.to_forget([]) == []
-    assert at.store.routes.all() == {"app-1": "p1"}
+    assert routes_of(at.store) == {"app-1": "p1"}
     at.store.close()
     at.mine.close()
 
@@ -959,7 +959,7 @@ def test_platform_that_comes_with_a_reload_is_served_and_routed(start):
     at.make_due(2)
     at.look(2)
     assert at.begun() == ["p1", "p2"]
-    assert at.store.routes.all() == {"app-1": "p1", "app-2": "p2"}
+    assert routes_of(at.store) == {"app-1": "p1", "app-2": "p2"}
     assert at.by_name["p1"].done == []
 
 

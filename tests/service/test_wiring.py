@@ -32,7 +32,7 @@ from tests.config.config_files import PLATFORM, Files
 from tests.service.by_hand import PoolByHand, ReactorByHand, SmscByHand, finished, mo
 from tests.service.vendor import Vendor, mdn
 from tests.storage.fresh import new_database
-from tests.storage.stock import register, sync
+from tests.storage.stock import register, routes_of, sync
 
 SECRETS = """\
 [storage]
@@ -409,7 +409,7 @@ def test_whole_service_starts_takes_a_message_and_stops(site, vendor, monkeypatc
         pool.run()
     assert smsc.statuses() == [(1, 0)]
     with open_store(site.database) as store:
-        assert store.routes.all() == {"meter": "metering"}
+        assert routes_of(store) == {"meter": "metering"}
     ended = []
 
     async def stop():

@@ -122,6 +122,11 @@ def open_holds(store: Store) -> list[dict[str, Any]]:
     return store.holds.listing(limit=1_000)
 
 
+def routes_of(store: Store) -> dict[str, str]:
+    """app -> platform."""
+    return {app: name for name in store.platforms.names() for app in store.platforms.apps(name)}
+
+
 def counted(store: Store) -> dict[str, int]:
     """outcome -> number of messages, over all links and hours."""
     counts: dict[str, int] = {}

@@ -30,7 +30,7 @@ from kmp_smsd.storage.outbox import Confirm, Outbid, OutboxRow, Postpone, Reject
 from kmp_smsd.storage.replying import REDELIVERED_MS
 from kmp_smsd.storage.requests import Add, Remove, Renumber, Request
 from tests.storage.back_ends import BACK_ENDS, Sqlite
-from tests.storage.stock import HOUR, NOW, import_keys, open_holds, register, staged, sync
+from tests.storage.stock import HOUR, NOW, import_keys, open_holds, register, routes_of, staged, sync
 from tests.storage.stock import bound as bound_in
 from tests.storage.stock import outbox as outbox_of
 
@@ -727,7 +727,7 @@ class Life(RuleBasedStateMachine):
     @rule(app=apps)
     def dispatch_catches_up(self, app: str) -> None:
         """Everything at once, so that what comes after a receipt is reached more often."""
-        if app not in self.store.routes.all():
+        if app not in routes_of(self.store):
             self.app_changes_platform(app, PLATFORMS[0], None)
         for platform in PLATFORMS:
             rows = self.store.outbox.due(platform, self.now, 1_000)
@@ -850,7 +850,7 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def outbox_wants_exactly_what_is_bound(self) -> None:
         """At one platform each: where its app is routed, or where it was while its app moves."""
-        routes = self.store.routes.all()
+        routes = routes_of(self.store)
         moving = set(self.store.routes.set({}))
         wanted: dict[tuple[str, str], list[str]] = {}
         for row in outbox_of(self.store):

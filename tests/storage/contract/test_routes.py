@@ -27,6 +27,7 @@ from tests.storage.stock import (
     outbox,
     register,
     reject_all,
+    routes_of,
     row_at,
     settle,
     sync,
@@ -96,7 +97,7 @@ def test_app_that_is_in_no_file_any_more_keeps_its_route(store: Store) -> None:
     store.routes.set({"meter": "metering", "tracker": "tracking"})
     sum(store.routes.move(NOW))
     assert store.routes.set({"tracker": "tracking"}) == []
-    assert store.routes.all() == {"meter": "metering", "tracker": "tracking"}
+    assert routes_of(store) == {"meter": "metering", "tracker": "tracking"}
 
 
 def test_message_that_comes_while_its_app_moves_is_wanted_at_the_new_platform_only(store: Store) -> None:
@@ -193,7 +194,7 @@ def test_keys_wanted_at_a_forgotten_platform_wait_for_another(store: Store) -> N
     assert {platform for _, _, platform in wanted(store)} == {""}
     assert held_at(store) == {"": bound_keys(store)}
     assert [one["platform"] for one in store.platforms.listing()] == [""]
-    assert store.routes.all() == {}
+    assert routes_of(store) == {}
     assert all(version > before[place] for place, version in versions(store).items())
     store.routes.set({"meter": "new"})
     sum(store.routes.move(NOW + 2))
