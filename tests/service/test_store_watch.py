@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -159,6 +160,16 @@ def test_a_stuck_store_is_silent_and_nobody_waits_for_it(at):
     assert (at.watch.stuck_s, at.watch.silent_s) == (0.0, 0.0)
 
 
+def test_role_is_as_stuck_as_the_thread_that_is_so_for_longest(tmp_path):
+    deciding = SimpleNamespace(stuck_s=61.0, waits_for_others=False)
+    with watching(tmp_path / "kmp.db", deciding=deciding) as at:
+        at.watch.measure()
+        at.now = 30.0
+        assert at.watch.stuck_s == 61.0
+        at.now = 90.0
+        assert at.watch.stuck_s == 90.0
+
+
 def test_store_that_nobody_asks_any_more_is_silent_and_waits_for_nobody(at):
     at.measure()
     at.now = 600.0
@@ -182,6 +193,9 @@ def test_a_fault_of_ours_is_logged(at, events):
     at.store.figures.probe = fails(RuntimeError("a fault of ours"))
     at.measure()
     assert at.watch.error == "a fault of ours"
+    at.store.figures.probe = fails(MemoryError())
+    at.measure()
+    assert "MemoryError" in at.watch.error
     assert any("log_failure" in event for event in events)
 
 
