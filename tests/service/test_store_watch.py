@@ -92,8 +92,15 @@ def test_a_store_is_written_to_a_little_now_and_then(at):
     at.watch.settled(0.5)
     assert at.watch.last_write_s == 0.5
     at.now = PROBE_EVERY_S + 1  # by another connection: of this one it tells nothing
+    probe = at.store.figures.probe
+
+    def slow():
+        at.now += 0.25
+        probe()
+
+    at.store.figures.probe = slow
     at.measure()
-    assert at.probes == 2
+    assert (at.probes, at.watch.last_write_s) == (2, 0.25)
 
 
 def test_what_is_wrong_with_our_connection_stays_though_another_settles(at, monkeypatch):
