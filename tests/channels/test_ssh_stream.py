@@ -58,27 +58,65 @@ def test_peer_that_talks_without_an_end_and_answers_nothing_is_hung_up_on() -> N
     assert talker.closed
 
 
-class Changing(Talker):
-    """Answers, quotes a key meanwhile, and shows another host key after that."""
+class Quoting(Talker):
+    """Quotes a key on standard error, gives `answer`, and takes nothing; it may show another host key."""
 
     host_key = b"the host's key"
+    answer: bytes | None = b"an answer\n"
+    exit_status = -1
 
     def asbytes(self) -> bytes:
         return self.host_key
 
     def recv(self, _octets: int) -> bytes:
         self.read_in_vain = 0
-        return b"an answer\n"
+        if self.answer is None:
+            raise TimeoutError
+        return self.answer
+
+    def sendall(self, _octets: bytes) -> None:
+        raise TimeoutError
+
+    def is_active(self) -> bool:
+        return False
+
+
+QUOTED = [b"and another thing"]
+
+
+def quoting() -> tuple[Any, SshStream]:
+    peer: Any = Quoting()
+    stream = SshStream("metering", Host(name="far.example", port=22), peer, "kmp-receive", 65_536)
+    assert stream.receive(0.05, QUOTED) == [b"an answer"]
+    return peer, stream
 
 
 def test_key_that_a_host_quoted_before_it_showed_another_one_is_hidden() -> None:
-    changing: Any = Changing()
-    stream = SshStream("metering", Host(name="far.example", port=22), changing, "kmp-receive", 65_536)
-    keys = [b"and another thing"]
-    assert stream.receive(0.05, keys) == [b"an answer"]
-    changing.host_key = b"another key"
+    peer, stream = quoting()
+    peer.host_key = b"another key"
     with pytest.raises(ChannelDown, match=r"host key changed on a live connection \(it said: <hidden"):
-        stream.send(b"a delivery\n", 0.05, keys)
+        stream.send(b"a delivery\n", 0.05, QUOTED)
+
+
+def test_key_that_a_host_quoted_before_it_took_no_more_is_hidden() -> None:
+    _, stream = quoting()
+    with pytest.raises(ChannelDown, match=r"takes no data since 0.05 s \(it said: <hidden"):
+        stream.send(b"a delivery\n", 0.05, QUOTED)
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (None, "no answer for 0.05 s"),
+        (b"", "the connection broke"),
+        (b"and another thing " * 5_000, "a line of more than 65536 octets: <hidden: it repeats a key>"),
+    ],
+)
+def test_key_that_a_host_quoted_before_it_gave_no_answer_is_hidden(answer: bytes | None, told: str) -> None:
+    peer, stream = quoting()
+    peer.answer = answer
+    with pytest.raises(ChannelDown, match=rf"{told} \(it said: <hidden"):
+        stream.receive(0.05, QUOTED)
 
 
 class Late(Talker):
@@ -191,6 +229,17 @@ def test_receiver_that_ended_is_told_with_its_last_words(error: Exception, statu
     ending = Ending(error, exit_status=status, last=b"disk full\nno room")
     assert sent_in_vain(ending) == f"far.example:22: {told} (it said: no room)"
     assert len(ending.waits) == 1
+
+
+@pytest.mark.parametrize("status", [1, -1])
+def test_key_among_the_last_words_is_hidden(caplog: pytest.LogCaptureFixture, status: int) -> None:
+    caplog.set_level("INFO")
+    key = b"opensesamesecret"
+    ending: Any = Ending(EOFError(), exit_status=status, last=b"%b\n%b" % (key, key))
+    stream = SshStream("metering", Host(name="far.example", port=22), ending, "kmp-receive", 65_536)
+    with pytest.raises(ChannelDown, match="it said: <hidden"):
+        stream.send(b"a delivery\n", 5.0, [key])
+    assert caplog.messages == ["platform metering says: <hidden: it repeats a key>"]
 
 
 def test_nobody_waits_for_the_status_of_a_connection_that_broke() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from kmp_smsd.channels.host import Host
 from kmp_smsd.channels.protocol import ChannelDown
 from kmp_smsd.channels.stream import Stream
+from kmp_smsd.channels.tls_stream import TlsStream
 
 LINE_MAX = 10
 
@@ -71,3 +75,11 @@ def test_error_tells_what_the_receiver_said_unless_we_closed_it(stream: Plain) -
     assert str(stream.down("it broke", ())) == "far.example:22: it broke (it said: no room)"
     assert str(stream.down("it broke", ())) == "far.example:22: closed by us"
     assert stream.hung_up == 2
+
+
+def test_key_in_a_line_that_is_too_long_is_hidden_over_tls_too() -> None:
+    connection: Any = SimpleNamespace(receive=lambda _deadline: b"opensesamesecret" * 5, close=lambda: None)
+    identity: Any = SimpleNamespace(valid_until=datetime.now(UTC), fingerprint="sha256//abc")
+    stream = TlsStream(Host("far.example", 4433), connection, "sha256//def", identity, 64)
+    with pytest.raises(ChannelDown, match="a line of more than 64 octets: <hidden: it repeats a key>"):
+        stream.receive(1.0, [b"opensesamesecret"])

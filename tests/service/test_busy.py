@@ -22,6 +22,9 @@ def test_a_job_counts_from_when_the_thread_could_begin_it():
     assert thread.stuck_s == 7.0
     thread.ended(None)
     assert thread.stuck_s == 0.0
+    now[0] = 50.0  # it had nothing to do meanwhile
+    thread.begun()
+    assert thread.stuck_s == 0.0
 
 
 def test_thread_in_which_no_job_ends_is_silent_even_where_none_was_begun():
