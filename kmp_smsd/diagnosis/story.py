@@ -58,7 +58,7 @@ def _message(number: Number, row: Row) -> Event:
     reference = f"{outcome.value} (row {means.row})" if means.row else outcome.value
     hold = f"; hold {row['hold']}" if row["hold"] is not None else ""
     sentence = f"message by {row['link']}{about}: {reference}, {means.sentence}{f' ({why})' if why else ''}{hold}"
-    return Event(row["at"], "message", sentence, means.remedy.format(mdn=number.mdn, key_id=row["key_id"] or "KEY-ID"))
+    return Event(row["at"], "message", sentence, means.remedy.format(mdn=number.mdn, key_id=row["key_id"]))
 
 
 def _why_ended(row: Row) -> str:

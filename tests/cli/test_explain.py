@@ -10,8 +10,9 @@ import pytest
 from kmp_smsd.cli import explain as explain_module
 from kmp_smsd.cli.program import program
 from kmp_smsd.diagnosis import number as number_module
+from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.reply import ReplyResult, ReplyState, ReplyTo
-from kmp_smsd.domain.request import SyncRequest
+from kmp_smsd.domain.request import SyncRequest, Unfit
 from kmp_smsd.storage import journal
 from kmp_smsd.storage.outbox import Postpone, Reject
 from kmp_smsd.storage.platforms import PlatformState
@@ -42,7 +43,10 @@ def test_number_whose_key_is_at_its_platform_needs_nothing(site):
     site.message(FIRST, "K1", at=HOUR)
     site.deliver("metering")
     story, stands, now = told(site, FIRST)
-    assert "message by north with key K1 for meter: bound (row 13), the key was bound" in story
+    assert story == [
+        "message by north with key K1 for meter: bound (row 13), the key was bound",
+        "registered for meter",
+    ]
     assert [line for line in stands if "metering has confirmed key K1" in line]
     assert now == ["nothing: what is bound is at its platform"]
 
@@ -97,6 +101,28 @@ def test_hold_is_to_be_decided_and_it_is_told_what_approving_ends(site):
     assert story[-1] == "hold 1 (key K1 for meter) was refused by eve"
     assert [line for line in stands if "refused by a person" in line]
     assert now.startswith("key K1 is refused for meter since a person refused hold 1")
+
+
+def test_hold_is_told_from_its_message_to_its_end(site):
+    site.ready("K1", mdns=(FIRST, SECOND))
+    for mdn, hour in ((FIRST, 1), (SECOND, 2), (SECOND, 3)):
+        site.message(mdn, "K1", at=hour * HOUR)
+    site.ok("holds", "refuse", "1", "--by", "eve")
+    held = "message by north with key K1 for meter: held (row 12), a person must decide (the key is bound elsewhere)"
+    came = [
+        f"{held}; hold 1", held, "hold 1 (key K1 for meter) came again, 1 time in all: the key is bound elsewhere",
+    ]  # fmt: skip
+    assert told(site, SECOND)[0] == [*came, "registered for meter", "hold 1 (key K1 for meter) was refused by eve"]
+    site.ok("bindings", "withdraw", FIRST, "meter")
+    site.message(SECOND, "K1", at=4 * HOUR)
+    assert "hold 1 (key K1 for meter) was closed" in told(site, SECOND)[0]  # which eve did not
+
+
+def test_message_with_which_intake_fails_has_no_row(site):
+    site.ready("K1")
+    with site.store() as store:
+        store.settle([Unfit(outcome=Outcome.ERROR, mdn=FIRST, received_at=HOUR, link="north")], HOUR)
+    assert told(site, FIRST)[0][0] == "message by north: error, it alone makes intake fail"
 
 
 def test_approval_binds_no_key_that_is_suspended_and_explain_says_so(site):
@@ -299,26 +325,35 @@ def test_binding_without_a_message_is_told_too(site):
 
 
 def test_replies_are_told_from_their_sending_to_their_end(site):
-    site.ready("K1", "K2", mdns=(FIRST, SECOND))
+    numbers = {FIRST: "K1", SECOND: "K2", THIRD: "K3"}
+    site.ready(*numbers.values(), mdns=tuple(numbers))
     with site.store() as store:
         store.routes.set({"meter": "metering"})
-        for mdn, key in ((FIRST, "K1"), (SECOND, "K2")):
+        for mdn, key in numbers.items():
             store.settle([sync(mdn, key)._replace(reply_to=ReplyTo(1, 1, mdn, 0, 1, "10690001"))], NOW)
     said = "the reply for key K1"
     assert f"{said} is waiting" in told(site, FIRST)[1]
     with site.store() as store:
         confirm_all(store)
-        first, second = store.replies.exchange([], {"north": 10}, NOW)
-    story, stands, _ = told(site, FIRST)
-    assert f"{said} and meter left by north" in story
-    assert f"{said} is sending" in stands
+        first, second, third = (reply.number for reply in store.replies.exchange([], {"north": 10}, NOW))
+    assert f"{said} is sending" in told(site, FIRST)[1]
     with site.store() as store:
-        ended = [ReplyResult(first.number, ReplyState.REFUSED, 0x0B), ReplyResult(second.number, ReplyState.SENT, 0)]
+        ended = [
+            ReplyResult(first, ReplyState.SENT, 0),
+            ReplyResult(second, ReplyState.REFUSED, 0x0B),
+            ReplyResult(third, ReplyState.UNKNOWN),
+        ]
         store.replies.exchange(ended, {}, NOW)
-    (story, stands, _), others = told(site, FIRST), told(site, SECOND)
-    assert f"{said} and meter ended as refused (command_status 0x0B)" in story
-    assert [line for line in (*stands, *others[1]) if "reply" in line] == []
-    assert [line for line in others[0] if "reply" in line] == ["the reply for key K2 and meter left by north"]
+    stories, stands, _ = zip(*(told(site, mdn) for mdn in numbers), strict=True)
+    assert [line for one in stands for line in one if "reply" in line] == []
+    assert [[line for line in story if "reply" in line] for story in stories] == [
+        ["the reply for key K1 and meter left by north"],
+        [
+            "the reply for key K2 and meter left by north",
+            "the reply for key K2 and meter ended as refused (command_status 0x0B)",
+        ],
+        ["the reply for key K3 and meter left by north", "the reply for key K3 and meter ended as unknown"],
+    ]
 
 
 def test_number_that_is_being_erased_says_so(site):

@@ -34,7 +34,7 @@ from kmp_smsd.diagnosis.peers import (
 from kmp_smsd.diagnosis.room import FREE_GOOD, FREE_MIN, LOG_GOOD, RoomFacts, judge_room
 from kmp_smsd.diagnosis.sandbox import SandboxFacts, judge_sandbox
 from kmp_smsd.diagnosis.secrets import MasterKeyFacts, SecretFacts, judge_master_key, judge_secret
-from kmp_smsd.diagnosis.traffic import HOLD_DAYS, TrafficFacts, judge_traffic
+from kmp_smsd.diagnosis.traffic import TrafficFacts, judge_traffic
 from kmp_smsd.domain.spans import DAY_MS
 from kmp_smsd.storage.checking import Checked
 
@@ -416,7 +416,7 @@ def test_quiet_traffic_is_good() -> None:
         now=NOW,
         refused=[{"link": "north", "sender": "86199/13", "count": 9}],
         holds=2,
-        oldest_hold_at=NOW - HOLD_DAYS * DAY_MS + 1,
+        oldest_hold_at=NOW - 3 * DAY_MS + 1,
         platforms=[
             platform(due=3, oldest_due_at=NOW - DAY_MS + 1),
             platform("gone", due=3, oldest_due_at=NOW, rejected=1, forgotten_at=NOW),
@@ -439,9 +439,18 @@ def test_new_number_range_is_noticed_and_shown_as_an_option() -> None:
     ]
 
 
+def test_no_more_ranges_are_shown_than_a_person_reads() -> None:
+    """A forger may make up as many as he likes; fewer than 10 messages of one are slips."""
+    rows = [{"link": "north", "sender": f"86{number}/9", "count": 10} for number in range(100, 112)]
+    lines = [told(judge_traffic(TrafficFacts(now=NOW, refused=rows[:many]))).sentence.splitlines() for many in (10, 12)]
+    assert [len(one) for one in lines] == [1 + 10, 1 + 10 + 1]
+    assert lines[0][-1].startswith("86109/9 by north")
+    assert lines[1][-1] == "and 2 more classes"
+
+
 def test_hold_that_waits_for_days_is_told() -> None:
-    found = told(judge_traffic(TrafficFacts(now=NOW, holds=4, oldest_hold_at=NOW - 5 * DAY_MS)))
-    assert "open holds: 4; the oldest waits for a person since 5 days" in found.sentence
+    found = told(judge_traffic(TrafficFacts(now=NOW, holds=4, oldest_hold_at=NOW - 3 * DAY_MS)))
+    assert "open holds: 4; the oldest waits for a person since 3 days" in found.sentence
 
 
 @pytest.mark.parametrize(
