@@ -52,6 +52,8 @@ def test_ordinary_reason_stays_as_it_is(reason: str) -> None:
          "connect to ... port ... failed: Connection refused"),
         ("bad key 5ec2e7ca11ab1e0d is held", "bad key ... is held"),
         ("no\n\x1b[2J such\tapp \u202e here", "no ... such app ... here"),
+        ("a key 5ec2e7ca11ab1e0d in punctuation ., /: or in verify(key) is no prose",
+         "a key ... in punctuation ... or in ... is no prose"),
     ],
 )  # fmt: skip
 def test_many_numbers_give_way_and_the_words_stay(text: str, shown: str) -> None:
@@ -126,6 +128,22 @@ def test_known_key_whose_base85_is_words_alone_is_hidden(spell: Callable[[bytes]
     said = "bad key " + spell(bytes(before) + key).decode()
     assert presentable(said, [bytes(16), key]) == REPEATS_A_KEY
     assert quotes(said, [bytes(16), key])
+
+
+@pytest.mark.parametrize("before", range(6))
+def test_known_key_whose_base64_or_base32_is_words_alone_is_hidden(before: int) -> None:
+    """However many octets are encoded together with it."""
+    said = "the open sesame words are full of sun and of rain"
+    letters = re.sub(" ", "", said)[:32]
+    for octets in (base64.b64decode(letters), base64.b32decode(letters.upper())):
+        assert presentable(said, [octets[before : before + 14]]) == REPEATS_A_KEY
+
+
+def test_characters_of_base85_that_are_no_octets_are_looked_at_all_the_same() -> None:
+    """Of 5 of them some are more than 4 octets: the highest, in either alphabet."""
+    for highest in ("uuuuu", "~~~~~"):
+        assert not quotes(highest, [KEY])
+        assert presentable(highest, [KEY]) == "..."
 
 
 @pytest.mark.parametrize("name", DECODABLE)
