@@ -52,6 +52,7 @@ def test_ordinary_reason_stays_as_it_is(reason: str) -> None:
          "connect to ... port ... failed: Connection refused"),
         ("bad key 5ec2e7ca11ab1e0d is held", "bad key ... is held"),
         ("no\n\x1b[2J such\tapp \u202e here", "no ... such app ... here"),
+        ("bad key no*up", "bad key ..."),  # 4 octets, in base 85
         ("a key 5ec2e7ca11ab1e0d in punctuation ., /: or in verify(key) is no prose",
          "a key ... in punctuation ... or in ... is no prose"),
     ],
@@ -166,6 +167,8 @@ def test_piece_of_a_key_that_is_text_hides_all(piece: bytes) -> None:
     text = piece.decode().removesuffix("-")
     assert presentable(f"no such thing: {text} is not here", [KEY, key]) == REPEATS_A_KEY
     assert presentable(f"no such thing: {text.upper()[::-1]} is not here", [KEY, key]) == REPEATS_A_KEY
+    assert quotes(f"no such thing: {text}", [KEY, key])
+    assert quotes(text, [KEY, key])
 
 
 @given(st.text(max_size=400), st.integers(0, 7))

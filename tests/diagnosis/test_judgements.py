@@ -230,6 +230,10 @@ def test_private_half_that_was_not_looked_at_is_not_called_good() -> None:
     assert found.sentence.endswith("the private half was not looked at")
     (found,) = judge_master_key(MasterKeyFacts(public="a", private="a", database="a"))
     assert found.sentence == "master key a: the database's keys are sealed to it"
+    (found,) = judge_master_key(MasterKeyFacts(private="a"))
+    assert found.sentence == "master key a: no key was imported yet"
+    (found,) = judge_master_key(MasterKeyFacts())
+    assert found.sentence == "no key was imported yet, and no half of a master key is looked at here"
 
 
 @pytest.mark.parametrize(
