@@ -60,6 +60,7 @@ def test_what_is_due_is_counted_every_few_seconds(at):
     assert at.counting.due["metering"].count == 1
     assert at.counting.rejected == {"metering": RejectedFigures()}
     assert at.counting.store_watch.read_at == WALL_S + COUNT_EVERY_S
+    assert at.counting.store_watch.last_write_at is None  # who only counts writes nothing
 
 
 def test_platforms_may_come_and_go(at):

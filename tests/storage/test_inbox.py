@@ -112,6 +112,12 @@ def test_line_is_read_as_it_was_written(first: int, messages: list[Message]) -> 
     assert read.messages == messages
 
 
+def test_line_that_is_printed_names_no_subscriber() -> None:
+    received = Received.of("run", 7, requests("K1", "K2"))
+    assert repr(received) == "Received(run='run', first=7, count=2)"
+    assert received.messages[0].mdn.encode() in received.line
+
+
 @given(st.data())
 def test_line_that_is_not_whole_is_not_read(data: st.DataObject) -> None:
     line = Received.of("run", 7, requests("K1", "K2")).line[:-1]
