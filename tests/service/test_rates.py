@@ -44,3 +44,11 @@ def test_counter_that_is_gone_begins_anew_where_it_comes_back():
     rates.sample({"north": 600}, 60.0)
     assert rates.per_s("north", 600, 60.0)["1m"] == 10.0
     assert rates.per_s("south", 600, 60.0)["1m"] == 0.0
+
+
+def test_each_counter_has_windows_of_its_own():
+    rates = RatesByName()
+    for now in range(0, 1000, 5):
+        rates.sample({"north": 10 * now, "south": min(10 * now, 3000)}, now)
+    assert rates.per_s("north", 10_000, 1000.0) == {"1m": 10.0, "5m": 10.0, "15m": 10.0}
+    assert rates.per_s("south", 3000, 1000.0) == {"1m": 0.0, "5m": 0.0, "15m": 2.222}
