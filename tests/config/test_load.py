@@ -402,7 +402,15 @@ def test_option_with_the_name_of_a_kind_is_a_fault_of_its_own(files, more):
     [
         (PLATFORM.replace("A" * 43, "ä" * 43), "host_keys[0]: the base64 part of the ssh-ed25519 host key is damaged"),
         (
+            PLATFORM.replace("A" * 43, "!" + "A" * 43),
+            "host_keys[0]: the base64 part of the ssh-ed25519 host key is damaged",
+        ),
+        (
             TLS_PLATFORM.replace("A" * 43, "ä" * 43),
+            "server_keys[0]: the base64 part of the server key is damaged: it is that of 32 octets",
+        ),
+        (
+            TLS_PLATFORM.replace("A" * 43, "!" + "A" * 43),
             "server_keys[0]: the base64 part of the server key is damaged: it is that of 32 octets",
         ),
     ],
@@ -411,6 +419,12 @@ def test_pin_in_other_letters_is_damaged(files, text, sentence):
     files.write("platforms.d/a.toml", text)
     (fault,) = files.faults()
     assert fault.endswith(f"[channel] {sentence}")
+
+
+def test_empty_pin_is_told_with_what_belongs_there(files):
+    files.write("platforms.d/a.toml", re.sub("sha256//A*=", "", TLS_PLATFORM))
+    (fault,) = files.faults()
+    assert "server_keys[0]: '' is not a server key: write \"sha256//BASE64\"" in fault
 
 
 def test_prefix_given_twice_is_a_fault_across_files(files):
