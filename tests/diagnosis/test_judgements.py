@@ -163,6 +163,14 @@ def test_database_is_its_groups_and_closed_to_others(mode: int, gid: int, direct
     assert judge_database_file(file(mode, gid=gid), file(stat.S_IFDIR | directory)).level is level
 
 
+def test_database_file_that_nobody_could_look_at_is_not_called_good() -> None:
+    directory = file(stat.S_IFDIR | 0o700)
+    found = judge_database_file(FileFacts(path="/f", fault="Permission denied"), directory)
+    assert (found.level, found.sentence) == (FAILURE, "/f: Permission denied")
+    found = judge_database_file(FileFacts(path="/f", fault="No such file", is_missing=True), directory)
+    assert (found.level, found.sentence) == (WARNING, "/f: No such file")
+
+
 @pytest.mark.parametrize(
     ("secret", "level"),
     [

@@ -205,8 +205,8 @@ def test_open_store_keeps_others_from_migrating_and_the_other_way_round(path: Pa
 
 
 MOUNTS = r"""22 1 8:1 / / rw - ext4 /dev/sda1 rw
-30 22 0:25 / /srv rw shared:1 - {kind} server:/export rw
 31 30 0:26 / /srv/a\040disk\134here rw - ext4 /dev/sdb rw
+30 22 0:25 / /srv rw shared:1 - {kind} server:/export rw
 32 22 0:27 / /srvlocal rw - xfs /dev/sdc rw
 33 30 0:28 / /srv/Zähler rw - nfs4 server:/zaehler rw
 34 22 0:29 / /over rw - nfs4 server:/over rw
@@ -239,6 +239,16 @@ def test_network_file_system_is_refused(
             place.check_place(Path(directory) / "kmp.db")
     else:
         place.check_place(Path(directory) / "kmp.db")
+
+
+def test_directory_is_taken_where_the_kernel_does_not_say_what_it_lies_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def no_proc(_path: Path, **_options: str) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", no_proc)
+    place.check_place(tmp_path / "kmp.db")
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
