@@ -293,6 +293,11 @@ def test_clock_is_believed_by_the_kernel_and_by_the_journal(
     assert levels(judge_clock(ClockFacts(now=NOW, synchronized=synchronized, last_entry_at=last))) == expected
 
 
+def test_entry_of_the_future_is_told_with_how_far_it_is() -> None:
+    found = told(judge_clock(ClockFacts(now=NOW, synchronized=True, last_entry_at=NOW + 3_600_000)))
+    assert found.sentence.startswith("the newest journal entry is 3,600 s in the future")
+
+
 GOOD = HostFacts(host="a:1", addresses=("10.0.0.1",), connected=True)
 REFUSED = HostFacts(host="b:1", addresses=("10.0.0.2",), connect_fault="Connection refused")
 UNKNOWN = HostFacts(host="c:1", lookup_fault="Name or service not known")
@@ -550,16 +555,31 @@ def test_what_a_sandbox_lacks_is_named_as_the_unit_writes_it(name: str, value: o
     assert setting in told(judge_sandbox(SandboxFacts(**{**TIGHT, name: value}))).sentence
 
 
+@pytest.mark.parametrize("name", ["no_new_privileges", "seccomp", "capabilities", "can_make_code"])
+def test_what_the_kernel_does_not_say_of_a_sandbox_is_told_as_such(name: str) -> None:
+    found = judge_sandbox(SandboxFacts(**{**TIGHT, name: None}))
+    assert set(levels(found)) == {OK}
+    assert [one.sentence.endswith(": the kernel does not say") for one in found].count(True) == 1
+
+
 def test_damage_untruth_and_leftovers_have_remedies_of_their_own() -> None:
     whole, damaged = Checked("whole_keys", "table keys is whole"), Checked("whole_bindings", "x", None, ("page 7",), 3)
     untrue, staged = Checked("bound_is_wanted", "x", 9, ("a",), 1), Checked("staged", "x", None, ("import 2",), 1)
-    found = judge_all([whole, damaged, untrue, staged])
-    assert levels(found) == [OK, FAILURE, FAILURE, WARNING]
-    assert found[0].sentence == "1 tables and their indexes are whole"
-    assert found[1].sentence.endswith("page 7; and 2 more")
-    assert ["restore" in one.remedy for one in found] == [False, True, True, False]
+    good = Checked("bound_is_wanted", "all is wanted", 1_234)
+    found = judge_all(iter([whole, damaged, untrue, staged, good, Checked("settled", "all is settled")]))
+    assert [(one.level, one.sentence) for one in found] == [
+        (OK, "1 tables and their indexes are whole"),
+        (FAILURE, "not true that x: page 7; and 2 more"),
+        (FAILURE, "not true that x: a"),
+        (WARNING, "import 2"),
+        (OK, "all is wanted (rows: 1,234)"),
+        (OK, "all is settled"),
+    ]
+    assert [one.remedy.split()[:2] for one in found[1:4]] == [
+        ["stop", "both"], ["another", "program"], ["nothing", "is"],
+    ]  # fmt: skip
     assert "keys import" in found[3].remedy
-    assert judge(Checked("bound_is_wanted", "all is wanted", 1_234)).sentence == "all is wanted (rows: 1,234)"
+    assert judge_all([good]) == [judge(good)]
 
 
 ANY = ("0.0.0.0/0", "::/0")
