@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 
@@ -61,8 +62,9 @@ def file(mode: int, *, uid: int = 0, gid: int = 7, path: str = "/f") -> FileFact
 
 
 def test_worst_finding_colours_its_report() -> None:
-    assert Report("one", (ok("a"), failure("b", "c"), warning("d", "e"))).level is FAILURE
-    assert Report("one", (ok("a"), warning("d", "e"))).level is WARNING
+    good, doubtful, bad = ok("a"), warning("d", "e"), failure("b", "c")
+    assert {Report("one", order).level for order in permutations((good, doubtful, bad))} == {FAILURE}
+    assert {Report("one", order).level for order in permutations((good, doubtful))} == {WARNING}
     assert Report("none").level is OK
 
 
@@ -80,6 +82,7 @@ def test_findings_are_counted_by_level() -> None:
         ([Report("a", (ok("x"),))], 0),
         ([Report("a", (ok("x"),)), Report("b", skipped="why")], 0),
         ([Report("a", (warning("x", "y"),), 69)], 1),
+        ([Report("a", (BAD,))], 1),
         ([Report("a", (warning("x", "y"),)), Report("b", (BAD,), 77), Report("c", (BAD,), 69)], 77),
     ],
 )
