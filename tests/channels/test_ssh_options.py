@@ -26,6 +26,18 @@ def test_host_that_is_none_is_a_fault(text: object) -> None:
     assert faults(hosts=[text])
 
 
+@pytest.mark.parametrize("user", ["", "a b", "-l", "kmp\n", "k\N{LATIN SMALL LETTER U WITH DIAERESIS}", "k" * 65])
+def test_user_that_is_none_is_a_fault(user: str) -> None:
+    assert faults(user=user)
+
+
+def test_platform_has_at_least_one_host_and_not_too_many() -> None:
+    assert faults(hosts=[])
+    hosts = [f"h{number}" for number in range(17)]
+    assert len(SshOptions.model_validate(PLAIN | {"hosts": hosts[:16]}).hosts) == 16
+    assert faults(hosts=hosts)
+
+
 def test_host_without_a_port_has_that_of_ssh() -> None:
     options = SshOptions.model_validate(PLAIN | {"hosts": ["keys.example", "[2001:db8::1]"]})
     assert options.hosts == (Host("keys.example", 22), Host("2001:db8::1", 22))

@@ -395,3 +395,13 @@ def test_repr_of_a_row_hides_its_key(read):
     assert "key=" not in repr(row)
     assert repr(KEY)[2:-1] not in repr(row)
     assert HEX not in repr(row)
+
+
+def test_fault_of_a_whole_line_stands_before_those_of_its_columns():
+    faults = Faults("keys.csv")
+    faults.columns = {"key_id": 1, "key": 2}
+    for line, column in ((3, "key"), (3, None), (3, "key_id"), (2, "key")):
+        faults.add(line, str(column), column)
+    assert [(fault.line, fault.sentence) for fault in faults.by_line()] == [
+        (2, "key"), (3, "None"), (3, "key_id"), (3, "key"),
+    ]  # fmt: skip
