@@ -58,6 +58,24 @@ def test_binding_from_before_the_batch_ends_once_however_often_its_key_moves() -
     assert known.wanted == {(1, "meter"): KEYS["a"], (2, "meter"): None, (3, "meter"): None}
 
 
+def test_binding_from_before_the_batch_ends_though_the_batch_made_another_first() -> None:
+    known = facts()
+    old = Binding(1, KEYS["a"], 1, "meter", NOW)
+    known.know(old)
+    assert fold(known, sync("2", "b"), sync("3", "a")) == [Outcome.BOUND, Outcome.MOVED]
+    assert known.ended == [old]
+
+
+def test_refusal_is_over_once_its_key_was_bound_there_all_the_same() -> None:
+    known = facts()
+    known.refusals[KEYS["a"], 1, "meter"] = frozenset({4})
+    assert fold(known, sync("1", "a"), sync("2", "a"), sync("1", "a")) == [
+        Outcome.BOUND,
+        Outcome.MOVED,
+        Outcome.MOVED,
+    ]
+
+
 def test_binding_found_by_its_key_and_by_its_place_is_one_binding() -> None:
     known = facts()
     known.know(Binding(1, KEYS["a"], 1, "meter", NOW))
