@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 _SPACE = "\N{NO-BREAK SPACE}"
-_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 _OCTETS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -17,7 +17,7 @@ def duration(seconds: float) -> str:
     if seconds < 0.9995:
         return f"{seconds * 1000:.3g}{_SPACE}ms"
     whole = max(1, int(seconds))
-    for (size, unit), (below, unit_below) in pairwise(_UNITS[:3]):
+    for (size, unit), (below, unit_below) in pairwise(_UNITS):
         if whole >= size:
             rest = whole % size // below
             return f"{whole // size}{_SPACE}{unit}" + (f" {rest}{_SPACE}{unit_below}" if rest else "")
@@ -31,7 +31,6 @@ def count(number: int) -> str:
 
 def octets(number: float) -> str:
     """``1.2 GiB``."""
-    unit = _OCTETS[0]
     for unit in _OCTETS:
         if number < 1024 or unit == _OCTETS[-1]:
             break

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kmp_smsd.monitoring.ages import ago
 from kmp_smsd.monitoring.amounts import count, duration, instant, octets, rate
 
 
@@ -60,3 +61,11 @@ def test_no_line_ends_between_a_number_and_its_unit(seconds: float) -> None:
     number_and_unit = duration(seconds).split(" ")
     assert len(number_and_unit) <= 2
     assert all(len(part.split("\N{NO-BREAK SPACE}")) == 2 for part in number_and_unit)
+
+
+@pytest.mark.parametrize(
+    ("at", "shown"), [(180_000, "3 min ago"), (359_999, "0 s ago"), (360_000, "0 s ago"), (600_000, "in 4 min")]
+)
+def test_time_is_shown_as_it_looks_from_now_and_as_it_is(at: int, shown: str) -> None:
+    words = plain(ago(at, 360_000))
+    assert words == f'<time datetime="{instant(at)}" title="{instant(at)}">{shown}</time>'
