@@ -8,7 +8,7 @@ from kmp_smsd.smpp.constants import CommandStatus
 from tests.e2e.carrier import Carrier
 
 ROK = CommandStatus.ESME_ROK
-WITHIN_S = 20.0  # tests/service/test_intake.py has how soon intake looks
+WITHIN_S = 20.0  # tests/service/intake/test_wishes.py has how soon intake looks
 
 
 def held(carrier: Carrier, platform: str = "metering") -> dict[str, str]:
