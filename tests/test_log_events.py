@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -34,6 +35,10 @@ LEVELS = {
 TAKEN = {"at", "level", "message", "role", "logger", "traceback", *vars(logging.makeLogRecord({}))}
 #: Has no logger of its own: what it says is said by that of whoever asks it to.
 BY_ANOTHERS_LOGGER = "kmp_smsd.service.faults"
+#: A number before what is counted.
+MANY = re.compile(r"\{(count|minutes|pdus|untold)\b[^}]*\} (\w+ )?\w{2,}s\b")
+#: Always says 20.
+HELD_BACK = "platform {platform}: held back after {count} rejections in a row, one try each 10 minutes"
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,15 @@ def test_nothing_is_logged_but_by_a_call_that_the_page_is_held_to() -> None:
         tree = tree_of(path)
         methods = [node for node in ast.walk(tree) if says(node)]
         assert len(methods) == sum(len(list(calls_of(scope))) for scope in scopes(tree)), path
+
+
+def test_no_text_has_many_of_what_may_be_one() -> None:
+    """The fields are numbers, so a text cannot say ``1 message`` and ``2 messages``: it says ``messages: 1``."""
+    for path in SOURCES:
+        for node in (call for scope in scopes(tree_of(path)) for call in calls_of(scope)):
+            text = node.args[0]
+            if isinstance(text, ast.Constant) and str(text.value) != HELD_BACK:
+                assert not MANY.search(str(text.value)), f"{path}:{node.lineno}"
 
 
 def test_each_module_that_logs_belongs_to_one_subsystem() -> None:

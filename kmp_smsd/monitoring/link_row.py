@@ -39,7 +39,7 @@ def _window(link: Row, _now: int) -> Markup:
 def _binds(link: Row, _now: int) -> Markup:
     return text(
         count(link["binds"]),
-        element("small", f"{count(link['reconnects'])} reconnects"),
+        element("small", f"{count(link['reconnects'])} {'reconnect' if link['reconnects'] == 1 else 'reconnects'}"),
         _counts(link["bind_failures"]),
     )
 

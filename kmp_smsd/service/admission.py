@@ -95,7 +95,7 @@ class Admission:
         if refused:
             terms.throttled += len(refused)
             self.log.debug(
-                "link {link}: {count} messages over a limit left with the SMSC",
+                "link {link}: messages over a limit, left with the SMSC: {count}",
                 event="messages_over_limit",
                 link=terms.link_name,
                 count=len(refused),

@@ -68,7 +68,7 @@ def leave(chunks: Iterable[Chunk], reason: str, now: float) -> None:
             left[chunk.terms].append(chunk)
     for terms, of_link in left.items():
         log.warn(
-            "link {link}: {count} messages left with the SMSC: {reason}",
+            "link {link}: messages left with the SMSC: {count}; {reason}",
             event="messages_left",
             link=terms.link_name,
             count=sum(len(chunk.messages) for chunk in of_link),
@@ -87,7 +87,7 @@ def _tell(connection: Connection, pairs: Sequence[tuple[Message, int]]) -> None:
         connection.answer(pairs)
     except Exception:  # a fault of ours: the messages of others want their answers
         log.failure(
-            "link {link}: {count} messages could not be answered",
+            "link {link}: messages that could not be answered: {count}",
             event="answers_failed",
             link=connection.link_name,
             count=len(pairs),

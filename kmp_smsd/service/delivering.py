@@ -228,7 +228,7 @@ class Deliverer:
         """Put these off until their keys change, or for an hour."""
         if unsendable:
             self.log.warn(
-                "platform {platform}: {count} deliveries cannot be sent, the first because {reason}",
+                "platform {platform}: deliveries that cannot be sent: {count}, the first because {reason}",
                 event="deliveries_unsendable",
                 platform=self.platform,
                 count=len(unsendable),

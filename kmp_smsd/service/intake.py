@@ -148,7 +148,7 @@ class Intake(Service):
             self.settler.take(received)
         if left:
             self.log.info(
-                "{count} messages that were answered before the last end are settled now",
+                "messages that were answered before the last end, and are settled now: {count}",
                 event="inbox_left",
                 count=self.settler.backlog,
             )
@@ -173,7 +173,7 @@ class Intake(Service):
             await self.settler.settle_all()
             if self.settler.backlog:
                 self.log.warn(
-                    "{count} messages that were answered are not settled; the next start does that",
+                    "messages that were answered and are not settled: {count}; the next start does that",
                     event="inbox_unsettled",
                     count=self.settler.backlog,
                 )

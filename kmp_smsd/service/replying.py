@@ -162,7 +162,7 @@ class Replier:
             if left is not None and left <= 0 and self._monotonic() >= terms.tell_spent_at:
                 terms.tell_spent_at = self._monotonic() + TELL_SPENT_EVERY_S
                 self.log.warn(
-                    "link {link}: {count} replies left in a day, its limit: the others wait until they expire",
+                    "link {link}: replies that left in a day: {count}, its limit; the others wait until they expire",
                     event="replies_spent",
                     link=name,
                     count=terms.options.replies_a_day,

@@ -46,7 +46,7 @@ class Trace:
             self._told = self._untold = 0
         self._end = self._reactor.callLater(minutes * 60, self._over)
         self.log.info(
-            "link {link}: its PDUs are traced for {minutes:g} minutes, or until the next reload",
+            "link {link}: its PDUs are traced for {minutes:g} min, or until the next reload",
             event="trace_started",
             link=self._link,
             minutes=minutes,
@@ -60,7 +60,7 @@ class Trace:
             self._end.cancel()
         self._end = None
         self.log.info(
-            "link {link}: the trace ends, {reason}: {pdus} PDUs, and {untold} that came too fast to be shown",
+            "link {link}: the trace ends, {reason}; PDUs shown: {pdus}, too fast to be shown: {untold}",
             event="trace_ended",
             link=self._link,
             reason=reason,

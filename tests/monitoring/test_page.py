@@ -106,6 +106,13 @@ def test_row_has_no_more_room_for_statuses_than_for_the_most_frequent() -> None:
     assert binds == "10 reconnects0x00000400 200x00000401 190x00000402 180x00000403 170x00000404 16..."
 
 
+@pytest.mark.parametrize(("reconnects", "told"), [(0, "0 reconnects"), (1, "1 reconnect"), (2, "2 reconnects")])
+def test_one_reconnect_is_told_as_one(reconnects: int, told: str) -> None:
+    link = {**intake()["links"][0], "reconnects": reconnects, "bind_failures": {}}
+    head, (_, cells) = Read(page(intake(links=[link]), NOW)).rows
+    assert dict(zip(head[1], cells, strict=True))["Binds"] == f"{link['binds']}{told}"
+
+
 def test_links_on_their_way_are_not_red_and_a_short_failure_of_a_platform_is_not() -> None:
     link, platform = intake()["links"][0], dispatch()["platforms"][2]
     assert {of_link({**link, "bound": False, "word": word}) for word in ("connecting", "binding", "unbinding")} == {

@@ -97,7 +97,7 @@ def test_connection_at_fault_costs_no_other_its_answers(start, events):
     at.run()
     assert [len(batch) for batch in at.batches] == [1, 2]
     assert south.statuses() == [(2, OK)]
-    assert alarms(events) == ["link {link}: {count} messages could not be answered"]
+    assert alarms(events) == ["link {link}: messages that could not be answered: {count}"]
 
 
 def test_connection_at_fault_holds_up_nobody_where_the_inbox_fails(start):

@@ -183,7 +183,7 @@ def test_what_was_answered_before_a_crash_is_settled_after_it(start, events):
     second = At(first.mine._database.path, pytest.MonkeyPatch())
     second.run()
     assert counted(second.store) == {"not_registered": 2}
-    assert any("2 messages" in (event["log_format"].format(**event)) for event in events)
+    assert any("settled now: 2" in event["log_format"].format(**event) for event in events)
     second.inbox.close()
     third = At(first.mine._database.path, pytest.MonkeyPatch())
     third.run()
