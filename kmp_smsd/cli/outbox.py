@@ -68,11 +68,15 @@ def list_(settings: Settings, name: str | None, mdn: str | None, everything: boo
 @_mdn
 @click.pass_obj
 def retry(settings: Settings, name: str | None, mdn: str | None) -> None:
-    """Try waiting deliveries now, and rejected ones once more."""
+    """Make waiting deliveries due now, and offer rejected ones once more.
+
+    Dispatch tries them at once; of a platform that is held back, one of them. Where a platform is paused or has no
+    enabled file, they stay due until that ends.
+    """
     with settings.store() as store:
         if name is not None:
             check_name(settings, store, name)
         retried = store.renewing.retry(now_ms(), platform=name, mdn=mdn)
     one = "delivery that was put off or rejected is"
     many = "deliveries that were put off or rejected are"
-    click.echo(f"{counted(retried, one, many)} tried now, with all that was due already")
+    click.echo(f"{counted(retried, one, many)} due now, with all that was due already")

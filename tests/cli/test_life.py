@@ -303,14 +303,14 @@ def test_the_outbox_is_listed_page_by_page_and_retried(site, monkeypatch):
         list(store.routes.move(2_000_000))
     assert [row["mdn"] for row in site.rows("outbox", "list", "--platform", "metering")] == [FIRST, SECOND, THIRD]
     assert [row["key_id"] for row in site.rows("outbox", "list", "--mdn", SECOND)] == ["K2"]
-    assert site.ok("outbox", "retry", "--mdn", FIRST).endswith("are tried now, with all that was due already\n")
+    assert site.ok("outbox", "retry", "--mdn", FIRST).endswith("are due now, with all that was due already\n")
     assert site.deliver("metering") == 3
     assert site.rows("outbox", "list") == []
     assert "nothing waits for a platform" in site.ok("outbox", "list")
     assert len(site.rows("outbox", "list", "--all", "--platform", "metering")) == 3
     assert site.rows("outbox", "list", "--platform", "(none yet)") == []
     assert site.ok("outbox", "retry") == (
-        "0 deliveries that were put off or rejected are tried now, with all that was due already\n"
+        "0 deliveries that were put off or rejected are due now, with all that was due already\n"
     )
 
 
