@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from kmp_smsd.diagnosis.finding import Finding, failure, ok, warning
 
 SET_RIGHT = "systemd-tmpfiles --create kmp-smsd.conf, which sets owners and modes right"
+_MADE_BY = {"public half": "kmp-smsd master-key create"}
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -31,7 +32,11 @@ def judge_trusted(file: FileFacts, trusted: Collection[int], what: str, group: i
     `group` is that by which the roles read it, None where there are no such users.
     """
     if file.fault:
-        return failure(f"{what} {file.path}: {file.fault}", "give it back, or run this as a user who may look at it")
+        made_by = _MADE_BY.get(what) if file.is_missing else None
+        first = f"for a new installation: {made_by}; else " if made_by else ""
+        return failure(
+            f"{what} {file.path}: {file.fault}", f"{first}give it back, or run this as a user who may look at it"
+        )
     if group is not None and not (file.mode & stat.S_IROTH or (file.mode & stat.S_IRGRP and file.gid == group)):
         return failure(f"{what} {file.path} cannot be read by the roles: neither starts, or reloads", SET_RIGHT)
     if file.mode & _OTHERS_WRITE:

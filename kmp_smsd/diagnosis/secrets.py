@@ -89,9 +89,9 @@ def judge_master_key(facts: MasterKeyFacts) -> list[Finding]:
     """Whether all three are one key."""
     found = []
     if facts.public_fault:
-        found.append(
-            failure(f"the public half: {facts.public_fault}", "nothing can be imported: restore the file from its copy")
-        )
+        first = "" if facts.database else "for a new installation 'kmp-smsd master-key create', else "
+        remedy = f"nothing can be imported: {first}restore the file from its copy"
+        found.append(failure(f"the public half: {facts.public_fault}", remedy))
     if facts.private_fault:
         remedy = "mend what the sentence names, or restore it from its copy"
         found.append(failure(f"the private half: {facts.private_fault}", remedy))

@@ -108,6 +108,20 @@ def test_what_the_daemon_believes_is_changed_by_trusted_users_only(facts: FileFa
     assert bool(found.remedy) == (level is not OK)
 
 
+def test_missing_public_half_is_made_where_the_installation_is_new() -> None:
+    missing = FileFacts(path="/f", fault="No such file or directory", is_missing=True)
+    closed = FileFacts(path="/f", fault="Permission denied")
+    assert judge_trusted(missing, {0}, "public half").remedy.startswith(
+        "for a new installation: kmp-smsd master-key create; else give it back"
+    )
+    assert judge_trusted(closed, {0}, "public half").remedy.startswith("give it back")
+    assert judge_trusted(missing, {0}, "configuration").remedy.startswith("give it back")
+    for database, advised in ((None, True), ("a", False)):
+        (found,) = judge_master_key(MasterKeyFacts(public_fault="/f: No such file", database=database))
+        assert ("kmp-smsd master-key create" in found.remedy) is advised
+        assert found.remedy.endswith("restore the file from its copy")
+
+
 @pytest.mark.parametrize(
     ("mode", "gid", "level"),
     [(0o640, 9, OK), (0o644, 0, OK), (0o600, 9, FAILURE), (0o640, 0, FAILURE)],
