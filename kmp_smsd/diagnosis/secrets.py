@@ -14,6 +14,11 @@ _HAVE_FIRST = {
     "[secrets] ssh_identity": f"for a new installation: ssh-keygen, as docs/operations.rst says; else {_HAVE}",
 }
 
+_ELSEWHERE = (
+    "where a drop-in of its unit loads the credential from elsewhere, run this in a unit of its own:\n"
+    "systemd-run --pty -p LoadCredential=NAME:FILE kmp-smsd doctor --skip sandbox"  # which is no role's
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretFacts:
@@ -39,16 +44,10 @@ def judge_secret(secret: SecretFacts) -> Finding:
     if file.is_missing:
         return failure(
             f"{secret.option}: {file.path}: {file.fault}: {_without(secret)}",
-            f"{_HAVE_FIRST.get(secret.option, _HAVE)}\n"
-            "where a drop-in of its unit loads it from elsewhere, run this there:\n"
-            "systemd-run --pty -p LoadCredential=NAME:FILE kmp-smsd doctor",
+            f"{_HAVE_FIRST.get(secret.option, _HAVE)}\n{_ELSEWHERE}",
         )
     if file.fault:
-        return warning(
-            f"{secret.option}: not looked at: {file.path}: {file.fault}",
-            "run this as root; where a drop-in of the unit loads the credential from elsewhere, run it in the unit:\n"
-            "systemd-run --pty -p LoadCredential=NAME:FILE kmp-smsd doctor",
-        )
+        return warning(f"{secret.option}: not looked at: {file.path}: {file.fault}", f"run this as root; {_ELSEWHERE}")
     if secret.fault:
         return failure(f"{secret.option}: {secret.fault}", _remedy(secret))
     if stat.S_ISDIR(file.mode):

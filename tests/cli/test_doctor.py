@@ -346,6 +346,18 @@ def test_sandbox_is_judged_inside_a_unit_only(site):
     assert reports(site, skip=skip, INVOCATION_ID="1")[1]["sandbox"]["findings"]
 
 
+def test_unit_that_doctor_advises_to_run_it_in_is_judged_by_no_sandbox(site):
+    text = site.config.read_text()
+    site.write(
+        "kmp-smsd.toml", text.replace(f'{{file = "{site.directory}/ssh-identity"}}', '{credential = "none-such"}')
+    )
+    (missing,) = (one for one in reports(site)[1]["credentials"]["findings"] if one["level"] != "ok")
+    unit, words = missing["remedy"].splitlines()[-1].split(" kmp-smsd doctor ")
+    assert unit.startswith("systemd-run ")
+    _, found = reports(site, *words.split(), skip=("clock", "platforms", "database"), INVOCATION_ID="1")
+    assert ("credentials" in found, "sandbox" in found) == (True, False)
+
+
 def test_what_the_kernel_says_is_read(site):
     facts = sandbox()
     assert None not in (facts.no_new_privileges, facts.seccomp, facts.capabilities, facts.can_make_code)
