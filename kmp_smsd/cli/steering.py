@@ -15,6 +15,7 @@ from kmp_smsd.control.protocol import ROLE_OF, Refused
 from kmp_smsd.service.log_levels import LEVELS, SUBSYSTEMS
 
 SETTLED_WITHIN_S = 120.0  # more than any unbind_timeout_s
+UNSEEN = "; credentials are those of the start"  # else who changed one and nothing else believes that nothing differs
 
 _kind = click.argument("kind", type=click.Choice(list(ROLE_OF)))
 _name = click.argument("name", shell_complete=completing.links_or_platforms)
@@ -28,6 +29,9 @@ def reload(settings: Settings, role: str | None, wait: bool) -> None:
     """Put the configuration files in force, as far as that goes without a restart.
 
     Links and platforms that did not change keep their connections. Says what was applied and what needs a restart.
+    Passwords in files are read again. A changed credential or master key needs a restart, and no reload sees it; an
+    identity in a file is read at each connection.
+
     Where anything is wrong, all of it is told, nothing is changed, and the exit code is 78 (77 for a secret). Asks
     every role that runs here.
     """
@@ -35,7 +39,8 @@ def reload(settings: Settings, role: str | None, wait: bool) -> None:
     for _, result in _each(settings, role, "reload", {"wait": wait}, done, within_s=SETTLED_WITHIN_S):
         done.update(result["roles"])
         roles = " and ".join(result["roles"])
-        click.echo(f"{roles}: applied: {listed(result['applied'])}")
+        unseen = "" if result["applied"] or result["needs_restart"] else UNSEEN
+        click.echo(f"{roles}: applied: {listed(result['applied'])}{unseen}")
         if result["needs_restart"]:
             click.echo(f"{roles}: needs restart: {listed(result['needs_restart'])}")
 

@@ -349,7 +349,8 @@ def test_reload_tells_what_was_applied_and_what_was_not(site, roles):
     roles.serve("intake", reload=RELOADED)
     roles.serve("dispatch", reload=UNCHANGED)
     assert site.ok("reload", "--wait") == (
-        "intake: applied: [sync] mdn_burst\nintake: needs restart: [storage] path\ndispatch: applied: nothing\n"
+        "intake: applied: [sync] mdn_burst\nintake: needs restart: [storage] path\n"
+        "dispatch: applied: nothing; credentials are those of the start\n"
     )
     assert roles.asked == [("intake", "reload", {"wait": True}), ("dispatch", "reload", {"wait": True})]
 
@@ -363,7 +364,7 @@ def test_one_process_with_both_roles_is_asked_once(site, roles):
 
 def test_reload_asks_the_roles_that_run_here(site, roles):
     roles.serve("dispatch", reload=UNCHANGED)
-    assert site.ok("reload") == "dispatch: applied: nothing\n"
+    assert site.ok("reload") == "dispatch: applied: nothing; credentials are those of the start\n"
     assert site.run("reload", "--role", "intake").exit_code == 69
 
 
@@ -379,7 +380,7 @@ def test_one_role_may_refuse_what_the_other_one_does(site, roles):
     roles.serve("intake", reload=NotDone("/p: No such file", 77))
     roles.serve("dispatch", reload=UNCHANGED)
     done = site.run("reload")
-    assert (done.exit_code, done.stdout) == (77, "dispatch: applied: nothing\n")
+    assert (done.exit_code, done.stdout) == (77, "dispatch: applied: nothing; credentials are those of the start\n")
     assert done.stderr == "kmp-smsd: /p: No such file\n"
 
 

@@ -120,7 +120,9 @@ def test_a_good_reload_changes_what_it_names_and_leaves_the_rest_alone(carrier: 
     assert (configuration["differs"], configuration["differences"]) == (True, ["[sync] mdn_burst"])
     done = reload(carrier)
     assert done.returncode == 0
-    assert done.stdout == "intake: applied: [sync] mdn_burst\ndispatch: applied: nothing\n"
+    assert done.stdout == (
+        "intake: applied: [sync] mdn_burst\ndispatch: applied: nothing; credentials are those of the start\n"
+    )
     after = link(carrier)
     assert [after[name] for name in ("since", "binds", "reconnects")] == [
         before[name] for name in ("since", "binds", "reconnects")
