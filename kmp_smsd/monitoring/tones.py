@@ -44,7 +44,7 @@ def of_platform(platform: Mapping[str, Any]) -> Tone:
         return Tone.PAUSED
     if platform["word"] in ("held back after rejections", "without an enabled file"):
         return Tone.BAD
-    if platform["word"] == "draining":
+    if platform["word"] in ("draining", "drained"):
         return Tone.BUSY
     if platform["word"] == "waiting":  # something is due, and its time has not come
         return Tone.BAD if _fails_long(platform) else Tone.WARNING

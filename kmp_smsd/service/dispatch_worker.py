@@ -176,7 +176,7 @@ class Worker:
         if self.paused:
             return PlatformWord.PAUSED
         if self.draining:
-            return PlatformWord.DRAINING
+            return PlatformWord.DRAINING if self.busy else PlatformWord.DRAINED
         state = self.deliverer.state
         if state is not None and state.held_back:
             return PlatformWord.HELD_BACK

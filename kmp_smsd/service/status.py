@@ -156,6 +156,7 @@ class PlatformWord(StrEnum):
     PAUSED = "paused"  # by a person
     HELD_BACK = "held back after rejections"
     DRAINING = "draining"
+    DRAINED = "drained"
     UNSERVED = "without an enabled file"  # and something is due, or was rejected, there
 
 

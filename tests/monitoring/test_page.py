@@ -126,6 +126,11 @@ def test_links_on_their_way_are_not_red_and_a_short_failure_of_a_platform_is_not
     assert of_platform({**dispatch()["platforms"][0], "rejected": 1}) is Tone.WARNING
 
 
+@pytest.mark.parametrize("word", [PlatformWord.DRAINING, PlatformWord.DRAINED])
+def test_platform_that_a_drain_keeps_from_its_work_is_not_green(word: PlatformWord) -> None:
+    assert of_platform({**dispatch()["platforms"][0], "word": word.value}) is Tone.BUSY
+
+
 def test_platform_without_a_file_is_red() -> None:
     assert of_platform({**dispatch()["platforms"][0], "word": PlatformWord.UNSERVED.value}) is Tone.BAD
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from kmp_smsd.monitoring.exposition import expose
+from kmp_smsd.service.status import PlatformWord
 from tests.monitoring.promtool import promtool
 from tests.monitoring.snapshots import dispatch, intake
 
@@ -107,6 +108,12 @@ def test_every_metric_of_the_dashboard_exists_with_its_labels() -> None:
         assert named(expression) <= set(exposed()), expression
         for name, labels in selected(expression):
             assert labels <= exposed()[name], expression
+
+
+def test_dashboard_knows_each_word_of_a_platform_once() -> None:
+    (timeline,) = (one for one in expressions(DASHBOARD) if "kmp_smsd_push_state{" in one)
+    words = [word for one in re.findall(r'state=~?"([^"]*)"', timeline) for word in one.split("|")]
+    assert sorted(words) == sorted(word.value for word in PlatformWord)
 
 
 def test_dashboard_shows_all_metrics_but_those_that_others_tell() -> None:

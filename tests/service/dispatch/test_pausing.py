@@ -60,10 +60,11 @@ def test_drained_dispatcher_stands_still_and_goes_on(start):
     at.make_due(2)
     at.look()
     assert (at.begun(), drained) == (["p1"], [])
-    assert at.words() == {"p1": "draining", "p2": "draining"}
+    assert at.words() == {"p1": "draining", "p2": "drained"}
     at.end("p1")
     assert len(drained) == 1
     at.pool.run()
+    assert at.words() == {"p1": "drained", "p2": "drained"}
     at.look(3)
     assert at.begun() == []
     at.dispatcher.workers.go_on()
