@@ -329,6 +329,38 @@ def test_interrupt_when_all_is_told_shows_no_traceback() -> None:
     assert ended.stderr == "kmp-smsd: No such option '--no-such-option' (see 'kmp-smsd keys --help')\n"
 
 
+INTERRUPTED_WHILE_IT_IS_TOLD = """
+import os, signal, sys
+from kmp_smsd.cli import main
+
+class StandardError:
+    def write(self, text):
+        written = sys.__stderr__.write(text)
+        if text == "kmp-smsd: interrupted\\n":
+            os.kill(os.getpid(), signal.SIGINT)
+        return written
+
+    def __getattr__(self, name):
+        return getattr(sys.__stderr__, name)
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "kmp_smsd.config.load":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+sys.stderr = StandardError()
+sys.argv[1:] = ["keys", "list"]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+main()
+"""
+
+
+def test_interrupt_while_the_one_before_it_is_told_shows_no_traceback() -> None:
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED_WHILE_IT_IS_TOLD], capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, b"\nkmp-smsd: interrupted\n")
+
+
 INTERRUPT_OF_WHICH_AN_ERROR_IS_MADE = """
 import os, signal, sys
 from kmp_smsd.cli import main
