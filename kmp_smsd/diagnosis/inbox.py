@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kmp_smsd.diagnosis.finding import Finding, ok, warning
+from kmp_smsd.domain.shown import shown
 
 WAIT_GOOD_MS = 60_000
+NAMED_MAX = 5  # files that are named; the others are counted
 
 
 def judge_inbox(path: str, received_at: Sequence[int], now: int) -> Finding:
@@ -29,9 +31,10 @@ def judge_unread(path: str, names: Sequence[str]) -> list[Finding]:
     """`names` of what lies in the inbox at `path` and is not read."""
     if not names:
         return []
+    more = f" and {len(names) - NAMED_MAX:,} more" if len(names) > NAMED_MAX else ""
     return [
         warning(
-            f"in {path} nobody reads {', '.join(names)}",
+            f"in {path} nobody reads {', '.join(map(shown, names[:NAMED_MAX]))}{more}",
             "of *.damaged answered messages may be lost: 'journalctl KMP_EVENT=inbox_damaged' tells; remove it when"
             " nobody needs it. Give a file of messages its old name back, then restart intake; take all else away",
         )

@@ -104,12 +104,19 @@ def test_ignored_files_are_a_warning(site):
 
 def test_what_nobody_reads_in_the_inbox_is_a_warning(site):
     site.write(f"{site.database.name}-inbox/000000000001-00000000000000aa.messages.damaged", "")
-    site.write(f"{site.database.name}-inbox/notes", "")
+    site.write(f"{site.database.name}-inbox/no\ntes", "")
     site.write(f"{site.database.name}-inbox/000000000002-00000000000000aa.messages", "")
     _, found = reports(site, skip=tuple(name for name in ELSEWHERE if name != "database"))
     assert [fault for fault in faults(found["database"]) if "inbox" in fault] == [
-        f"in {site.database}-inbox nobody reads 000000000001-00000000000000aa.messages.damaged, notes"
+        f"in {site.database}-inbox nobody reads 000000000001-00000000000000aa.messages.damaged, no\\ntes"
     ]
+
+
+def test_of_much_that_nobody_reads_the_first_is_named(site):
+    for number in range(7):
+        site.write(f"{site.database.name}-inbox/{number}", "")
+    _, found = reports(site, skip=tuple(name for name in ELSEWHERE if name != "database"))
+    assert faults(found["database"])[0].endswith("nobody reads 0, 1, 2, 3, 4 and 2 more")
 
 
 def test_file_that_others_may_write_is_a_failure_with_its_remedy(site):
