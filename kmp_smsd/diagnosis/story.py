@@ -40,7 +40,8 @@ def _events(number: Number) -> Iterator[Event]:
             # by a renumbering; or its entry lies further back than was looked, or is deleted
             yield Event(row["bound_at"], "bound", f"{what} was bound")
         if row["ended_at"] is not None:
-            yield Event(row["ended_at"], "ended", f"the binding of {what} ended: {_why_ended(row)}")
+            why = "a later message moved it" if row["state"] == "superseded" else row["why"]
+            yield Event(row["ended_at"], "ended", f"the binding of {what} ended: {why}")
     for row in number.holds:
         yield from _hold(row)
     for row in number.replies:
@@ -61,14 +62,10 @@ def _message(number: Number, row: Row) -> Event:
     return Event(row["at"], "message", sentence, means.remedy.format(mdn=number.mdn, key_id=row["key_id"]))
 
 
-def _why_ended(row: Row) -> str:
-    return "a later message moved it" if row["state"] == "superseded" else row["why"] or "it was withdrawn"
-
-
 def _hold(row: Row) -> Iterator[Event]:
     what = f"hold {row['hold']} (key {row['key_id']} for {row['app_id']})"
     if row["settled_at"] is not None:
-        by = f" by {row['by']}" if row["by"] and row["state"] != "closed" else ""
+        by = "" if row["state"] == "closed" else f" by {row['by']}"
         yield Event(row["settled_at"], "hold", f"{what} was {row['state']}{by}")
     if row["repeats"]:
         times = counted(row["repeats"], "time")

@@ -72,7 +72,7 @@ def test_unregistered_number_is_to_be_registered_and_what_waits_is_bound_then(si
 def test_unknown_key_is_to_be_imported(site):
     site.ready("K1")
     site.message(FIRST, "K9")
-    assert told(site, FIRST)[2][0].startswith("import the key K9")
+    assert told(site, FIRST)[2][0].startswith("import the key K9 ('kmp-smsd keys import'): it is bound by itself then;")
     keys = site.write("k9.csv", f"key_id,key\nK9,{9:032x}\n")
     site.ok("keys", "import", str(keys), "--vendor", "Acme", "--plaintext")
     assert told(site, FIRST)[2] == ["the request with key K9 is to be decided again: is intake running?"]
@@ -99,6 +99,7 @@ def test_hold_is_to_be_decided_and_it_is_told_what_approving_ends(site):
     site.ok("holds", "refuse", "1", "--by", "eve")
     story, stands, (now,) = told(site, SECOND)
     assert story[-1] == "hold 1 (key K1 for meter) was refused by eve"
+    assert [line for line in story if "came again" in line] == []
     assert [line for line in stands if "refused by a person" in line]
     assert now.startswith("key K1 is refused for meter since a person refused hold 1")
 
@@ -315,6 +316,17 @@ def test_ended_binding_is_told_with_its_reason(site):
     site.message(FIRST, "K1")
     site.ok("bindings", "withdraw", FIRST, "meter")
     assert "the binding of key K1 for meter ended: withdrawn by command" in told(site, FIRST)[0]
+
+
+def test_binding_that_another_took_the_place_of_was_moved(site):
+    site.ready("K1", mdns=(FIRST, SECOND))
+    site.message(FIRST, "K1", at=HOUR)
+    site.message(SECOND, "K1", at=2 * HOUR)
+    with site.store() as store:
+        store.holds.approve(1, "eve")
+        store.settle_again(3 * HOUR)
+    assert "the binding of key K1 for meter ended: a later message moved it" in told(site, FIRST)[0]
+    assert "hold 1 (key K1 for meter) was approved by eve" in told(site, SECOND)[0]
 
 
 def test_binding_without_a_message_is_told_too(site):
