@@ -31,7 +31,7 @@ class Number:
 
     mdn: str
     now: int
-    is_legal: bool = True  # in the numbering plan
+    is_legal: bool  # in the numbering plan
     known: Row | None = None
     registrations: Sequence[Row] = ()
     bindings: Sequence[Row] = ()
