@@ -26,11 +26,19 @@ def advice(site: Site, mdn: str) -> list[str]:
     return found["advice"]
 
 
-def refused(site: Site, mdn: str, key_id: str, at: int, received_at: int | None = None, link: str = "north") -> None:
+def refused(
+    site: Site,
+    mdn: str,
+    key_id: str,
+    at: int,
+    received_at: int | None = None,
+    link: str = "north",
+    app_id: str | None = None,
+) -> None:
     request = SyncRequest(
         mdn=mdn,
         key_id=key_id,
-        app_id=None,
+        app_id=app_id,
         proof=None,
         received_at=at if received_at is None else received_at,
         link=link,
@@ -93,10 +101,11 @@ def test_number_whose_key_has_moved_on_is_told_where_it_is(site):
 
 
 def test_key_that_is_bound_here_is_to_be_withdrawn_for_another(site):
-    site.ready("K1", "K2")
-    site.message(FIRST, "K1", at=HOUR)
+    site.ready("K1", "K2", "K3", apps=("meter", "tracker"))
+    site.message(FIRST, "K1", at=HOUR, app_id="meter")
+    site.message(FIRST, "K3", at=HOUR, app_id="tracker")  # in nobody's way
     site.deliver("metering")
-    refused(site, FIRST, "K2", at=2 * HOUR)
+    refused(site, FIRST, "K2", at=2 * HOUR, app_id="meter")
     (now,) = [line for line in advice(site, FIRST) if "refused" in line]
     assert f"since key K1 is bound here for meter: if that is to end, 'kmp-smsd bindings withdraw {FIRST} meter'" in now
     assert "set [sync] on_terminal_change to held" in now
@@ -134,6 +143,16 @@ def test_refusal_by_a_person_is_told_once_and_ends_with_what_stood_in_its_way(si
     assert site.message(SECOND, "K1", at=4 * HOUR) is Outcome.BOUND
 
 
+def test_refusal_for_the_key_that_is_bound_here_counts_wherever_the_refused_one_is(site):
+    site.ready("K1", "K2", mdns=(FIRST, SECOND))
+    site.message(FIRST, "K1", at=HOUR)
+    site.message(FIRST, "K2", at=2 * HOUR)
+    site.ok("holds", "refuse", "1", "--by", "eve")
+    assert site.message(SECOND, "K2", at=3 * HOUR) is Outcome.BOUND
+    assert site.message(FIRST, "K2", at=4 * HOUR) is Outcome.REFUSED
+    assert advice(site, FIRST)[0].startswith("key K2 is refused for meter since a person refused hold 1, until what")
+
+
 def test_late_message_that_a_person_refused_waits_for_late_hours_to_pass(site):
     site.ready("K1", "K2")
     moving = SyncPolicy(on_terminal_change=OnConflict.MOVED)
@@ -163,7 +182,8 @@ def test_unknown_key_that_waits_no_longer_is_to_be_sent_again_once_it_is_importe
 
 
 def test_number_that_was_registered_too_late_is_to_send_again(site):
-    site.ready("K1", mdns=())
+    site.ready(mdns=())
+    valid(site, valid_from="2001-01-01", valid_until="2100-01-01")
     site.message(THIRD, "K1", at=HOUR)
     expired(site)
     site.ok("registrations", "add", THIRD, "meter")
@@ -296,15 +316,29 @@ def test_key_that_came_by_a_renumbering_needs_no_further_message(site):
     assert advice(site, SECOND) == ["nothing: what is bound is at its platform"]
 
 
-def test_hold_that_closed_is_no_longer_waited_for(site):
+@pytest.mark.parametrize("times", [1, 2])  # the second finds its hold open, and is journalled without one
+def test_hold_that_closed_is_no_longer_waited_for(site, times):
     site.ready("K1", mdns=(FIRST, SECOND))
     site.message(FIRST, "K1", at=HOUR)
-    site.message(SECOND, "K1", at=2 * HOUR)
+    for hour in range(2, 2 + times):
+        assert site.message(SECOND, "K1", at=hour * HOUR) is Outcome.HELD
     site.ok("registrations", "remove", SECOND, "meter")
     site.ok("registrations", "add", SECOND, "meter")
     assert advice(site, SECOND) == [
         "its last message was held, and nothing waits for what it lacked: let the terminal send again (restart it)"
     ]
+
+
+def test_hold_of_another_key_does_not_hide_that_nothing_waits(site):
+    site.ready("K1", "K2", apps=("meter", "tracker"), mdns=(FIRST, SECOND))
+    for hour, mdn in enumerate((FIRST, SECOND), 1):
+        site.message(mdn, "K2", at=hour * HOUR, app_id="tracker")
+        site.message(mdn, "K1", at=hour * HOUR, app_id="meter")
+    site.ok("registrations", "remove", SECOND, "meter")
+    site.ok("registrations", "add", SECOND, "meter")
+    to_decide, last = advice(site, SECOND)
+    assert to_decide.startswith("decide hold 1: ")
+    assert last.startswith("its last message was held, and nothing waits for what it lacked: ")
 
 
 @pytest.mark.parametrize("outcome", [Outcome.MALFORMED, Outcome.NOT_FOR_US, Outcome.ERROR])
