@@ -367,6 +367,15 @@ def test_progress_is_told_as_a_file_is_read_and_ends_at_its_size(tmp_path):
     assert told[-1] == (2 * size, 2 * size)
 
 
+def test_progress_is_told_within_one_endless_line_too(tmp_path):
+    path = tmp_path / "lines"
+    path.write_bytes(b"x" * 3_500_000)
+    told = []
+    with Lines(path, progress=lambda done, _: told.append(done // 1_000_000)) as lines:
+        assert list(lines) == [(1, None)]
+    assert told == [1, 2, 3, 3]
+
+
 @pytest.mark.parametrize(
     "content",
     [
