@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,3 +159,4 @@ def test_start_of_the_process_does_not_tremble() -> None:
 
     assert len(started()) == 1
     assert len({*started(), *started(), *started()}) == 1
+    assert time.time() - 86_400 < float(started()[0].split()[1]) < time.time()
