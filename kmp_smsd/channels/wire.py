@@ -181,7 +181,7 @@ def _stale(held: Any, delivery: Delivery, now_s: float) -> Result:
 
 def _reason(answer: Answer, delivery: Delivery) -> str:
     reason = answer.fields.get("reason")
-    return presentable(reason, _keys(delivery)) if isinstance(reason, str) and reason else "no reason given"
+    return (presentable(reason, _keys(delivery)) if isinstance(reason, str) else "") or "no reason given"
 
 
 def _keys(delivery: Delivery) -> tuple[bytes, ...]:

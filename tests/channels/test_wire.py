@@ -223,7 +223,7 @@ def test_key_is_not_seen_where_a_delivery_or_an_answer_is_printed() -> None:
     assert repr(parse_answer(b'{"id":17,"key":"AAECAwQFBgcICQoLDA0ODw"}', ())) == "Answer(id=17)"
 
 
-@pytest.mark.parametrize("reason", ["null", '""', "7", "true", '["busy"]', '{"why":"busy"}'])
+@pytest.mark.parametrize("reason", ["null", '""', '"  "', "7", "true", '["busy"]', '{"why":"busy"}'])
 def test_reason_that_is_no_text_is_none(reason: str) -> None:
     for status in ("retry", "rejected"):
         answer = parse_answer(f'{{"id":17,"status":"{status}","reason":{reason}}}'.encode(), ())
