@@ -50,7 +50,7 @@ def _standing(number: Number) -> Iterator[str]:
 
 def _delivery(row: Row) -> str:
     what = f"key {row['key_id']}" if row["key_id"] else "the withdrawal"
-    at = f"platform {row['platform']}" if row["platform"] else "no platform"
+    at = f"platform {row['platform']}"
     version = f"version {row['wanted_version']}"
     if row["wanted_version"] == row["confirmed_version"]:
         return (
@@ -110,14 +110,14 @@ def _outside_the_plan(number: Number) -> str:
 
 def _hold(number: Number, row: Row) -> Iterator[str]:
     hold, key, app = row["hold"], row["key_id"], row["app_id"]
-    if row["state"] == "open" and row["deciding"]:
+    if row["deciding"]:
         yield f"hold {hold} is approved and intake has not decided it yet: is intake running?"
     elif row["state"] == "open":
         yield (
             f"decide hold {hold}: 'kmp-smsd holds approve {hold}' {_what_approval_does(number, row)};"
             f" 'kmp-smsd holds refuse {hold}' refuses it"
         )
-    elif row["state"] == "refused" and lacking.stands(number, row):
+    elif lacking.stands(number, row):  # a refusal
         refused = f"key {key} is refused for {app} since a person refused hold {hold}, until"
         if row["key_bound_at_app"] is None and row["here_bound_key_id"] is None:  # only late
             yield f"{refused} late_hours have passed since it was replaced here"
@@ -179,14 +179,14 @@ def _undelivered(number: Number, row: Row) -> Iterator[str]:
             f"ask the administrator of {name} why it rejected this"
             f"{': ' + row['error'] if row['error'] else ''}; then kmp-smsd outbox retry --mdn {number.mdn}"
         )
-    elif row["key_id"] and number.keys.get(row["key_id"], {}).get("state") == "suspended":
+    elif number.keys.get(row["key_id"], {}).get("state") == "suspended":
         yield f"key {row['key_id']} is suspended and is not delivered: kmp-smsd keys resume {row['key_id']}"
     elif row["error"] and not number.platforms.get(name, {}).get("last_error"):
         yield (
             f"it is not at platform {name} because of this: {row['error']}; once that is mended, it is delivered by"
             f" itself, at once with 'kmp-smsd outbox retry --platform {name}'"
         )
-    elif row["attempts"] or number.platforms.get(name, {}).get("last_error"):
+    elif number.platforms.get(name, {}).get("last_error"):
         yield (
             f"platform {name} does not take it: 'kmp-smsd platforms test {name}' tells why; once it works, it is"
             f" delivered by itself, at once with 'kmp-smsd outbox retry --platform {name}'"

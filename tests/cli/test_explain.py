@@ -59,6 +59,22 @@ def test_registered_number_that_never_sent_is_told_to_send(site):
     assert now.startswith("no message of it is in the journal: let the terminal send again")
 
 
+def test_number_of_which_nothing_is_known_is_to_be_registered_or_its_smsc_looked_at(site):
+    site.ready("K1")
+    story, stands, (register, look) = told(site, THIRD)
+    assert (story, stands) == ([], ["nothing is known of this number"])
+    assert register.startswith(f"if it should be served: kmp-smsd registrations add {THIRD} APP (it was never")
+    assert look.startswith("if its terminal did send: see with 'kmp-smsd doctor' whether its SMSC is reached")
+
+
+def test_number_that_never_sent_and_is_not_registered_is_not_told_to_send(site):
+    site.ready("K1")
+    site.ok("registrations", "remove", FIRST, "meter")
+    _, stands, now = told(site, FIRST)
+    assert stands == ["it has no registration"]
+    assert now == [f"if it should be served: kmp-smsd registrations add {FIRST} APP"]
+
+
 def test_unregistered_number_is_to_be_registered_and_what_waits_is_bound_then(site):
     site.ready("K1", mdns=())
     site.message(THIRD, "K1")
@@ -93,7 +109,8 @@ def test_hold_is_to_be_decided_and_it_is_told_what_approving_ends(site):
     site.message(SECOND, "K2", at=HOUR, app_id="tracker")  # in nobody's way
     site.deliver("metering")
     site.message(SECOND, "K1", at=2 * HOUR, app_id="meter")
-    story, _, (now,) = told(site, SECOND)
+    story, stands, (now,) = told(site, SECOND)
+    assert "hold 1, key K1 for meter, waits for a person: the key is bound elsewhere" in stands
     assert any(line.startswith("message by north with key K1 for meter: held (row 12), a person") for line in story)
     assert f"binds key K1 for meter and ends its binding to {FIRST} for meter; 'kmp-smsd holds refuse 1'" in now
     site.ok("holds", "refuse", "1", "--by", "eve")
@@ -147,9 +164,11 @@ def test_approval_binds_no_key_that_is_suspended_and_explain_says_so(site):
     [
         ("valid_until", "2001-01-01", HOUR, "nothing, since key K1 is no longer valid ('kmp-smsd keys show K1')"),
         ("valid_from", "2100-01-01", 5_000_000 * HOUR, "nothing until key K1 is valid ('kmp-smsd keys show K1')"),
+        ("valid_until", "2100-01-01", HOUR, f"key K1 for meter and ends its binding to {FIRST} for meter"),
+        ("valid_from", "2001-01-01", 5_000_000 * HOUR, f"key K1 for meter and ends its binding to {FIRST} for meter"),
     ],
 )
-def test_approval_binds_no_key_outside_its_validity_and_explain_says_so(site, limit, day, at, binds):
+def test_approval_binds_a_key_within_its_validity_alone_and_explain_says_so(site, limit, day, at, binds):
     site.ready(mdns=(FIRST, SECOND))
     keys = site.write("limited.csv", f"key_id,key,{limit}\nK1,{1:032x},{day}\n")
     site.ok("keys", "import", str(keys), "--vendor", "Acme", "--plaintext")
@@ -267,6 +286,8 @@ def test_app_that_its_platform_s_file_does_not_name_any_more_is_to_be_named_in_a
         store.routes.set({"alarm": "metering"})
         list(store.routes.move(1))
     assert told(site, FIRST)[2] == ["name the app alarm in a file of platforms.d, then 'kmp-smsd reload'"]
+    site.ok("bindings", "withdraw", FIRST, "alarm")  # for which the platform is asked all the same
+    assert told(site, FIRST)[2][0].startswith("platform metering has not been tried yet: is dispatch running")
 
 
 def test_app_without_a_platform_is_to_be_named_in_a_file(site):
@@ -282,7 +303,8 @@ def test_withdrawal_is_told_until_the_platform_holds_nothing(site):
     site.message(FIRST, "K1")
     site.deliver("metering")
     site.ok("bindings", "withdraw", FIRST, "meter")
-    assert "is not confirmed by platform metering yet" in told(site, FIRST)[1][-1]
+    waits = told(site, FIRST)[1][-1]
+    assert re.fullmatch("meter: the withdrawal .version [0-9]+. is not confirmed by platform metering yet", waits)
     site.deliver("metering")
     _, stands, now = told(site, FIRST)
     assert stands == ["meter: no key is bound", "meter: platform metering has confirmed that it holds nothing"]
@@ -333,7 +355,9 @@ def test_binding_without_a_message_is_told_too(site):
     site.ready("K1")
     site.message(FIRST, "K1")
     site.ok("registrations", "renumber", FIRST, SECOND, "--yes")
-    assert "key K1 for meter was bound" in told(site, SECOND)[0]
+    story, _, now = told(site, SECOND)
+    assert "key K1 for meter was bound" in story
+    assert [line for line in now if "no message" in line] == []
 
 
 def test_replies_are_told_from_their_sending_to_their_end(site):
@@ -415,10 +439,22 @@ def test_search_has_a_bound_that_is_told_and_all_has_none(site, monkeypatch):
     assert "3 older ones were not" in done.stderr
     (found,) = site.rows("explain", FIRST)
     assert found["journal"] == {"entries": 4, "total": 7, "since": 4 * HOUR, "whole": False}
+    (now,) = found["advice"]
+    assert now.startswith("import the key K9")  # which waits, and so was sent
     site.ok("registrations", "add", THIRD, "meter")
     assert told(site, THIRD)[2][0].startswith("no message of it was found: let the terminal send again")
     everything = site.run("explain", FIRST, "--all")
     assert (everything.stderr, "unknown_key" in everything.stdout) == ("", True)
+
+
+def test_number_whose_hold_stands_has_sent_though_its_message_was_not_found(site, monkeypatch):
+    site.ready("K1", mdns=(FIRST, SECOND))
+    for hour, mdn in enumerate((FIRST, SECOND, FIRST), 1):
+        site.message(mdn, "K1", at=hour * HOUR)
+    monkeypatch.setattr(journal, "JOURNAL_STEP", 1)
+    monkeypatch.setattr(explain_module, "ENTRIES_MAX", 1)
+    (now,) = told(site, SECOND)[2]
+    assert now.startswith("decide hold 1: ")
 
 
 def test_help_tells_both_bounds_of_the_search(site):

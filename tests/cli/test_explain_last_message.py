@@ -137,7 +137,7 @@ def test_refusal_by_a_person_is_told_once_and_ends_with_what_stood_in_its_way(si
     site.ok("holds", "refuse", "1", "--by", "eve")
     assert site.message(SECOND, "K1", at=3 * HOUR) is Outcome.REFUSED
     (now,) = advice(site, SECOND)
-    assert now.startswith("key K1 is refused for meter since a person refused hold 1")
+    assert now.startswith("key K1 is refused for meter since a person refused hold 1, until what stood in its way ends")
     site.ok("bindings", "withdraw", FIRST, "meter")
     assert "let the terminal send again" in advice(site, SECOND)[0]
     assert site.message(SECOND, "K1", at=4 * HOUR) is Outcome.BOUND
