@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -108,8 +109,7 @@ def test_a_reader_who_takes_their_time_gets_all_though_another_program_has_the_p
 
 def test_a_progress_bar_is_for_people_only(site):
     site.ready()
-    keys = str(site.keys("K1", "K2"))
-    words = ("keys", "import", keys, "--vendor", "Acme", "--plaintext", "--dry-run")
+    words = ("registrations", "import", str(site.write("numbers.csv", f"mdn,app_id\n{FIRST},meter\n")))
 
     def on_terminal(**env: str) -> str:
         ours, theirs = pty.openpty()
@@ -128,7 +128,9 @@ def test_a_progress_bar_is_for_people_only(site):
         process.stdout.close()
         return said.decode()
 
-    assert "keys.csv" in on_terminal(TERM="xterm")
+    shown = on_terminal(TERM="xterm")
+    assert "numbers.csv" in shown
+    assert re.findall("[0-9]+%", shown) == ["0%", "50%", "100%"]
     assert on_terminal(TERM="dumb") == ""
     assert on_terminal(TERM="xterm", NO_COLOR="1") == ""
 
