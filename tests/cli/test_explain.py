@@ -133,7 +133,9 @@ def test_hold_is_told_from_its_message_to_its_end(site):
     assert told(site, SECOND)[0] == [*came, "registered for meter", "hold 1 (key K1 for meter) was refused by eve"]
     site.ok("bindings", "withdraw", FIRST, "meter")
     site.message(SECOND, "K1", at=4 * HOUR)
-    assert "hold 1 (key K1 for meter) was closed" in told(site, SECOND)[0]  # which eve did not
+    story, stands, _ = told(site, SECOND)
+    assert "hold 1 (key K1 for meter) was closed" in story  # which eve did not
+    assert [line for line in stands if "hold" in line] == []
 
 
 def test_message_with_which_intake_fails_has_no_row(site):
@@ -287,7 +289,11 @@ def test_app_that_its_platform_s_file_does_not_name_any_more_is_to_be_named_in_a
         list(store.routes.move(1))
     assert told(site, FIRST)[2] == ["name the app alarm in a file of platforms.d, then 'kmp-smsd reload'"]
     site.ok("bindings", "withdraw", FIRST, "alarm")  # for which the platform is asked all the same
-    assert told(site, FIRST)[2][0].startswith("platform metering has not been tried yet: is dispatch running")
+    untried = "platform metering has not been tried yet: is dispatch running"
+    assert told(site, FIRST)[2][0].startswith(untried)
+    other = site.platform("other", "other.example")
+    other.write_text(other.read_text().replace('"meter", "tracker"', '"alarm"'))
+    assert told(site, FIRST)[2][0].startswith(untried)
 
 
 def test_app_without_a_platform_is_to_be_named_in_a_file(site):
