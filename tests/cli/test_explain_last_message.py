@@ -341,6 +341,17 @@ def test_hold_of_another_key_does_not_hide_that_nothing_waits(site):
     assert last.startswith("its last message was held, and nothing waits for what it lacked: ")
 
 
+def test_hold_of_a_key_does_not_hide_what_its_next_message_lacked(site):
+    site.ready("K1", mdns=(FIRST, SECOND))
+    site.message(FIRST, "K1", at=HOUR)
+    site.message(SECOND, "K1", at=2 * HOUR)
+    assert site.message(SECOND, "K1", at=3 * HOUR, app_id="tracker") is Outcome.APP_NOT_REGISTERED
+    expired(site)
+    to_decide, last = advice(site, SECOND)
+    assert to_decide.startswith("decide hold 1: ")
+    assert last.startswith("register the app that the terminal means: ")
+
+
 @pytest.mark.parametrize("outcome", [Outcome.MALFORMED, Outcome.NOT_FOR_US, Outcome.ERROR])
 def test_message_that_was_no_request_is_told_with_what_helps(site, outcome):
     site.ready("K1")

@@ -43,11 +43,13 @@ def staged(key_id: str, **given: Any) -> StagedKey:
     return StagedKey(key_id=key_id, **{**values, **given})
 
 
-def begin_import(store: Store, *, vendor: str = "acme", fingerprint: str = FINGERPRINT) -> int:
+def begin_import(
+    store: Store, *, vendor: str = "acme", fingerprint: str = FINGERPRINT, data_key_id: str | None = None
+) -> int:
     return store.imports.begin(
         vendor=vendor,
         file_name="keys.csv",
-        data_key_id=f"data-key-{next(_data_keys)}",
+        data_key_id=data_key_id or f"data-key-{next(_data_keys)}",
         sealed=b"sealed data key",
         fingerprint=fingerprint,
         now=NOW,

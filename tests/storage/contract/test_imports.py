@@ -48,10 +48,12 @@ def test_conflicting_keys_are_told_and_left_out(store: Store) -> None:
 
 
 def test_discarded_import_leaves_nothing(store: Store) -> None:
-    number = begin_import(store)
+    number = begin_import(store, data_key_id="its own")
     store.imports.stage(number, [staged("k1")])
+    assert store.sealed_data_keys(["its own"])
     store.imports.discard(number)
     assert store.imports.listing(limit=9) == []
+    assert store.sealed_data_keys(["its own"]) == {}
     import_keys(store, "k1")
     assert key_ids(store) == ["k1"]
 
@@ -112,6 +114,13 @@ def test_one_import_at_a_time(open_store: Any) -> None:
     number = begin_import(second)
     second.imports.discard(number)
     begin_import(first)
+
+
+def test_import_that_its_own_process_left_open_gives_way_to_the_next(store: Store) -> None:
+    store.imports.stage(begin_import(store), [staged("k1")])
+    import_keys(store, "k1")
+    assert key_ids(store) == ["k1"]
+    assert len(store.imports.listing(limit=9)) == 1
 
 
 def test_import_that_could_not_begin_stands_in_nobody_s_way(open_store: Any) -> None:

@@ -114,6 +114,7 @@ def test_message_that_comes_while_its_app_moves_is_wanted_at_the_new_platform_on
     sum(moving)
     assert held_at(store) == {"new": bound_keys(store)}
     assert A in bound_keys(store)
+    assert (A, "meter", "old") not in wanted(store)  # which never heard of it
 
 
 def bound_keys(store: Store) -> dict[str, str]:
