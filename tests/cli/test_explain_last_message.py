@@ -242,11 +242,10 @@ def test_app_that_the_key_is_reserved_for_is_to_be_registered(site):
     site.ok("keys", "import", str(_reserved(site)), "--vendor", "Acme", "--plaintext")
     site.ok("registrations", "add", FIRST, "meter")
     site.message(FIRST, "K1", at=LONG_AFTER)
+    register = f"register the app that key K1 is reserved for: kmp-smsd registrations add {FIRST} tracker;"
+    assert advice(site, FIRST) == [f"{register} its request is decided again by itself then"]
     expired(site)
-    (now,) = advice(site, FIRST)
-    assert now.startswith(
-        f"register the app that key K1 is reserved for: kmp-smsd registrations add {FIRST} tracker; then let the"
-    )
+    assert advice(site, FIRST) == [f"{register} then let the terminal send again (restart it)"]
 
 
 def test_message_of_which_the_app_is_not_clear_is_to_name_it(site):
@@ -350,6 +349,16 @@ def test_hold_of_a_key_does_not_hide_what_its_next_message_lacked(site):
     to_decide, last = advice(site, SECOND)
     assert to_decide.startswith("decide hold 1: ")
     assert last.startswith("register the app that the terminal means: ")
+
+
+def test_key_that_is_bound_here_for_another_app_does_not_hide_that_nothing_waits(site):
+    site.ready("K1", apps=("meter", "tracker"))
+    site.message(FIRST, "K1", at=HOUR, app_id="meter")
+    site.deliver("metering")
+    assert site.message(FIRST, "K1", at=2 * HOUR, app_id="tracker") is Outcome.HELD
+    site.ok("registrations", "remove", FIRST, "tracker")
+    site.ok("registrations", "add", FIRST, "tracker")
+    assert advice(site, FIRST)[0].startswith("its last message was held, and nothing waits for what it lacked: ")
 
 
 @pytest.mark.parametrize("outcome", [Outcome.MALFORMED, Outcome.NOT_FOR_US, Outcome.ERROR])
