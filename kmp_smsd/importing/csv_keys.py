@@ -15,7 +15,6 @@ from kmp_smsd.importing.faults import Faults
 from kmp_smsd.importing.instant import beginning_ms, end_ms
 from kmp_smsd.importing.key_text import KeyEncoding, KeyText
 from kmp_smsd.importing.lines import Lines
-from kmp_smsd.importing.repeated import Repeated
 from kmp_smsd.vault.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, UnfitKey, kcv
 
 COLUMNS: Final = ("key_id", "key", "serial", "app_id", "algorithm", "kcv", "valid_from", "valid_until")
@@ -40,28 +39,12 @@ class KeyRow(NamedTuple):
         return f"<KeyRow {self.line} {self.key_id} {self.kcv}>"
 
 
-def read_keys(lines: Lines, faults: Faults, warnings: Faults, encoding: KeyEncoding | None = None) -> Iterator[KeyRow]:
-    """The good rows of a key file, one by one; behind the last one everything that is wrong with the file is known.
+def read_keys(lines: Lines, faults: Faults, encoding: KeyEncoding | None = None) -> Iterator[KeyRow]:
+    """The good rows of a key file, one by one; behind the last one everything that is wrong with a row is known.
 
-    Key IDs that the file has twice are faults, those that differ only in case are warnings. `encoding` is how the keys
-    are written; KeyText tells how it is found where it is None.
+    A key ID may be there twice. `encoding` is how the keys are written; KeyText tells how it is found where it is None.
     """
     rows = 0
-    with Repeated() as key_ids:
-        for row in _good_rows(lines, faults, encoding):
-            warnings.columns = faults.columns  # whoever takes the row may warn of it, too
-            key_ids.add(row.line, row.key_id)
-            rows += 1
-            yield row
-        for line, first in key_ids.equal():
-            faults.add(line, f"the key ID of line {first} again; each key has its own", "key_id")
-        for line, first in key_ids.differing_in_case():
-            warnings.add(line, f"the key ID of line {first} in another case; they are two different keys", "key_id")
-    if not rows and not faults:
-        faults.add(1, "there are no keys in this file")
-
-
-def _good_rows(lines: Lines, faults: Faults, encoding: KeyEncoding | None) -> Iterator[KeyRow]:
     table = CsvTable(lines, faults, COLUMNS, REQUIRED)
     key_text = KeyText(encoding)
     for line, values in table.rows():
@@ -82,7 +65,10 @@ def _good_rows(lines: Lines, faults: Faults, encoding: KeyEncoding | None) -> It
         if given_kcv and check and given_kcv.upper() != check:
             faults.add(line, f"the key on this line has KCV {check}; ask the vendor which of the two is right", "kcv")
         if faults.count == before:
+            rows += 1
             yield KeyRow(line, key_id, key, serial or None, app_id or None, algorithm, check, starts, ends)
+    if not rows and not faults:
+        faults.add(1, "there are no keys in this file")
 
 
 def _moment(faults: Faults, line: int, column: str, text: str) -> int | None:

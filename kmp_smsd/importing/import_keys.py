@@ -16,6 +16,7 @@ from kmp_smsd.importing.faults import Faults
 from kmp_smsd.importing.key_file import Part, Position, SomeKeys, WholeFile, read_key_file
 from kmp_smsd.importing.key_text import KeyEncoding
 from kmp_smsd.importing.lines import Lines, Progress
+from kmp_smsd.importing.repeated import Repeated
 from kmp_smsd.storage.errors import StoreError
 from kmp_smsd.storage.imports import Imports
 from kmp_smsd.vault.data_key import DataKey
@@ -107,16 +108,28 @@ def import_keys(
 
 def _staged(parts: Iterator[Part], staging: _Staging, progress: Progress | None) -> WholeFile:
     """Stage the keys of a file as they are read; what there is to be known of all of it."""
-    for part in parts:
-        match part:
-            case SomeKeys():
-                staging.stage(part)
-            case Position():
-                if progress:
-                    progress(part.done, part.total)
-            case WholeFile():
-                return part
+    with Repeated() as key_ids:
+        for part in parts:
+            match part:
+                case SomeKeys():
+                    for line, key_id in zip(part.lines, part.key_ids, strict=True):
+                        key_ids.add(line, key_id)
+                    staging.stage(part)
+                case Position():
+                    if progress:
+                        progress(part.done, part.total)
+                case WholeFile():
+                    _tell_repeated(key_ids, part)
+                    return part
     raise AssertionError("whoever reads a file tells of the whole of it, or raises")
+
+
+def _tell_repeated(key_ids: Repeated, whole: WholeFile) -> None:
+    """Key IDs that the file has twice are faults, those that differ only in case are warnings."""
+    for line, first in key_ids.equal():
+        whole.faults.add(line, f"the key ID of line {first} again; each key has its own", "key_id")
+    for line, first in key_ids.differing_in_case():
+        whole.warnings.add(line, f"the key ID of line {first} in another case; they are two different keys", "key_id")
 
 
 class _Staging:
@@ -130,7 +143,9 @@ class _Staging:
         """Key IDs that exist."""
 
     def stage(self, some: SomeKeys) -> None:
-        """Stage wrapped keys."""
+        """Stage wrapped keys, where there are any."""
+        if not some.fields:
+            return
         if self._import_id is None:
             self._import_id = self._begin()
         self.conflicts.columns = some.columns

@@ -17,10 +17,12 @@ from kmp_smsd.vault.data_key import DataKey
 class SomeKeys(NamedTuple):
     """Keys in the order of the file, at most STEP_ROWS, and the lines that they are on; `columns` as in Faults.
 
-    Each is a plain tuple of the fields of StagedKey: that is sent to another process in a quarter of the time.
+    Each is a plain tuple of the fields of StagedKey: that is sent to another process in a quarter of the time. Behind
+    the first fault of the file there are none, but all key IDs.
     """
 
     lines: Sequence[int]
+    key_ids: Sequence[str]
     fields: Sequence[tuple[Any, ...]]
     columns: dict[str, int]
 
@@ -58,18 +60,19 @@ def read_key_file(
 ) -> None:
     """Tell the wrapped keys of a file, how far it is read now and then, and WholeFile at last.
 
-    Behind the first fault no keys are told, but the rest of the file is checked. A key whose time is over `now`, Unix
-    milliseconds, or that is reserved for an app which is not among those `served`, is a warning.
+    Behind the first fault no key is told, but each key ID, and the rest of the file is checked. A key whose time is
+    over `now`, Unix milliseconds, or that is reserved for an app which is not among those `served`, is a warning.
     """
     faults, warnings = Faults(lines.name), Faults(lines.name)
     lines.progress = lambda done, total: tell(Position(done, total))
     keys = 0
-    for rows in in_steps(read_keys(lines, faults, warnings, encoding), STEP_ROWS):
+    for rows in in_steps(read_keys(lines, faults, encoding), STEP_ROWS):
         keys += len(rows)
+        warnings.columns = faults.columns
         _tell_doubts(rows, warnings, served, now)
         _tell_shared_keys(rows, warnings)
-        if not faults:
-            tell(SomeKeys([row.line for row in rows], [_wrapped(data_key, row) for row in rows], faults.columns))
+        wrapped = [] if faults else [_wrapped(data_key, row) for row in rows]
+        tell(SomeKeys([row.line for row in rows], [row.key_id for row in rows], wrapped, faults.columns))
     tell(WholeFile(lines.digest, keys, faults, warnings))
 
 

@@ -24,6 +24,7 @@ from kmp_smsd.vault.key_files import create_master_key
 from kmp_smsd.vault.master_key import MasterKey
 
 KEY = bytes(range(16))
+HEX = KEY.hex()
 TIMES = (1_732_380_000_000, 1_732_380_060_000)  # when an import begins, when it goes live
 
 
@@ -251,6 +252,54 @@ def test_key_id_that_exists_and_is_there_twice_is_told_on_both_lines(run):
     exists = [fault.line for fault in report.faults.by_line() if "exists already" in fault.sentence]
     again = [fault.line for fault in report.faults.by_line() if "again" in fault.sentence]
     assert (exists, again) == ([2, STEP_ROWS + 1], [STEP_ROWS + 1])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"{HEX},8A3F\n{HEX},8A40\n",
+        f"key_id,key\n{HEX},8A3F\n{HEX},8A3F\n",
+        f"key_id,key,{HEX}\na,{HEX},1\n",
+        f"key_id,key,serial,app_id\na,{HEX},{HEX * 3},{HEX + HEX}\n",
+        f"key_id,key,algorithm,kcv,valid_from\na,{HEX},{HEX},{HEX},{HEX}\n",
+        f"key_id,key\n{HEX},{HEX}\n{HEX},{HEX}\n{HEX.upper()},{HEX}\n",
+        f'key_id,key\n"{HEX},{HEX}\n{HEX}\n{HEX},{HEX},{HEX}\n',
+    ],
+)
+def test_key_in_the_wrong_place_is_quoted_nowhere(run, content):
+    report = run(content)
+    assert report.faults
+    told = "".join(str(fault) + repr(fault) for fault in report.faults.kept + report.warnings.kept).lower()
+    assert HEX not in told
+
+
+def test_key_id_that_comes_twice_is_a_fault_on_each_later_line(run, store):
+    ids = ("a", "b", "a", "b", "a")
+    report = run("key_id,key\n" + "".join(f"{key_id},{number:032x}\n" for number, key_id in enumerate(ids)))
+    assert [str(fault).partition("keys.csv:")[2] for fault in report.faults.by_line()] == [
+        '4: column 1 "key_id": the key ID of line 2 again; each key has its own',
+        '5: column 1 "key_id": the key ID of line 3 again; each key has its own',
+        '6: column 1 "key_id": the key ID of line 2 again; each key has its own',
+    ]
+    assert not store.live
+
+
+def test_key_ids_that_differ_only_in_case_are_two_keys_and_a_warning(run, store):
+    ids = ("ab", "c", "Ab")
+    report = run("key_id,key\n" + "".join(f"{key_id},{number:032x}\n" for number, key_id in enumerate(ids)))
+    assert [str(warning).partition("keys.csv:")[2] for warning in report.warnings.by_line()] == [
+        '4: column 1 "key_id": the key ID of line 2 in another case; they are two different keys'
+    ]
+    assert set(store.live) == set(ids)
+
+
+@pytest.mark.parametrize("wrong", ["", "a_b,zz\n"])
+def test_repeated_key_ids_are_found_far_apart_and_behind_other_faults_too(run, wrong):
+    keys = "".join(f"k{number},{number:032x}\n" for number in range(12 * STEP_ROWS))
+    report = run(f"key_id,key\n{wrong}{keys}k0,{KEY.hex()}\n")
+    first = 3 if wrong else 2
+    told = [(one.line, one.sentence) for one in report.faults.by_line() if "again" in one.sentence]
+    assert told == [(first + 12 * STEP_ROWS, f"the key ID of line {first} again; each key has its own")]
 
 
 def test_same_large_file_again_names_the_first_conflicts_and_counts_all(run, store):
