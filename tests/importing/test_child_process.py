@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -143,7 +144,11 @@ def test_interrupt_of_all_is_ours_alone():
         assert list(told)[1:] == ["goes on"]
 
 
-def test_interrupt_ends_the_work():
+def test_interrupt_ends_the_work(request):
+    # A shell may have it ignored.
+    request.addfinalizer(
+        partial(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
+    )
     pids = []
 
     def take():
