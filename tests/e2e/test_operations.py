@@ -181,8 +181,12 @@ def test_sighup_reloads_and_the_log_says_what_came_of_it(carrier: Carrier) -> No
 
 
 def test_a_platform_dropped_in_is_served_and_a_removed_one_is_not(carrier: Carrier) -> None:
+    def names() -> list[str]:
+        return [row["name"] for row in status(carrier, "dispatch")["platforms"]]
+
     mdn, key = carrier.terminal("heater")
     assert carrier.say(mdn, f"K1:{key}") == ROK
+    carrier.wait_for(lambda: names() == ["fleet", "metering", "(none yet)"], "what waits to be counted", WITHIN_S)
     carrier.add_platform("heating", ["heater"])
     carrier.write_config()
     assert "dispatch: applied: platforms.d/heating.toml new\n" in reload(carrier).stdout
@@ -195,7 +199,7 @@ def test_a_platform_dropped_in_is_served_and_a_removed_one_is_not(carrier: Carri
     carrier.platforms.pop("heating").server.stop()
     (carrier.directory / "platforms.d" / "heating.toml").unlink()
     assert "dispatch: applied: platforms.d/heating.toml gone\n" in reload(carrier).stdout
-    assert [row["name"] for row in status(carrier, "dispatch")["platforms"]] == ["fleet", "metering"]
+    carrier.wait_for(lambda: names() == ["fleet", "metering"], "it to be counted no more", WITHIN_S)
 
 
 def test_a_platform_with_a_credential_of_its_own_says_that_it_needs_a_restart(carrier: Carrier) -> None:
