@@ -33,12 +33,18 @@ def test_answers_are_settled_while_a_slow_platform_still_answers(at):
     assert at.confirmed(1, 2, 3, 4)
 
 
-def test_quick_answers_are_settled_together(at, monkeypatch):
-    make_due(at.store, 1)
-    at.run()
+def settled_at_once(at, monkeypatch):
+    """How many deliveries each settling has from now on."""
     settled = []
     real = at.mine.outbox.settle
     monkeypatch.setattr(at.mine.outbox, "settle", lambda *args: (settled.append(len(args[1])), real(*args)))
+    return settled
+
+
+def test_quick_answers_are_settled_together(at, monkeypatch):
+    make_due(at.store, 1)
+    at.run()
+    settled = settled_at_once(at, monkeypatch)
     make_due(at.store, *range(2, 12))
     at.run()
     assert settled == [10]
@@ -48,9 +54,7 @@ def test_many_quick_answers_are_settled_in_short_transactions(at, monkeypatch):
     monkeypatch.setattr(delivering, "SETTLE_ROWS", 4)
     make_due(at.store, 99)
     at.run()
-    settled = []
-    real = at.mine.outbox.settle
-    monkeypatch.setattr(at.mine.outbox, "settle", lambda *args: (settled.append(len(args[1])), real(*args)))
+    settled = settled_at_once(at, monkeypatch)
     make_due(at.store, *range(1, 11))
     at.run()
     assert settled == [4, 4, 2]
