@@ -76,9 +76,10 @@ def test_imports_are_listed_in_their_order_with_their_keys(store: Store) -> None
     import_keys(store, "k3", vendor="other")
     number = begin_import(store)
     assert store.imports.stage(number, [staged("k3"), staged("k4"), staged("k4")]) == ["k3"]
+    store.imports.stage(number, [staged("k5"), staged("k6")])
     first, second, third = store.imports.listing(limit=9)
     assert [first["vendor"], second["vendor"], third["vendor"]] == ["acme", "other", "acme"]
-    assert [first["keys"], second["keys"], third["keys"]] == [2, 1, 1]
+    assert [first["keys"], second["keys"], third["keys"]] == [2, 1, 3]
     assert (third["import"], third["digest"], third["imported_at"]) == (number, None, None)
     assert first["digest"]
     assert first["imported_at"] is not None
