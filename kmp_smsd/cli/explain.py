@@ -76,7 +76,7 @@ def _gather(settings: Settings, store: Store, mdn: str, entries_max: int | None)
     subscriber = known["subscriber"]
     journal, searched = _search(store, subscriber, entries_max)
     bindings, waiting = store.bindings.of(mdn), store.waiting.listing(mdn=mdn, limit=PAGE)
-    outbox = store.outbox.listing(platform=None, mdn=mdn, everything=True, limit=PAGE)
+    outbox = store.outbox.listing(mdn=mdn, everything=True, limit=PAGE)
     held = {*store.explaining.standing_holds(subscriber), *(row["hold"] for row in journal if row["hold"] is not None)}
     holds = [found for hold in sorted(held) if (found := store.holds.get(hold))]
     key_ids = {row["key_id"] for row in (*journal, *bindings, *waiting, *outbox, *holds) if row["key_id"]}

@@ -49,14 +49,19 @@ def outbox() -> None:
 @json_option
 @click.pass_obj
 def list_(settings: Settings, name: str | None, mdn: str | None, everything: bool, as_json: bool) -> None:
-    """List what waits for a platform's receipt, and what platforms rejected."""
+    """List what waits for each platform's receipt, by the next try, and what it rejected.
+
+    What is put off meanwhile may be listed once more, where it is by then.
+    """
     with settings.store() as store:
         if name == NO_PLATFORM:
             name = ""
         elif name is not None:
             check_name(settings, store, name)
         listing(
-            pages(partial(store.outbox.listing, platform=name, mdn=mdn, everything=everything), "id"),
+            store.outbox.unconfirmed(name)
+            if mdn is None and not everything
+            else pages(partial(store.outbox.listing, platform=name, mdn=mdn, everything=everything), "id"),
             COLUMNS,
             as_json=as_json,
             nothing="nothing waits for a platform",

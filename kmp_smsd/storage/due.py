@@ -31,6 +31,10 @@ UNION ALL
 SELECT * FROM (SELECT * FROM outbox WHERE platform = ?1 AND {DUE} AND try_at > ?2 ORDER BY try_at, id LIMIT ?4)
 LIMIT ?4"""
 
+# The rows that platform ?1 rejected behind the one that is number ?3, at most ?4.
+REJECTED_BEHIND = f"""
+SELECT * FROM outbox INDEXED BY outbox_rejected WHERE platform = ?1 AND {REJECTED} AND id > ?3 ORDER BY id LIMIT ?4"""
+
 
 def has_come(try_at: int, now: int) -> bool:
     """Whether at `now` it is time to try what is to be tried at `try_at` (both in Unix milliseconds)."""

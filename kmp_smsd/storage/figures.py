@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from kmp_smsd.storage.database import Database
-from kmp_smsd.storage.due import BEHIND, REJECTED
+from kmp_smsd.storage.due import BEHIND, REJECTED_BEHIND
 from kmp_smsd.storage.migrations import known
 from kmp_smsd.storage.rows import READ_ROWS
 
@@ -76,9 +76,7 @@ class Figures:
         count, after = 0, -1
         while count <= at_most:  # as above
             rows = self._database.rows(
-                f"""SELECT id FROM outbox INDEXED BY outbox_rejected
-                    WHERE platform = ? AND {REJECTED} AND id > ? ORDER BY id LIMIT ?""",
-                (platform, after, min(READ_ROWS, at_most + 1 - count)),
+                f"SELECT id FROM ({REJECTED_BEHIND})", (platform, None, after, min(READ_ROWS, at_most + 1 - count))
             )
             if not rows:
                 return RejectedFigures(count)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from kmp_smsd.storage.database import Database
-from kmp_smsd.storage.due import DUE, REJECTED, TRY_WITHIN_MS, has_come
-from kmp_smsd.storage.rows import STEP_ROWS, in_steps
+from kmp_smsd.storage.due import (
+    BEHIND,
+    DUE,
+    DUE_PLATFORMS,
+    REJECTED,
+    REJECTED_BEHIND,
+    REJECTING_PLATFORMS,
+    TRY_WITHIN_MS,
+    has_come,
+)
+from kmp_smsd.storage.rows import READ_ROWS, STEP_ROWS, in_steps
 from kmp_smsd.storage.wanting import Want, want
 
 # The row is found by its number, without the index of places: rows that are due together lie together. That it is still
@@ -180,16 +189,37 @@ class Outbox:
         )
         return wanted, unconfirmed
 
+    def unconfirmed(self, platform: str | None = None) -> Iterator[list[dict[str, Any]]]:
+        """Pages of rows for people: of each platform what is due, by the time of its next try, then what it rejected.
+
+        What is put off meanwhile comes once more where it is by then.
+        """
+        names = {name for query in (DUE_PLATFORMS, REJECTING_PLATFORMS) for (name,) in self._database.rows(query)}
+        for name in sorted(names) if platform is None else [platform]:
+            for behind, time, order in ((BEHIND, "try_at", "o.try_at, o.id"), (REJECTED_BEHIND, "rejected_at", "o.id")):
+                after = (-1, -1)
+                while page := self._listing(f"({behind})", order, (name, *after, READ_ROWS)):
+                    yield page
+                    after = page[-1][time], page[-1]["id"]
+
     def listing(
-        self,
-        *,
-        platform: str | None,
-        mdn: str | None,
-        everything: bool,
-        after: int = 0,
-        limit: int,
+        self, *, platform: str | None = None, mdn: str | None = None, everything: bool, after: int = 0, limit: int
     ) -> list[dict[str, Any]]:
-        """Rows for people: due and rejected ones, or all of them, behind the row whose `id` is `after`.
+        """Rows for people: all of them, or due and rejected ones of `mdn`, behind the row whose `id` is `after`."""
+        condition = "id > ?"
+        parameters: list[Any] = [after]
+        if mdn is not None:
+            condition += " AND subscriber = (SELECT number FROM subscribers WHERE mdn = ?)"
+            parameters.append(mdn)
+        return self._listing(
+            f"""(SELECT * FROM outbox WHERE {condition} AND (? OR wanted_version <> confirmed_version)
+                   AND (? IS NULL OR platform = ?) ORDER BY id LIMIT ?)""",
+            "o.id",
+            (*parameters, everything, platform, platform, limit),
+        )
+
+    def _listing(self, rows: str, order: str, parameters: tuple[Any, ...]) -> list[dict[str, Any]]:
+        """`rows` of the outbox for people.
 
         A row's `subscriber` is its MDN's number here, which stays where the MDN is erased. `try_at` is that of a due
         row, `rejected_at` that of a rejected one.
@@ -198,21 +228,14 @@ class Outbox:
             "mdn", "app_id", "platform", "key_id", "kcv", "wanted_version", "confirmed_version", "rejected_version",
             "wanted_at", "try_at", "rejected_at", "attempts", "error", "subscriber", "id",
         )  # fmt: skip
-        condition = "o.id > ?"
-        parameters: list[Any] = [after]
-        if mdn is not None:
-            condition += " AND o.subscriber = (SELECT number FROM subscribers WHERE mdn = ?)"
-            parameters.append(mdn)
         return self._database.records(
             columns,
             f"""SELECT s.mdn, o.app, o.platform, k.key_id, k.kcv, o.wanted_version, o.confirmed_version,
                      o.rejected_version, o.wanted_at, iif({DUE}, o.try_at, NULL),
                      iif({REJECTED}, o.try_at, NULL), o.attempts, o.error, o.subscriber, o.id
-                   FROM outbox o JOIN subscribers s ON s.number = o.subscriber LEFT JOIN keys k ON k.id = o.key
-                   WHERE {condition} AND (? OR o.wanted_version <> o.confirmed_version)
-                     AND (? IS NULL OR o.platform = ?)
-                   ORDER BY o.id LIMIT ?""",
-            (*parameters, everything, platform, platform, limit),
+                   FROM {rows} o JOIN subscribers s ON s.number = o.subscriber LEFT JOIN keys k ON k.id = o.key
+                   ORDER BY {order}""",
+            parameters,
         )
 
 

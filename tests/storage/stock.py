@@ -82,7 +82,7 @@ def bound(store: Store) -> dict[tuple[str, str], str]:
 
 
 def outbox(store: Store) -> list[dict[str, Any]]:
-    return store.outbox.listing(platform=None, mdn=None, everything=True, limit=100_000)
+    return store.outbox.listing(everything=True, limit=100_000)
 
 
 def wanted(store: Store) -> dict[tuple[str, str, str], str | None]:

@@ -74,7 +74,7 @@ def moved(tmp_path, monkeypatch, step_rows=2, moves_a_look=1):
 
 
 def at_platform(at, name):
-    return len(at.store.outbox.listing(platform=name, mdn=None, everything=True, limit=100))
+    return len(at.store.outbox.listing(platform=name, everything=True, limit=100))
 
 
 def test_moved_deliveries_follow_in_steps_and_nobody_waits_for_them(tmp_path, monkeypatch):

@@ -109,7 +109,7 @@ def test_rejected_row_rests(store: Store, row: OutboxRow) -> None:
     store.outbox.settle("metering", [Reject(row, NOW, "who?")], NOW)
     assert due(store, now=NOW + DAY) == []
     assert store.outbox.next_try("metering", NOW) is None
-    (shown,) = store.outbox.listing(platform=None, mdn=None, everything=False, limit=10)
+    ((shown,),) = store.outbox.unconfirmed()
     assert (shown["rejected_version"], shown["error"], shown["attempts"]) == (row.version, "who?", 1)
 
 
@@ -272,11 +272,39 @@ def test_rows_are_listed_in_pages(store: Store) -> None:
     settle(store, *[sync(A, f"key{number}", f"app{number}") for number in range(5)])
     apps: list[str] = []
     after = 0
-    while page := store.outbox.listing(platform=None, mdn=A, everything=True, after=after, limit=2):
+    while page := store.outbox.listing(mdn=A, everything=True, after=after, limit=2):
         apps += [one["app_id"] for one in page]
         after = page[-1]["id"]
     assert apps == ["meter", "app0", "app1", "app2", "app3", "app4"]
     assert len(outbox(store)) == 6
+
+
+def test_what_is_unconfirmed_is_listed_by_platform_and_next_try_and_then_what_was_rejected(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "READ_ROWS", 2)
+    apps = [f"app{number}" for number in range(9)]
+    register(store, A, *apps, "elsewhere", "nowhere")
+    store.routes.set({"elsewhere": "fleet", **dict.fromkeys(apps, "metering")})
+    import_keys(store, *[f"of-{app}" for app in (*apps, "elsewhere", "nowhere")])
+    settle(store, *[sync(A, f"of-{app}", app) for app in (*apps, "elsewhere", "nowhere")])
+    rows = {row.app_id: row for row in due(store)}
+    store.outbox.settle(
+        "metering",
+        [
+            Confirm(rows["app8"]),
+            *[Reject(rows[app], NOW, "no") for app in ("app7", "app0", "app4")],
+            Postpone(rows["app1"], NOW + 9, "busy"),
+            Postpone(rows["app2"], NOW + 5, "busy"),
+        ],
+        NOW,
+    )
+    due_there, rejected = ["app3", "app5", "app6", "app2", "app1"], ["app0", "app4", "app7"]
+    pages = list(store.outbox.unconfirmed())
+    assert [row["app_id"] for page in pages for row in page] == ["nowhere", "elsewhere", *due_there, *rejected]
+    assert max(map(len, pages)) == 2
+    assert [[row["app_id"] for row in page] for page in store.outbox.unconfirmed("fleet")] == [["elsewhere"]]
+    assert [[row["app_id"] for row in page] for page in store.outbox.unconfirmed("")] == [["nowhere"]]
 
 
 def test_rows_that_are_outbid_are_wanted_again_in_steps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
