@@ -78,14 +78,31 @@ class Keys:
     def listing(
         self, *, vendor: str | None = None, serial: str | None = None, after: str = "", limit: int
     ) -> list[dict[str, Any]]:
-        """Keys in the order of their IDs, from `after` on."""
+        """Keys in the order of their IDs, behind the key ID `after`; where `vendor` alone is given, as imported."""
         if serial is not None:
             return self._listing(
                 "k.serial = ? AND (? IS NULL OR i.vendor = ?) AND k.key_id > ?", (serial, vendor, vendor, after), limit
             )
-        return self._listing("(? IS NULL OR i.vendor = ?) AND k.key_id > ?", (vendor, vendor, after), limit)
+        if vendor is None:
+            return self._listing("k.key_id > ?", (after,), limit)
+        # Of the key IDs of millions, those of one vendor may be few. One import comes after another: so do their rows.
+        return self._listing(
+            "i.vendor = ? AND k.id > ifnull((SELECT id FROM keys WHERE key_id = ?), 0)",
+            (vendor, after),
+            limit,
+            tables="imports i CROSS JOIN keys k ON k.import = i.id",
+            order="i.id, k.id",
+        )
 
-    def _listing(self, condition: str, parameters: tuple[Any, ...], limit: int) -> list[dict[str, Any]]:
+    def _listing(
+        self,
+        condition: str,
+        parameters: tuple[Any, ...],
+        limit: int,
+        *,
+        tables: str = "keys k JOIN imports i ON i.id = k.import",
+        order: str = "k.key_id",
+    ) -> list[dict[str, Any]]:
         columns = (
             "key_id", "vendor", "serial", "app_id", "algorithm", "kcv", "state", "reason", "valid_from", "valid_until",
             "import", "imported_at", "mdn", "bound_app_id",
@@ -94,10 +111,10 @@ class Keys:
             columns,
             f"""SELECT k.key_id, i.vendor, k.serial, k.app, k.algorithm, k.kcv, {_SHOWN_STATE}, k.reason,
                       k.valid_from, k.valid_until, i.id, i.live_at, s.mdn, b.app
-                    FROM keys k JOIN imports i ON i.id = k.import AND i.live_at IS NOT NULL
+                    FROM {tables}
                     LEFT JOIN bindings b ON b.key = k.id AND b.state = 'bound'
                     LEFT JOIN subscribers s ON s.number = b.subscriber
-                    WHERE {condition} ORDER BY k.key_id LIMIT ?""",
+                    WHERE i.live_at IS NOT NULL AND {condition} ORDER BY {order} LIMIT ?""",
             (*parameters, limit),
         )
 

@@ -10,7 +10,7 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.storage import Store, StoreBusy
 from kmp_smsd.storage.errors import NotPossible
 from kmp_smsd.storage.subscribers import Registration
-from tests.storage.stock import DIGEST, NOW, A, B, begin_import, import_keys, register, settle, staged, sync
+from tests.storage.stock import DIGEST, NOW, A, B, C, begin_import, import_keys, register, settle, staged, sync
 
 
 def key_ids(store: Store) -> list[str]:
@@ -150,7 +150,21 @@ def test_keys_are_listed_by_vendor_and_serial_in_pages(store: Store) -> None:
     import_keys(store, staged("x", serial="0"), vendor="other")
     assert [key["key_id"] for key in store.keys.listing(serial="0", limit=9)] == ["k0", "k2", "k4", "x"]
     assert [key["key_id"] for key in store.keys.listing(serial="0", vendor="acme", limit=9)] == ["k0", "k2", "k4"]
-    assert [key["key_id"] for key in store.keys.listing(vendor="acme", after="k1", limit=2)] == ["k2", "k3"]
+
+
+def test_keys_of_a_vendor_are_listed_in_pages_as_they_were_imported(store: Store) -> None:
+    import_keys(store, "k9", "k1")
+    import_keys(store, "k5", vendor="other")
+    import_keys(store, "k7", "k3", "k8")
+    seen: list[str] = []
+    after = ""
+    while page := store.keys.listing(vendor="acme", after=after, limit=2):
+        seen += [key["key_id"] for key in page]
+        after = seen[-1]
+    assert seen == ["k9", "k1", "k7", "k3", "k8"]
+    assert [key["key_id"] for key in store.keys.listing(vendor="other", limit=9)] == ["k5"]
+    assert store.imports.stage(begin_import(store, vendor="staging"), [staged("k0")]) == []
+    assert store.keys.listing(vendor="staging", limit=9) == []
 
 
 # Registrations
@@ -167,10 +181,23 @@ def test_registrations_are_listed_in_pages_that_may_part_one_number_s_apps(store
     register(store, A, "a1", "a2", "a3")
     register(store, B, "b1", "a1")
     seen: list[tuple[str, str]] = []
-    after = ("", "")
+    after = ("", "", 0)
     while page := store.registrations.listing(after=after, limit=2):
         seen += [(row["mdn"], row["app_id"]) for row in page]
-        after = seen[-1]
+        after = (*seen[-1], page[-1]["subscriber"])
     assert seen == [(A, "a1"), (A, "a2"), (A, "a3"), (B, "a1"), (B, "b1")]
     assert [row["app_id"] for row in store.registrations.listing(mdn=B, limit=9)] == ["a1", "b1"]
-    assert [row["mdn"] for row in store.registrations.listing(app_id="a1", limit=9)] == [A, B]
+    assert [row["app_id"] for row in store.registrations.listing(mdn=B, app_id="b1", limit=9)] == ["b1"]
+
+
+def test_registrations_for_an_app_are_listed_in_pages_as_their_numbers_became_known(store: Store) -> None:
+    register(store, C, "a1")
+    register(store, A, "a0")
+    register(store, B, "a1", "a0")
+    register(store, A, "a1")
+    seen: list[str] = []
+    after = ("", "", 0)
+    while page := store.registrations.listing(app_id="a1", after=after, limit=2):
+        seen += [row["mdn"] for row in page]
+        after = (page[-1]["mdn"], page[-1]["app_id"], page[-1]["subscriber"])
+    assert seen == [C, A, B]
