@@ -128,17 +128,21 @@ class Replies:
 
     def listing(self, *, mdn: str | None = None, after: int = 0, limit: int) -> list[dict[str, Any]]:
         """Replies for people, from number `after` on; a waiting one was told `command_status` when it was last sent."""
+        condition = "r.id > ?"
+        parameters: list[Any] = [after]
+        if mdn is not None:
+            condition += " AND r.subscriber = (SELECT number FROM subscribers WHERE mdn = ?)"
+            parameters.append(mdn)
         return self._database.records(
             (
                 *("reply", "mdn", "app_id", "key_id", "link", "state", "wanted_at", "expires_at", "sent_at"),
                 *("ended_at", "command_status", "message_id"),
             ),
-            """SELECT r.id, s.mdn, r.app, k.key_id, r.link, r.state, r.wanted_at, r.expires_at, r.sent_at,
+            f"""SELECT r.id, s.mdn, r.app, k.key_id, r.link, r.state, r.wanted_at, r.expires_at, r.sent_at,
                  r.ended_at, r.command_status, r.message_id
                FROM replies r JOIN subscribers s ON s.number = r.subscriber JOIN keys k ON k.id = r.key
-               WHERE r.id > ? AND (? IS NULL OR r.subscriber = (SELECT number FROM subscribers WHERE mdn = ?))
-               ORDER BY r.id LIMIT ?""",
-            (after, mdn, mdn, limit),
+               WHERE {condition} ORDER BY r.id LIMIT ?""",
+            (*parameters, limit),
         )
 
 
