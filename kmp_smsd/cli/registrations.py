@@ -108,10 +108,10 @@ def _question(old: str, new: str, found: Renumbered, holds: int) -> str:
 @json_option
 @click.pass_obj
 def list_(settings: Settings, mdn: str | None, app_id: str | None, as_json: bool) -> None:
-    """List registrations in the order of their MDNs."""
+    """List registrations in the order of their MDNs; for one app, in which their numbers became known."""
     with settings.store() as store:
         listing(
-            pages(partial(store.registrations.listing, mdn=mdn, app_id=app_id), "mdn", "app_id"),
+            pages(partial(store.registrations.listing, mdn=mdn, app_id=app_id), "mdn", "app_id", "subscriber"),
             COLUMNS,
             as_json=as_json,
             nothing="no registrations",

@@ -90,9 +90,18 @@ class Bindings:
         return self._listing(condition, (mdn, mdn), "b.id DESC", 10_000)
 
     def active(self, *, app_id: str | None = None, after: int = 0, limit: int) -> list[dict[str, Any]]:
-        """Active bindings in the order in which they were made, from number `after` on."""
-        condition = "b.state = 'bound' AND b.id > ? AND (? IS NULL OR b.app = ?)"
-        return self._listing(condition, (after, app_id, app_id), "b.id", limit)
+        """Active bindings in the order in which they were made, from number `after` on.
+
+        Those of `app_id` in the order in which their subscribers became known.
+        """
+        if app_id is None:
+            return self._listing("b.state = 'bound' AND b.id > ?", (after,), "b.id", limit)
+        of_app = """b.id IN (
+          SELECT bound.id FROM registrations r CROSS JOIN bound ON bound.subscriber = r.subscriber AND bound.app = r.app
+          WHERE r.app = ? AND r.subscriber > ifnull((SELECT subscriber FROM bindings WHERE id = ?), 0)
+          ORDER BY r.subscriber LIMIT ?
+        )"""
+        return self._listing(of_app, (app_id, after, limit), "b.subscriber", limit)
 
     def _listing(self, condition: str, parameters: tuple[Any, ...], order: str, limit: int) -> list[dict[str, Any]]:
         columns = (

@@ -171,15 +171,35 @@ class Registrations:
         return standing
 
     def listing(
-        self, *, mdn: str | None = None, app_id: str | None = None, after: tuple[str, str] = ("", ""), limit: int
+        self,
+        *,
+        mdn: str | None = None,
+        app_id: str | None = None,
+        after: tuple[str, str, int] = ("", "", 0),
+        limit: int,
     ) -> list[dict[str, Any]]:
-        """Registrations in the order of their MDN and app, behind the place `after`."""
+        """Registrations in the order of their MDN and app, behind the one `after`: its MDN, app and subscriber.
+
+        Where `app_id` alone is given, in the order in which their subscribers became known.
+        """
+        after_mdn, after_app, after_subscriber = after
+        if mdn is None and app_id is not None:
+            return self._listing(
+                """registrations r CROSS JOIN subscribers s ON s.number = r.subscriber
+                   WHERE r.app = ? AND r.subscriber > ? ORDER BY r.subscriber""",
+                (app_id, after_subscriber, limit),
+            )
+        return self._listing(
+            """subscribers s JOIN registrations r ON r.subscriber = s.number
+               WHERE s.mdn >= ? AND s.mdn <= coalesce(?, '~') AND (s.mdn, r.app) > (?, ?)
+                 AND (? IS NULL OR r.app = ?)
+               ORDER BY s.mdn, r.app""",
+            (max(after_mdn, mdn or ""), mdn, after_mdn, after_app, app_id, app_id, limit),
+        )
+
+    def _listing(self, found: str, parameters: tuple[Any, ...]) -> list[dict[str, Any]]:
         return self._database.records(
-            ("mdn", "app_id", "registered_at"),
-            """SELECT s.mdn, r.app, r.registered_at
-                   FROM subscribers s JOIN registrations r ON r.subscriber = s.number
-                   WHERE s.mdn >= ? AND s.mdn <= coalesce(?, '~') AND (s.mdn, r.app) > (?, ?)
-                     AND (? IS NULL OR r.app = ?)
-                   ORDER BY s.mdn, r.app LIMIT ?""",
-            (max(after[0], mdn or ""), mdn, *after, app_id, app_id, limit),
+            ("mdn", "app_id", "registered_at", "subscriber"),
+            f"SELECT s.mdn, r.app, r.registered_at, r.subscriber FROM {found} LIMIT ?",
+            parameters,
         )

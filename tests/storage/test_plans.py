@@ -109,6 +109,17 @@ def endings(store: Store) -> None:
     store.keys.listing(serial="7", limit=10)
 
 
+def listings(store: Store) -> None:
+    settle(store, sync(A, "k1"), sync(B, "k2"))
+    list(store.outbox.unconfirmed())
+    store.outbox.listing(mdn=A, everything=False, limit=10)
+    store.bindings.active(app_id="meter", after=1, limit=10)
+    store.keys.listing(vendor="acme", after="k1", limit=10)
+    store.registrations.listing(app_id="meter", after=(A, "meter", 1), limit=10)
+    store.waiting.listing(mdn=A, limit=10)
+    store.replies.listing(mdn=A, limit=10)
+
+
 def business(store: Store) -> None:
     settle(store, sync(A, "k1"), sync(B, "k2"), sync(C, "k3"))
     wishes = [Renumber(A, C), Renumber(A, C), Add(A, ("meter",)), Remove(B, ("meter",)), Remove(A, None)]
@@ -162,7 +173,9 @@ def retention(store: Store) -> None:
     assert store.retention.ended_bindings(NOW + 1).deleted
 
 
-@pytest.mark.parametrize("work", [replying, intake, dispatch, status, endings, business, importing, erasing, retention])
+@pytest.mark.parametrize(
+    "work", [replying, intake, dispatch, status, endings, listings, business, importing, erasing, retention]
+)
 def test_no_statement_walks_a_large_table(tmp_path: Path, work: Callable[[Store], None]) -> None:
     path = tmp_path / "kmp.db"
     new_database(path)
@@ -216,6 +229,35 @@ def test_what_a_platform_rejected_costs_nobody_else_anything(store: Store, ask: 
     ask(store)
     store._database.connection.set_progress_handler(None, 0)
     assert len(hundreds) < 50  # each of 5,000 rows would take five steps or more
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda store: [row for page in store.outbox.unconfirmed() for row in page],
+        lambda store: store.outbox.listing(mdn=A, everything=False, limit=10),
+        lambda store: store.bindings.active(app_id="meter", limit=10),
+        lambda store: store.keys.listing(vendor="acme", limit=10),
+        lambda store: store.registrations.listing(app_id="meter", limit=10),
+        lambda store: store.replies.listing(mdn=A, limit=10),
+    ],
+)
+def test_listing_what_few_rows_meet_reads_few(store: Store, ask: Callable[[Store], list[object]]) -> None:
+    store.routes.set({"meter": "metering", "tracker": "metering"})
+    numbers = [f"86137{number:08}" for number in range(3_000)]
+    store.registrations.add([Registration(mdn, "tracker") for mdn in numbers], NOW)
+    import_keys(store, *[f"of-{mdn}" for mdn in numbers], vendor="other")
+    to = ReplyTo(1, 1, A, 0, 1, "10690001")
+    settle(store, *[sync(mdn, f"of-{mdn}")._replace(reply_to=to) for mdn in numbers])
+    confirm_all(store)
+    register(store, A, "meter")
+    import_keys(store, "k1")
+    settle(store, sync(A, "k1")._replace(reply_to=to))
+    hundreds: list[int] = []
+    store._database.connection.set_progress_handler(lambda: hundreds.append(1), 100)
+    assert len(ask(store)) == 1
+    store._database.connection.set_progress_handler(None, 0)
+    assert len(hundreds) < 50  # each of 3,000 rows would take two steps or more
 
 
 def test_discarding_staged_keys_searches_no_other_table(store: Store) -> None:

@@ -55,6 +55,22 @@ def test_bound_message_is_binding_outbox_and_journal(store: Store) -> None:
     assert store.keys.get("k1")["state"] == "active"  # type: ignore[index]
 
 
+def test_bindings_of_an_app_are_listed_in_pages_as_their_numbers_became_known(store: Store) -> None:
+    import_keys(store, *[f"k{number}" for number in range(6)])
+    register(store, C, "meter")
+    register(store, A, "meter", "tracker")
+    register(store, B, "tracker", "meter")
+    register(store, "8613900000004", "meter")
+    settle(store, sync(B, "k1", "meter"), sync(B, "k2", "tracker"), sync(A, "k3", "meter"), sync(C, "k4", "meter"))
+    seen: list[str] = []
+    after = 0
+    while page := store.bindings.active(app_id="meter", after=after, limit=2):
+        seen += [row["key_id"] for row in page]
+        after = page[-1]["id"]
+    assert seen == ["k4", "k3", "k1"]
+    assert [row["key_id"] for row in store.bindings.active(limit=9)] == ["k1", "k2", "k3", "k4"]
+
+
 def test_every_outcome_that_binds_nothing_leaves_no_trace_but_journal_and_tallies(store: Store) -> None:
     import_keys(store, "free", "suspended", staged("reserved", app_id="tracker"), staged("one", serial="7"))
     import_keys(store, staged("two", serial="7"))
