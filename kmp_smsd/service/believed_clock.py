@@ -15,7 +15,7 @@ log = Logger()
 
 
 class BelievedClock:
-    """Goes by `wall` (Unix seconds), but with `monotonic` where that was set ahead less than a day ago.
+    """Goes by `wall` (Unix seconds), but with `monotonic` where that was last set ahead less than a day ago.
 
     The clock of the start is believed.
     """
@@ -23,20 +23,26 @@ class BelievedClock:
     def __init__(self, wall: Callable[[], float], monotonic: Callable[[], float]) -> None:
         self._wall, self._monotonic = wall, monotonic
         self._ahead_s = wall() - monotonic()  # of the wall clock, as far as it is believed
+        self._seen_ahead_s = self._ahead_s
         self._believed_at = inf  # monotonic seconds; where the wall clock was set ahead
 
     def now(self) -> float:
         """Unix seconds. To be asked often: what the clock was corrected by between two calls counts as one step."""
         now = self._monotonic()
         ahead_s = self._wall() - now
-        set_by_s = ahead_s - self._ahead_s
-        if set_by_s < SET_AHEAD_S or now >= self._believed_at:
-            self._ahead_s, self._believed_at = ahead_s, inf
-        elif self._believed_at == inf:
+        set_by_s, self._seen_ahead_s = ahead_s - self._seen_ahead_s, ahead_s
+        if ahead_s - self._ahead_s < SET_AHEAD_S:
+            self._believe(ahead_s)
+        elif set_by_s >= SET_AHEAD_S:  # once more, it may be: then the day begins anew
             self._believed_at = now + BELIEVED_AFTER_S
             log.warn(
                 "the clock was set ahead by {seconds} s: for a day nothing is deleted by it",
                 event="clock_set_ahead",
                 seconds=round(set_by_s),
             )
+        elif now >= self._believed_at:
+            self._believe(ahead_s)
         return now + self._ahead_s
+
+    def _believe(self, ahead_s: float) -> None:
+        self._ahead_s, self._believed_at = ahead_s, inf

@@ -39,3 +39,12 @@ def test_clock_that_is_set_right_within_the_day_is_believed_at_once() -> None:
     at.after(10, 9e9)
     assert at.after(10, -9e9) == 1_000_020
     assert at.after(BELIEVED_AFTER_S, 9e9) == 1_000_020 + BELIEVED_AFTER_S
+
+
+def test_clock_that_is_set_ahead_once_more_is_believed_a_day_after_that(events: list[dict[str, object]]) -> None:
+    at = At()
+    assert at.after(10, SET_AHEAD_S) == 1_000_010
+    assert at.after(BELIEVED_AFTER_S - 1, 9e9) == 1_000_010 + BELIEVED_AFTER_S - 1
+    assert at.after(BELIEVED_AFTER_S - 1) == 1_000_010 + 2 * (BELIEVED_AFTER_S - 1)
+    assert at.after(1) == 1_000_010 + 2 * BELIEVED_AFTER_S - 1 + SET_AHEAD_S + 9e9
+    assert [event["seconds"] for event in events] == [SET_AHEAD_S, 9e9]
