@@ -130,7 +130,10 @@ def clock(store: Store) -> Report:
     """The clock, by the kernel's word and by the journal."""
     newest = store.journal.listing(limit=1)
     facts = ClockFacts(
-        now=now_ms(), synchronized=machine.is_synchronized(), last_entry_at=newest[0]["at"] if newest else None
+        now=now_ms(),
+        synchronized=machine.is_synchronized(),
+        last_entry_at=newest[0]["at"] if newest else None,
+        last_hour=store.journal.last_hour(),
     )
     return Report("clock", tuple(judge_clock(facts)))
 

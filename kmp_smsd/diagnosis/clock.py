@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kmp_smsd.diagnosis.finding import Finding, ok, warning
+from kmp_smsd.domain.spans import HOUR_MS
 
 ENTRY_AHEAD_MS = 60_000
 
@@ -16,6 +17,7 @@ class ClockFacts:
     now: int
     synchronized: bool | None
     last_entry_at: int | None  # of the journal
+    last_hour: int | None = None  # in which messages were counted: the entries behind one of the future hide it
 
 
 def judge_clock(facts: ClockFacts) -> list[Finding]:
@@ -31,12 +33,14 @@ def judge_clock(facts: ClockFacts) -> list[Finding]:
                 "run chrony or systemd-timesyncd ('timedatectl' shows what it does)",
             )
         ]
-    if facts.last_entry_at is not None and facts.last_entry_at > facts.now + ENTRY_AHEAD_MS:
-        ahead_s = (facts.last_entry_at - facts.now) // 1000
+    last_at = max(facts.last_entry_at or 0, (facts.last_hour or 0) * HOUR_MS)
+    if last_at > facts.now + ENTRY_AHEAD_MS:
         found.append(
             warning(
-                f"the newest journal entry is {ahead_s:,} s in the future: the clock was ahead, or is behind now",
-                "set the clock right first: what was bound in that time counts as newer than any message that comes",
+                f"the journal goes on to {(last_at - facts.now) // 1000:,} s in the future: the clock was ahead, or is"
+                " behind now",
+                "compare it with another clock and set it right; until that time what was bound while it was ahead"
+                " counts as newer than any message that comes: see 'kmp-smsd holds list'",
             )
         )
     else:

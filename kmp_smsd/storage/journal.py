@@ -122,6 +122,12 @@ class Journal:
             (since_hour,),
         )
 
+    def last_hour(self) -> int | None:
+        """The last hour in which messages were counted, by the clock of that time."""
+        hour: int | None
+        ((hour,),) = self._database.rows("SELECT max(hour) FROM tallies")
+        return hour
+
     def senders(self, *, since_hour: int = 0, outcome: Outcome | None = None) -> list[dict[str, Any]]:
         """Likewise those that have no entry, by the class of their senders: the most frequent first."""
         return self._database.records(

@@ -246,6 +246,14 @@ def test_refused_number_ranges_of_the_last_day_are_shown(site):
     assert "86198" not in fault
 
 
+def test_time_in_which_the_clock_was_ahead_is_told_after_it_was_set_right(site):
+    now = int(time.time() * 1000)
+    site.message(FIRST, "K1", now + 86_400_000)
+    site.message(FIRST, "K1", now)
+    _, found = reports(site, skip=tuple(name for name in ELSEWHERE if name != "clock"))
+    assert [fault for fault in faults(found["clock"]) if "in the future" in fault]
+
+
 def test_delivery_older_than_a_day_is_told(site):
     site.message(FIRST, "K1")
     with site.store() as store:

@@ -36,7 +36,7 @@ from kmp_smsd.diagnosis.room import FREE_GOOD, FREE_MIN, LOG_GOOD, RoomFacts, ju
 from kmp_smsd.diagnosis.sandbox import SandboxFacts, judge_sandbox
 from kmp_smsd.diagnosis.secrets import MasterKeyFacts, SecretFacts, judge_master_key, judge_secret
 from kmp_smsd.diagnosis.traffic import TrafficFacts, judge_traffic
-from kmp_smsd.domain.spans import DAY_MS
+from kmp_smsd.domain.spans import DAY_MS, HOUR_MS
 from kmp_smsd.storage.checking import Checked
 
 OK, WARNING, FAILURE = Level.OK, Level.WARNING, Level.FAILURE
@@ -311,8 +311,14 @@ def test_clock_is_believed_by_the_kernel_and_by_the_journal(
 
 
 def test_entry_of_the_future_is_told_with_how_far_it_is() -> None:
-    found = told(judge_clock(ClockFacts(now=NOW, synchronized=True, last_entry_at=NOW + 3_600_000)))
-    assert found.sentence.startswith("the newest journal entry is 3,600 s in the future")
+    found = told(judge_clock(ClockFacts(now=NOW, synchronized=True, last_entry_at=NOW + HOUR_MS)))
+    assert found.sentence.startswith("the journal goes on to 3,600 s in the future")
+
+
+@pytest.mark.parametrize(("hours_ahead", "expected"), [(0, OK), (1, WARNING)])
+def test_entry_of_the_future_is_told_behind_which_others_came(hours_ahead: int, expected: Level) -> None:
+    facts = ClockFacts(now=NOW, synchronized=True, last_entry_at=NOW, last_hour=NOW // HOUR_MS + hours_ahead)
+    assert levels(judge_clock(facts)) == [OK, expected]
 
 
 GOOD = HostFacts(host="a:1", addresses=("10.0.0.1",), connected=True)

@@ -92,6 +92,7 @@ def status(store: Store) -> None:
     store.journal.tallies(since_hour=1)
     store.journal.senders(since_hour=1, outcome=Outcome.INVALID_MDN)
     store.journal.listing(mdn=A, before=5, limit=10)
+    store.journal.last_hour()
     store.imports.listing(after=1, limit=10)
 
 

@@ -65,5 +65,12 @@ def test_search_ends_at_its_limit(store: Store) -> None:
     assert hours(store.journal.listing(limit=3)) == [6, 5, 4]
 
 
+def test_last_hour_is_that_of_the_clock_that_was_ahead(store: Store) -> None:
+    settle(store, sync(B, "nobody"), now=NOW + 30 * HOUR)
+    settle(store, sync(B, "nobody"), now=NOW + 7 * HOUR)
+    assert store.journal.last_hour() == NOW // HOUR + 30
+
+
 def test_empty_journal_has_no_entries(open_store: Any) -> None:
-    assert open_store(name="new").journal.listing(limit=1) == []
+    journal = open_store(name="new").journal
+    assert (journal.listing(limit=1), journal.last_hour()) == ([], None)
