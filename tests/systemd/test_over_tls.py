@@ -36,6 +36,8 @@ def test_platform_is_installed_behind_tls_as_the_pages_say(installed: Site) -> N
         "cp /etc/kmp-smsd/kmp-metering.pem /etc/stunnel/kmp-clients.pem\n"
         f"cp {DOCUMENTS}/conf/stunnel-platform.conf /etc/stunnel/kmp.conf\n"
         f"cp {DOCUMENTS}/systemd/examples/kmp-receive* /etc/systemd/system\n"
+        f"install -D -m 644 {DOCUMENTS}/systemd/examples/stunnel-restart.conf"
+        " /etc/systemd/system/stunnel@.service.d/restart.conf\n"
     )
     box.ok(install)
     box.ok(start)
@@ -61,6 +63,10 @@ def test_platform_is_installed_behind_tls_as_the_pages_say(installed: Site) -> N
     box.until(lambda: held() == {MDN.format(n) for n in (1, 2, 3)})
     box.until(lambda: installed.status_text(DISPATCH) == "1 platform, nothing due")
     assert installed.held() == set()
+
+    # A tunnel that died is begun again.
+    box.ok("systemctl kill --signal=KILL stunnel@kmp")
+    box.until(lambda: "good" in box.run("kmp-smsd platforms test metering").stdout)
 
     # A new certificate is let in beside the old one, and then takes its place.
     def is_let_in(subject: str) -> bool:
