@@ -192,12 +192,11 @@ def smsc(config: Config, name: str, *, binds: bool) -> Report:
         except SecretUnavailable as error:
             found.append(failure(f"no bind is tried: {error}", "run this as root, or where intake's password is read"))
         else:
-            reached = [host for host, facts in zip(link.hosts, hosts, strict=True) if facts.connected]
             by_credential = link.password.credential is not None
-            found += [
-                judge_bind(name, network.try_bind(host, link, password), by_credential=by_credential)
-                for host in reached
-            ]
+            for host, facts in zip(link.hosts, hosts, strict=True):
+                if facts.connected:
+                    bind = network.try_bind(host, link, password)
+                    found.append(judge_bind(name, bind, by_credential=by_credential, is_here=facts.is_here))
     return Report(f"smsc {name}", tuple(found), UNAVAILABLE)
 
 

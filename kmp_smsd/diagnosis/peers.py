@@ -22,6 +22,11 @@ class HostFacts:
     connected: bool = False
     connect_fault: str = ""
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this machine: then a tunnel answers in the SMSC's place."""
+        return bool(self.addresses) and all(ipaddress.ip_address(one).is_loopback for one in self.addresses)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BindFacts:
@@ -43,6 +48,8 @@ class ProbeFacts:
     receiver: str = ""
     fingerprint: str = ""
 
+
+_HERE = "is the SMSC up, or the tunnel that listens in its place, and does that reach it? journalctl -u 'stunnel@*'"
 
 ALREADY_BOUND, WRONG_PASSWORD, WRONG_SYSTEM_ID, BIND_FAILED = 0x05, 0x0E, 0x0F, 0x0D
 
@@ -70,8 +77,11 @@ def judge_smsc(hosts: Sequence[HostFacts]) -> list[Finding]:
     return found
 
 
-def judge_bind(name: str, bind: BindFacts, *, by_credential: bool) -> Finding:
-    """The answer to a real bind of the link `name`, whose password comes `by_credential`, or from a file."""
+def judge_bind(name: str, bind: BindFacts, *, by_credential: bool, is_here: bool = False) -> Finding:
+    """The answer to a real bind of the link `name`, whose password comes `by_credential`, or from a file.
+
+    `is_here`: the host is this machine.
+    """
     if bind.status == 0:
         return ok(f"{bind.host}: {bind.how} was accepted, and unbound again")
     if bind.status == ALREADY_BOUND:
@@ -80,7 +90,8 @@ def judge_bind(name: str, bind: BindFacts, *, by_credential: bool) -> Finding:
             "nothing, if intake runs: this SMSC allows one bind, and it is taken",
         )
     if bind.status is None:
-        return failure(f"{bind.host}: {bind.how}: {bind.fault}", "ask the SMSC's operator what it saw of this bind")
+        asked = "ask the SMSC's operator what it saw of this bind"
+        return failure(f"{bind.host}: {bind.how}: {bind.fault}", f"{_HERE}\n{asked}" if is_here else asked)
     remedy = _BIND_REMEDIES.get(bind.status, "ask the SMSC's operator what this status means there")
     renewal = "restart intake" if by_credential else "kmp-smsd reload"
     return failure(
@@ -139,8 +150,12 @@ def _judge_host(host: HostFacts) -> Finding:
     if host.connect_fault:
         return failure(
             f"{host.host}: no connection: {host.connect_fault}",
-            "is the SMSC up, and does a firewall or the unit's IPAddressAllow= let us through?",
+            _HERE
+            if host.is_here
+            else "is the SMSC up, and does a firewall or the unit's IPAddressAllow= let us through?",
         )
+    if host.is_here:
+        return ok(f"{host.host}: connected, on this machine: whether the SMSC is behind that, --bind tells")
     return ok(f"{host.host}: connected")
 
 

@@ -340,6 +340,20 @@ def test_link_works_as_long_as_one_host_does(hosts: list[HostFacts], expected: l
     assert levels(judge_smsc(hosts)) == expected
 
 
+HERE = HostFacts(host="localhost:1", addresses=("127.0.0.1",), connected=True)
+
+
+def test_smsc_on_this_machine_is_known_to_be_a_tunnel_that_answers_for_itself() -> None:
+    (found,) = judge_smsc([HERE])
+    assert "--bind tells" in found.sentence
+    closed = HostFacts(host="localhost:1", addresses=("127.0.0.1",), connect_fault="Connection refused")
+    assert "tunnel" in told(judge_smsc([closed])).remedy
+    assert "tunnel" not in told(judge_smsc([REFUSED])).remedy
+    silent = BindFacts(host="localhost:1", how="bind_transceiver", fault="the SMSC closed the connection")
+    assert "tunnel" in judge_bind("north", silent, by_credential=False, is_here=HERE.is_here).remedy
+    assert "tunnel" not in judge_bind("north", silent, by_credential=False, is_here=GOOD.is_here).remedy
+
+
 def test_smsc_at_a_public_address_is_warned_of() -> None:
     found = told(judge_smsc([HostFacts(host="a:1", addresses=("8.8.8.8", "10.0.0.1"), connected=True)]))
     assert found.level is WARNING
