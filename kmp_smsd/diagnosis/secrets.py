@@ -15,7 +15,7 @@ _HAVE_FIRST = {
 }
 
 _ELSEWHERE = (
-    "where a drop-in of its unit loads the credential from elsewhere, run this in a unit of its own:\n"
+    "where a drop-in of its unit loads the credential from elsewhere, run this in a unit of its own, with its line:\n"
     "systemd-run --pty -p LoadCredential=NAME:FILE kmp-smsd doctor --skip sandbox"  # which is no role's
 )
 
@@ -25,12 +25,14 @@ class SecretFacts:
     """One secret. `fault` says why it cannot be used, '' where it was read and is good.
 
     `loaded_from` is set for a credential looked for outside its unit: the file that the unit loads. Of such a one
-    `fault` says only what is wrong with what it holds.
+    `fault` says only what is wrong with what it holds. `encrypted` is the file beside it that has it encrypted, where
+    it is not there itself.
     """
 
     option: str
     fault: str = ""
     loaded_from: FileFacts | None = None
+    encrypted: str = ""
 
 
 def judge_secret(secret: SecretFacts) -> Finding:
@@ -38,6 +40,8 @@ def judge_secret(secret: SecretFacts) -> Finding:
 
     Modes in $CREDENTIALS_DIRECTORY are systemd's own affair, and are not judged.
     """
+    if secret.encrypted:
+        return ok(f"{secret.option}, encrypted in {secret.encrypted}, into which was not looked")
     file = secret.loaded_from
     if file is None:
         return failure(f"{secret.option}: {secret.fault}", _remedy(secret)) if secret.fault else ok(secret.option)

@@ -207,6 +207,31 @@ def test_credentials_are_judged_outside_a_unit_by_the_files_that_it_loads(site, 
     assert not faults(found["master-key"])
 
 
+def test_a_credential_that_lies_encrypted_is_not_called_missing_and_is_looked_at_in_a_unit_that_decrypts_it(
+    site, tmp_path, monkeypatch
+):
+    """The unit may be given that one alone."""
+    files, given = tmp_path / "files", tmp_path / "given"
+    files.mkdir()
+    given.mkdir()
+    monkeypatch.setattr(secrets, "CREDENTIALS", files)
+    text = site.config.read_text()
+    for option, name in (("master.key", "master-key"), ("ssh-identity", "ssh-identity")):
+        text = text.replace(f'{{file = "{site.directory}/{option}"}}', f'{{credential = "{name}"}}')
+    site.write("kmp-smsd.toml", text)
+    (files / "ssh-identity").write_bytes((site.directory / "ssh-identity").read_bytes())
+    (files / "ssh-identity").chmod(0o600)
+    (files / "master-key.cred").write_bytes(b"encrypted")
+    (given / "master-key").write_bytes(create()[0])
+    words = ("doctor", "--json", *(word for name in ("platforms", *ELSEWHERE) for word in ("--skip", name)))
+    outside = site.run(*words).stdout
+    assert f"{files}/master-key.cred, into which was not looked" in outside
+    assert "No such file" not in outside
+    inside = site.run(*words, CREDENTIALS_DIRECTORY=str(given)).stdout
+    assert "the private half is" in inside
+    assert "No such file" not in inside
+
+
 def test_platform_whose_identity_is_another_units_credential_is_a_warning(site):
     text = site.config.read_text()
     site.write(

@@ -199,6 +199,7 @@ def test_database_file_that_nobody_could_look_at_is_not_called_good() -> None:
         (SecretFacts(option="x", loaded_from=file(0o100600, uid=5)), WARNING),
         (SecretFacts(option="x", loaded_from=FileFacts(path="/c", fault="Permission denied")), WARNING),
         (SecretFacts(option="x", loaded_from=FileFacts(path="/c", fault="No such file", is_missing=True)), FAILURE),
+        (SecretFacts(option="x", encrypted="/c.cred"), OK),
     ],
 )
 def test_secret_is_readable_by_whom_it_should_be(secret: SecretFacts, level: Level) -> None:

@@ -201,6 +201,18 @@ def test_a_missing_password_is_told_with_the_file_that_it_is_wanted_in(site: Sit
     site.box.ok("mv /root/north /etc/kmp-smsd/credentials/smsc/north")
 
 
+DECRYPTING = (
+    "systemd-run --pipe --wait --quiet -p LoadCredentialEncrypted=master-key:/etc/kmp-smsd/credentials/master-key.cred"
+)
+
+
+def judged_secrets(site: Site, unit: str) -> list[str]:
+    """What doctor makes of the secrets and of the master key, run by `unit`."""
+    skip = " ".join(f"--skip {check}" for check in CHECKS if check not in ("credentials", "master-key"))
+    said = site.box.run(f"{unit} kmp-smsd doctor {skip} --json").stdout.splitlines()
+    return [json.loads(line)["level"] for line in said]
+
+
 def test_a_master_key_that_is_encrypted_on_the_disk_is_taken(site: Site) -> None:
     site.box.ok(
         f"mkdir -p /etc/systemd/system/{DISPATCH}.d\n"
@@ -211,6 +223,14 @@ def test_a_master_key_that_is_encrypted_on_the_disk_is_taken(site: Site) -> None
         f"systemctl daemon-reload; systemctl restart {DISPATCH}"
     )
     site.binds(18)
+    assert judged_secrets(site, "") == judged_secrets(site, DECRYPTING) == ["ok", "ok"]
+    site.box.ok(
+        "cd /etc/kmp-smsd/credentials\n"
+        "mv master-key.cred /root/good.cred; head -c 100 /root/good.cred > master-key.cred"
+    )
+    assert judged_secrets(site, "") == ["ok", "ok"]
+    assert judged_secrets(site, DECRYPTING) == []  # as the role, it is not even started
+    fails_to_start(site, DISPATCH, 243)
     site.box.ok(
         f"rm -r /etc/systemd/system/{DISPATCH}.d; mv /root/master-key /etc/kmp-smsd/credentials/\n"
         f"systemctl daemon-reload; systemctl restart {DISPATCH}"

@@ -24,13 +24,18 @@ from kmp_smsd.vault.master_key import MasterKey, MasterKeyFileFault, PublicKey
 
 
 def here(ref: SecretRef) -> SecretRef:
-    """Where a secret is found by whoever runs this: outside a unit, a credential is the file that the unit loads."""
-    if ref.credential is None or "CREDENTIALS_DIRECTORY" in os.environ:
+    """Where a secret is found by whoever runs this: outside its unit, a credential is the file that the unit loads.
+
+    So it is in another unit, too, where that was given some credentials and root runs it to look at them.
+    """
+    given = os.environ.get("CREDENTIALS_DIRECTORY")
+    if ref.credential is None or (given is not None and os.access(os.path.join(given, ref.credential), os.F_OK)):
         return ref
     # LoadCredential= of a directory makes DIRECTORY_FILE of each file in it
     paths = [CREDENTIALS / ref.credential, CREDENTIALS / ref.credential.replace("_", "/", 1)]
     in_directory = ref.credential.startswith(tuple(f"{one}_" for one in CREDENTIAL_DIRECTORIES))
-    return SecretRef(file=next((path for path in paths if os.access(path, os.F_OK)), paths[in_directory]))
+    found = next((path for path in paths if os.access(path, os.F_OK)), None)
+    return ref if given is not None and found is None else SecretRef(file=found or paths[in_directory])
 
 
 def is_closed_to_us(ref: SecretRef) -> bool:
@@ -120,6 +125,8 @@ def _password_of(link: Link) -> Callable[[SecretRef], str]:
 def _secret(option: str, ref: SecretRef, read: Callable[[SecretRef], object]) -> SecretFacts:
     found = here(ref)
     loaded_from = None if found == ref or found.file is None else look_at(found.file)
+    if loaded_from and loaded_from.is_missing and os.access(encrypted := f"{loaded_from.path}.cred", os.F_OK):
+        return SecretFacts(option=option, encrypted=encrypted)
     try:
         read(found)
     except PasswordUnfit as error:
