@@ -9,7 +9,7 @@ import click
 
 from kmp_smsd.cli.arguments import FilePath, yes_option
 from kmp_smsd.cli.carefully import confirm
-from kmp_smsd.cli.failures import Failed
+from kmp_smsd.cli.failures import NO_PERMISSION, Failed
 from kmp_smsd.cli.settings import Settings
 from kmp_smsd.domain.counted import counted
 from kmp_smsd.vault.own_process import make_undumpable
@@ -119,7 +119,11 @@ def _reseal(
     from kmp_smsd.vault.replacing import check_private, next_key
 
     database = settings.config.storage.path
-    opening = MasterKey.load(from_path or private_path)
+    try:
+        opening = MasterKey.load(from_path or private_path)
+    except FileNotFoundError as error:
+        remedy = "" if from_path else ": where it lies elsewhere, or encrypted, --private names it, or a decrypted copy"
+        raise Failed(f"{error.filename}: {error.strerror}{remedy}", NO_PERMISSION) from None
     if opening.fingerprint != known:
         raise Failed(
             f"{from_path or private_path} is of master key {opening.fingerprint}, the keys in {database} are sealed to"

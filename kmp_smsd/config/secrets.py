@@ -73,7 +73,10 @@ def _remedy(credential: str) -> str:
     if credential == "ssh-identity":
         return f"put it into {CREDENTIALS}/{credential} and restart"
     if credential == "master-key":
-        return f"`kmp-smsd master-key create` makes {CREDENTIALS}/{credential}, or put it back there, and restart"
+        return (
+            f"`kmp-smsd master-key create` makes {CREDENTIALS}/{credential}, or put it back there, or where a drop-in"
+            " of the unit loads it from, and restart"
+        )
     return f"the unit needs LoadCredential={credential}:{CREDENTIALS}/{credential}"
 
 

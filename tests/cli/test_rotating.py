@@ -229,6 +229,14 @@ def test_rotation_whose_new_private_half_was_lost_is_not_called_done(
     is_whole(site)
 
 
+def test_private_half_that_lies_encrypted_elsewhere_is_asked_for(site: Site) -> None:
+    (site.directory / "master.key").unlink()
+    code, sentence = site.refused("master-key", "rotate", "--yes")
+    assert (code, "--private names it, or a decrypted copy" in sentence) == (77, True)
+    code, sentence = site.refused("master-key", "rotate", "--yes", "--from", str(site.directory / "older"))
+    assert (code, "--private" in sentence) == (77, False)
+
+
 def test_no_key_is_sealed_to_a_half_whose_private_one_is_not_there(site: Site) -> None:
     before = MasterKey.load(site.directory / "master.key").fingerprint
     copy = site.directory / "copy.db"
