@@ -46,6 +46,12 @@ def see_processes_of_others() -> None:
         raise OSError("none")
 
 
+def find_writable_mount() -> None:
+    """What only owners and modes would protect; the program has to be on one that can be executed."""
+    if all(os.statvfs(path).f_flag & os.ST_RDONLY for path in ("/", "/etc", "/etc/kmp-smsd", "/run", "/usr", "/var")):
+        raise OSError("none")
+
+
 ATTEMPTS: dict[str, Callable[[], object]] = {
     "run a dropped file": lambda: subprocess.run([drop("/bin/true", "dropped")], check=True),
     "run a shell": lambda: subprocess.run(["/bin/sh", "-c", ":"], check=True),
@@ -55,6 +61,7 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "read the other role's secret": lambda: (OTHERS / sys.argv[3]).read_bytes(),
     "read the files of the secrets": lambda: os.listdir("/etc/kmp-smsd/credentials"),
     "write the configuration": lambda: write("/etc/kmp-smsd/x"),
+    "find a writable mount": find_writable_mount,
     "write the program": lambda: write("/opt/kmp-smsd/x"),
     "write another service's state": lambda: write("/var/lib/x"),
     "write the home of root": lambda: write("/root/x"),
