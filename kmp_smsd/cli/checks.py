@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 
 from kmp_smsd.cli.failures import CONFIGURATION, NO_PERMISSION, TEMPORARY, UNAVAILABLE
 from kmp_smsd.cli.gathering import files, machine, network, secrets, units
@@ -80,7 +82,9 @@ def permissions(config: Config) -> Report:
     sockets = files.look_at(config.control.directory)
     found.append(judge_shared_directory(sockets, "directory of the control sockets", group))
     beside = [inbox_of(path), *(path.with_name(path.name + suffix) for suffix in BESIDE)]
-    found += [judge_database_file(files.look_at(one), state) for one in (path, *filter(os.path.exists, beside))]
+    # as it is once its own fault is mended
+    theirs = state if group is None else replace(state, gid=group, mode=state.mode | stat.S_IRWXG)
+    found += [judge_database_file(files.look_at(one), theirs) for one in (path, *filter(os.path.exists, beside))]
     missing = state.is_missing or sockets.is_missing  # for which a role ends with the same
     return Report("permissions", tuple(found), CONFIGURATION if missing else NO_PERMISSION)
 

@@ -85,8 +85,9 @@ def judge_database_file(file: FileFacts, directory: FileFacts) -> Finding:
     if file.mode & stat.S_IRWXO:
         return failure(f"{file.path}, which names subscribers, is open to other users", f"chmod o= {file.path}")
     if directory.mode & stat.S_IWGRP:
-        if file.mode & (stat.S_IRGRP | stat.S_IWGRP) != stat.S_IRGRP | stat.S_IWGRP:
-            return failure(f"{file.path} is closed to its group: one role cannot use it", f"chmod 0660 {file.path}")
+        needed, mode = (stat.S_IRWXG, "2770") if stat.S_ISDIR(file.mode) else (stat.S_IRGRP | stat.S_IWGRP, "0660")
+        if file.mode & needed != needed:
+            return failure(f"{file.path} is closed to its group: one role cannot use it", f"chmod {mode} {file.path}")
         if file.gid != directory.gid:
             return failure(
                 f"{file.path} is not of its directory's group: one role cannot use it",

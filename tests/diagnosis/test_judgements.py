@@ -180,6 +180,12 @@ def test_database_is_its_groups_and_closed_to_others(mode: int, gid: int, direct
     assert judge_database_file(file(mode, gid=gid), file(stat.S_IFDIR | directory)).level is level
 
 
+@pytest.mark.parametrize("mode", [0o2700, 0o2660])
+def test_directory_that_is_closed_to_its_group_is_opened_as_one(mode: int) -> None:
+    found = judge_database_file(file(stat.S_IFDIR | mode), file(stat.S_IFDIR | 0o2770))
+    assert (found.level, found.remedy) == (FAILURE, "chmod 2770 /f")
+
+
 def test_database_file_that_nobody_could_look_at_is_not_called_good() -> None:
     directory = file(stat.S_IFDIR | 0o700)
     found = judge_database_file(FileFacts(path="/f", fault="Permission denied"), directory)

@@ -81,6 +81,23 @@ def test_secrets_that_were_put_back_open_to_all_are_closed_with_the_other_modes(
     assert {line.split()[0] for line in modes(site, secrets)} == {"600"}
 
 
+def test_remedies_of_doctor_set_right_what_belongs_to_another_group_or_is_closed(site: Site) -> None:
+    paths = "/var/lib/kmp-smsd /var/lib/kmp-smsd/kmp-smsd.db-inbox /run/kmp-smsd"
+    before = modes(site, *paths.split())
+    site.box.ok(f"systemctl stop {' '.join(ROLES)}; chmod 0700 {paths}; chgrp root /var/lib/kmp-smsd /run/kmp-smsd")
+    faults = wrong_permissions(site)
+    assert len(faults) == 3
+    site.box.ok("\n".join(fault["remedy"] for fault in faults))
+    assert modes(site, *paths.split()) == before
+    assert not wrong_permissions(site)
+
+
+def wrong_permissions(site: Site) -> list[dict[str, str]]:
+    skip = " ".join(f"--skip {check}" for check in CHECKS if check != "permissions")
+    (line,) = site.box.run(f"kmp-smsd doctor {skip} --json").stdout.splitlines()
+    return [one for one in json.loads(line)["findings"] if one["level"] != "ok"]
+
+
 @pytest.mark.parametrize(
     ("unit", "other", "others_secret", "own_secret"),
     [
