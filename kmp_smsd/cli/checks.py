@@ -223,8 +223,9 @@ def platform(settings: Settings, name: str) -> Report:
     return Report(f"platform {name}", tuple(found), UNAVAILABLE)
 
 
-def sandbox() -> Report:
+def sandbox(config: Config) -> Report:
     """What the unit that this runs in lets a process do."""
     if not machine.is_in_unit():
         return Report("sandbox", skipped="this does not run in a unit of systemd")
-    return Report("sandbox", tuple(judge_sandbox(machine.sandbox())))
+    written = (config.storage.path.parent, config.control.directory)
+    return Report("sandbox", tuple(judge_sandbox(machine.sandbox(config.path.parent, written))))

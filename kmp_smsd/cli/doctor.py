@@ -111,7 +111,7 @@ def _reports(settings: Settings, wanted: frozenset[str], role: str, *, binds: bo
         with ThreadPoolExecutor(PLATFORMS_AT_ONCE) as pool:
             yield from pool.map(partial(checks.platform, settings), config.platforms)
     if "sandbox" in wanted:
-        yield checks.sandbox()
+        yield checks.sandbox(config)
 
 
 def _of_store(settings: Settings, wanted: frozenset[str], *, dispatch: bool) -> Iterator[Report]:

@@ -19,6 +19,8 @@ class SandboxFacts:
     can_make_code: bool | None  # map memory that can be written and executed
     core_octets: int  # of a core file, at most; -1: any
     open_files: int
+    configuration_is_read_only: bool | None  # for everybody: its mount
+    closed: tuple[str, ...]  # directories that a role writes to, on a read-only mount
 
 
 def judge_sandbox(facts: SandboxFacts) -> list[Finding]:
@@ -40,6 +42,12 @@ def judge_sandbox(facts: SandboxFacts) -> list[Finding]:
         _expect(
             facts.open_files >= FILES_GOOD, "LimitNOFILE=65536", f"only {facts.open_files:,} files may be open at once"
         ),
+        _expect(
+            facts.configuration_is_read_only,
+            "ProtectSystem=strict and ReadOnlyPaths=",
+            "the configuration is on a mount that can be written",
+        ),
+        _expect(not facts.closed, "ReadWritePaths=", f"{', '.join(facts.closed)} cannot be written"),
     ]
 
 

@@ -399,11 +399,23 @@ def test_unit_that_doctor_advises_to_run_it_in_is_judged_by_no_sandbox(site):
 
 
 def test_what_the_kernel_says_is_read(site):
-    facts = sandbox()
+    facts = sandbox(site.directory, [site.directory])
+    assert (facts.configuration_is_read_only, facts.closed) == (False, ())
     assert None not in (facts.no_new_privileges, facts.seccomp, facts.capabilities, facts.can_make_code)
     assert is_synchronized() in (True, False, None)
     room = room_beside(site.database)
     assert (room.octets, room.free_octets > 0) == (os.stat(site.database).st_size, True)
+
+
+def test_read_only_mount_is_known_as_one(site, monkeypatch):
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((4096, 4096, 0, 0, 0, 0, 0, 0, os.ST_RDONLY, 255)))
+    facts = sandbox(site.directory, [site.directory])
+    assert (facts.configuration_is_read_only, facts.closed) == (True, (str(site.directory),))
+
+
+def test_directory_that_is_missing_is_on_no_read_only_mount(site):
+    facts = sandbox(site.directory / "missing", [site.directory / "missing"])
+    assert (facts.configuration_is_read_only, facts.closed) == (None, ())
 
 
 def test_volume_that_does_not_tell_how_large_it_is_has_room(site, monkeypatch):

@@ -577,6 +577,8 @@ TIGHT = {
     "can_make_code": False,
     "core_octets": 0,
     "open_files": 65_536,
+    "configuration_is_read_only": True,
+    "closed": (),
 }
 
 
@@ -593,13 +595,17 @@ def test_tight_sandbox_is_good() -> None:
         ("can_make_code", True, "MemoryDenyWriteExecute=yes"),
         ("core_octets", -1, "LimitCORE=0"),
         ("open_files", 1_024, "LimitNOFILE=65536"),
+        ("configuration_is_read_only", False, "ProtectSystem=strict"),
+        ("closed", ("/run/kmp-smsd",), "/run/kmp-smsd cannot be written: the unit lacks ReadWritePaths="),
     ],
 )
 def test_what_a_sandbox_lacks_is_named_as_the_unit_writes_it(name: str, value: object, setting: str) -> None:
     assert setting in told(judge_sandbox(SandboxFacts(**{**TIGHT, name: value}))).sentence
 
 
-@pytest.mark.parametrize("name", ["no_new_privileges", "seccomp", "capabilities", "can_make_code"])
+@pytest.mark.parametrize(
+    "name", ["no_new_privileges", "seccomp", "capabilities", "can_make_code", "configuration_is_read_only"]
+)
 def test_what_the_kernel_does_not_say_of_a_sandbox_is_told_as_such(name: str) -> None:
     found = judge_sandbox(SandboxFacts(**{**TIGHT, name: None}))
     assert set(levels(found)) == {OK}

@@ -111,14 +111,35 @@ def test_a_stolen_role_can_do_nothing_but_its_work(
     shutil.copy(PROBE, site.box.root / "usr/local/lib/probe.py")
     library = site.box.ok("ls /usr/lib/*/libz.so.1 /usr/lib/*/libuuid.so.1 2>/dev/null | head -1")
     words = f"/usr/local/lib/probe.py {other} {library} {others_secret} {own_secret}"
-    text = site.box.ok(f"cat /usr/lib/systemd/system/{unit}")
-    text = re.sub(r"^ExecStart=.*", f"ExecStart=/opt/kmp-smsd/bin/python3 {words}", text, flags=re.MULTILINE)
-    text = re.sub(r"^(PartOf|ExecReload|WatchdogSec|Restart\w*|NotifyAccess)=.*\n", "", text, flags=re.MULTILINE)
-    text = text.replace("Type=notify", "Type=oneshot").replace("Output=journal", "Output=truncate:/run/lab/probe", 1)
-    site.box.put("/run/systemd/system/probe.service", text)
-    site.box.ok("systemctl daemon-reload; systemctl start probe; rm -f /var/lib/kmp-smsd/dropped*")
+    put_into_sandbox(site, unit, f"python3 {words}", "probe")
+    site.box.ok("systemctl start probe; rm -f /var/lib/kmp-smsd/dropped*")
     came = json.loads((site.box.root / "run/lab/probe").read_text(encoding="utf-8"))
     assert {name for name, outcome in came.items() if outcome == "done"} == MUST_WORK, came
+
+
+def put_into_sandbox(site: Site, unit: str, command: str, name: str) -> None:
+    """Have the service `name` run `command` once, as `unit` runs its role; /run/lab/NAME gets its output."""
+    text = site.box.ok(f"cat /usr/lib/systemd/system/{unit}")
+    text = re.sub(r"^ExecStart=.*", f"ExecStart=/opt/kmp-smsd/bin/{command}", text, flags=re.MULTILINE)
+    text = re.sub(r"^(PartOf|ExecReload|WatchdogSec|Restart\w*|NotifyAccess)=.*\n", "", text, flags=re.MULTILINE)
+    text = text.replace("Type=notify", "Type=oneshot").replace("Output=journal", f"Output=truncate:/run/lab/{name}", 1)
+    site.box.put(f"/run/systemd/system/{name}.service", text)
+    site.box.ok("systemctl daemon-reload")
+
+
+@both_roles
+def test_doctor_finds_the_sandbox_of_a_role_good_and_what_a_drop_in_took_from_it(site: Site, unit: str) -> None:
+    skip = " ".join(f"--skip {check}" for check in CHECKS if check != "sandbox")
+    put_into_sandbox(site, unit, f"kmp-smsd doctor {skip}", "judging")
+    said = site.box.root / "run/lab/judging"
+    site.box.ok("systemctl start judging")
+    assert said.read_text(encoding="utf-8").endswith("0 failures, 0 warnings, 8 ok\n")
+    drop_in = "[Service]\nReadWritePaths=\nReadOnlyPaths=\nReadOnlyPaths=/run\nNoExecPaths=\n"
+    site.box.put("/run/systemd/system/judging.service.d/less.conf", drop_in)
+    assert site.box.run("systemctl daemon-reload; systemctl start judging").returncode != 0
+    needed = "/var/lib/kmp-smsd, /run/kmp-smsd cannot be written: the unit lacks ReadWritePaths="
+    assert needed in said.read_text(encoding="utf-8")
+    site.box.ok("rm -r /run/systemd/system/judging.service*; systemctl daemon-reload")
 
 
 @both_roles

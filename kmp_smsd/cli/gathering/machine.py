@@ -7,6 +7,7 @@ import mmap
 import os
 import re
 import resource
+from collections.abc import Iterable
 from pathlib import Path
 
 from kmp_smsd.diagnosis.room import RoomFacts
@@ -44,8 +45,8 @@ def is_in_unit() -> bool:
     return "INVOCATION_ID" in os.environ
 
 
-def sandbox() -> SandboxFacts:
-    """What this process may do."""
+def sandbox(configuration: Path, written: Iterable[Path]) -> SandboxFacts:
+    """What this process may do; `written` are the directories that a role writes to."""
     no_new_privileges, seccomp, capabilities = _status("NoNewPrivs"), _status("Seccomp"), _status("CapBnd", base=16)
     return SandboxFacts(
         no_new_privileges=None if no_new_privileges is None else no_new_privileges == 1,
@@ -54,6 +55,8 @@ def sandbox() -> SandboxFacts:
         can_make_code=_can_make_code(),
         core_octets=resource.getrlimit(resource.RLIMIT_CORE)[1],
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        configuration_is_read_only=_is_read_only(configuration),
+        closed=tuple(str(path) for path in written if _is_read_only(path)),
     )
 
 
@@ -64,6 +67,14 @@ def _status(field: str, base: int = 10) -> int | None:
     except OSError:
         return None
     return None if found is None else int(found[1], base)
+
+
+def _is_read_only(path: Path) -> bool | None:
+    """Whether its mount is; None where the path cannot be looked at."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return None
 
 
 def _can_make_code() -> bool:
