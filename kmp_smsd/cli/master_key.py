@@ -49,7 +49,7 @@ def create(settings: Settings, private_path: Path | None) -> None:
     make_undumpable()
     public_path = settings.config.secrets.public_key
     private_path = private_path or _private_path(settings)
-    _no_keys_sealed_to_another(settings)
+    _no_keys_sealed_to_another(settings, all_there=private_path.exists() and public_path.exists())
     for path in (private_path, public_path):
         if path.exists():
             raise Failed(f"{path} exists: a master key is never overwritten")
@@ -158,14 +158,15 @@ def _private_path(settings: Settings) -> Path:
     return ref.file or settings.path.parent / "credentials" / str(ref.credential)
 
 
-def _no_keys_sealed_to_another(settings: Settings) -> None:
+def _no_keys_sealed_to_another(settings: Settings, *, all_there: bool) -> None:
     """A second master key beside a database in use could open nothing in it."""
     if not settings.config.storage.path.exists():
         return
     with settings.store() as store:
         known = store.master_key()
     if known is not None:
+        way_on = "its two files are in their places" if all_there else "restore its two files from their copies"
         raise Failed(
             f"the keys in {settings.config.storage.path} are sealed to master key {known}, and a new one could not open"
-            " them: restore its two files from their copies"
+            f" them: {way_on}"
         )

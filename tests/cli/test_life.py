@@ -557,6 +557,7 @@ def test_a_restore_waits_for_nobody(site):
 
 def test_a_second_master_key_is_never_made_beside_keys_of_the_first(site):
     site.ready("K1")
+    assert site.refused("master-key", "create")[1].endswith("them: its two files are in their places")
     assert site.refused("master-key", "create", "--private", str(site.directory / "other.key"))[0] == 1
     (site.directory / "master.pub").unlink()
     code, sentence = site.refused("master-key", "create", "--private", str(site.directory / "other.key"))
