@@ -194,7 +194,7 @@ class _Running:
     def _tell_too_late(self) -> None:
         log.error(
             "not stopped within %g s, ending at once: %s; nothing is lost: what has no answer stays with the SMSC, "
-            "what has no receipt stays due",
+            "what has one stays in the inbox until it is decided, what has no receipt stays due",
             self._stop_within_s,
             self._name,
             extra={"event": "daemon_stopped_by_force"},

@@ -116,6 +116,7 @@ def test_it_ends_in_time_though_somebody_keeps_the_write_lock(site, smsc, reload
         daemon.process.send_signal(signal.SIGTERM)
         assert daemon.end() == 75
     assert "error kmp_smsd.cli.daemon: not stopped within 0.6 s, ending at once: intake and dispatch" in daemon.said[-1]
+    assert "what has one stays in the inbox until it is decided" in daemon.said[-1]
     assert site.rows("bindings", "list") == []
     again = start(site, smsc, "run")
     until(lambda: [row["key_id"] for row in site.rows("bindings", "list")] == ["K1"])

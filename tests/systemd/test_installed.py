@@ -363,7 +363,9 @@ def test_a_downgrade_below_the_database_is_refused_and_disturbs_nobody(site: Sit
 
 
 def test_removal_stops_the_roles_and_keeps_what_is_the_users(site: Site) -> None:
-    site.box.ok("dpkg --remove kmp-smsd")
+    left = "/var/lib/kmp-smsd/kmp-smsd.db-inbox/000000000099-00000000000000aa.messages"
+    site.box.ok(f"systemctl stop {' '.join(ROLES)}; echo > {left}; systemctl start {DISPATCH}")
+    assert "not decided are left in /var/lib/kmp-smsd/kmp-smsd.db-inbox:" in site.box.ok("dpkg --remove kmp-smsd")
     assert site.box.run("pgrep -u kmp-intake,kmp-dispatch").stdout == ""
     assert not (site.box.root / "opt/kmp-smsd").exists()
     assert len(modes(site, CONFIG, "/var/lib/kmp-smsd/kmp-smsd.db", "/etc/kmp-smsd/credentials/master-key")) == 3
