@@ -216,17 +216,26 @@ def test_a_credential_that_lies_encrypted_is_not_called_missing_and_is_looked_at
     given.mkdir()
     monkeypatch.setattr(secrets, "CREDENTIALS", files)
     text = site.config.read_text()
-    for option, name in (("master.key", "master-key"), ("ssh-identity", "ssh-identity")):
+    for option, name in (
+        ("master.key", "master-key"),
+        ("ssh-identity", "ssh-identity"),
+        ("smsc-password", "smsc_lab"),
+    ):
         text = text.replace(f'{{file = "{site.directory}/{option}"}}', f'{{credential = "{name}"}}')
     site.write("kmp-smsd.toml", text)
     (files / "ssh-identity").write_bytes((site.directory / "ssh-identity").read_bytes())
     (files / "ssh-identity").chmod(0o600)
-    (files / "master-key.cred").write_bytes(b"encrypted")
+    for name in ("master-key", "smsc_lab"):
+        (files / f"{name}.cred").write_bytes(b"encrypted")
     (given / "master-key").write_bytes(create()[0])
+    (given / "smsc_lab").write_text("labpass1")
     words = ("doctor", "--json", *(word for name in ("platforms", *ELSEWHERE) for word in ("--skip", name)))
     outside = site.run(*words).stdout
     assert f"{files}/master-key.cred, into which was not looked" in outside
+    assert f"{files}/smsc_lab.cred, into which was not looked" in outside
     assert "No such file" not in outside
+    (bind,) = [json.loads(line) for line in site.run(*words, "--bind").stdout.splitlines() if '"smsc lab"' in line]
+    assert bind["level"] == "warning"
     inside = site.run(*words, CREDENTIALS_DIRECTORY=str(given)).stdout
     assert "the private half is" in inside
     assert "No such file" not in inside

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.cli.gathering.files import look_at
@@ -31,11 +32,15 @@ def here(ref: SecretRef) -> SecretRef:
     given = os.environ.get("CREDENTIALS_DIRECTORY")
     if ref.credential is None or (given is not None and os.access(os.path.join(given, ref.credential), os.F_OK)):
         return ref
-    # LoadCredential= of a directory makes DIRECTORY_FILE of each file in it
-    paths = [CREDENTIALS / ref.credential, CREDENTIALS / ref.credential.replace("_", "/", 1)]
-    in_directory = ref.credential.startswith(tuple(f"{one}_" for one in CREDENTIAL_DIRECTORIES))
+    paths = _files_of(ref.credential)
     found = next((path for path in paths if os.access(path, os.F_OK)), None)
+    in_directory = ref.credential.startswith(tuple(f"{one}_" for one in CREDENTIAL_DIRECTORIES))
     return ref if given is not None and found is None else SecretRef(file=found or paths[in_directory])
+
+
+def _files_of(credential: str) -> list[Path]:
+    """Where a unit may load it from: LoadCredential= of a directory makes DIRECTORY_FILE of each file in it."""
+    return [CREDENTIALS / credential, CREDENTIALS / credential.replace("_", "/", 1)]
 
 
 def is_closed_to_us(ref: SecretRef) -> bool:
@@ -125,8 +130,10 @@ def _password_of(link: Link) -> Callable[[SecretRef], str]:
 def _secret(option: str, ref: SecretRef, read: Callable[[SecretRef], object]) -> SecretFacts:
     found = here(ref)
     loaded_from = None if found == ref or found.file is None else look_at(found.file)
-    if loaded_from and loaded_from.is_missing and os.access(encrypted := f"{loaded_from.path}.cred", os.F_OK):
-        return SecretFacts(option=option, encrypted=encrypted)
+    if ref.credential is not None and loaded_from is not None and loaded_from.is_missing:
+        encrypted = [f"{path}.cred" for path in _files_of(ref.credential) if os.access(f"{path}.cred", os.F_OK)]
+        if encrypted:
+            return SecretFacts(option=option, encrypted=encrypted[0])
     try:
         read(found)
     except PasswordUnfit as error:
