@@ -352,6 +352,21 @@ def test_an_upgrade_has_what_ran_run_again_and_nothing_else(site: Site, next_pac
     assert site.pid(DISPATCH) == 0
 
 
+def test_an_upgrade_that_the_configuration_does_not_suit_says_how_to_renew_what_ran_and_nothing_else(
+    site: Site, next_package: Path
+) -> None:
+    site.box.ok(f"systemctl stop {DISPATCH}; echo 'no_such_option = 1' >> {CONFIG}")
+    before = site.pid(INTAKE)
+    shutil.copy(next_package, site.box.root / "root/next.deb")
+    said = site.box.ok("dpkg --install /root/next.deb")
+    assert "no_such_option: unknown option" in said
+    assert site.pid(INTAKE) == before
+    (words,) = re.findall(r"^kmp-smsd: (systemctl stop .*)$", said, re.MULTILINE)
+    site.box.ok(f"cp /root/good.toml {CONFIG}; {words}")
+    assert site.pid(INTAKE) not in (0, before)
+    assert site.pid(DISPATCH) == 0
+
+
 def test_a_downgrade_below_the_database_is_refused_and_disturbs_nobody(site: Site, package: Path) -> None:
     before = [site.pid(unit) for unit in ROLES]
     refused = site.box.run(f"dpkg --install /root/{package.name}")
