@@ -142,8 +142,8 @@ def test_tries_on_a_full_disk_leave_nothing_behind(path: Path, monkeypatch: pyte
 
 
 def test_write_that_the_kernel_takes_in_parts_is_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.write
-    monkeypatch.setattr(os, "write", lambda descriptor, octets: real(descriptor, octets[:5]))
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, octets, at: real(descriptor, octets[:5], at))
     with opened(path) as one:
         one.append(requests("K1", "K2"))
     assert left(path) == requests("K1", "K2")
