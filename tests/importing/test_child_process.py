@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
 import signal
@@ -31,6 +32,14 @@ def alive(pid):
 
 def state(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.fixture
+def interruptible():
+    """SIGINT as Python takes it: a shell may have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_what_is_told_comes_in_order_from_another_process_that_sees_our_memory():
@@ -122,6 +131,23 @@ def test_work_that_is_killed_while_it_tells_is_an_error_in_our_words():
             next(told)
 
 
+def test_end_that_is_not_known_how_is_an_error_all_the_same(request):
+    # Whoever began us may have it ignored: then the system keeps of a process that ended nothing to be asked for.
+    request.addfinalizer(partial(signal.signal, signal.SIGCHLD, signal.signal(signal.SIGCHLD, signal.SIG_IGN)))
+    with told_by_child(lambda _: os._exit(1)) as told, pytest.raises(ChildProcessError) as raised:
+        next(told)
+    assert str(raised.value).endswith("of this command ended before its work was done; try again")
+
+
+def test_pipe_that_may_not_be_made_longer_does_as_it_is(monkeypatch):
+    def refused(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(fcntl, "fcntl", refused)
+    with told_by_child(lambda tell: tell(1)) as told:
+        assert list(told) == [1]
+
+
 def test_work_that_cannot_begin_is_an_error_in_our_words(monkeypatch):
     def refused():
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
@@ -134,6 +160,7 @@ def test_work_that_cannot_begin_is_an_error_in_our_words(monkeypatch):
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_interrupt_of_all_is_ours_alone():
     def work(tell):
         tell(os.getpid())
@@ -144,11 +171,8 @@ def test_interrupt_of_all_is_ours_alone():
         assert list(told)[1:] == ["goes on"]
 
 
-def test_interrupt_ends_the_work(request):
-    # A shell may have it ignored.
-    request.addfinalizer(
-        partial(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
-    )
+@pytest.mark.usefixtures("interruptible")
+def test_interrupt_ends_the_work():
     pids = []
 
     def take():
