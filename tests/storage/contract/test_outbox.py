@@ -149,6 +149,13 @@ def test_old_rejection_and_old_postponement_are_ignored(store: Store, row: Outbo
     assert row_at(store, A) == before
 
 
+def test_new_wish_waits_for_nothing_that_the_old_one_met(store: Store, row: OutboxRow) -> None:
+    store.outbox.settle("metering", [Postpone(row, NOW + HOUR, "busy")], NOW)
+    store.bindings.withdraw(A, "meter", NOW + 1)
+    shown = row_at(store, A)
+    assert (shown["try_at"], shown["attempts"], shown["error"]) == (NOW + 1, 0, None)
+
+
 def test_version_is_confirmed_or_rejected_and_never_both(store: Store, row: OutboxRow) -> None:
     """Delivered twice, because the first answer was lost: the answers may differ."""
     store.outbox.settle("metering", [Reject(row, NOW, "who?")], NOW)
