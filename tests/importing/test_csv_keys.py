@@ -351,6 +351,13 @@ def test_progress_is_told_within_one_endless_line_too(tmp_path):
     assert told == [1, 2, 3, 3]
 
 
+def test_large_file_is_read_although_nobody_asks_how_far_that_is(tmp_path):
+    path = tmp_path / "lines"
+    path.write_bytes(b"x" * 1_500_000 + b"\nnext")
+    with Lines(path) as lines:
+        assert list(lines) == [(1, None), (2, b"next")]
+
+
 def test_repr_of_a_row_hides_its_key(read):
     (row,), _ = read(f"key_id,key\na,{HEX}\n")
     assert "key=" not in repr(row)
