@@ -101,24 +101,26 @@ def test_app_that_is_in_no_file_any_more_keeps_its_route(store: Store) -> None:
 
 
 def test_message_that_comes_while_its_app_moves_is_wanted_at_the_new_platform_only(store: Store) -> None:
-    store.routes.set({"meter": "old"})
+    store.routes.set({"meter": "old", "tracker": "tracking"})
     many(store)
-    store.routes.set({"meter": "new"})
+    import_keys(store, "late", "other")
+    register(store, A, "meter", "tracker")
+    settle(store, sync(A, "other", "tracker"))
+    store.routes.set({"meter": "new", "tracker": "tracking"})
     moving = store.routes.move(NOW + 1)
     next(moving)
-    import_keys(store, "late")
-    register(store, A, "meter")
-    settle(store, sync(A, "late"), now=NOW + 2)
+    settle(store, sync(A, "late", "meter"), now=NOW + 2)
     store.bindings.withdraw(MDNS[0], "meter", NOW + 3)
     store.bindings.withdraw(MDNS[-1], "meter", NOW + 3)
     sum(moving)
-    assert held_at(store) == {"new": bound_keys(store)}
+    assert held_at(store) == {"new": bound_keys(store), "tracking": {A: "other"}}
     assert A in bound_keys(store)
-    assert (A, "meter", "old") not in wanted(store)  # which never heard of it
+    # The others never heard of it.
+    assert [platform for mdn, app, platform in wanted(store) if (mdn, app) == (A, "meter")] == ["new"]
 
 
-def bound_keys(store: Store) -> dict[str, str]:
-    return {mdn: key for (mdn, _), key in bound(store).items()}
+def bound_keys(store: Store, app_id: str = "meter") -> dict[str, str]:
+    return {mdn: key for (mdn, app), key in bound(store).items() if app == app_id}
 
 
 def test_key_that_moves_to_another_app_leaves_the_platform_of_the_old_one(open_store: Any) -> None:
