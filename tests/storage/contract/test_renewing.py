@@ -89,17 +89,20 @@ def test_what_its_platform_rejects_again_meanwhile_is_wanted_again_once(
     assert store.renewing.retry(NOW + 1) == 5
 
 
+@pytest.mark.parametrize("later", [1, -1, 0])
 def test_what_its_platform_puts_off_again_meanwhile_is_hastened_once(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch, later: int
 ) -> None:
     monkeypatch.setattr(renewing, "STEP_ROWS", 2)
     bind_many(store, 5)
-    put_off(store)
-    hastened = 0
-    for rows in store.renewing.hasten(["metering"], NOW):
-        hastened += rows
-        put_off(store)
-    assert hastened == 5
+    put_off(store, later)
+    everything = {row["mdn"] for row in outbox(store)}
+    hastened: list[str] = []
+    for _ in store.renewing.hasten(["metering"], NOW):
+        hastened += [row.mdn for row in due(store)]
+        assert len(hastened) <= 5
+        put_off(store, later)
+    assert set(hastened) == everything
 
 
 @pytest.mark.usefixtures("row")
@@ -153,8 +156,8 @@ def test_a_walk_does_not_come_to_what_is_wanted_meanwhile(store: Store, monkeypa
     assert met == ["metering"] * 5
 
 
-def put_off(store: Store) -> None:
-    """The platform is slow: what is due now is tried in an hour, each row at a time of its own."""
+def put_off(store: Store, later: int) -> None:
+    """The platform is slow: what is due now is tried in an hour, each row `later` than the one before."""
     store.outbox.settle(
-        "metering", [Postpone(row, NOW + HOUR + row.subscriber, "disk full") for row in due(store)], NOW
+        "metering", [Postpone(row, NOW + HOUR + later * row.subscriber, "disk full") for row in due(store)], NOW
     )
