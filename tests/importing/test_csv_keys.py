@@ -356,6 +356,7 @@ def test_large_file_is_read_although_nobody_asks_how_far_that_is(tmp_path):
     path.write_bytes(b"x" * 1_500_000 + b"\nnext")
     with Lines(path) as lines:
         assert list(lines) == [(1, None), (2, b"next")]
+        assert not lines.changed(lines.digest)
 
 
 def test_repr_of_a_row_hides_its_key(read):
