@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -89,16 +89,19 @@ def test_what_its_platform_rejects_again_meanwhile_is_wanted_again_once(
     assert store.renewing.retry(NOW + 1) == 5
 
 
-@pytest.mark.parametrize("later", [1, -1, 0])
+@pytest.mark.parametrize(
+    "later", [lambda n: n, lambda n: -n, lambda _: 0, lambda n: n > 3], ids=["one by one", "back", "at once", "some"]
+)
 def test_what_its_platform_puts_off_again_meanwhile_is_hastened_once(
-    store: Store, monkeypatch: pytest.MonkeyPatch, later: int
+    store: Store, monkeypatch: pytest.MonkeyPatch, later: Callable[[int], int]
 ) -> None:
     monkeypatch.setattr(renewing, "STEP_ROWS", 2)
     bind_many(store, 5)
     put_off(store, later)
     everything = {row["mdn"] for row in outbox(store)}
     hastened: list[str] = []
-    for _ in store.renewing.hasten(["metering"], NOW):
+    for rows in store.renewing.hasten(["metering"], NOW):
+        assert rows <= 2
         hastened += [row.mdn for row in due(store)]
         assert len(hastened) <= 5
         put_off(store, later)
@@ -156,8 +159,8 @@ def test_a_walk_does_not_come_to_what_is_wanted_meanwhile(store: Store, monkeypa
     assert met == ["metering"] * 5
 
 
-def put_off(store: Store, later: int) -> None:
-    """The platform is slow: what is due now is tried in an hour, each row `later` than the one before."""
+def put_off(store: Store, later: Callable[[int], int]) -> None:
+    """The platform is slow: what is due now is tried in an hour, and `later` by the number of its subscriber."""
     store.outbox.settle(
-        "metering", [Postpone(row, NOW + HOUR + later * row.subscriber, "disk full") for row in due(store)], NOW
+        "metering", [Postpone(row, NOW + HOUR + later(row.subscriber), "disk full") for row in due(store)], NOW
     )
