@@ -145,6 +145,17 @@ def test_moved_supersedes_what_stood_and_wants_nothing_there(open_store: Any) ->
     assert [row["state"] for row in store.bindings.of(B)] == ["bound", "superseded"]
 
 
+def test_bindings_are_listed_in_the_order_of_their_making_in_pages_and_by_app(store: Store) -> None:
+    import_keys(store, "k1", "k2", "k3")
+    register(store, A, "meter", "tracker")
+    register(store, B, "meter")
+    settle(store, sync(B, "k3"), sync(A, "k2", "tracker"), sync(A, "k1", "meter"))
+    first, second, third = store.bindings.active(limit=9)
+    assert [one["key_id"] for one in (first, second, third)] == ["k3", "k2", "k1"]
+    assert store.bindings.active(after=first["id"], limit=1) == [second]
+    assert store.bindings.active(app_id="meter", limit=9) == [first, third]
+
+
 def test_message_whose_answer_was_lost_is_already_bound_when_it_comes_again(store: Store) -> None:
     import_keys(store, "k1")
     register(store, A, "meter")
