@@ -122,6 +122,8 @@ def test_revoking_a_key_closes_its_holds(store: Store) -> None:
 def test_withdrawn_terminal_binds_again_with_its_next_message(store: Store) -> None:
     store.bindings.withdraw(A, "meter", NOW + 10)
     assert settle(store, sync(A, "k1", "meter"), now=NOW + 20) == [Outcome.BOUND]
+    shown = [(row["state"], row["platform"]) for row in store.bindings.of(A)]
+    assert shown == [("bound", "metering"), ("withdrawn", None)]
     with pytest.raises(NotPossible, match="has no binding for tracker"):
         store.bindings.withdraw(A, "tracker", NOW)
 
