@@ -99,6 +99,15 @@ def test_ending_wants_nothing_at_the_old_platform_of_an_app_that_moves(store: St
     assert sum(store.routes.move(NOW + 20)) == 0
 
 
+def test_ending_leaves_alone_the_old_platform_that_has_confirmed_a_move(store: Store) -> None:
+    store.routes.set({"meter": "elsewhere"})
+    sum(store.routes.move(NOW + 1))
+    confirm_all(store, now=NOW + 1)
+    before = row_at(store, A, platform="metering")
+    ENDINGS["withdrawn"](store)
+    assert row_at(store, A, platform="metering") == before
+
+
 def test_end_of_the_registration_closes_the_holds_there(store: Store) -> None:
     assert settle(store, sync(A, "k2", "meter")) == [Outcome.HELD]
     ENDINGS["registration removed"](store)
