@@ -82,18 +82,19 @@ def test_option_is_that_of_the_gateway_by_which_the_request_came(site):
     assert "set [gateway.data] on_sim_change to held, then 'kmp-smsd reload'" in advice(site, SECOND)[0]
 
 
-def key_moves(site):
-    """K1 is bound to one number, then to another, and nobody has to approve it."""
+def key_moves(site, *mdns):
+    """K1 comes from these numbers, and nobody has to approve that it moves."""
     moving = SyncPolicy(on_sim_change=OnConflict.MOVED)
-    for mdn, hour in ((FIRST, 1), (SECOND, 2)):
+    for hour, mdn in enumerate(mdns, 1):
         request = SyncRequest(mdn=mdn, key_id="K1", app_id=None, proof=None, received_at=hour * HOUR, link="north")
         with open_store(site.database, moving) as store:
             store.settle([request], hour * HOUR)
 
 
-def test_number_whose_key_has_moved_on_is_told_where_it_is(site):
-    site.ready("K1", mdns=(FIRST, SECOND))
-    key_moves(site)
+@pytest.mark.parametrize("mdns", [(FIRST, SECOND), (FIRST, FIRST, SECOND), (THIRD, FIRST, SECOND)])
+def test_number_whose_key_has_moved_on_is_told_where_it_is(site, mdns):
+    site.ready("K1", mdns=(FIRST, SECOND, THIRD))
+    key_moves(site, *mdns)
     site.deliver("metering")
     assert advice(site, FIRST) == [
         f"nothing, unless its terminal is to come back: key K1 has moved to {SECOND} for meter"
@@ -123,7 +124,7 @@ def test_late_message_that_was_refused_is_to_be_sent_again(site):
 
 def test_replaced_key_comes_back_once_late_hours_have_passed(site):
     site.ready("K1", mdns=(FIRST, SECOND))
-    key_moves(site)
+    key_moves(site, FIRST, SECOND)
     refused(site, FIRST, "K1", at=3 * HOUR)
     (now,) = advice(site, FIRST)
     assert now.startswith("its last message was refused, since key K1 was replaced here: until late_hours")
