@@ -104,14 +104,15 @@ def test_waiting_request_that_cannot_be_settled_does_not_come_for_ever(
 def test_approval_that_cannot_be_settled_is_shown_and_does_not_come_for_ever(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import_keys(store, "k1", "k2")
+    import_keys(store, "k1", "k2", "k3")
     register(store, A, "meter")
-    settle(store, sync(A, "k1"), sync(A, "k2"))
-    (hold,) = store.holds.listing(limit=9)
-    store.holds.approve(hold["hold"], "adam")
+    settle(store, sync(A, "k1"), sync(A, "k2"), sync(A, "k3"))
+    for hold in store.holds.listing(limit=9):
+        store.holds.approve(hold["hold"], "adam")
     with monkeypatch.context() as patch:
         poisoned(patch, "k2")
         assert store.settle_again(NOW + 1) == [Outcome.ERROR]
+    assert store.settle_again(NOW + 1) == [Outcome.MOVED]
     assert store.settle_again(NOW + 1) == []
     (shown,) = store.holds.listing(limit=9)
     assert (shown["state"], shown["last_outcome"], shown["deciding"]) == ("open", "error", 0)
@@ -164,6 +165,18 @@ def test_reply_address_that_cannot_be_read_holds_nobody_up(store: Store) -> None
     with store._database.transaction() as connection:
         connection.execute("UPDATE waiting SET reply_to = 'not JSON' WHERE key_id = 'k1'")
     assert store.settle_again(NOW + 1) == [Outcome.BOUND, Outcome.BOUND]
+
+
+def test_where_nothing_comes_again_no_turn_of_writing_is_taken(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    import_keys(store, "k1", "k2")
+    register(store, A, "meter")
+    assert settle(store, sync(A, "k1"), sync(A, "k2"), sync(C, "k2")) == [
+        Outcome.BOUND, Outcome.HELD, Outcome.NOT_REGISTERED,
+    ]  # fmt: skip
+    store.submissions.submit([sync(A, "k1", link=gateway) for gateway in ("data", "unknown")], NOW)
+    assert store.settle_again(NOW + 1) == [Outcome.ALREADY_BOUND]
+    monkeypatch.setattr(store._database, "transaction", lambda: 1 / 0)
+    assert store.settle_again(NOW + 1) == []
 
 
 def test_what_cannot_even_be_read_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
