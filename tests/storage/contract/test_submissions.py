@@ -224,3 +224,6 @@ def test_gateway_that_a_reload_makes_known_is_decided_by_its_policy(
     store.set_policy(SyncPolicy(gateways={"strict": SyncPolicy(on_sim_change=OnConflict.REFUSED)}))
     assert store.settle_again(NOW + 3) == [Outcome.REFUSED]
     assert bound(store) == {(A, "meter"): "k1"}
+    store.set_policy(moving)  # nothing waits for it any more
+    assert store.settle_again(NOW + 4) == []
+    assert len(caplog.records) == 2
