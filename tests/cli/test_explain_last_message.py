@@ -372,6 +372,13 @@ def test_message_that_was_no_request_is_told_with_what_helps(site, outcome):
     assert now.startswith(f"its last message was {outcome.value}: ")
 
 
+def test_receipt_of_a_reply_asks_for_nothing(site):
+    site.ready("K1")
+    with site.store() as store:
+        store.settle([Unfit(outcome=Outcome.RECEIPT, mdn=FIRST, received_at=HOUR, link="north")], HOUR)
+    assert advice(site, FIRST) == ["nothing: it is registered, and its terminal's next message is bound"]
+
+
 def test_registered_number_that_left_the_plan_is_told_as_such(site):
     site.ready("K1")
     site.message(FIRST, "K1", at=HOUR)
