@@ -157,13 +157,14 @@ def test_only_the_request_that_cannot_be_settled_is_answered_so(store: Store, mo
     assert counted(store).get("error") is None
 
 
-def test_reply_address_that_cannot_be_read_holds_nobody_up(store: Store) -> None:
+@pytest.mark.parametrize("reply_to", ["not JSON", '["another", "version"]'])
+def test_reply_address_that_cannot_be_read_holds_nobody_up(store: Store, reply_to: str) -> None:
     import_keys(store, "k1", "k2")
     settle(store, sync(A, "k1"), sync(C, "k2"))
     register(store, A, "meter")
     register(store, C, "meter")
     with store._database.transaction() as connection:
-        connection.execute("UPDATE waiting SET reply_to = 'not JSON' WHERE key_id = 'k1'")
+        connection.execute("UPDATE waiting SET reply_to = ? WHERE key_id = 'k1'", (reply_to,))
     assert store.settle_again(NOW + 1) == [Outcome.BOUND, Outcome.BOUND]
 
 
