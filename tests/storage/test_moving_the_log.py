@@ -61,11 +61,14 @@ def test_who_moves_the_log_goes_on_after_each_failure_and_tells_of_the_first_of_
             raise outcome
 
     monkeypatch.setattr(checkpoint, "move_log", move)
-    checkpointer = checkpoint.Checkpointer(connect(path), path)
+    connection = connect(path)
+    checkpointer = checkpoint.Checkpointer(connection, path)
     for _ in range(4):
         checkpointer.wake()
         assert moved.acquire(timeout=20)
     checkpointer.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):  # as the last one it would move the log at our end
+        connection.execute("SELECT 1")
     assert woken_again == [False] * 4
     assert caplog.text.count("its log cannot be moved into it") == 2
 
