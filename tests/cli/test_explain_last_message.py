@@ -144,13 +144,26 @@ def test_refusal_by_a_person_is_told_once_and_ends_with_what_stood_in_its_way(si
     assert site.message(SECOND, "K1", at=4 * HOUR) is Outcome.BOUND
 
 
-def test_refusal_for_the_key_that_is_bound_here_counts_wherever_the_refused_one_is(site):
-    site.ready("K1", "K2", mdns=(FIRST, SECOND))
-    site.message(FIRST, "K1", at=HOUR)
-    site.message(FIRST, "K2", at=2 * HOUR)
+@pytest.mark.parametrize(("mdn", "app"), [(THIRD, "meter"), (FIRST, "tracker")])
+def test_refusal_ends_although_the_key_is_bound_elsewhere_again(site, mdn, app):
+    site.ready("K1", apps=("meter", "tracker"), mdns=(FIRST, SECOND, THIRD))
+    site.message(FIRST, "K1", at=HOUR, app_id="meter")
+    site.message(SECOND, "K1", at=2 * HOUR, app_id="meter")
     site.ok("holds", "refuse", "1", "--by", "eve")
-    assert site.message(SECOND, "K2", at=3 * HOUR) is Outcome.BOUND
-    assert site.message(FIRST, "K2", at=4 * HOUR) is Outcome.REFUSED
+    assert site.message(SECOND, "K1", at=3 * HOUR, app_id="meter") is Outcome.REFUSED
+    site.ok("bindings", "withdraw", FIRST, "meter")
+    assert site.message(mdn, "K1", at=4 * HOUR, app_id=app) is Outcome.BOUND
+    assert advice(site, SECOND)[0].startswith(f"its last message was refused, since key K1 is bound to {mdn} for {app}")
+
+
+def test_refusal_for_the_key_that_is_bound_here_counts_wherever_the_refused_one_is(site):
+    site.ready("K1", "K2", "K3", apps=("meter", "tracker"), mdns=(FIRST, SECOND))
+    site.message(FIRST, "K1", at=HOUR, app_id="meter")
+    site.message(FIRST, "K3", at=HOUR, app_id="tracker")  # in nobody's way
+    site.message(FIRST, "K2", at=2 * HOUR, app_id="meter")
+    site.ok("holds", "refuse", "1", "--by", "eve")
+    assert site.message(SECOND, "K2", at=3 * HOUR, app_id="meter") is Outcome.BOUND
+    assert site.message(FIRST, "K2", at=4 * HOUR, app_id="meter") is Outcome.REFUSED
     assert advice(site, FIRST)[0].startswith("key K2 is refused for meter since a person refused hold 1, until what")
 
 
