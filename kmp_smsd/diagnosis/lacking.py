@@ -67,11 +67,12 @@ def stands(number: Number, hold: Row) -> bool:
     """Whether a hold waits for a person, or her refusal still counts: until a binding that she saw has ended."""
     if hold["state"] != "refused":
         return bool(hold["state"] == "open")
-    app, elsewhere, here = hold["app_id"], hold["key_bound_at_app"], hold["here_bound_key_id"]
     at = number.keys.get(hold["key_id"], {})
-    if elsewhere is not None and (hold["key_bound_at_mdn"], elsewhere) != (at.get("bound_mdn"), at.get("bound_app")):
+    elsewhere = hold["key_bound_at_mdn"], hold["key_bound_at_app"], hold["key_bound_since"]
+    if elsewhere != (None, None, None) and elsewhere != (at.get("bound_mdn"), at.get("bound_app"), at.get("bound_at")):
         return False
-    return here is None or any((one["key_id"], one["app_id"]) == (here, app) for one in number.bound)
+    here = hold["here_bound_key_id"], hold["app_id"], hold["here_bound_since"]
+    return here[0] is None or any((one["key_id"], one["app_id"], one["bound_at"]) == here for one in number.bound)
 
 
 def _is_bound(number: Number, row: Row) -> bool:

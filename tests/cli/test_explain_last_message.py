@@ -144,7 +144,7 @@ def test_refusal_by_a_person_is_told_once_and_ends_with_what_stood_in_its_way(si
     assert site.message(SECOND, "K1", at=4 * HOUR) is Outcome.BOUND
 
 
-@pytest.mark.parametrize(("mdn", "app"), [(THIRD, "meter"), (FIRST, "tracker")])
+@pytest.mark.parametrize(("mdn", "app"), [(THIRD, "meter"), (FIRST, "tracker"), (FIRST, "meter")])
 def test_refusal_ends_although_the_key_is_bound_elsewhere_again(site, mdn, app):
     site.ready("K1", apps=("meter", "tracker"), mdns=(FIRST, SECOND, THIRD))
     site.message(FIRST, "K1", at=HOUR, app_id="meter")
@@ -165,6 +165,17 @@ def test_refusal_for_the_key_that_is_bound_here_counts_wherever_the_refused_one_
     assert site.message(SECOND, "K2", at=3 * HOUR, app_id="meter") is Outcome.BOUND
     assert site.message(FIRST, "K2", at=4 * HOUR, app_id="meter") is Outcome.REFUSED
     assert advice(site, FIRST)[0].startswith("key K2 is refused for meter since a person refused hold 1, until what")
+
+
+def test_refusal_ends_although_the_key_in_its_way_is_bound_here_again(site):
+    site.ready("K1", "K2")
+    site.message(FIRST, "K1", at=HOUR)
+    site.message(FIRST, "K2", at=2 * HOUR)
+    site.ok("holds", "refuse", "1", "--by", "eve")
+    site.ok("bindings", "withdraw", FIRST, "meter")
+    assert site.message(FIRST, "K1", at=3 * HOUR) is Outcome.BOUND
+    assert [line for line in advice(site, FIRST) if "refused" in line] == []
+    assert site.message(FIRST, "K2", at=4 * HOUR) is Outcome.HELD
 
 
 def test_late_message_that_a_person_refused_waits_for_late_hours_to_pass(site):
