@@ -90,15 +90,16 @@ def test_waiting_request_that_cannot_be_settled_does_not_come_for_ever(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import_keys(store, "k1", "k2")
-    settle(store, sync(A, "k1"), sync(A, "k2"))
-    register(store, A, "meter")
+    settle(store, sync(A, "k1"))
+    settle(store, sync(C, "k1"), sync(C, "k2"))
+    register(store, C, "meter")
     poisoned(monkeypatch, "k1")
     found: list[Outcome] = []
     while outcomes := store.settle_again(NOW + 1):
         found += outcomes
     assert sorted(found) == [Outcome.BOUND, Outcome.ERROR]
-    assert bound(store) == {(A, "meter"): "k2"}
-    assert store.waiting.listing(limit=9) == []
+    assert bound(store) == {(C, "meter"): "k2"}
+    assert [(row["mdn"], row["key_id"]) for row in store.waiting.listing(limit=9)] == [(A, "k1")]
 
 
 def test_approval_that_cannot_be_settled_is_shown_and_does_not_come_for_ever(
