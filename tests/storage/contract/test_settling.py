@@ -118,7 +118,7 @@ def test_terminal_s_suspended_keys_count_and_those_revoked_or_not_yet_live_do_no
     store: Store, state: str, outcome: Outcome, elsewhere: int
 ) -> None:
     import_keys(store, *[staged(f"other{number}", serial="7") for number in range(elsewhere)], vendor="other")
-    import_keys(store, staged("one", serial="7"))
+    import_keys(store, staged("one", serial="7"), staged("another", serial="8"))
     if state == "staged":
         store.imports.stage(begin_import(store), [staged("two", serial="7")])
     else:
@@ -269,6 +269,31 @@ def test_late_message_is_judged_by_when_it_was_received(open_store: Any) -> None
     settle(store, sync(B, "k1", received_at=NOW + 1), now=NOW + 1)
     store.bindings.withdraw(B, "meter", NOW + 2)
     assert settle(store, sync(A, "k1", received_at=NOW + 2 * HOUR), now=NOW + 73 * HOUR) == [Outcome.HELD]
+
+
+def test_message_is_late_by_its_own_time_whatever_came_with_it(open_store: Any) -> None:
+    store = open_store(MOVING)
+    import_keys(store, "k1", "k2", "k3")
+    register(store, A, "meter")
+    register(store, B, "meter")
+    settle(store, sync(A, "k1"))
+    settle(store, sync(A, "k2", received_at=NOW + HOUR), now=NOW + HOUR)
+    later = NOW + 200 * HOUR
+    together = sync(A, "k1", received_at=NOW + 2 * HOUR), sync(B, "k3", received_at=later)
+    assert settle(store, *together, now=later) == [Outcome.HELD, Outcome.BOUND]
+
+
+def test_key_that_was_replaced_twice_is_late_by_the_last_time(open_store: Any) -> None:
+    # The gateway's memory is longer, so that both are read.
+    store = open_store(dataclasses.replace(MOVING, late_hours=1, gateways={"data": SyncPolicy()}))
+    import_keys(store, "k1", "k2")
+    register(store, A, "meter")
+    for key_id, hours, outcome in (
+        ("k1", 0, Outcome.BOUND), ("k2", 1, Outcome.MOVED), ("k1", 3, Outcome.MOVED),
+        ("k2", 5, Outcome.MOVED), ("k1", 5.5, Outcome.HELD),
+    ):  # fmt: skip
+        at = NOW + int(hours * HOUR)
+        assert settle(store, sync(A, key_id, received_at=at), now=at) == [outcome]
 
 
 # Journal and tallies
