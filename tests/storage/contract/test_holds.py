@@ -223,6 +223,26 @@ def test_refusal_ends_with_a_binding_in_its_evidence(store: Store, held: int, en
     assert state(store, held) == "closed"
 
 
+def test_refusal_stands_although_a_binding_ends_that_is_not_in_its_evidence(store: Store, held: int) -> None:
+    import_keys(store, "k3")
+    register(store, C, "meter")
+    settle(store, sync(C, "k3"))
+    store.holds.refuse(held, "eve", NOW + 50)
+    store.bindings.withdraw(C, "meter", NOW + 60)
+    assert settle(store, sync(B, "k1", received_at=NOW + 70), now=NOW + 70) == [Outcome.REFUSED]
+    assert state(store, held) == "refused"
+
+
+def test_what_is_held_again_after_its_hold_was_closed_has_a_new_one(store: Store, held: int) -> None:
+    register(store, C, "meter")
+    settle(store, sync(C, "k1"))  # so that the holds of the key are looked at
+    store.registrations.remove(B, ["meter"], NOW + 50)
+    register(store, B, "meter")
+    assert settle(store, sync(B, "k1", received_at=NOW + 60), now=NOW + 60) == [Outcome.HELD]
+    assert [hold["mdn"] for hold in open_holds(store)] == [C, B]
+    assert state(store, held) == "closed"
+
+
 def test_refusal_ends_with_a_binding_that_ends_in_the_same_batch(open_store: Any) -> None:
     policy = SyncPolicy(on_sim_change=OnConflict.MOVED)
     store = open_store(policy)
