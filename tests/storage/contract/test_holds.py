@@ -101,6 +101,11 @@ def test_hold_changes_nothing_that_is_bound_or_wanted(store: Store) -> None:
     assert wanted(store) == {(A, "meter", ""): "k1", (B, "meter", ""): "k2"}
 
 
+@pytest.mark.usefixtures("held")
+def test_number_of_which_nothing_is_known_sends_a_key_of_which_a_hold_stands(store: Store) -> None:
+    assert settle(store, sync(C, "k1")) == [Outcome.NOT_REGISTERED]
+
+
 def test_approved_hold_moves_the_key(store: Store, held: int) -> None:
     store.holds.approve(held, "adam")
     assert state(store, held) == "open"
