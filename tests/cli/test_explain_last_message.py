@@ -271,6 +271,8 @@ def test_app_that_the_key_is_reserved_for_is_to_be_registered(site):
     assert advice(site, FIRST) == [f"{register} its request is decided again by itself then"]
     expired(site)
     assert advice(site, FIRST) == [f"{register} then let the terminal send again (restart it)"]
+    site.message(FIRST, "K1", at=LONG_AFTER + HOUR, app_id="tracker")  # and so does the message
+    assert advice(site, FIRST)[0].startswith("register the app that the terminal means: kmp-smsd registrations add")
 
 
 def test_message_of_which_the_app_is_not_clear_is_to_name_it(site):
