@@ -210,7 +210,7 @@ def test_credentials_are_judged_outside_a_unit_by_the_files_that_it_loads(site, 
 def test_a_credential_that_lies_encrypted_is_not_called_missing_and_is_looked_at_in_a_unit_that_decrypts_it(
     site, tmp_path, monkeypatch
 ):
-    """The unit may be given that one alone."""
+    """The unit may be given one of several alone."""
     files, given = tmp_path / "files", tmp_path / "given"
     files.mkdir()
     given.mkdir()
@@ -228,17 +228,18 @@ def test_a_credential_that_lies_encrypted_is_not_called_missing_and_is_looked_at
     for name in ("master-key", "smsc_lab"):
         (files / f"{name}.cred").write_bytes(b"encrypted")
     (given / "master-key").write_bytes(create()[0])
-    (given / "smsc_lab").write_text("labpass1")
     words = ("doctor", "--json", *(word for name in ("platforms", *ELSEWHERE) for word in ("--skip", name)))
     outside = site.run(*words).stdout
-    assert f"{files}/master-key.cred, into which was not looked" in outside
-    assert f"{files}/smsc_lab.cred, into which was not looked" in outside
-    assert "No such file" not in outside
-    (bind,) = [json.loads(line) for line in site.run(*words, "--bind").stdout.splitlines() if '"smsc lab"' in line]
-    assert bind["level"] == "warning"
     inside = site.run(*words, CREDENTIALS_DIRECTORY=str(given)).stdout
+    assert f"{files}/master-key.cred, into which was not looked" in outside
     assert "the private half is" in inside
-    assert "No such file" not in inside
+    for said in (outside, inside):
+        assert f"{files}/smsc_lab.cred, into which was not looked" in said
+        assert "No such file" not in said
+    for unit in ({}, {"CREDENTIALS_DIRECTORY": str(given)}):
+        said = site.run(*words, "--bind", **unit).stdout
+        (bind,) = [json.loads(line) for line in said.splitlines() if '"smsc lab"' in line]
+        assert bind["level"] == "warning"
 
 
 def test_platform_whose_identity_is_another_units_credential_is_a_warning(site):

@@ -35,12 +35,20 @@ def here(ref: SecretRef) -> SecretRef:
     paths = _files_of(ref.credential)
     found = next((path for path in paths if os.access(path, os.F_OK)), None)
     in_directory = ref.credential.startswith(tuple(f"{one}_" for one in CREDENTIAL_DIRECTORIES))
-    return ref if given is not None and found is None else SecretRef(file=found or paths[in_directory])
+    if given is not None and found is None and _encrypted(ref.credential) is None:
+        return ref
+    return SecretRef(file=found or paths[in_directory])
 
 
 def _files_of(credential: str) -> list[Path]:
     """Where a unit may load it from: LoadCredential= of a directory makes DIRECTORY_FILE of each file in it."""
     return [CREDENTIALS / credential, CREDENTIALS / credential.replace("_", "/", 1)]
+
+
+def _encrypted(credential: str) -> str | None:
+    """The file that a drop-in may have its unit load instead, and decrypt."""
+    paths = (f"{path}.cred" for path in _files_of(credential))
+    return next((path for path in paths if os.access(path, os.F_OK)), None)
 
 
 def is_closed_to_us(ref: SecretRef) -> bool:
@@ -130,10 +138,8 @@ def _password_of(link: Link) -> Callable[[SecretRef], str]:
 def _secret(option: str, ref: SecretRef, read: Callable[[SecretRef], object]) -> SecretFacts:
     found = here(ref)
     loaded_from = None if found == ref or found.file is None else look_at(found.file)
-    if ref.credential is not None and loaded_from is not None and loaded_from.is_missing:
-        encrypted = [f"{path}.cred" for path in _files_of(ref.credential) if os.access(f"{path}.cred", os.F_OK)]
-        if encrypted:
-            return SecretFacts(option=option, encrypted=encrypted[0])
+    if loaded_from is not None and loaded_from.is_missing and (encrypted := _encrypted(str(ref.credential))):
+        return SecretFacts(option=option, encrypted=encrypted)
     try:
         read(found)
     except PasswordUnfit as error:
