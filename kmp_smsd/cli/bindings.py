@@ -31,7 +31,7 @@ def bindings() -> None:
 @json_option
 @click.pass_obj
 def list_(settings: Settings, app_id: str | None, as_json: bool) -> None:
-    """List what is bound, in the order in which it was; for one app, in which its numbers became known."""
+    """List what is bound, in the order in which it was; with --app, as its numbers became known."""
     with settings.store() as store:
         listing(
             pages(partial(store.bindings.active, app_id=app_id), "id"),

@@ -141,7 +141,7 @@ def imports(settings: Settings, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def list_(settings: Settings, vendor: str | None, serial: str | None, as_json: bool) -> None:
-    """List keys in the order of their IDs; those of a vendor, of all terminals, in that of their import."""
+    """List keys in the order of their IDs; with --vendor alone, in that of their import."""
     with settings.store() as store:
         listing(
             pages(partial(store.keys.listing, vendor=vendor, serial=serial), "key_id"),

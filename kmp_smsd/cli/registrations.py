@@ -108,7 +108,7 @@ def _question(old: str, new: str, found: Renumbered, holds: int) -> str:
 @json_option
 @click.pass_obj
 def list_(settings: Settings, mdn: str | None, app_id: str | None, as_json: bool) -> None:
-    """List registrations in the order of their MDNs; for one app, in which their numbers became known."""
+    """List registrations in the order of their MDNs; with --app alone, as their numbers became known."""
     with settings.store() as store:
         listing(
             pages(partial(store.registrations.listing, mdn=mdn, app_id=app_id), "mdn", "app_id", "subscriber"),

@@ -192,7 +192,7 @@ class Outbox:
     def unconfirmed(self, platform: str | None = None) -> Iterator[list[dict[str, Any]]]:
         """Pages of rows for people: of each platform what is due, by the time of its next try, then what it rejected.
 
-        What is put off meanwhile comes once more where it is by then.
+        What is put off meanwhile comes once more where it is by then; what is due earlier by then may not come at all.
         """
         names = {name for query in (DUE_PLATFORMS, REJECTING_PLATFORMS) for (name,) in self._database.rows(query)}
         for name in sorted(names) if platform is None else [platform]:
