@@ -48,3 +48,16 @@ def test_clock_that_is_set_ahead_once_more_is_believed_a_day_after_that(events: 
     assert at.after(BELIEVED_AFTER_S - 1) == 1_000_010 + 2 * (BELIEVED_AFTER_S - 1)
     assert at.after(1) == 1_000_010 + 2 * BELIEVED_AFTER_S - 1 + SET_AHEAD_S + 9e9
     assert [event["seconds"] for event in events] == [SET_AHEAD_S, 9e9]
+
+
+def test_clock_that_is_set_ahead_once_more_as_the_day_ends_is_not_believed_with_that() -> None:
+    at = At()
+    at.after(10, SET_AHEAD_S)
+    assert at.after(BELIEVED_AFTER_S, 9e9) == 1_000_010 + BELIEVED_AFTER_S
+
+
+def test_clock_that_is_set_back_by_a_part_of_what_it_was_set_ahead_is_not_believed() -> None:
+    at = At()
+    at.after(10, 9e9)
+    assert at.after(10, -1e9) == 1_000_020
+    assert at.after(BELIEVED_AFTER_S - 10) == 1_000_010 + BELIEVED_AFTER_S + 8e9
