@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing
 import pytest
 
 from kmp_smsd.storage.inbox import Inbox
-from kmp_smsd.storage.outbox import Reject
+from kmp_smsd.storage.outbox import Postpone, Reject
 from kmp_smsd.storage.scrubbing import Scrubber
 from kmp_smsd.vault.master_key import PublicKey, create
 from tests.cli.site import FIRST, SECOND, THIRD, Site, dead_port, until
@@ -295,20 +295,23 @@ def test_all_pages_of_a_table_have_their_columns_below_the_headers(site, monkeyp
 
 def test_the_outbox_is_listed_page_by_page_and_retried(site, monkeypatch):
     monkeypatch.setattr("kmp_smsd.cli.output.PAGE", 2)
+    monkeypatch.setattr("kmp_smsd.storage.outbox.READ_ROWS", 2)
     site.ready("K1", "K2", "K3", mdns=(FIRST, SECOND, THIRD))
     for mdn, key_id in ((FIRST, "K1"), (SECOND, "K2"), (THIRD, "K3")):
         site.message(mdn, key_id)
     with site.store() as store:
         store.routes.set({"meter": "metering"})
         list(store.routes.move(2_000_000))
-    assert [row["mdn"] for row in site.rows("outbox", "list", "--platform", "metering")] == [FIRST, SECOND, THIRD]
+        first, *_ = store.outbox.due("metering", 2_000_000, 9)
+        store.outbox.settle("metering", [Postpone(first, 2_000_009, "busy")], 2_000_000)
+    assert [row["mdn"] for row in site.rows("outbox", "list", "--platform", "metering")] == [SECOND, THIRD, FIRST]
+    assert site.rows("outbox", "list", "--platform", "(none yet)") == []
     assert [row["key_id"] for row in site.rows("outbox", "list", "--mdn", SECOND)] == ["K2"]
     assert site.ok("outbox", "retry", "--mdn", FIRST).endswith("are due now, with all that was due already\n")
     assert site.deliver("metering") == 3
     assert site.rows("outbox", "list") == []
     assert "nothing waits for a platform" in site.ok("outbox", "list")
     assert len(site.rows("outbox", "list", "--all", "--platform", "metering")) == 3
-    assert site.rows("outbox", "list", "--platform", "(none yet)") == []
     assert site.ok("outbox", "retry") == (
         "0 deliveries that were put off or rejected are due now, with all that was due already\n"
     )
