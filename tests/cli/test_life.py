@@ -284,6 +284,14 @@ def test_a_page_may_end_between_two_apps_of_one_number(site, monkeypatch):
     assert len({line.rindex(" ") for line in table[1:]}) == 1
 
 
+def test_what_is_bound_for_one_app_is_listed_page_by_page(site, monkeypatch):
+    monkeypatch.setattr("kmp_smsd.cli.output.PAGE", 1)
+    site.ready("K1", "K2", "K3", apps=("meter", "tracker"), mdns=(FIRST, SECOND))
+    for mdn, key_id, app_id in ((SECOND, "K1", "meter"), (FIRST, "K2", "tracker"), (FIRST, "K3", "meter")):
+        site.message(mdn, key_id, app_id=app_id)
+    assert [row["key_id"] for row in site.rows("bindings", "list", "--app", "meter")] == ["K3", "K1"]
+
+
 def test_all_pages_of_a_table_have_their_columns_below_the_headers(site, monkeypatch):
     monkeypatch.setattr("kmp_smsd.cli.output.PAGE", 2)
     site.ready("K1", "K2-LONGER", "K3", "K4", "K5")
