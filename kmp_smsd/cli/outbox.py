@@ -49,10 +49,7 @@ def outbox() -> None:
 @json_option
 @click.pass_obj
 def list_(settings: Settings, name: str | None, mdn: str | None, everything: bool, as_json: bool) -> None:
-    """List what waits for each platform's receipt, by the next try, and what it rejected.
-
-    What is put off meanwhile may be listed once more, where it is by then, and what is retried meanwhile be left out.
-    """
+    """List what waits for each platform's receipt, by the next try, and what it rejected."""
     with settings.store() as store:
         if name == NO_PLATFORM:
             name = ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -192,15 +194,26 @@ class Outbox:
     def unconfirmed(self, platform: str | None = None) -> Iterator[list[dict[str, Any]]]:
         """Pages of rows for people: of each platform what is due, by the time of its next try, then what it rejected.
 
-        What is put off meanwhile comes once more where it is by then; what is due earlier by then may not come at all.
+        They are the rows and the order of the moment in which a platform's turn comes, without what is confirmed since.
         """
         names = {name for query in (DUE_PLATFORMS, REJECTING_PLATFORMS) for (name,) in self._database.rows(query)}
         for name in sorted(names) if platform is None else [platform]:
-            for behind, time, order in ((BEHIND, "try_at", "o.try_at, o.id"), (REJECTED_BEHIND, "rejected_at", "o.id")):
-                after = (-1, -1)
-                while page := self._listing(f"({behind})", order, (name, *after, READ_ROWS)):
+            for step in in_steps(array("q", self._unconfirmed_at(name)), READ_ROWS):
+                page = self._listing(
+                    """json_each(?) j CROSS JOIN outbox o
+                         ON o.id = j.value AND o.wanted_version <> o.confirmed_version""",
+                    "j.key",
+                    (json.dumps(step),),
+                )
+                if page:
                     yield page
-                    after = page[-1][time], page[-1]["id"]
+
+    def _unconfirmed_at(self, platform: str) -> Iterator[int]:
+        for behind in BEHIND, REJECTED_BEHIND:
+            after = (-1, -1)
+            while rows := self._database.rows(f"SELECT try_at, id FROM ({behind})", (platform, *after, READ_ROWS)):
+                yield from (number for _, number in rows)
+                after = rows[-1]
 
     def listing(
         self, *, platform: str | None = None, mdn: str | None = None, everything: bool, after: int = 0, limit: int
@@ -213,13 +226,13 @@ class Outbox:
             parameters.append(mdn)
         return self._listing(
             f"""(SELECT * FROM outbox WHERE {condition} AND (? OR wanted_version <> confirmed_version)
-                   AND (? IS NULL OR platform = ?) ORDER BY id LIMIT ?)""",
+                   AND (? IS NULL OR platform = ?) ORDER BY id LIMIT ?) o""",
             "o.id",
             (*parameters, everything, platform, platform, limit),
         )
 
     def _listing(self, rows: str, order: str, parameters: tuple[Any, ...]) -> list[dict[str, Any]]:
-        """`rows` of the outbox for people.
+        """Rows of the outbox, which `rows` calls `o`, for people.
 
         A row's `subscriber` is its MDN's number here, which stays where the MDN is erased. `try_at` is that of a due
         row, `rejected_at` that of a rejected one.
@@ -233,7 +246,7 @@ class Outbox:
             f"""SELECT s.mdn, o.app, o.platform, k.key_id, k.kcv, o.wanted_version, o.confirmed_version,
                      o.rejected_version, o.wanted_at, iif({DUE}, o.try_at, NULL),
                      iif({REJECTED}, o.try_at, NULL), o.attempts, o.error, o.subscriber, o.id
-                   FROM {rows} o JOIN subscribers s ON s.number = o.subscriber LEFT JOIN keys k ON k.id = o.key
+                   FROM {rows} JOIN subscribers s ON s.number = o.subscriber LEFT JOIN keys k ON k.id = o.key
                    ORDER BY {order}""",
             parameters,
         )

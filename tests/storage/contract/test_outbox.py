@@ -314,6 +314,21 @@ def test_what_is_unconfirmed_is_listed_by_platform_and_next_try_and_then_what_wa
     assert [[row["app_id"] for row in page] for page in store.outbox.unconfirmed("")] == [["nowhere"]]
 
 
+def test_what_is_unconfirmed_is_listed_once_though_it_is_put_off_or_hurried_meanwhile(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bind_many(store, 6)
+    monkeypatch.setattr(outbox_module, "READ_ROWS", 2)
+    rows = due(store)
+    store.outbox.settle("metering", [Postpone(row, NOW + number, "busy") for number, row in enumerate(rows)], NOW)
+    pages = store.outbox.unconfirmed()
+    listed = [row["id"] for row in next(pages)]
+    assert listed == [rows[0].id, rows[1].id]
+    store.outbox.settle("metering", [Postpone(rows[0], NOW + 9, "busy"), Confirm(rows[2]), Confirm(rows[3])], NOW)
+    store.renewing.retry(NOW - 1)
+    assert [[row["id"] for row in page] for page in pages] == [[rows[4].id, rows[5].id]]
+
+
 def test_rows_that_are_outbid_are_wanted_again_in_steps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_module, "STEP_ROWS", 4)
     bind_many(store, 5)
