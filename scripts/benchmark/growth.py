@@ -47,10 +47,8 @@ def measure(lab: Lab, generator: Generator, sizes: Sequence[int], messages: int)
 
 def plot(rows: Sequence[dict[str, object]], file: Path) -> None:
     """Draw what `measure` gave. Needs matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise SystemExit("bench: --plot needs matplotlib: .venv/bin/pip install matplotlib") from None
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.plot([row["stored"] for row in rows], [row["settled per second"] for row in rows], marker="o")
