@@ -6,7 +6,7 @@ import subprocess
 
 from kmp_smsd.smpp.constants import CommandStatus
 
-KEYS = 150_000
+KEYS = 500_000  # so many that some are still to come when 20 messages have been answered
 
 
 def test_large_import_leaves_no_message_with_the_smsc(carrier):
