@@ -199,11 +199,11 @@ class Outbox:
         names = {name for query in (DUE_PLATFORMS, REJECTING_PLATFORMS) for (name,) in self._database.rows(query)}
         for name in sorted(names) if platform is None else [platform]:
             for step in in_steps(array("q", self._unconfirmed_at(name)), READ_ROWS):
-                page = self._listing(
+                page = self._listing(  # the platform again, as for _THIS_ROW
                     """json_each(?) j CROSS JOIN outbox o
-                         ON o.id = j.value AND o.wanted_version <> o.confirmed_version""",
+                         ON o.id = j.value AND o.platform = ? AND o.wanted_version <> o.confirmed_version""",
                     "j.key",
-                    (json.dumps(step),),
+                    (json.dumps(step), name),
                 )
                 if page:
                     yield page

@@ -329,6 +329,24 @@ def test_what_is_unconfirmed_is_listed_once_though_it_is_put_off_or_hurried_mean
     assert [[row["id"] for row in page] for page in pages] == [[rows[4].id, rows[5].id]]
 
 
+def test_number_that_comes_again_at_another_platform_is_not_listed_for_this_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bind_many(store, 3)
+    monkeypatch.setattr(outbox_module, "READ_ROWS", 2)
+    last = max(due(store), key=lambda row: row.id)
+    pages = store.outbox.unconfirmed("metering")
+    assert len(next(pages)) == 2
+    with store._database.transaction() as connection:
+        connection.execute("DELETE FROM outbox WHERE id = ?", (last.id,))
+    store.routes.set({"tracker": "fleet"})
+    import_keys(store, "k-fleet")
+    register(store, A, "tracker")
+    settle(store, sync(A, "k-fleet", "tracker"))
+    assert row_at(store, A, "tracker")["id"] == last.id
+    assert list(pages) == []
+
+
 def test_rows_that_are_outbid_are_wanted_again_in_steps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_module, "STEP_ROWS", 4)
     bind_many(store, 5)
