@@ -82,9 +82,10 @@ class NumberingPlan:
         if npi not in rules.accepted_npi or ton > TON_NATIONAL:
             return None
         # A national number that begins like an international one is settled by its type; only "+" overrules that.
-        for prefix in rules.international_prefixes:
-            if source_addr.startswith(prefix) and (ton != TON_NATIONAL or prefix == "+"):
-                return self._legal(source_addr[len(prefix) :])
+        if source_addr.startswith(rules.international_prefixes):  # all at once: most have none
+            for prefix in rules.international_prefixes:
+                if source_addr.startswith(prefix) and (ton != TON_NATIONAL or prefix == "+"):
+                    return self._legal(source_addr[len(prefix) :])
         if ton == TON_INTERNATIONAL or (ton == TON_UNKNOWN and rules.unknown_ton == "international"):
             return self._legal(source_addr)
         if ton == TON_UNKNOWN and rules.unknown_ton == "refuse":
