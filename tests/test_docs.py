@@ -194,7 +194,7 @@ def test_names_in_a_page_are_those_of_options_outcomes_fields_or_columns(path: P
         "command_status",
         "secure_delete",
         "tls_metering",  # the credential of an example
-        *Message._fields,
+        *Message.__struct_fields__,
         *SubmitSm.__slots__,
         *(one.name.lower() for one in (*Tag, *CommandId)),
         *metrics_of_the_page(),

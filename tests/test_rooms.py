@@ -14,10 +14,10 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "kmp_smsd"
 
 ROOMS = {
-    "smpp": {"smpplib"},
-    "domain": set(),
+    "smpp": {"smpplib", "msgspec"},
+    "domain": {"msgspec"},
     "vault": {"cryptography"},
-    "storage": {"domain", "sqlite_utils", "pysqlite3"},
+    "storage": {"domain", "sqlite_utils", "pysqlite3", "msgspec"},
     "channels": {"domain", "vault", "pydantic", "paramiko", "cryptography"},
     "config": {"domain", "channels", "control", "pydantic", "pydantic_core"},
     "importing": {"domain", "vault", "storage"},

@@ -8,7 +8,8 @@ MDN + app wants in the end. Subscribers, keys and bindings are known by their nu
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import SyncPolicy
@@ -18,7 +19,7 @@ Place = tuple[int, str]  # subscriber number, app ID
 Triple = tuple[int, int, str]  # key number, subscriber number, app ID: what a hold is about
 
 
-class Key(NamedTuple):
+class Key(Struct, frozen=True, gc=False):
     """A key as a decision needs it: never its octets."""
 
     number: int
@@ -36,8 +37,7 @@ class Key(NamedTuple):
         )
 
 
-@dataclass(slots=True, eq=False)
-class Binding:
+class Binding(Struct, eq=False, gc=False):
     """An active binding, or one that this batch made or ended."""
 
     number: int
@@ -52,14 +52,14 @@ class Binding:
         return self.subscriber, self.app_id
 
 
-class Approval(NamedTuple):
+class Approval(Struct, frozen=True, gc=False):
     """A person approved the hold `hold`, seeing the bindings `evidence` (their numbers) in its way."""
 
     hold: int
     evidence: frozenset[int]
 
 
-class Decision(NamedTuple):
+class Decision(Struct, frozen=True, gc=False):
     """What one request means. `conflicts` are the bindings in its way; `why` is for the journal."""
 
     request: SyncRequest

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import NamedTuple
+
+from msgspec import Struct
 
 #: The longest legal payload, in octets: `K1:` + key ID + `:` + app ID + `:` + counter + `:` + tag.
 MAX_PAYLOAD_OCTETS = 3 + 64 + 1 + 32 + 1 + 19 + 1 + 13
@@ -17,15 +17,14 @@ _PAYLOAD = re.compile(
 _MAX_COUNTER = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(Struct, frozen=True, gc=False, array_like=True):
     """What a terminal presents to prove that it holds the key: a counter that only grows, and a 64-bit tag."""
 
     counter: int
     tag: str
 
 
-class Payload(NamedTuple):
+class Payload(Struct, frozen=True, gc=False):
     """One parsed sync payload."""
 
     key_id: str

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from msgspec import Struct
+
 from kmp_smsd.domain.outcome import Outcome
 
 _EARNS_A_REPLY = frozenset({Outcome.BOUND, Outcome.MOVED, Outcome.ALREADY_BOUND})
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyTo:
+class ReplyTo(Struct, frozen=True, gc=False, array_like=True):
     """Where the answer to a message goes: its addresses as received, and its application ports where it named both."""
 
     terminal_ton: int

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from msgspec import Struct
 
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.payload import Proof
 from kmp_smsd.domain.reply import ReplyTo
 
 
-class SyncRequest(NamedTuple):
+class SyncRequest(Struct, frozen=True, gc=False, array_like=True, tag="sync"):
     """A terminal at `mdn` reports `key_id`. Past this line nobody sees a raw number or a raw payload.
 
-    A tuple, as all that is made for each message: a frozen dataclass of as many fields takes three times as long.
+    A Struct, as all that is made for each message: a frozen dataclass takes ten times as long. Its fields lie in the
+    inbox in this order, so that a new one comes last, and has a default.
     """
 
     mdn: str
@@ -28,11 +28,10 @@ class SyncRequest(NamedTuple):
     submission: int | None = None  # its number where a gateway handed it in; `link` is the gateway's name then
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unfit:
+class Unfit(Struct, frozen=True, kw_only=True, gc=False, array_like=True, tag="unfit"):
     """A message that ended before it could become a request (rows 1 to 4 of docs/rules.rst).
 
-    `mdn` is set only where the sender is a legal MDN; else `sender` is its class.
+    `mdn` is set only where the sender is a legal MDN; else `sender` is its class. The order matters as above.
     """
 
     outcome: Outcome

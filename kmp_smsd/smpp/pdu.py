@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from kmp_smsd.smpp.constants import VERSION_3_4, CommandId
 
 Tlv = tuple[int, bytes]
 
 
-class Message(NamedTuple):
+class Message(Struct, frozen=True, gc=False):
     """One deliver_sm (SMPP 3.4, section 4.6.1) or data_sm (section 4.7.1), decoded.
 
     Only what is read. Addresses are Latin-1 text, as received. The text of a data_sm is in message_payload, so that
     its `short_message` is empty.
 
-    A tuple, since its making is on the way of every message and a dataclass takes three times as long.
+    A Struct, as all that is made for each message: a frozen dataclass takes ten times as long.
     """
 
     command_id: CommandId

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kmp_smsd.smpp.constants import UDHI, CommandStatus, Tag
 from kmp_smsd.smpp.errors import PduError
@@ -27,7 +29,7 @@ class Alphabet(StrEnum):
 DATA_CODINGS: Mapping[int, Alphabet | None] = {0x08: Alphabet.UCS2}
 
 
-class UserData(NamedTuple):
+class UserData(Struct, frozen=True, gc=False):
     """The octets of a text and what its header or TLVs say about it. Ports are None where none is named."""
 
     octets: bytes
@@ -59,7 +61,7 @@ def read_user_data(message: Message, alphabets: Mapping[int, Alphabet | None] = 
     is_plain = not (message.esm_class & UDHI or message.tlvs)  # as nearly every message
     data = UserData(message.short_message) if is_plain else _read_all(message)
     alphabet = alphabets.get(message.data_coding)
-    return data if alphabet is None else data._replace(octets=_without_ucs2(data.octets, alphabet))
+    return data if alphabet is None else replace(data, octets=_without_ucs2(data.octets, alphabet))
 
 
 def _read_all(message: Message) -> UserData:

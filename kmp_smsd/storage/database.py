@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.storage.checkpoint import Checkpointer, close
@@ -120,7 +120,7 @@ class Database:
 
         A statement gives up Python's lock for each row, and waits for it where the reactor is busy: this one does once.
         """
-        rows: list[list[Any]] = json.loads(self.rows(sql, parameters)[0][0])
+        rows: list[list[Any]] = msgspec.json.decode(self.rows(sql, parameters)[0][0])
         return rows
 
     def records(self, columns: Sequence[str], sql: str, parameters: Any) -> list[dict[str, Any]]:

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from kmp_smsd.domain.facts import Approval, Binding, Decision, Facts, Key, Place, Triple
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import SyncPolicy
@@ -132,7 +134,7 @@ def gather(database: Database, policy: SyncPolicy, messages: Sequence[SyncReques
         return batch
     if uncounted := _uncounted(facts, repeated):
         for key_id, siblings in rows(_TERMINALS, (json.dumps(uncounted),)):
-            facts.keys[key_id] = facts.keys[key_id]._replace(siblings=siblings)
+            facts.keys[key_id] = replace(facts.keys[key_id], siblings=siblings)
     if ended:
         since = min(one.received_at for one in requests) - facts.policy.longest_late_ms
         for key, subscriber, app, ended_at in rows(_SUPERSEDED, (_pairs(facts, requests, ended), since)):

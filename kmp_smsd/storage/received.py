@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import zlib
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import msgspec
 
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.payload import Proof
 from kmp_smsd.domain.reply import ReplyTo
 from kmp_smsd.domain.request import SyncRequest, Unfit
-from kmp_smsd.storage.waiting import said
 
 Message = SyncRequest | Unfit
 
-_VERSION = 1  # of what is in a line
-_SYNC, _UNFIT = "sync", "unfit"
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_VERSION = 2  # of what is in a line; of version 1 were those of kmp-smsd 0.1 until November 2026
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(tuple[int, str, int, list[Message]]).decode
 
 
 class DamagedLine(ValueError):
@@ -79,7 +79,7 @@ class Received:
     @classmethod
     def of(cls, run: str, first: int, messages: Sequence[Message]) -> Received:
         """The line has the CRC-32 of what follows in it, and as JSON: version, run, the first number, the messages."""
-        body = _encode([_VERSION, run, first, [_fields(one) for one in messages]]).encode()
+        body = _encode((_VERSION, run, first, messages))
         return cls(run, first, len(messages), b"%08x %s\n" % (zlib.crc32(body), body))
 
     @property
@@ -89,8 +89,8 @@ class Received:
     @property
     def messages(self) -> list[Message]:
         """They are read from the line each time."""
-        *_, messages = json.loads(self.line.partition(b" ")[2])
-        return [_message(*fields) for fields in messages]
+        *_, messages = _decode(self.line.partition(b" ")[2])
+        return messages
 
     def rest(self, settled: Settled) -> Received:
         """The same without those at its beginning that are settled: mostly all of them are, or none behind another."""
@@ -107,32 +107,22 @@ class Received:
         if not body or sum_ != b"%08x" % zlib.crc32(body):
             raise DamagedLine
         try:
-            version, run, first, messages = json.loads(body)
+            version, *rest = msgspec.json.decode(body)
+            if version == 1:
+                run, first, messages = rest
+                return cls.of(run, first, [_of_version_1(*fields) for fields in messages])
             if version != _VERSION:
                 raise ForeignLine
-            return cls(run, first, len([_message(*fields) for fields in messages]), bare + b"\n")
+            _, run, first, messages = _decode(body)
+            return cls(run, first, len(messages), bare + b"\n")
         except (ValueError, TypeError) as error:
             raise ForeignLine from error
 
 
-def _fields(message: Message) -> tuple[Any, ...]:
-    """As JSON. A request that comes again never lies here: it lies where it waits."""
-    if isinstance(message, Unfit):
-        return (_UNFIT, message.outcome, message.mdn, message.sender, message.received_at, message.link, message.why)
-    return (_SYNC, message.mdn, message.reply_to and astuple(message.reply_to), *said(message))
-
-
-def _message(kind: str, *fields: Any) -> Message:
-    if kind == _UNFIT:
+def _of_version_1(kind: str, *fields: Any) -> Message:
+    if kind == "unfit":
         outcome, mdn, sender, received_at, link, why = fields
         return Unfit(outcome=Outcome(outcome), mdn=mdn, sender=sender, received_at=received_at, link=link, why=why)
     mdn, reply_to, key_id, app_id, counter, tag, link, received_at = fields
-    return SyncRequest(
-        mdn=mdn,
-        key_id=key_id,
-        app_id=app_id,
-        proof=None if tag is None else Proof(counter, tag),
-        received_at=received_at,
-        link=link,
-        reply_to=None if reply_to is None else ReplyTo(*reply_to),
-    )
+    proof = None if tag is None else Proof(counter, tag)
+    return SyncRequest(mdn, key_id, received_at, link, app_id, proof, None if reply_to is None else ReplyTo(*reply_to))

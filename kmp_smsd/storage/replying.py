@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import astuple
 from typing import Any
+
+import msgspec
 
 from kmp_smsd.domain.facts import Decision, Facts
 from kmp_smsd.domain.outcome import Outcome
@@ -64,9 +64,9 @@ def write_replies(connection: Any, facts: Facts, decisions: Sequence[Decision | 
 
 def dump_reply_to(reply_to: ReplyTo | None) -> str | None:
     """As it lies in a column."""
-    return None if reply_to is None else json.dumps(astuple(reply_to))
+    return None if reply_to is None else msgspec.json.encode(reply_to).decode()
 
 
 def load_reply_to(column: str | None) -> ReplyTo | None:
     """What `dump_reply_to` wrote."""
-    return None if column is None else ReplyTo(*json.loads(column))
+    return None if column is None else msgspec.json.decode(column, type=ReplyTo)

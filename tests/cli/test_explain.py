@@ -6,6 +6,7 @@ import re
 import shlex
 
 import pytest
+from msgspec.structs import replace
 
 from kmp_smsd.cli import explain as explain_module
 from kmp_smsd.cli.program import program
@@ -372,7 +373,7 @@ def test_replies_are_told_from_their_sending_to_their_end(site):
     with site.store() as store:
         store.routes.set({"meter": "metering"})
         for mdn, key in numbers.items():
-            store.settle([sync(mdn, key)._replace(reply_to=ReplyTo(1, 1, mdn, 0, 1, "10690001"))], NOW)
+            store.settle([replace(sync(mdn, key), reply_to=ReplyTo(1, 1, mdn, 0, 1, "10690001"))], NOW)
     said = "the reply for key K1"
     assert f"{said} is waiting" in told(site, FIRST)[1]
     with site.store() as store:

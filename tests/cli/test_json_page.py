@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+from msgspec.structs import replace
 
 from kmp_smsd.cli.program import program
 from kmp_smsd.domain.outcome import Outcome
@@ -67,7 +68,7 @@ def full(site):
         with site.store() as store:
             store.routes.set({"meter": "metering"})
             reply_to = ReplyTo(1, 1, FIRST, 0, 1, "10690001")
-            store.settle([sync(FIRST, "K1")._replace(reply_to=reply_to)], NOW)
+            store.settle([replace(sync(FIRST, "K1"), reply_to=reply_to)], NOW)
             store.settle([sync(FIRST, "K2"), sync(FIRST, "K3")], NOW + 1)  # held, and waits for its key
             store.settle([Unfit(outcome=Outcome.INVALID_MDN, sender="99999/15", received_at=NOW, link="north")], NOW)
         yield site

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from kmp_smsd.domain.reply import ReplyResult, ReplyState, ReplyTo
 from tests.cli.site import FIRST, SECOND
 from tests.storage.stock import NOW, confirm_all, sync
@@ -13,7 +15,7 @@ def test_replies_are_listed_with_what_became_of_them(site):
     with site.store() as store:
         store.routes.set({"meter": "metering"})
         for mdn, key in ((FIRST, "K1"), (SECOND, "K2")):
-            store.settle([sync(mdn, key)._replace(reply_to=ReplyTo(1, 1, mdn, 0, 1, "10690001"))], NOW)
+            store.settle([replace(sync(mdn, key), reply_to=ReplyTo(1, 1, mdn, 0, 1, "10690001"))], NOW)
         confirm_all(store)
         first, second = store.replies.exchange([], {"north": 10}, NOW)
         waits = ReplyResult(first.number, ReplyState.WAITING, 0x58)

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
 
 import pytest
+from msgspec.structs import replace
 
 from kmp_smsd.domain.decide import decide
 from kmp_smsd.domain.facts import Approval, Binding, Decision, Facts, Key, Triple
@@ -65,7 +65,7 @@ KEY = Key(MINE, True, None, 1)
 
 
 def test_row_5_mdn_that_was_never_heard_of_is_not_registered() -> None:
-    assert outcome(facts(), request()._replace(mdn="8613999999999")) is Outcome.NOT_REGISTERED
+    assert outcome(facts(), replace(request(), mdn="8613999999999")) is Outcome.NOT_REGISTERED
 
 
 def test_row_5_mdn_without_a_registration_is_not_registered() -> None:
@@ -82,12 +82,12 @@ def test_row_6_key_that_nobody_imported_is_unknown() -> None:
 @pytest.mark.parametrize(
     ("key", "usable"),
     [
-        (KEY._replace(usable=False), False),
-        (KEY._replace(valid_from=NOW), True),
-        (KEY._replace(valid_from=NOW + 1), False),
-        (KEY._replace(valid_until=NOW), False),
-        (KEY._replace(valid_until=NOW + 1), True),
-        (KEY._replace(valid_from=NOW - 1, valid_until=NOW + 1), True),
+        (replace(KEY, usable=False), False),
+        (replace(KEY, valid_from=NOW), True),
+        (replace(KEY, valid_from=NOW + 1), False),
+        (replace(KEY, valid_until=NOW), False),
+        (replace(KEY, valid_until=NOW + 1), True),
+        (replace(KEY, valid_from=NOW - 1, valid_until=NOW + 1), True),
     ],
 )
 def test_row_7_key_is_bound_only_while_it_is_usable_and_valid(key: Key, usable: bool) -> None:
@@ -104,13 +104,13 @@ def test_row_8_named_app_must_be_registered() -> None:
 
 
 def test_row_8_app_that_the_key_is_reserved_for_must_be_registered() -> None:
-    decision = decide(request(), facts(key=KEY._replace(app_id="tracker")))
+    decision = decide(request(), facts(key=replace(KEY, app_id="tracker")))
     assert decision.outcome is Outcome.APP_NOT_REGISTERED
     assert decision.why == "no registered app is the app that the key is reserved for, tracker"
 
 
 def test_row_8_named_app_must_be_the_one_that_the_key_is_reserved_for() -> None:
-    decision = decide(request("meter"), facts(apps=("meter", "tracker"), key=KEY._replace(app_id="tracker")))
+    decision = decide(request("meter"), facts(apps=("meter", "tracker"), key=replace(KEY, app_id="tracker")))
     assert decision.outcome is Outcome.APP_NOT_REGISTERED
     assert "reserved for, tracker" in decision.why
 
@@ -132,19 +132,19 @@ def test_row_9_several_registered_apps_need_a_name() -> None:
 
 
 def test_row_9_reservation_names_the_app_as_well() -> None:
-    decision = decide(request(), facts(apps=("meter", "tracker"), key=KEY._replace(app_id="tracker")))
+    decision = decide(request(), facts(apps=("meter", "tracker"), key=replace(KEY, app_id="tracker")))
     assert (decision.outcome, decision.app_id) == (Outcome.BOUND, "tracker")
 
 
 @pytest.mark.parametrize(
     ("key", "app_id", "bindings", "expected"),
     [
-        (KEY._replace(siblings=2), None, (), Outcome.APP_REQUIRED),
-        (KEY._replace(siblings=1), None, (), Outcome.BOUND),
-        (KEY._replace(siblings=2), "meter", (), Outcome.BOUND),
-        (KEY._replace(siblings=2, app_id="meter"), None, (), Outcome.BOUND),
-        (KEY._replace(siblings=2), None, (binding(MINE, HERE),), Outcome.ALREADY_BOUND),
-        (KEY._replace(siblings=2), None, (binding(MINE, THERE),), Outcome.APP_REQUIRED),
+        (replace(KEY, siblings=2), None, (), Outcome.APP_REQUIRED),
+        (replace(KEY, siblings=1), None, (), Outcome.BOUND),
+        (replace(KEY, siblings=2), "meter", (), Outcome.BOUND),
+        (replace(KEY, siblings=2, app_id="meter"), None, (), Outcome.BOUND),
+        (replace(KEY, siblings=2), None, (binding(MINE, HERE),), Outcome.ALREADY_BOUND),
+        (replace(KEY, siblings=2), None, (binding(MINE, THERE),), Outcome.APP_REQUIRED),
     ],
 )
 def test_row_9_terminal_with_several_keys_must_say_which_app(
@@ -257,15 +257,15 @@ def both(first: str, second: str) -> tuple[Facts, SyncRequest]:
     """Facts and a request to which the rows `first` and `second` apply."""
     cases = {first, second}
     siblings = 2 if Outcome.APP_REQUIRED in cases else 1
-    key: Key | None = KEY._replace(usable=Outcome.KEY_NOT_USABLE not in cases, siblings=siblings)
+    key: Key | None = replace(KEY, usable=Outcome.KEY_NOT_USABLE not in cases, siblings=siblings)
     if Outcome.APP_NOT_REGISTERED in cases and Outcome.APP_REQUIRED in cases:
         apps, reserved = ("meter", "tracker"), "alarm"  # two candidates without the reservation, none with it
         assert key is not None
-        key = key._replace(app_id=reserved)
+        key = replace(key, app_id=reserved)
     elif Outcome.APP_NOT_REGISTERED in cases:
         apps = ("tracker",)
         assert key is not None
-        key = key._replace(app_id="meter")
+        key = replace(key, app_id="meter")
     else:
         apps = ("meter",)
     if Outcome.UNKNOWN_KEY in cases:
@@ -394,7 +394,7 @@ def test_approval_is_used_once() -> None:
     [
         (facts(apps=()), Outcome.NOT_REGISTERED),
         (facts(key=None), Outcome.UNKNOWN_KEY),
-        (facts(key=KEY._replace(usable=False)), Outcome.KEY_NOT_USABLE),
+        (facts(key=replace(KEY, usable=False)), Outcome.KEY_NOT_USABLE),
         (facts(apps=("tracker",)), Outcome.APP_NOT_REGISTERED),
         (facts(bindings=(binding(MINE, HERE),)), Outcome.ALREADY_BOUND),
     ],

@@ -6,6 +6,7 @@ import functools
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from twisted.internet.defer import Deferred, ensureDeferred, execute
 from twisted.logger import LogLevel
 
@@ -86,7 +87,7 @@ class At:
         import_keys(self.store, *(f"k{number}" for number in numbers))
         for number in numbers:
             register(self.store, f"86139{number:08}", "meter")
-            asked = sync(f"86139{number:08}", f"k{number}")._replace(reply_to=TO, link=link)
+            asked = structs.replace(sync(f"86139{number:08}", f"k{number}"), reply_to=TO, link=link)
             assert settle(self.store, asked, now=self.now) == ["bound"]
         confirm_all(self.store, now=self.now)
 

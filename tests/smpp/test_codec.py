@@ -6,6 +6,7 @@ from struct import pack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 from smpplib import smpp as smpplib_smpp
 
 from kmp_smsd.smpp import codec
@@ -150,7 +151,7 @@ def test_deliver_sm_is_decoded_field_by_field():
     body = (
         b"CMT\0\1\2" + b"861064\0" + b"\3\4" + b"1069\0" + b"\x44\x40\2" + b"\0\0" + b"\1\0\xf6\0\2hi" + b"\x14\0\0\1x"
     )
-    assert tuple(decode(DELIVER_SM, body)) == (
+    assert astuple(decode(DELIVER_SM, body)) == (
         *(CommandId.DELIVER_SM, 7, 1, 2, "861064", 3, 4, "1069", 0x44, 0xF6, b"hi"),
         ((0x1400, b"x"),),
     )
@@ -158,7 +159,7 @@ def test_deliver_sm_is_decoded_field_by_field():
 
 def test_data_sm_is_decoded_field_by_field():
     body = b"CMT\0\1\2" + b"9" * 64 + b"\0\3\4" + b"1069\0" + b"\x40\0\4" + b"\x04\x24\0\2hi"
-    assert tuple(decode(DATA_SM, body)) == (
+    assert astuple(decode(DATA_SM, body)) == (
         *(CommandId.DATA_SM, 7, 1, 2, "9" * 64, 3, 4, "1069", 0x40, 4, b""),
         ((0x0424, b"hi"),),
     )

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.domain.outcome import Outcome
@@ -148,12 +149,12 @@ def erasing(store: Store) -> None:
 
 def replying(store: Store) -> None:
     to = ReplyTo(1, 1, A, 0, 1, "10690001")
-    settle(store, sync(A, "k1")._replace(reply_to=to), sync(B, "k2")._replace(reply_to=to))
+    settle(store, replace(sync(A, "k1"), reply_to=to), replace(sync(B, "k2"), reply_to=to))
     confirm_all(store)
     first, second = store.replies.exchange([], {"north": 10}, NOW)
     waits, sent = ReplyResult(first.number, ReplyState.WAITING, 0x58), ReplyResult(second.number, ReplyState.SENT)
     store.replies.exchange([waits, sent], {"north": 10}, NOW)
-    settle(store, sync(A, "k1")._replace(reply_to=to))
+    settle(store, replace(sync(A, "k1"), reply_to=to))
     store.replies.exchange([waits], {"north": 10}, NOW)
     store.replies.recover(NOW + 1)
     store.replies.exchange([], {"north": 10}, NOW + 4_000_000)
@@ -249,11 +250,11 @@ def test_listing_what_few_rows_meet_reads_few(store: Store, ask: Callable[[Store
     store.registrations.add([Registration(mdn, "tracker") for mdn in numbers], NOW)
     import_keys(store, *[f"of-{mdn}" for mdn in numbers], vendor="other")
     to = ReplyTo(1, 1, A, 0, 1, "10690001")
-    settle(store, *[sync(mdn, f"of-{mdn}")._replace(reply_to=to) for mdn in numbers])
+    settle(store, *[replace(sync(mdn, f"of-{mdn}"), reply_to=to) for mdn in numbers])
     confirm_all(store)
     register(store, A, "meter")
     import_keys(store, "k1")
-    settle(store, sync(A, "k1")._replace(reply_to=to))
+    settle(store, replace(sync(A, "k1"), reply_to=to))
     hundreds: list[int] = []
     store._database.connection.set_progress_handler(lambda: hundreds.append(1), 100)
     assert len(ask(store)) == 1

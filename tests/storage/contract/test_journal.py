@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.storage import Store
@@ -38,7 +39,7 @@ def test_entries_of_one_number_are_found_however_many_lie_between(store: Store) 
 
 def test_entries_of_one_link_or_outcome_are_found_however_many_lie_between(store: Store) -> None:
     import_keys(store, "k1")
-    settle(store, sync(A, "k1")._replace(link="south"), now=NOW + 7 * HOUR)
+    settle(store, replace(sync(A, "k1"), link="south"), now=NOW + 7 * HOUR)
     settle(store, sync(B, "nobody"), now=NOW + 8 * HOUR)
     settle(store, sync(A, "k1"), now=NOW + 9 * HOUR)
     assert hours(store.journal.listing(link="south", limit=100)) == [7]

@@ -22,6 +22,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec.structs import replace
 
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 from kmp_smsd.domain.reply import ReplyResult, ReplyState, ReplyTo
@@ -422,7 +423,7 @@ class Life(RuleBasedStateMachine):
         self.now += 1
         timed = [(*report, self.first_free(self.now - report[3])) for report in batch]
         asked = [
-            sync(mdn, key, app, received_at=at)._replace(reply_to=way_back(mdn) if reply else None)
+            replace(sync(mdn, key, app, received_at=at), reply_to=way_back(mdn) if reply else None)
             for mdn, key, app, _, reply, at in timed
         ]
         expected = [

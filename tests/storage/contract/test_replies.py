@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from kmp_smsd.domain.policy import SyncPolicy
 from kmp_smsd.domain.reply import Reply, ReplyResult, ReplyState, ReplyTo
@@ -35,7 +36,7 @@ TO = ReplyTo(1, 1, "+8613900000001", 0, 1, "10690001", 5000, 8080)
 
 def asked(mdn: str = A, key_id: str = "k1", **fields: Any) -> SyncRequest:
     """A sync request whose terminal is to be told."""
-    return sync(mdn, key_id)._replace(reply_to=TO, **fields)
+    return replace(sync(mdn, key_id), reply_to=TO, **fields)
 
 
 def take(store: Store, now: int = NOW, room: dict[str, int] | None = None) -> list[Reply]:
@@ -190,7 +191,7 @@ def test_repeated_message_is_answered_again_once_the_key_stands_at_the_platform(
 
 
 def test_messages_repeated_before_the_receipt_are_answered_once_at_the_last_link(ready):
-    settle(ready, asked(), asked(), asked()._replace(link="south"))
+    settle(ready, asked(), asked(), replace(asked(), link="south"))
     confirm_all(ready)
     assert take(ready) == []
     assert [reply.link for reply in take(ready, room={"south": 5})] == ["south"]
@@ -310,7 +311,7 @@ def test_link_gets_what_it_has_room_for_and_others_wait(ready):
     for number in range(5):
         register(ready, f"861390000001{number}", "meter")
         link = "south" if number == 4 else "north"
-        settle(ready, asked(f"861390000001{number}", f"n{number}")._replace(link=link))
+        settle(ready, replace(asked(f"861390000001{number}", f"n{number}"), link=link))
     confirm_all(ready)
     assert [reply.key_id for reply in take(ready, room={"north": 3})] == ["n0", "n1", "n2"]
     assert [reply.key_id for reply in take(ready, room={"north": 3, "south": 1})] == ["n3", "n4"]

@@ -18,7 +18,13 @@ from kmp_smsd.storage.received import ForeignLine, Received, Settled
 from tests.storage.inbox.stock import files, left, opened, requests, write_behind_the_lines
 
 
-@pytest.mark.parametrize("body", [b"[]", b'[2,"run",1,[]]', b'[1,"run",1,[["sync"]]]', b'[1,"run",1,[["odd"]]]', b"no"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"[]", b"no", b'[3,"run",1,[]]', b'[2,"run","1",[]]', b'[2,"run",1,[["sync"]]]', b'[2,"run",1,[["odd"]]]'),
+        *(b'[2,"run",1,[["unfit","odd",null,"",1,"sim",""]]]', b'[1,"run",1,[["sync"]]]', b'[1,"run",1,[["odd"]]]'),
+    ],
+)
 def test_file_of_another_version_is_refused_by_name(path: Path, body: bytes) -> None:
     with opened(path) as one:
         one.append(requests("K1"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +21,14 @@ from kmp_smsd.storage.received import DamagedLine, Message, Place, Received, Set
 from tests.storage.inbox.stock import files, requests, up_to
 
 SECTOR_OCTETS = 512
+_EACH_KIND = [
+    SyncRequest("8613900000001", "K1", 1780000000000, "north"),
+    SyncRequest(
+        *("8613900000002", "K2", 1, "south", "meter", Proof(9, "0123456789ABC")),
+        ReplyTo(1, 1, "8613900000002", 0, 1, "10690000", 9200, 9201),
+    ),
+    Unfit(outcome=Outcome.MALFORMED, mdn="8613900000003", received_at=2, link="north", why="not a sync payload"),
+]
 _text = st.text(st.characters(codec="utf-8"), max_size=20)
 _received_at = st.integers(0, 2**53)
 _reply_to = st.builds(
@@ -59,6 +68,27 @@ def test_line_is_read_as_it_was_written(first: int, messages: list[Message]) -> 
     read = Received.parse(line[:-1])
     assert read == Received.of("run", first, messages)
     assert read.messages == messages
+
+
+def test_line_on_the_disk_stays_what_it_is() -> None:
+    body = (
+        b'[2,"run",7,[["sync","8613900000001","K1",1780000000000,"north",null,null,null,null,false,null],'
+        b'["sync","8613900000002","K2",1,"south","meter",[9,"0123456789ABC"],'
+        b'[1,1,"8613900000002",0,1,"10690000",9200,9201],null,false,null],'
+        b'["unfit","malformed","8613900000003","",2,"north","not a sync payload"]]]'
+    )
+    assert Received.of("run", 7, _EACH_KIND).line == b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+def test_line_of_the_first_version_is_read_and_written_anew() -> None:
+    body = (
+        b'[1,"run",7,[["sync","8613900000001",null,"K1",null,null,null,"north",1780000000000],'
+        b'["sync","8613900000002",[1,1,"8613900000002",0,1,"10690000",9200,9201],"K2","meter",9,"0123456789ABC","south",1],'
+        b'["unfit","malformed","8613900000003","",2,"north","not a sync payload"]]]'
+    )
+    read = Received.parse(b"%08x %s\n" % (zlib.crc32(body), body))
+    assert read.messages == _EACH_KIND
+    assert read == Received.of("run", 7, _EACH_KIND)
 
 
 def test_line_that_is_printed_names_no_subscriber() -> None:
