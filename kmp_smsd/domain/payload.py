@@ -17,7 +17,7 @@ _PAYLOAD = re.compile(
 _MAX_COUNTER = 2**63 - 1
 
 
-class Proof(Struct, frozen=True, gc=False, array_like=True):
+class Proof(Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
     """What a terminal presents to prove that it holds the key: a counter that only grows, and a 64-bit tag."""
 
     counter: int

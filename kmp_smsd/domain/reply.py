@@ -12,7 +12,7 @@ from kmp_smsd.domain.outcome import Outcome
 _EARNS_A_REPLY = frozenset({Outcome.BOUND, Outcome.MOVED, Outcome.ALREADY_BOUND})
 
 
-class ReplyTo(Struct, frozen=True, gc=False, array_like=True):
+class ReplyTo(Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
     """Where the answer to a message goes: its addresses as received, and its application ports where it named both."""
 
     terminal_ton: int

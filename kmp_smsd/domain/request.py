@@ -9,7 +9,7 @@ from kmp_smsd.domain.payload import Proof
 from kmp_smsd.domain.reply import ReplyTo
 
 
-class SyncRequest(Struct, frozen=True, gc=False, array_like=True, tag="sync"):
+class SyncRequest(Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True, tag="sync"):
     """A terminal at `mdn` reports `key_id`. Past this line nobody sees a raw number or a raw payload.
 
     A Struct, as all that is made for each message: a frozen dataclass takes ten times as long. Its fields lie in the
@@ -28,7 +28,7 @@ class SyncRequest(Struct, frozen=True, gc=False, array_like=True, tag="sync"):
     submission: int | None = None  # its number where a gateway handed it in; `link` is the gateway's name then
 
 
-class Unfit(Struct, frozen=True, kw_only=True, gc=False, array_like=True, tag="unfit"):
+class Unfit(Struct, frozen=True, kw_only=True, gc=False, array_like=True, forbid_unknown_fields=True, tag="unfit"):
     """A message that ended before it could become a request (rows 1 to 4 of docs/rules.rst).
 
     `mdn` is set only where the sender is a legal MDN; else `sender` is its class. The order matters as above.

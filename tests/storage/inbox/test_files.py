@@ -23,6 +23,10 @@ from tests.storage.inbox.stock import files, left, opened, requests, write_behin
     [
         *(b"[]", b"no", b'[3,"run",1,[]]', b'[2,"run","1",[]]', b'[2,"run",1,[["sync"]]]', b'[2,"run",1,[["odd"]]]'),
         *(b'[2,"run",1,[["unfit","odd",null,"",1,"sim",""]]]', b'[1,"run",1,[["sync"]]]', b'[1,"run",1,[["odd"]]]'),
+        *(b'[2,"run",1,[],0]', b'[2,"run",1,[["unfit","malformed",null,"",1,"sim","","new"]]]'),
+        b'[2,"run",1,[["sync","86139","K1",1,"sim",null,null,null,null,false,null,"new"]]]',
+        b'[2,"run",1,[["sync","86139","K1",1,"sim",null,[1,"tag","new"],null,null,false,null]]]',
+        b'[2,"run",1,[["sync","86139","K1",1,"sim",null,null,[1,1,"86139",0,1,"1069",null,null,"new"],null,false,null]]]',
     ],
 )
 def test_file_of_another_version_is_refused_by_name(path: Path, body: bytes) -> None:
