@@ -19,9 +19,26 @@ from kmp_smsd.domain.request import SyncRequest, Unfit
 
 Message = SyncRequest | Unfit
 
-_VERSION = 2  # of what is in a line; of version 1 were those of kmp-smsd 0.1 until November 2026
+
+class _Content(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True, tag=2):
+    """What is in a line, as JSON. Its tag is the version, and comes first."""
+
+    run: str
+    first: int
+    messages: Sequence[Message]
+
+
+class _ContentOfVersion1(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=1):
+    """That of kmp-smsd 0.1 until November 2026."""
+
+    run: str
+    first: int
+    messages: list[list[Any]]
+
+
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(tuple[int, str, int, list[Message]]).decode
+_decode = msgspec.json.Decoder(_Content).decode
+_decode_any = msgspec.json.Decoder(_Content | _ContentOfVersion1).decode
 
 
 class DamagedLine(ValueError):
@@ -79,7 +96,7 @@ class Received:
     @classmethod
     def of(cls, run: str, first: int, messages: Sequence[Message]) -> Received:
         """The line has the CRC-32 of what follows in it, and as JSON: version, run, the first number, the messages."""
-        body = _encode((_VERSION, run, first, messages))
+        body = _encode(_Content(run, first, messages))
         return cls(run, first, len(messages), b"%08x %s\n" % (zlib.crc32(body), body))
 
     @property
@@ -87,10 +104,9 @@ class Received:
         return Place(self.run, self.first + self.count - 1)
 
     @property
-    def messages(self) -> list[Message]:
+    def messages(self) -> Sequence[Message]:
         """They are read from the line each time."""
-        *_, messages = _decode(self.line.partition(b" ")[2])
-        return messages
+        return _decode(self.line.partition(b" ")[2]).messages
 
     def rest(self, settled: Settled) -> Received:
         """The same without those at its beginning that are settled: mostly all of them are, or none behind another."""
@@ -107,16 +123,13 @@ class Received:
         if not body or sum_ != b"%08x" % zlib.crc32(body):
             raise DamagedLine
         try:
-            version, *rest = msgspec.json.decode(body)
-            if version == 1:
-                run, first, messages = rest
-                return cls.of(run, first, [_of_version_1(*fields) for fields in messages])
-            if version != _VERSION:
-                raise ForeignLine
-            _, run, first, messages = _decode(body)
-            return cls(run, first, len(messages), bare + b"\n")
+            content = _decode_any(body)
+            if isinstance(content, _ContentOfVersion1):
+                messages = [_of_version_1(*fields) for fields in content.messages]
+                return cls.of(content.run, content.first, messages)
         except (ValueError, TypeError) as error:
             raise ForeignLine from error
+        return cls(content.run, content.first, len(content.messages), bare + b"\n")
 
 
 def _of_version_1(kind: str, *fields: Any) -> Message:
