@@ -31,7 +31,7 @@ from kmp_smsd.storage.wait_memory import WaitMemory
 from kmp_smsd.vault.own_process import end_with_parent, make_undumpable
 
 NAME = "kmp-smsd-decide"  # as ps and lslocks show it: 15 octets at most
-OBJECTS_MAX = 50_000  # twice what a batch makes, and lets go of: garbage is looked for where that many are left
+OBJECTS_MAX = 50_000  # several times what a batch makes, and lets go of: garbage is looked for where that many are left
 STUCK_S = 50.0  # before whoever asks is ended by its watchdog
 _NAMES = {"name": __name__, "levelno": logging.ERROR, "levelname": "ERROR"}
 _PLAIN = (str, int, float, bool, type(None))  # of other kinds some cannot be sent

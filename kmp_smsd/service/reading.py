@@ -68,7 +68,6 @@ class Reader:
             long = len(user_data.octets.rstrip(b"\0 \r\n")) > MAX_PAYLOAD_OCTETS
             return self._unfit(Outcome.MALFORMED, received_at, mdn, why="too long" if long else "not a sync payload")
         reply_to = _reply_to(message, user_data) if self._replies else None
-        # By position: names cost as much again.
         return SyncRequest(mdn, payload.key_id, received_at, self._link_name, payload.app_id, payload.proof, reply_to)
 
     def _is_of_a_terminal(self, message: Message) -> bool:

@@ -17,7 +17,8 @@ class Message(Struct, frozen=True, gc=False):
     Only what is read. Addresses are Latin-1 text, as received. The text of a data_sm is in message_payload, so that
     its `short_message` is empty.
 
-    A Struct, as all that is made for each message: a frozen dataclass takes ten times as long.
+    A Struct, as all that is made for each message: a frozen dataclass takes ten times as long. Nor has the garbage
+    collector to know it (`gc`): it holds nothing that leads back to it.
     """
 
     command_id: CommandId

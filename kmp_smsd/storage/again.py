@@ -111,6 +111,6 @@ def _request(
 def _reply_to(column: str | None, link: str) -> ReplyTo | None:
     try:
         return load_reply_to(column)
-    except (TypeError, ValueError):  # it must not keep all that are behind it from being decided
+    except ValueError:  # it must not keep all that are behind it from being decided
         log.exception("a reply address cannot be read: nobody is told", extra={"event": "reply_error", "link": link})
         return None
