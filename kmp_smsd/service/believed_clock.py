@@ -9,6 +9,7 @@ from typing import Final
 from twisted.logger import Logger
 
 SET_AHEAD_S: Final = 3_600.0  # by so much at once nobody's clock is corrected but after a start, or a machine's sleep
+SET_BACK_S: Final = 60.0  # by so much at once nobody's clock is corrected but by hand, or after a start
 BELIEVED_AFTER_S: Final = 86_400.0  # in which people see it
 
 log = Logger()
@@ -31,6 +32,12 @@ class BelievedClock:
         now = self._monotonic()
         ahead_s = self._wall() - now
         set_by_s, self._seen_ahead_s = ahead_s - self._seen_ahead_s, ahead_s
+        if set_by_s < -SET_BACK_S:
+            log.warn(
+                "the clock was set back by {seconds} s: until it is where it was, messages may be held as late",
+                event="clock_set_back",
+                seconds=round(-set_by_s),
+            )
         if ahead_s - self._ahead_s < SET_AHEAD_S:
             self._believe(ahead_s)
         elif set_by_s >= SET_AHEAD_S:  # once more, it may be: then the day begins anew

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kmp_smsd.service.believed_clock import SET_BACK_S
 from kmp_smsd.service.delivering import Deliverer
 from kmp_smsd.service.dispatch_workers import Workers
 from kmp_smsd.service.faults import Faults
@@ -20,7 +21,6 @@ from kmp_smsd.service.watching import Watch
 from kmp_smsd.storage import Store
 
 WATCH_EVERY_S = 0.1
-SET_BACK_S = 60.0  # by so much at once nobody's clock is corrected but by hand, or after a start
 MOVES_A_LOOK = 10  # steps in which deliveries follow their apps; then it is seen whether something else is due
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kmp_smsd.service.believed_clock import BELIEVED_AFTER_S, SET_AHEAD_S, BelievedClock
+from kmp_smsd.service.believed_clock import BELIEVED_AFTER_S, SET_AHEAD_S, SET_BACK_S, BelievedClock
 
 
 class At:
@@ -61,3 +61,13 @@ def test_clock_that_is_set_back_by_a_part_of_what_it_was_set_ahead_is_not_believ
     at.after(10, 9e9)
     assert at.after(10, -1e9) == 1_000_020
     assert at.after(BELIEVED_AFTER_S - 10) == 1_000_010 + BELIEVED_AFTER_S + 8e9
+
+
+@pytest.mark.parametrize(("set_by", "told"), [(-SET_BACK_S, []), (-SET_BACK_S - 1, [SET_BACK_S + 1])])
+def test_clock_that_was_set_back_is_told_of_once(
+    events: list[dict[str, object]], set_by: float, told: list[float]
+) -> None:
+    at = At()
+    at.after(10, set_by)
+    at.after(10)
+    assert [event["seconds"] for event in events if event["event"] == "clock_set_back"] == told
