@@ -116,6 +116,11 @@ def platform_identity(own: SecretRef | None, secrets: Secrets) -> SecretRef:
     return found
 
 
+def credentials_directory() -> str | None:
+    """Where systemd put the credentials of this unit; None outside one. Empty, it would name the present directory."""
+    return os.environ.get("CREDENTIALS_DIRECTORY") or None
+
+
 def open_without_waiting(path: str, flags: int) -> int:
     """For open(opener=...): a FIFO nobody writes to must not hold the service up for ever."""
     return os.open(path, flags | os.O_NONBLOCK)
@@ -124,7 +129,7 @@ def open_without_waiting(path: str, flags: int) -> int:
 def _path(ref: SecretRef) -> Path:
     if ref.file is not None:
         return ref.file
-    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    directory = credentials_directory()
     if directory is None:
         raise SecretUnavailable(
             f"credential {ref.credential}: $CREDENTIALS_DIRECTORY is not set: start the service with systemd, "

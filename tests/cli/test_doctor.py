@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.cli.doctor import CHECKS
 from kmp_smsd.cli.gathering import secrets
 from kmp_smsd.cli.gathering.machine import is_synchronized, room_beside, sandbox
@@ -173,6 +174,14 @@ def test_credentials_of_a_unit_are_judged_by_what_they_hold_and_not_by_their_mod
     (directory / "master-key").write_bytes((site.directory / "master.key").read_bytes())
     (directory / "master-key").chmod(0o444)
     assert reports(site, CREDENTIALS_DIRECTORY=str(directory))[0] == 0
+
+
+def test_directory_of_credentials_without_a_name_is_not_the_present_one(tmp_path, monkeypatch):
+    (tmp_path / "master-key").write_bytes(b"another file")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "")
+    monkeypatch.setattr(secrets, "CREDENTIALS", tmp_path / "files")
+    assert secrets.here(SecretRef(credential="master-key")).file == tmp_path / "files/master-key"
 
 
 def test_credentials_are_judged_outside_a_unit_by_the_files_that_it_loads(site, tmp_path, monkeypatch):

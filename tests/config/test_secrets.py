@@ -74,8 +74,13 @@ def test_placeholder_that_our_units_give_for_a_missing_file_is_no_secret(credent
         assert f"SetCredential=master-key:{NO_FILE.decode()}\n" in (UNITS / unit).read_text(encoding="utf-8")
 
 
-def test_credential_without_systemd_is_a_sentence(monkeypatch):
+@pytest.mark.parametrize("given", [{}, {"CREDENTIALS_DIRECTORY": ""}])
+def test_credential_without_systemd_is_a_sentence(monkeypatch, tmp_path, given):
+    (tmp_path / "smsc").write_bytes(b"hunter2")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(SecretUnavailable, match=r"\$CREDENTIALS_DIRECTORY is not set"):
         read_secret(SecretRef(credential="smsc"))
 

@@ -15,6 +15,7 @@ from kmp_smsd.config.secrets import (
     CREDENTIALS,
     PasswordUnfit,
     SecretUnavailable,
+    credentials_directory,
     read_password,
     read_secret,
     refuse_no_file,
@@ -29,7 +30,7 @@ def here(ref: SecretRef) -> SecretRef:
 
     So it is in another unit, too, where that was given some credentials and root runs it to look at them.
     """
-    given = os.environ.get("CREDENTIALS_DIRECTORY")
+    given = credentials_directory()
     if ref.credential is None or (given is not None and os.access(os.path.join(given, ref.credential), os.F_OK)):
         return ref
     paths = _files_of(ref.credential)
