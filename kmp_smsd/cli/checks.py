@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 
+from kmp_smsd.channels.options import SecretRef
 from kmp_smsd.cli.failures import CONFIGURATION, NO_PERMISSION, TEMPORARY, UNAVAILABLE
 from kmp_smsd.cli.gathering import files, machine, network, secrets, units
 from kmp_smsd.cli.hardening import peers_of, resolve
@@ -22,7 +23,7 @@ from kmp_smsd.control.protocol import PathTooLong, Refused, socket_path
 from kmp_smsd.diagnosis.address_filter import judge_filter
 from kmp_smsd.diagnosis.clock import ClockFacts, judge_clock
 from kmp_smsd.diagnosis.files import judge_database_file, judge_ignored, judge_shared_directory, judge_trusted
-from kmp_smsd.diagnosis.finding import Report, failure, ok, warning
+from kmp_smsd.diagnosis.finding import Finding, Report, failure, ok, warning
 from kmp_smsd.diagnosis.inbox import judge_inbox, judge_unread
 from kmp_smsd.diagnosis.integrity import judge_all
 from kmp_smsd.diagnosis.peers import judge_bind, judge_certificate, judge_platform, judge_receipt, judge_smsc
@@ -194,9 +195,7 @@ def smsc(config: Config, name: str, *, binds: bool) -> Report:
         except PasswordUnfit as error:
             found.append(failure(f"no bind is tried: {error}", "mend what the sentence names; intake needs it, too"))
         except SecretUnavailable as error:
-            judgement = warning if secrets.is_closed_to_us(link.password) else failure
-            remedy = "run this as root, or where intake's password is read"
-            found.append(judgement(f"no bind is tried: {error}", remedy))
+            found.append(_not_tried("no bind is tried", error, link.password, "intake's password", "doctor --bind"))
         else:
             by_credential = link.password.credential is not None
             for host, facts in zip(link.hosts, hosts, strict=True):
@@ -204,6 +203,16 @@ def smsc(config: Config, name: str, *, binds: bool) -> Report:
                     bind = network.try_bind(host, link, password)
                     found.append(judge_bind(name, bind, by_credential=by_credential, is_here=facts.is_here))
     return Report(f"smsc {name}", tuple(found), UNAVAILABLE)
+
+
+def _not_tried(what: str, error: SecretUnavailable, secret: SecretRef, whose: str, command: str) -> Finding:
+    """What needs a `secret` that is not read here; where it lies encrypted, how it is."""
+    if in_a_unit := secrets.decrypting(secret):
+        remedy = f"run this in a unit that decrypts it:\n{in_a_unit} kmp-smsd {command} --skip sandbox"
+        return warning(f"{what}: {whose} lies encrypted on the disk", remedy)
+    judgement = warning if secrets.is_closed_to_us(secret) else failure
+    as_root = secrets.unless_root("as root, or ")
+    return judgement(f"{what}: {error}", f"run this {as_root}where {whose} is read")
 
 
 def platform(settings: Settings, name: str) -> Report:
@@ -214,8 +223,7 @@ def platform(settings: Settings, name: str) -> Report:
     try:
         secret = read_secret(secrets.here(identity))
     except SecretUnavailable as error:
-        judgement = warning if secrets.is_closed_to_us(identity) else failure
-        found = [judgement(f"no login is tried: {error}", "run this as root, or where dispatch's identity is read")]
+        found = [_not_tried("no login is tried", error, identity, "dispatch's identity", "doctor")]
     else:
         found = judge_platform(name, network.probe_platform(config, name, lambda _: secret))
         if channel.kind == "tls" and (ends_at := network.certificate_ends_at(secret)) is not None:

@@ -121,7 +121,7 @@ def test(settings: Settings, name: str, identity: Path | None, as_json: bool) ->
     """
     from kmp_smsd.channels.opening import probe
     from kmp_smsd.channels.protocol import ChannelDown
-    from kmp_smsd.cli.gathering.secrets import here
+    from kmp_smsd.cli.gathering.secrets import here, unless_root
     from kmp_smsd.config.load import platform_section
     from kmp_smsd.config.secrets import SECRET_OCTETS_MAX, SecretUnavailable, platform_identity, read_secret
     from kmp_smsd.vault.own_process import make_undumpable
@@ -143,7 +143,8 @@ def test(settings: Settings, name: str, identity: Path | None, as_json: bool) ->
         except SecretUnavailable as error:
             if found.credential is None:
                 raise
-            raise SecretUnavailable(f"{error}; run this as root, or name it with --identity") from None
+            as_root = unless_root("run this as root, or ")
+            raise SecretUnavailable(f"{error}; {as_root}name it with --identity") from None
 
     try:
         findings = probe(config.platforms[name].channel, credentials, name)

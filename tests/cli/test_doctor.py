@@ -249,6 +249,20 @@ def test_a_credential_that_lies_encrypted_is_not_called_missing_and_is_looked_at
         said = site.run(*words, "--bind", **unit).stdout
         (bind,) = [json.loads(line) for line in said.splitlines() if '"smsc lab"' in line]
         assert bind["level"] == "warning"
+        (told,) = [one for one in bind["findings"] if one["sentence"].startswith("no bind is tried")]
+        assert told["sentence"].endswith("intake's password lies encrypted on the disk")
+        decrypting = f"systemd-run --pty -p LoadCredentialEncrypted=smsc_lab:{files}/smsc_lab.cred"
+        assert told["remedy"].endswith(f"\n{decrypting} kmp-smsd doctor --bind --skip sandbox")
+
+
+@pytest.mark.parametrize(
+    ("uid", "remedy"),
+    [(0, "run this where intake's password is read"), (1, "run this as root, or where intake's password is read")],
+)
+def test_root_is_not_asked_to_be_root_for_a_bind(site, monkeypatch, uid, remedy):
+    (site.directory / "smsc-password").unlink()
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    assert f"-> {remedy}\n" in site.run("doctor", "--bind", "--role", "intake").stdout
 
 
 def test_platform_whose_identity_is_another_units_credential_is_a_warning(site):

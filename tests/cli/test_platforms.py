@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from kmp_smsd.cli.gathering import secrets
@@ -160,11 +162,15 @@ def test_an_identity_that_a_unit_loads_is_read_from_its_file(site, credential):
 
 
 @pytest.mark.usefixtures("credential")
-def test_an_identity_that_only_the_unit_has_is_named_by_hand(site):
+@pytest.mark.parametrize(
+    ("uid", "remedy"), [(0, "can read; name it with"), (1, "can read; run this as root, or name it with")]
+)
+def test_an_identity_that_only_the_unit_has_is_named_by_hand(site, monkeypatch, uid, remedy):
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
     code, told = site.refused("platforms", "test", "metering")
     assert code == 77
     assert told.startswith("credentials/ssh: No such file or directory")
-    assert told.endswith("run this as root, or name it with --identity")
+    assert told.endswith(f"{remedy} --identity")
     assert "good" in site.ok("platforms", "test", "metering", "--identity", str(site.directory / "ssh-identity"))
     code, told = site.refused("platforms", "test", "metering", "--identity", str(site.config))
     assert (code, "is not a private key" in told) == (77, True)

@@ -52,6 +52,20 @@ def _encrypted(credential: str) -> str | None:
     return next((path for path in paths if os.access(path, os.F_OK)), None)
 
 
+def decrypting(ref: SecretRef) -> str:
+    """How to run a command in a unit that decrypts this secret; '' where it does not lie encrypted, or is read here."""
+    found = here(ref)
+    if found.file is None or found == ref or os.path.lexists(found.file):
+        return ""
+    encrypted = _encrypted(str(ref.credential))
+    return f"systemd-run --pty -p LoadCredentialEncrypted={ref.credential}:{encrypted}" if encrypted else ""
+
+
+def unless_root(advice: str) -> str:
+    """`advice` to become root, which root needs not."""
+    return "" if os.geteuid() == 0 else advice
+
+
 def is_closed_to_us(ref: SecretRef) -> bool:
     """Whether it is a credential whose unit this is not, and whose file we may not read: nothing is wrong with that."""
     found = here(ref)
