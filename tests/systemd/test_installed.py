@@ -317,6 +317,7 @@ def test_one_process_can_have_both_roles_and_ends_the_two(site: Site) -> None:
     assert shown == [["active", "0"]] * 2
 
 
+STOPPED = "run/kmp-smsd.stopped"
 IN_THE_WAY = """\
 /opt/kmp-smsd/bin/python3 - <<'PYTHON'
 from pysqlite3 import dbapi2
@@ -352,6 +353,22 @@ def test_an_upgrade_has_what_ran_run_again_and_nothing_else(site: Site, next_pac
     assert site.pid(DISPATCH) == 0
 
 
+def test_what_a_person_stopped_after_a_migration_by_hand_is_not_started_by_configuring(
+    site: Site, next_package: Path
+) -> None:
+    """The migration fails because what it makes is there already."""
+    site.box.ok(IN_THE_WAY.format(statement="DELETE FROM _sqlite_migrations WHERE name = '9999_next'"))
+    shutil.copy(next_package, site.box.root / "root/next.deb")
+    assert site.box.run("dpkg --install /root/next.deb").returncode != 0
+    assert [site.pid(unit) for unit in ROLES] == [0, 0]
+    site.box.ok(IN_THE_WAY.format(statement="DROP TABLE next_version"))
+    site.box.ok(f"kmp-smsd db migrate; systemctl start kmp-smsd.target; systemctl stop {' '.join(ROLES)}")
+    site.box.ok(f"systemctl start {INTAKE}; dpkg --configure kmp-smsd")
+    assert site.pid(INTAKE) != 0
+    assert site.pid(DISPATCH) == 0
+    assert not (site.box.root / STOPPED).exists()
+
+
 def test_an_upgrade_that_the_configuration_does_not_suit_says_how_to_renew_what_ran_and_nothing_else(
     site: Site, next_package: Path
 ) -> None:
@@ -380,7 +397,9 @@ def test_a_downgrade_below_the_database_is_refused_and_disturbs_nobody(site: Sit
 def test_removal_stops_the_roles_and_keeps_what_is_the_users(site: Site) -> None:
     left = "/var/lib/kmp-smsd/kmp-smsd.db-inbox/000000000099-00000000000000aa.messages"
     site.box.ok(f"systemctl stop {' '.join(ROLES)}; echo > {left}; systemctl start {DISPATCH}")
+    site.box.put(f"/{STOPPED}", f"9999_next\n{INTAKE}\n")
     assert "not decided are left in /var/lib/kmp-smsd/kmp-smsd.db-inbox:" in site.box.ok("dpkg --remove kmp-smsd")
+    assert not (site.box.root / STOPPED).exists()
     assert site.box.run("pgrep -u kmp-intake,kmp-dispatch").stdout == ""
     assert not (site.box.root / "opt/kmp-smsd").exists()
     assert len(modes(site, CONFIG, "/var/lib/kmp-smsd/kmp-smsd.db", "/etc/kmp-smsd/credentials/master-key")) == 3
