@@ -102,7 +102,7 @@ def test_line_that_is_not_whole_is_not_read(data: st.DataObject) -> None:
     line = Received.of("run", 7, requests("K1", "K2")).line[:-1]
     octet = data.draw(st.integers(0, len(line) - 1))
     changed = line[:octet] + bytes([line[octet] ^ data.draw(st.integers(1, 255))]) + line[octet + 1 :]
-    for wrong in (line[:octet], changed, b"\0" * len(line)):
+    for wrong in (line[:octet], changed, b"\0" * len(line), b"00000000 "):  # which is the sum of nothing
         with pytest.raises(DamagedLine):
             Received.parse(wrong)
 
