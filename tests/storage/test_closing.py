@@ -11,8 +11,10 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.storage import checkpoint, descriptors, open_store
+from kmp_smsd.storage.connection import connect
 from tests.storage.log_by_hand import STRANGER, add, log_of, no_file_grows_beyond, registered
 
 
@@ -26,6 +28,13 @@ def test_log_stays_where_the_last_one_to_close_cannot_move_it(path: Path, caplog
     assert "its log cannot be moved into it" in caplog.text
     with open_store(path) as store:
         assert registered(store) == 3_000
+
+
+def test_connection_that_is_closed_is_closed_however_long_somebody_keeps_it(path: Path) -> None:
+    connection = connect(path)
+    checkpoint.close(connection, path)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
 
 
 def test_who_closes_waits_for_who_moves_the_log(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
