@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from kmp_smsd.diagnosis.finding import Finding, ok, warning
 from kmp_smsd.domain.spans import HOUR_MS
@@ -37,10 +38,12 @@ def judge_clock(facts: ClockFacts) -> list[Finding]:
     if last_at > facts.now + ENTRY_AHEAD_MS:
         found.append(
             warning(
-                f"the journal goes on to {(last_at - facts.now) // 1000:,} s in the future: the clock was ahead, or is"
+                f"the journal goes on to {(last_at - facts.now) // 1000:,} s in the future,"
+                f" {datetime.fromtimestamp(last_at / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC: the clock was ahead, or is"
                 " behind now",
-                "compare it with another clock and set it right; until that time what was bound while it was ahead"
-                " counts as newer than any message that comes: see 'kmp-smsd holds list'",
+                "compare it with another clock, and set it right where it is not\n"
+                "where it is right: until that time what was bound while it was ahead counts as newer than any message"
+                " that comes; decide what 'kmp-smsd holds list' shows, and all else ends by itself",
             )
         )
     else:

@@ -319,7 +319,7 @@ def test_clock_is_believed_by_the_kernel_and_by_the_journal(
 
 def test_entry_of_the_future_is_told_with_how_far_it_is() -> None:
     found = told(judge_clock(ClockFacts(now=NOW, synchronized=True, last_entry_at=NOW + HOUR_MS)))
-    assert found.sentence.startswith("the journal goes on to 3,600 s in the future")
+    assert found.sentence.startswith("the journal goes on to 3,600 s in the future, 2024-11-23 17:40:00 UTC:")
 
 
 @pytest.mark.parametrize(("hours_ahead", "expected"), [(0, OK), (1, WARNING)])
