@@ -10,7 +10,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from kmp_smsd.config.models import Storage
-from kmp_smsd.domain.spans import DAY_MS
+from kmp_smsd.domain.spans import DAY_MS, HOUR_MS
 from kmp_smsd.service.believed_clock import BelievedClock
 from kmp_smsd.service.watching import Watch
 from kmp_smsd.storage import Store, StoreUnavailable
@@ -47,7 +47,9 @@ class Housekeeping:
         self._reactor = reactor
         self._storage = storage
         self.remember(remember_days, late_ms)
-        self._clock = BelievedClock(wall, monotonic)
+        last_hour = store.journal.last_hour()
+        last_at = None if last_hour is None else (last_hour + 1) * HOUR_MS / 1000
+        self._clock = BelievedClock(wall, monotonic, last_at)
         self._watch = Watch(self._tidy, reactor)
 
     def start(self) -> None:

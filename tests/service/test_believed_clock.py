@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from kmp_smsd.service.believed_clock import BELIEVED_AFTER_S, SET_AHEAD_S, SET_BACK_S, BelievedClock
+from kmp_smsd.service.believed_clock import BELIEVED_AFTER_S, SET_AHEAD_S, SET_BACK_S, SILENT_S, BelievedClock
 
 
 class At:
     """A clock that shows 1,000,000 where 50 monotonic seconds have passed."""
 
-    def __init__(self) -> None:
+    def __init__(self, last_at: float | None = None) -> None:
         self.monotonic, self.ahead_s = 50.0, 999_950.0
-        self.clock = BelievedClock(lambda: self.monotonic + self.ahead_s, lambda: self.monotonic)
+        self.clock = BelievedClock(lambda: self.monotonic + self.ahead_s, lambda: self.monotonic, last_at)
 
     def after(self, seconds: float, set_by: float = 0.0) -> float:
         self.monotonic += seconds
@@ -71,3 +71,21 @@ def test_clock_that_was_set_back_is_told_of_once(
     at.after(10, set_by)
     at.after(10)
     assert [event["seconds"] for event in events if event["event"] == "clock_set_back"] == told
+
+
+@pytest.mark.parametrize("last_at", [1_000_000 - SILENT_S, 999_999, 2_000_000])
+def test_clock_of_a_start_is_believed_that_is_not_long_after_the_last_message(last_at: float) -> None:
+    assert At(last_at).after(10) == 1_000_010
+
+
+def test_clock_of_a_start_long_after_the_last_message_is_believed_a_day_later(events: list[dict[str, object]]) -> None:
+    at = At(1_000_000 - SILENT_S - 1)
+    assert at.after(BELIEVED_AFTER_S - 1) == 1_000_000 - SILENT_S + BELIEVED_AFTER_S - 2
+    assert at.after(1) == 1_000_000 + BELIEVED_AFTER_S
+    assert [(event["event"], event["seconds"]) for event in events] == [("clock_in_doubt", SILENT_S + 1)]
+
+
+def test_clock_of_a_start_that_is_set_right_within_the_day_is_believed_at_once() -> None:
+    at = At(1_000_000 - 9e5)
+    assert at.after(10, -9e5) == 100_010
+    assert at.after(10) == 100_020

@@ -26,12 +26,13 @@ OTHER = "8613900000002"
 class At:
     """An intake whose housekeeping is due. `store` is what others see of it."""
 
-    def __init__(self, path, patch, *, storage=None, **sync):
+    def __init__(self, path, patch, *, storage=None, set_ahead_s=0.0, **sync):
         self.pool = Threads()
         patch.setattr(thread, "OneThread", self.pool.one)
-        new_database(path)
+        if not path.exists():
+            new_database(path)
         self.reactor = ReactorByHand()
-        self.later_s = self.set_ahead_s = 0.0
+        self.later_s, self.set_ahead_s = 0.0, set_ahead_s
         self.store, self.mine = open_store(path), open_store(path)
         self.inbox = Inbox(path, lambda: self.mine.settled())
         self.intake = Intake(
@@ -95,6 +96,20 @@ def test_nothing_goes_for_a_day_by_a_clock_that_was_set_ahead(at, events):
     at.step(days=1.1)
     assert at.store.waiting.listing(limit=10) == []
     assert [event["seconds"] for event in events if event["event"] == "clock_set_ahead"] == [400 * 86_400]
+
+
+def test_nothing_goes_for_a_day_after_a_start_by_a_clock_that_is_far_ahead(tmp_path, monkeypatch, events):
+    path = tmp_path / "kmp.db"
+    with closing(At(path, monkeypatch)) as before:
+        import_keys(before.store, "KEY-1")
+        before.say(mo())
+    with closing(At(path, monkeypatch, remember_days=7, set_ahead_s=400 * 86_400)) as at:
+        for days in (0, 0.9):
+            at.step(days)
+            assert len(at.store.waiting.listing(limit=10)) == 1
+        at.step(days=1.1)
+        assert at.store.waiting.listing(limit=10) == []
+    assert [event["event"] for event in events if event["event"].startswith("clock_")] == ["clock_in_doubt"]
 
 
 def test_clock_that_is_set_right_again_is_believed(at):
