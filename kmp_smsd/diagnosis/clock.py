@@ -34,7 +34,10 @@ def judge_clock(facts: ClockFacts) -> list[Finding]:
                 "run chrony or systemd-timesyncd ('timedatectl' shows what it does)",
             )
         ]
-    last_at = max(facts.last_entry_at or 0, (facts.last_hour or 0) * HOUR_MS)
+    last_at = facts.last_entry_at or 0
+    last_hour_at = (facts.last_hour or 0) * HOUR_MS
+    if last_hour_at > max(last_at, facts.now + ENTRY_AHEAD_MS):
+        last_at = last_hour_at + HOUR_MS  # at the latest
     if last_at > facts.now + ENTRY_AHEAD_MS:
         found.append(
             warning(

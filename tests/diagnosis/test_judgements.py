@@ -328,6 +328,11 @@ def test_entry_of_the_future_is_told_behind_which_others_came(hours_ahead: int, 
     assert levels(judge_clock(facts)) == [OK, expected]
 
 
+def test_hour_of_the_future_in_which_messages_came_is_told_by_its_end() -> None:
+    facts = ClockFacts(now=NOW, synchronized=True, last_entry_at=NOW, last_hour=NOW // HOUR_MS + 2)
+    assert "2024-11-23 19:00:00 UTC" in told(judge_clock(facts)).sentence
+
+
 GOOD = HostFacts(host="a:1", addresses=("10.0.0.1",), connected=True)
 REFUSED = HostFacts(host="b:1", addresses=("10.0.0.2",), connect_fault="Connection refused")
 UNKNOWN = HostFacts(host="c:1", lookup_fault="Name or service not known")
