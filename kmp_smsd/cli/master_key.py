@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +33,15 @@ private_option = click.option(
 )
 
 
+@contextmanager
+def _of_root() -> Iterator[None]:
+    """What the halves lie in is closed to the service's group, or for it to read only."""
+    try:
+        yield
+    except PermissionError as error:
+        raise Failed(f"{error.filename}: permission denied: run this as root", NO_PERMISSION) from None
+
+
 @click.group()
 def master_key() -> None:
     """Make and replace the key that protects all others."""
@@ -39,6 +50,7 @@ def master_key() -> None:
 @master_key.command()
 @private_option
 @click.pass_obj
+@_of_root()
 def create(settings: Settings, private_path: Path | None) -> None:
     """Make a master key: the public half into the file that [secrets] public_key names, the private one for dispatch.
 
@@ -72,6 +84,7 @@ def create(settings: Settings, private_path: Path | None) -> None:
 )
 @yes_option
 @click.pass_obj
+@_of_root()
 def rotate(settings: Settings, private_path: Path | None, from_path: Path | None, yes: bool) -> None:
     """Replace the master key by a new one, to which every imported key is sealed from then on. Stop the daemon first.
 

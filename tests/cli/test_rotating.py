@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from click.testing import Result
@@ -14,7 +14,7 @@ from pysqlite3 import dbapi2 as sqlite3
 
 from kmp_smsd.storage import resealing
 from kmp_smsd.storage.scrubbing import Scrubber
-from kmp_smsd.vault import replacing
+from kmp_smsd.vault import key_files, replacing
 from kmp_smsd.vault.key_files import create_master_key
 from kmp_smsd.vault.master_key import MasterKey, PublicKey, WrongMasterKey
 from tests.cli.site import FIRST, Site
@@ -235,6 +235,21 @@ def test_private_half_that_lies_encrypted_elsewhere_is_asked_for(site: Site) -> 
     assert (code, "--private names it, or a decrypted copy" in sentence) == (77, True)
     code, sentence = site.refused("master-key", "rotate", "--yes", "--from", str(site.directory / "older"))
     assert (code, "--private" in sentence) == (77, False)
+
+
+def test_a_group_that_may_not_have_the_private_half_is_not_told_to_be_joined(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: Path, *_: object) -> NoReturn:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(MasterKey, "load", forbidden)
+    monkeypatch.setattr(key_files, "create_master_key", forbidden)
+    told = (77, "master.key: permission denied: run this as root")
+    assert site.refused("master-key", "rotate", "--yes") == told
+    for made in (site.directory / "master.key", site.directory / "master.pub", site.database):
+        made.unlink()
+    assert site.refused("master-key", "create") == told
 
 
 def test_no_key_is_sealed_to_a_half_whose_private_one_is_not_there(site: Site) -> None:
