@@ -68,7 +68,7 @@ def claim(path: Path, *, within_s: float = OTHERS_S) -> None:
             raise
         raise ControlUnusable(
             f"{directory} is on a file system that is mounted read-only: let it be written (its mount, ReadWritePaths="
-            " of the unit), or let [control] directory name another",
+            " of the unit), or let [control] directory name another; where it was made anew, restart the role",
             CONFIGURATION,
         ) from None
 

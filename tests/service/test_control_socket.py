@@ -267,7 +267,8 @@ def test_a_directory_on_a_file_system_that_is_mounted_read_only_is_told(tmp_path
             (
                 78,
                 f"{tmp_path} is on a file system that is mounted read-only: let it be written (its mount,"
-                " ReadWritePaths= of the unit), or let [control] directory name another",
+                " ReadWritePaths= of the unit), or let [control] directory name another; where it was made anew,"
+                " restart the role",
             )
         }
     finally:
