@@ -126,7 +126,7 @@ class Received:
             content = _decode_any(body)
             if isinstance(content, _ContentOfVersion1):
                 messages = [_of_version_1(*fields) for fields in content.messages]
-                return cls.of(content.run, content.first, messages)
+                return cls.parse(cls.of(content.run, content.first, messages).line)  # which looks at their types
         except (ValueError, TypeError) as error:
             raise ForeignLine from error
         return cls(content.run, content.first, len(content.messages), bare + b"\n")

@@ -23,6 +23,7 @@ from tests.storage.inbox.stock import files, left, opened, requests, write_behin
     [
         *(b"[]", b"no", b'[3,"run",1,[]]', b'[2,"run","1",[]]', b'[2,"run",1,[["sync"]]]', b'[2,"run",1,[["odd"]]]'),
         *(b'[2,"run",1,[["unfit","odd",null,"",1,"sim",""]]]', b'[1,"run",1,[["sync"]]]', b'[1,"run",1,[["odd"]]]'),
+        b'[1,"run",1,[["sync","8613900000001",null,"K1",null,null,null,"sim","1"]]]',
         *(b'[1,"run",1,[[]]]', b'[1,"run",1,[["sync","86139",[1],"K1",null,null,null,"sim",1]]]'),
         *(b'[2,"run",1,[],0]', b'[2,"run",1,[["unfit","malformed",null,"",1,"sim","","new"]]]'),
         b'[2,"run",1,[["sync","86139","K1",1,"sim",null,null,null,null,false,null,"new"]]]',
