@@ -239,6 +239,15 @@ def test_a_missing_password_is_told_with_the_file_that_it_is_wanted_in(site: Sit
     site.box.ok("mv /root/north /etc/kmp-smsd/credentials/smsc/north")
 
 
+def test_directories_of_secrets_may_be_missing_and_what_is_wanted_of_them_is_told(site: Site) -> None:
+    """A copy that is put back may lack those that were empty."""
+    site.box.ok(f"cd /etc/kmp-smsd/credentials; mv ssh tls smsc /root; systemctl restart {DISPATCH}")
+    assert "put it into /etc/kmp-smsd/credentials/smsc/north" in fails_to_start(site, INTAKE, 77)
+    site.box.ok("mv /etc/kmp-smsd/credentials /root/secrets")
+    assert "master-key" in fails_to_start(site, DISPATCH, 77)
+    site.box.ok("cd /root; mv secrets /etc/kmp-smsd/credentials; mv ssh tls smsc /etc/kmp-smsd/credentials")
+
+
 DECRYPTING = (
     "systemd-run --pipe --wait --quiet -p LoadCredentialEncrypted=master-key:/etc/kmp-smsd/credentials/master-key.cred"
 )
