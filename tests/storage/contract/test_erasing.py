@@ -19,6 +19,7 @@ from tests.storage.stock import (
     NOW,
     A,
     B,
+    C,
     bound,
     confirm_all,
     due,
@@ -121,6 +122,14 @@ def test_message_of_a_number_being_erased_keeps_nothing(store: Store) -> None:
     confirm_all(store, now=NOW + 2)
     store.finish_erasing()
     assert store.erasing.show(A) is None
+
+
+def test_message_of_another_number_waits_beside_one_that_is_being_erased(store: Store) -> None:
+    living(store)
+    settle(store, sync(C, "k1"))
+    store.erasing.erase(A, NOW + 1)
+    settle(store, sync(C, "k2"), now=NOW + 2)
+    assert [(row["mdn"], row["key_id"]) for row in store.waiting.listing(limit=10)] == [(C, "k1"), (C, "k2")]
 
 
 def test_listings_know_an_erased_number_no_more(store: Store) -> None:
