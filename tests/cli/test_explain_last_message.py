@@ -10,7 +10,7 @@ import pytest
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.policy import OnConflict, SyncPolicy
 from kmp_smsd.domain.request import SyncRequest, Unfit
-from kmp_smsd.storage import open_store
+from kmp_smsd.storage import holding, open_store
 from tests.cli.site import FIRST, SECOND, THIRD, Site
 from tests.test_docs import lead
 
@@ -365,6 +365,19 @@ def test_hold_of_another_key_does_not_hide_that_nothing_waits(site):
     to_decide, last = advice(site, SECOND)
     assert to_decide.startswith("decide hold 1: ")
     assert last.startswith("its last message was held, and nothing waits for what it lacked: ")
+
+
+def test_hold_of_another_key_does_not_hide_that_there_are_too_many_of_this_one(site, monkeypatch):
+    monkeypatch.setattr(holding, "HOLDS_PER_KEY", 1)
+    site.ready("K1", "K2", apps=("meter", "tracker"), mdns=(FIRST, SECOND, THIRD))
+    site.message(FIRST, "K1", at=HOUR, app_id="meter")
+    site.message(FIRST, "K2", at=HOUR, app_id="tracker")
+    site.message(SECOND, "K1", at=2 * HOUR, app_id="meter")
+    site.message(THIRD, "K2", at=2 * HOUR, app_id="tracker")
+    assert site.message(THIRD, "K1", at=3 * HOUR, app_id="meter") is Outcome.HELD
+    to_decide, last = advice(site, THIRD)
+    assert to_decide.startswith("decide hold 2: ")
+    assert last.startswith("its last message was only journalled as held: so many holds of key K1 wait for a person")
 
 
 def test_hold_of_a_key_does_not_hide_what_its_next_message_lacked(site):
