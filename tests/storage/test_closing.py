@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 from types import FrameType
 
 import pytest
@@ -16,6 +17,16 @@ from pysqlite3 import dbapi2 as sqlite3
 from kmp_smsd.storage import checkpoint, descriptors, open_store
 from kmp_smsd.storage.connection import connect
 from tests.storage.log_by_hand import STRANGER, add, log_of, no_file_grows_beyond, registered
+
+READER = """
+import sys
+from pathlib import Path
+from kmp_smsd.storage.connection import connect
+connection = connect(Path(sys.argv[1]))
+connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+print("open", flush=True)
+sys.stdin.read()
+"""
 
 
 def test_log_stays_where_the_last_one_to_close_cannot_move_it(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -35,6 +46,18 @@ def test_connection_that_is_closed_is_closed_however_long_somebody_keeps_it(path
     checkpoint.close(connection, path)
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         connection.execute("SELECT 1")
+
+
+def test_who_closes_leaves_the_log_to_those_that_still_have_it_open(path: Path) -> None:
+    octets = path.stat().st_size
+    store = open_store(path)
+    with subprocess.Popen([sys.executable, "-c", READER, path], stdin=PIPE, stdout=PIPE, text=True) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "open\n"
+        add(store, 0, 3_000)
+        store.close()
+        assert path.stat().st_size == octets
+        reader.communicate()
 
 
 def test_who_closes_waits_for_who_moves_the_log(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,6 +273,16 @@ def test_strangers_wait_while_we_ask_what_has_been_moved(path: Path) -> None:
         assert tried == [0, 1, 0]  # before, while it counts, and afterwards
 
 
+def test_pages_of_all_frames_that_were_moved_are_known(path: Path) -> None:
+    with open_store(path) as store:
+        add(store, 0)
+        frames = log_of(path).read_bytes()[32:]
+        pages = [int.from_bytes(frames[begin : begin + 4], "big") for begin in range(0, len(frames), FRAME_OCTETS)]
+        found = [checkpoint.pages_in_log(path, moved, 2048) for moved in range(len(pages) + 1)]
+    assert found == [set(pages[:moved]) for moved in range(len(pages) + 1)]
+    assert len(found[-1]) > 1
+
+
 @pytest.mark.parametrize("octets_left", [0, 20, None], ids=["nothing is left", "a part of it is left", "it is zeros"])
 def test_database_whose_header_is_lost_is_not_cut_off(path: Path, octets_left: int | None) -> None:
     with open_store(path) as store:
