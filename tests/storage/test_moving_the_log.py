@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -71,6 +72,14 @@ def test_who_moves_the_log_goes_on_after_each_failure_and_tells_of_the_first_of_
         connection.execute("SELECT 1")
     assert woken_again == [False] * 4
     assert caplog.text.count("its log cannot be moved into it") == 2
+
+
+def test_database_that_is_longer_than_its_pages_grows_by_nothing(path: Path) -> None:
+    with open_store(path) as store:
+        os.truncate(path, path.stat().st_size + 10 * PAGE_OCTETS)  # by a stranger that was killed, say
+        add(store, 0, 1)
+        assert store._database.growth() == 0
+        assert store._database.empty_log()
 
 
 def test_log_is_moved_by_one_at_a_time(path: Path) -> None:

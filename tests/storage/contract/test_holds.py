@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.payload import Proof
@@ -104,6 +105,12 @@ def test_hold_changes_nothing_that_is_bound_or_wanted(store: Store) -> None:
 @pytest.mark.usefixtures("held")
 def test_number_of_which_nothing_is_known_sends_a_key_of_which_a_hold_stands(store: Store) -> None:
     assert settle(store, sync(C, "k1")) == [Outcome.NOT_REGISTERED]
+
+
+def test_request_of_a_hold_that_nobody_approves_any_more_moves_nothing(store: Store, held: int) -> None:
+    came_again = replace(sync(B, "k1", received_at=NOW + 3), approved_hold=held)
+    assert settle(store, came_again, now=NOW + 6) == [Outcome.HELD]
+    assert bound(store) == {(A, "meter"): "k1", (B, "meter"): "k2"}
 
 
 def test_approved_hold_moves_the_key(store: Store, held: int) -> None:
