@@ -74,6 +74,16 @@ def test_key_that_is_bound_elsewhere_is_to_be_withdrawn_there(site):
     ]
 
 
+def test_request_that_waits_for_another_key_does_not_hide_what_the_last_message_lacked(site):
+    site.ready("K1", mdns=(FIRST, SECOND))
+    site.message(FIRST, "K1", at=HOUR)
+    assert site.message(SECOND, "K9", at=HOUR) is Outcome.UNKNOWN_KEY
+    refused(site, SECOND, "K1", at=2 * HOUR)
+    waits, last = advice(site, SECOND)
+    assert waits.startswith("import the key K9 ")
+    assert last.startswith(f"its last message was refused, since key K1 is bound to {FIRST} for meter: ")
+
+
 def test_option_is_that_of_the_gateway_by_which_the_request_came(site):
     site.ready("K1", mdns=(FIRST, SECOND))
     site.write("kmp-smsd.toml", site.config.read_text() + "[gateway.data]\n")

@@ -273,6 +273,17 @@ def test_strangers_wait_while_we_ask_what_has_been_moved(path: Path) -> None:
         assert tried == [0, 1, 0]  # before, while it counts, and afterwards
 
 
+@pytest.mark.parametrize("page_octets", [512, 2_048, 65_536])  # the last one is written as 1
+def test_database_reaches_as_far_as_its_header_says_whatever_its_pages_are(tmp_path: Path, page_octets: int) -> None:
+    path = tmp_path / "pages.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA page_size = {page_octets}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE one (value)")
+    log_of(path).touch()
+    assert checkpoint._octets_moved(path, 0) == path.stat().st_size == 2 * page_octets
+
+
 def test_pages_of_all_frames_that_were_moved_are_known(path: Path) -> None:
     with open_store(path) as store:
         add(store, 0)
