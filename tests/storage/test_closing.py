@@ -41,8 +41,11 @@ def test_log_stays_where_the_last_one_to_close_cannot_move_it(path: Path, caplog
         assert registered(store) == 3_000
 
 
-def test_connection_that_is_closed_is_closed_however_long_somebody_keeps_it(path: Path) -> None:
+@pytest.mark.parametrize("before", ["SELECT 1", "BEGIN IMMEDIATE"])  # a transaction that was interrupted on its way out
+def test_connection_that_is_closed_is_closed_however_long_somebody_keeps_it(path: Path, before: str) -> None:
     connection = connect(path)
+    connection.execute("CREATE TABLE one (value)")
+    connection.execute(before).fetchall()
     checkpoint.close(connection, path)
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         connection.execute("SELECT 1")
