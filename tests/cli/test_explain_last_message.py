@@ -285,6 +285,18 @@ def test_app_that_the_key_is_reserved_for_is_to_be_registered(site):
     assert advice(site, FIRST)[0].startswith("register the app that the terminal means: kmp-smsd registrations add")
 
 
+def test_app_that_the_key_is_reserved_for_was_registered_after_the_message(site):
+    site.ready()
+    site.ok("keys", "import", str(_reserved(site)), "--vendor", "Acme", "--plaintext")
+    assert site.message(FIRST, "K1", at=HOUR) is Outcome.APP_NOT_REGISTERED
+    expired(site)
+    site.ok("registrations", "add", FIRST, "tracker")
+    assert advice(site, FIRST) == [
+        "its last message was app_not_registered, and nothing waits for what it lacked: let the terminal send again"
+        " (restart it)"
+    ]
+
+
 def test_message_of_which_the_app_is_not_clear_is_to_name_it(site):
     site.ready("K1", apps=("meter", "tracker"))
     assert site.message(FIRST, "K1", at=HOUR) is Outcome.APP_REQUIRED
