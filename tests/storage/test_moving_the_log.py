@@ -82,6 +82,19 @@ def test_database_that_is_longer_than_its_pages_grows_by_nothing(path: Path) -> 
         assert store._database.empty_log()
 
 
+def test_log_is_moved_only_where_the_disk_has_room_for_all_of_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tried all the same, it would take the last room of who answers messages, if only for a moment."""
+    with open_store(path) as store:
+        add(store, 0, 3_000)
+        before, octets = path.stat().st_size, store._database.growth()
+        monkeypatch.setattr(checkpoint, "free_octets", lambda _: octets - 1)
+        with pytest.raises(OSError, match="No space left on device"):
+            checkpoint.move_log(store._database.connection, path, checkpoint.PASSIVE)
+        monkeypatch.setattr(checkpoint, "free_octets", lambda _: octets)
+        checkpoint.move_log(store._database.connection, path, checkpoint.PASSIVE)
+        assert path.stat().st_size == before + octets
+
+
 def test_log_is_moved_by_one_at_a_time(path: Path) -> None:
     with open_store(path) as store, path.with_name("kmp.db.moving").open("wb") as lock:
         add(store, 0)
