@@ -95,6 +95,24 @@ def test_log_is_moved_only_where_the_disk_has_room_for_all_of_it(path: Path, mon
         assert path.stat().st_size == before + octets
 
 
+def test_what_was_committed_since_is_not_moved_to_where_no_zeros_are(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(path) as store, open_store(path) as other:
+        add(store, 0)
+        passively = checkpoint._move_passively
+
+        def then_committed(*what: Any) -> Any:
+            moved = passively(*what)
+            add(other, 100, 3_000)
+            return moved
+
+        monkeypatch.setattr(checkpoint, "_move_passively", then_committed)
+        hindered, _, _ = checkpoint.move_log(store._database.connection, path, checkpoint.TRUNCATE)
+        assert hindered
+        assert other._database.growth() > 0
+
+
 def test_log_is_moved_by_one_at_a_time(path: Path) -> None:
     with open_store(path) as store, path.with_name("kmp.db.moving").open("wb") as lock:
         add(store, 0)
