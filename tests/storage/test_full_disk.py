@@ -232,7 +232,7 @@ def test_what_is_refused_for_lack_of_room_takes_none(small_disk: Path) -> None:
         filled(intake)
         number = begin_import(command)
         command.imports.stage(number, [staged("new-1")])
-        for first in range(0, 28_000, 1_000):  # what lies in the log alone: it is moved at 34,000 or later
+        for first in range(0, 24_000, 1_000):  # what lies in the log alone: it is moved at 26,000 or later
             with intake._database.transaction() as connection:
                 register(connection, [Registration(str(int(A) + 9_000 + first + n), "meter") for n in range(1_000)], 1)
         os.truncate(ballast := fill(small_disk), ballast.stat().st_size - 1_500_000)
