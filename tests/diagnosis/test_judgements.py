@@ -357,7 +357,7 @@ HERE = HostFacts(host="localhost:1", addresses=("127.0.0.1",), connected=True)
 
 def test_smsc_on_this_machine_is_known_to_be_a_tunnel_that_answers_for_itself() -> None:
     (found,) = judge_smsc([HERE])
-    assert "--bind tells" in found.sentence
+    assert "only a bind (--bind) tells" in found.sentence
     closed = HostFacts(host="localhost:1", addresses=("127.0.0.1",), connect_fault="Connection refused")
     assert "tunnel" in told(judge_smsc([closed])).remedy
     assert "tunnel" not in told(judge_smsc([REFUSED])).remedy
