@@ -155,7 +155,7 @@ def _judge_host(host: HostFacts) -> Finding:
             else "is the SMSC up, and does a firewall or the unit's IPAddressAllow= let us through?",
         )
     if host.is_here:
-        return ok(f"{host.host}: connected, on this machine: only a bind (--bind) tells whether the SMSC is behind that")
+        return ok(f"{host.host}: connected, on this machine: only a bind (--bind) tells whether to the SMSC")
     return ok(f"{host.host}: connected")
 
 
