@@ -48,7 +48,7 @@ def explain(error: Exception) -> tuple[int, str] | None:
         if isinstance(error, storage.StoreUnusable):
             return CONFIGURATION, str(error)
         if isinstance(error.__cause__, PermissionError):
-            code, sentence = _forbidden(error.__cause__)
+            code, sentence = forbidden(error.__cause__)
             return (
                 code,
                 f"{sentence}; a role needs owners and modes as 'systemd-tmpfiles --create kmp-smsd.conf' sets them",
@@ -65,7 +65,7 @@ def explain(error: Exception) -> tuple[int, str] | None:
     if (protocol := sys.modules.get("kmp_smsd.control.protocol")) and isinstance(error, protocol.Refused):
         return error.exit_code, str(error)
     if isinstance(error, PermissionError):
-        return _forbidden(error)
+        return forbidden(error)
     if isinstance(error, OSError):
         if error.strerror is None:  # a sentence of ours
             return TEMPORARY, str(error)
@@ -79,8 +79,10 @@ def explain(error: Exception) -> tuple[int, str] | None:
     return None
 
 
-def _forbidden(error: PermissionError) -> tuple[int, str]:
-    return NO_PERMISSION, f"{_where(error)}permission denied: run this as root, or as a member of the service's group"
+def forbidden(error: PermissionError, *, root_alone: bool = False) -> tuple[int, str]:
+    """The exit code and the sentence for who may not; `root_alone`: the service's group may not, either."""
+    or_group = "" if root_alone else ", or as a member of the service's group"
+    return NO_PERMISSION, f"{_where(error)}permission denied: run this as root{or_group}"
 
 
 def _where(error: OSError) -> str:

@@ -11,7 +11,7 @@ import click
 
 from kmp_smsd.cli.arguments import FilePath, yes_option
 from kmp_smsd.cli.carefully import confirm
-from kmp_smsd.cli.failures import NO_PERMISSION, Failed
+from kmp_smsd.cli.failures import NO_PERMISSION, Failed, forbidden
 from kmp_smsd.cli.settings import Settings
 from kmp_smsd.domain.counted import counted
 from kmp_smsd.vault.own_process import make_undumpable
@@ -39,7 +39,8 @@ def _of_root() -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise Failed(f"{error.filename}: permission denied: run this as root", NO_PERMISSION) from None
+        code, sentence = forbidden(error, root_alone=True)
+        raise Failed(sentence, code) from None
 
 
 @click.group()

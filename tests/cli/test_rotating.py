@@ -237,15 +237,16 @@ def test_private_half_that_lies_encrypted_elsewhere_is_asked_for(site: Site) -> 
     assert (code, "--private" in sentence) == (77, False)
 
 
+@pytest.mark.parametrize("names_it", [True, False])  # of a file that is open the kernel's answer has no name
 def test_a_group_that_may_not_have_the_private_half_is_not_told_to_be_joined(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, monkeypatch: pytest.MonkeyPatch, names_it: bool
 ) -> None:
     def forbidden(path: Path, *_: object) -> NoReturn:
-        raise PermissionError(13, "Permission denied", str(path))
+        raise PermissionError(13, "Permission denied", str(path) if names_it else None)
 
     monkeypatch.setattr(MasterKey, "load", forbidden)
     monkeypatch.setattr(key_files, "create_master_key", forbidden)
-    told = (77, "master.key: permission denied: run this as root")
+    told = (77, "master.key: " * names_it + "permission denied: run this as root")
     assert site.refused("master-key", "rotate", "--yes") == told
     for made in (site.directory / "master.key", site.directory / "master.pub", site.database):
         made.unlink()
