@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 SET_AHEAD_S: Final = 3_600.0  # by so much at once nobody's clock is corrected but after a start, or a machine's sleep
 SET_BACK_S: Final = 60.0  # by so much at once nobody's clock is corrected but by hand, or after a start
-SILENT_S: Final = 7 * 86_400.0  # without a message for so long is nobody who was not stopped for so long
+SILENT_S: Final = 7 * 86_400.0  # whoever was not stopped for so long had a message in it
 BELIEVED_AFTER_S: Final = 86_400.0  # in which people see it
 
 log = Logger()
