@@ -7,6 +7,7 @@ which it was asked, so the time of an answer is known without looking at its seq
 from __future__ import annotations
 
 import gc
+import os
 import selectors
 import socket
 import time
@@ -32,6 +33,7 @@ class Run:
     took_s: float = 0.0
     refused: int = 0  # answers with another command_status than 0
     busy: float = 0.0  # the part of the time in which the generator used its processor
+    undisturbed: bool = False  # whether the generator had a processor whenever it wanted one
     answered: list[tuple[float, int]] = field(default_factory=list)  # how long it took, how many messages
 
     @property
@@ -86,7 +88,7 @@ class Generator:
     def open_loop(self, bodies: Sequence[bytes], per_second: float) -> Run:
         """Send `per_second`, whatever is answered by then; a message's time counts from when it was due."""
         pdus = _encoded(bodies)
-        with self._running(len(pdus)) as (run, selector):
+        with self._running(len(pdus)) as (run, selector), _in_real_time() as run.undisturbed:
             began = time.perf_counter()
             sent = answered = turn = 0
             while answered < len(pdus):
@@ -155,6 +157,23 @@ class _Link:
             run.answered.append((now - sent_at, min(waiting, rest)))
             rest -= min(waiting, rest)
         return count
+
+
+@contextmanager
+def _in_real_time() -> Iterator[bool]:
+    """Wait for no processor, as an SMSC's machine does not wait for ours; whether this user may do so.
+
+    Else what the generator waits to send and to look at an answer would be counted as the peer's.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))
+    except PermissionError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _readable(selector: selectors.BaseSelector, within_s: float = _SILENCE_MAX_S) -> Iterator[_Link]:

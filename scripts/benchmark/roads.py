@@ -18,6 +18,7 @@ from benchmark.process import Meter, limit
 from benchmark.rounds import Rounds
 from benchmark.sample import FLOOR, Sample, road, summed_up
 from benchmark.stock import APP, Fresh, mdn, message
+from kmp_smsd.control.client import NotRunning, ask
 from kmp_smsd.simulator.lab import Lab
 from kmp_smsd.storage import Store, open_store
 from kmp_smsd.storage.connection import connect
@@ -65,9 +66,10 @@ def at_a_rate(
         meter = Meter(pid)
         run = generator.open_loop([message(number) for number in fresh.take(count)], rate)
         used_s, peak = meter.used_s, meter.peak_octets
-        samples.append(
-            Sample(f"{what}, {rate:,.0f}/s", 1, 0, run, sum(used_s), peak, limit(run.took_s, run.busy, used_s))
-        )
+        held_back = limit(run.took_s, run.busy, used_s)
+        if not run.undisturbed:
+            held_back += ", and the generator waited likewise"
+        samples.append(Sample(f"{what}, {rate:,.0f}/s", 1, 0, run, sum(used_s), peak, held_back))
 
     yield machine.steadiness(seconds)
     with rounds.floor(1) as pid:
@@ -80,9 +82,13 @@ def at_a_rate(
         sample("new bindings beside a backup", pid)
         backup.wait()
         dispatch = lab.start_role("dispatch")
+        lab.wait_for(lambda: _receipts(lab) > 0, "dispatch to be at work")
+        before, began = _receipts(lab), time.perf_counter()
         sample("new bindings beside dispatch", pid)
+        meanwhile = road("  receipts meanwhile", _receipts(lab) - before, time.perf_counter() - began)
         dispatch.stop()
     yield from summed_up(samples)
+    yield meanwhile
 
 
 def business_system(lab: Lab, rounds: Rounds, generator: Generator, count: int) -> Iterator[dict[str, object]]:
@@ -173,6 +179,15 @@ def _all_confirmed(lab: Lab, store: Store) -> None:
         return all(store.outbox.next_try(name, now) is None for name in names)
 
     lab.wait_for(confirmed, "every receipt", within_s=_WAIT_S)
+
+
+def _receipts(lab: Lab) -> int:
+    """How many deliveries platforms have confirmed since dispatch began."""
+    try:
+        status = ask(lab.control / "dispatch.sock", "status")
+    except NotRunning:  # it does not listen yet
+        return 0
+    return sum(one["confirmed"] for one in status["platforms"])
 
 
 def _renumbering(old: int, new: int) -> dict[str, str]:
