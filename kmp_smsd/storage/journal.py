@@ -12,16 +12,17 @@ from kmp_smsd.domain.request import Unfit, sender_class
 from kmp_smsd.domain.spans import HOUR_MS
 from kmp_smsd.domain.waiting import waits
 from kmp_smsd.storage.database import Database
+from kmp_smsd.storage.entered import EnteredThisHour
 from kmp_smsd.storage.rows import write_rows
 from kmp_smsd.storage.strangers import CLASSES_AN_HOUR, STRANGERS_AN_HOUR, FirstOfAnHour
 from kmp_smsd.storage.subscribers import hear
 
 JOURNAL_STEP = 100_000  # entries that one statement looks through
+_ALWAYS = frozenset({Outcome.BOUND, Outcome.MOVED})  # entered each time, as new holds are
 OTHER_SENDERS = "other"  # the class of senders beyond CLASSES_AN_HOUR
 
 _ENTER = """
-INSERT INTO journal (at, hour, subscriber, outcome, link, key_id, app, why, hold) VALUES {rows}
-ON CONFLICT DO NOTHING"""
+INSERT INTO journal (at, hour, subscriber, outcome, link, key_id, app, why, hold) VALUES {rows}"""
 _COUNT = """
 INSERT INTO tallies (hour, link, outcome, sender, count) VALUES {rows}
 ON CONFLICT DO UPDATE SET count = count + excluded.count"""
@@ -32,6 +33,7 @@ class Journal:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._entered = EnteredThisHour()
         self._strangers = FirstOfAnHour(STRANGERS_AN_HOUR)
         self._classes = FirstOfAnHour(CLASSES_AN_HOUR)
 
@@ -43,6 +45,7 @@ class Journal:
         `new_holds` are the numbers of holds that were opened, by the position of their decision.
         """
         hour = facts.now // HOUR_MS
+        self._entered.begin(connection, hour)
         self._strangers.begin(hour)
         self._classes.begin(hour)
         tallies: Counter[tuple[str, str, str]] = Counter()
@@ -60,22 +63,24 @@ class Journal:
                 if request.waited and waits(decision, facts):
                     continue  # nothing came of it: the message was counted when it came
                 mdn, link, key_id, app = request.mdn, request.link, request.key_id, decision.app_id
-            entry = (name, link, key_id, app, decision.why or None, new_holds.get(position))
             subscriber = facts.subscribers.get(mdn)
-            if subscriber in facts.registrations:
-                tallies[link, name, ""] += 1
-                entries.append((facts.now, hour, subscriber, *entry))
-            elif self._strangers.has(link, (mdn, outcome)):
-                tallies[link, name, ""] += 1
-            elif self._strangers.admit(link, (mdn, outcome)):
-                tallies[link, name, ""] += 1
-                entries.append((facts.now, hour, hear(connection, mdn, facts.now), *entry))
-            else:
-                tallies[link, name, self._class(link, outcome, sender_class(mdn))] += 1
+            if subscriber is None or subscriber not in facts.registrations:
+                if self._strangers.has(link, (mdn, outcome)):
+                    tallies[link, name, ""] += 1
+                    continue
+                if not self._strangers.admit(link, (mdn, outcome)):
+                    tallies[link, name, self._class(link, outcome, sender_class(mdn))] += 1
+                    continue
+                subscriber = hear(connection, mdn, facts.now)
+            tallies[link, name, ""] += 1
+            hold = new_holds.get(position)
+            if outcome in _ALWAYS or hold is not None or self._entered.admit(name, subscriber):
+                entries.append((facts.now, hour, subscriber, name, link, key_id, app, decision.why or None, hold))
         write_rows(connection, _ENTER, entries)
         write_rows(connection, _COUNT, [(hour, *counted, count) for counted, count in tallies.items()])
 
     def commit(self) -> None:
+        self._entered.commit()
         self._strangers.commit()
         self._classes.commit()
 

@@ -487,8 +487,9 @@ def test_what_it_says_is_said_here_with_its_fields_and_traceback(at, caplog):
             """CREATE TRIGGER spoilt BEFORE INSERT ON journal WHEN NEW.key_id = 'K2'
                BEGIN SELECT RAISE(ABORT, 'spoilt'); END"""
         )
-    register(at.store, A, "meter")
-    assert at.settle(sync(A, "K1"), sync(A, "K2")) == [Outcome.UNKNOWN_KEY, Outcome.ERROR]
+    for mdn in (A, B):
+        register(at.store, mdn, "meter")
+    assert at.settle(sync(A, "K1"), sync(B, "K2")) == [Outcome.UNKNOWN_KEY, Outcome.ERROR]
     (said,) = (record for record in caplog.records if record.levelno == logging.ERROR)
     assert (said.name, said.event, said.getMessage()) == (
         "kmp_smsd.storage.settling",

@@ -14,10 +14,12 @@ from kmp_smsd.storage.submissions import Answer
 from tests.storage.stock import NOW, A, C, bound, content, counted, import_keys, journalled, register, settle, sync
 
 
-def test_stranger_whose_entry_was_not_committed_gets_it_when_it_comes_again(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("mdn", "key_id", "outcome"), [(A, "nobody", "unknown_key"), (C, "k1", "not_registered")])
+def test_entry_that_was_not_committed_is_made_when_its_message_comes_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, mdn: str, key_id: str, outcome: str
 ) -> None:
     import_keys(store, "k1")
+    register(store, A, "meter")
 
     record = Journal.record
 
@@ -28,9 +30,9 @@ def test_stranger_whose_entry_was_not_committed_gets_it_when_it_comes_again(
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "record", broken)
         with pytest.raises(StoreUnavailable):
-            settle(store, sync(C, "k1"))
-    settle(store, sync(C, "k1"))
-    assert journalled(store) == [(C, "not_registered")]
+            settle(store, sync(mdn, key_id))
+    settle(store, sync(mdn, key_id))
+    assert journalled(store) == [(mdn, outcome)]
 
 
 def poisoned(monkeypatch: pytest.MonkeyPatch, *key_ids: str) -> None:

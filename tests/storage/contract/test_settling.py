@@ -308,6 +308,30 @@ def test_repeats_have_one_entry_an_hour_and_are_all_counted(store: Store) -> Non
     assert sum(row["count"] for row in store.journal.tallies(since_hour=hour // HOUR + 1)) == 2
 
 
+def test_entries_of_the_hour_are_known_to_who_opens_the_store_after_them(open_store: Any) -> None:
+    asked = [sync(A, "nobody"), sync(C, "k1")]  # C is registered nowhere
+    with open_store() as store:
+        import_keys(store, "k1", "k2")
+        register(store, A, "meter", "tracker")
+        settle(store, *asked)
+        settle(store, sync(A, "k1", "meter"), sync(B, "k1"), sync(A, "k1", "tracker"))
+        found = journalled(store)
+    with open_store() as store:
+        settle(store, *asked)
+        assert journalled(store) == found
+        settle(store, sync(A, "k1", "tracker"), sync(A, "nobody", link="south"))  # its hold is no entry of "held" alone
+        assert journalled(store) == [*found, (A, "held")]
+        assert counted(store) == {"unknown_key": 3, "not_registered": 3, "bound": 1, "held": 2}
+
+
+def test_stranger_who_comes_over_two_links_has_one_entry(store: Store) -> None:
+    import_keys(store, "k1")
+    settle(store, sync(C, "k1"), sync(C, "k1", link="south"))
+    settle(store, sync(C, "k1", link="south"), sync(C, "k1"))
+    assert journalled(store) == [(C, "not_registered")]
+    assert counted(store) == {"not_registered": 4}
+
+
 def test_every_binding_and_every_new_hold_has_its_entry(open_store: Any) -> None:
     store = open_store(SyncPolicy(on_sim_change=OnConflict.MOVED, late_hours=0))
     import_keys(store, "k1", "k2", "k3", "k4")
