@@ -40,8 +40,9 @@ _SIBLINGS = """CASE
   END"""
 
 # The two questions of every message, each answered in one step of SQLite. CROSS JOIN keeps it from turning the joins
-# round: the batch is always the outer loop. What is rare is asked about here by a look into an index that is small for
-# that reason, and read below. So are the keys of a bound key's terminal, which hardly ever matter.
+# round: the batch is always the outer loop, in the order of the index in which it is looked up. What is rare is asked
+# about here by a look into an index that is small for that reason, and read below. So are the keys of a bound key's
+# terminal, which hardly ever matter.
 _KEYS = f"""
 SELECT json_group_array(json_array(
   k.key_id, b.id, b.subscriber, b.app, b.received_at,
@@ -163,7 +164,7 @@ def _gather_keys(database: Database, facts: Facts, key_ids: set[str]) -> tuple[s
     for (
         key_id, binding, subscriber, app, received_at, is_ended, is_held,
         number, usable, reserved, siblings, valid_from, valid_until,
-    ) in database.array(_KEYS, (json.dumps(list(key_ids)),)):  # fmt: skip
+    ) in database.array(_KEYS, (json.dumps(sorted(key_ids)),)):  # fmt: skip
         facts.keys[key_id] = Key(number, usable == 1, reserved, siblings, valid_from, valid_until)
         if binding is not None:
             facts.know(Binding(binding, number, subscriber, app, received_at))
@@ -205,7 +206,7 @@ def _gather_subscribers(database: Database, batch: Batch, mdns: set[str], repeat
     occupants: set[int] = set()
     waiting: set[int] = set()
     registrations = facts.registrations
-    asked = dict.fromkeys(mdns) | {mdn: binding.subscriber for mdn, binding in repeated.items()}
+    asked = dict.fromkeys(sorted(mdns)) | {mdn: binding.subscriber for mdn, binding in repeated.items()}
     for mdn, subscriber, is_erased, waits, app, key in database.array(_SUBSCRIBERS, (json.dumps(asked),)):
         facts.subscribers[mdn] = subscriber
         if is_erased:
