@@ -243,6 +243,7 @@ class Lab:
             stdout=subprocess.DEVNULL,
             stdin=subprocess.DEVNULL,
             text=True,
+            start_new_session=True,  # as systemd does: Linux shares processors out among sessions; and a ^C is for us
         )
         role = Role(name, process)
         threading.Thread(target=_listen, args=(role,), daemon=True).start()
