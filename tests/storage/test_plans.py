@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from contextlib import closing
@@ -15,6 +16,7 @@ from kmp_smsd.domain.outcome import Outcome
 from kmp_smsd.domain.reply import ReplyResult, ReplyState, ReplyTo
 from kmp_smsd.domain.request import Unfit
 from kmp_smsd.storage import Store, open_store
+from kmp_smsd.storage.database import Database
 from kmp_smsd.storage.due import REJECTED
 from kmp_smsd.storage.outbox import Confirm, Outbid, Postpone, Reject
 from kmp_smsd.storage.platforms import PlatformState
@@ -193,6 +195,25 @@ def test_no_statement_walks_a_large_table(tmp_path: Path, work: Callable[[Store]
         walked = [step for statement in dict.fromkeys(statements) for step in large_scans(asking, statement)]
     assert len(statements) > 3
     assert walked == []
+
+
+def test_a_batch_is_looked_up_in_the_order_of_the_indexes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At random each look would be a page of its own, where the store is large and the batch is too."""
+    numbers = [f"86137{number:08}" for number in range(40)]
+    import_keys(store, *[f"of-{mdn}" for mdn in numbers])
+    store.registrations.add([Registration(mdn, "meter") for mdn in numbers], NOW)
+    asked: list[list[str]] = []
+    array = Database.array
+
+    def noting(database: Database, statement: str, parameters: tuple[str, ...]) -> object:
+        asked.append(list(json.loads(parameters[0])))
+        return array(database, statement, parameters)
+
+    monkeypatch.setattr(Database, "array", noting)
+    settle(store, *[sync(mdn, f"of-{mdn}") for mdn in numbers[20:]])
+    settle(store, *[sync(mdn, f"of-{mdn}") for mdn in reversed(numbers)])  # half of them repeat what is bound
+    keys = [f"of-{mdn}" for mdn in numbers]
+    assert asked == [keys[20:], numbers[20:], keys, numbers]
 
 
 def test_walk_of_a_large_table_is_noticed(store: Store) -> None:
