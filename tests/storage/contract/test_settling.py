@@ -335,15 +335,17 @@ def test_stranger_who_comes_over_two_links_has_one_entry(store: Store) -> None:
 def test_every_binding_and_every_new_hold_has_its_entry(open_store: Any) -> None:
     store = open_store(SyncPolicy(on_sim_change=OnConflict.MOVED, late_hours=0))
     import_keys(store, "k1", "k2", "k3", "k4")
-    for mdn in (A, B):
-        register(store, mdn, "meter")
-    asked = [sync(A, "k1"), sync(B, "k1"), sync(A, "k1"), sync(A, "k2"), sync(A, "k3"), sync(A, "k3")]
-    assert settle(store, *asked) == [Outcome.BOUND, *[Outcome.MOVED] * 2, *[Outcome.HELD] * 3]
+    register(store, A, "meter", "tracker")
+    register(store, B, "meter")
+    of_a = [sync(A, key, "meter") for key in ("k1", "k1", "k1", "k2", "k3", "k3")]
+    asked = [of_a[0], sync(A, "k4", "tracker"), sync(B, "k1"), of_a[1], sync(B, "k1"), *of_a[2:]]
+    assert settle(store, *asked) == [*[Outcome.BOUND] * 2, *[Outcome.MOVED] * 4, *[Outcome.HELD] * 3]
     entries = store.journal.listing(limit=100)[::-1]
-    assert [(row["outcome"], row["key_id"]) for row in entries] == [
-        ("bound", "k1"), ("moved", "k1"), ("moved", "k1"), ("held", "k2"), ("held", "k3"), ("held", "k3"),
+    assert [(row["mdn"], row["outcome"], row["key_id"]) for row in entries] == [
+        (A, "bound", "k1"), (A, "bound", "k4"), (B, "moved", "k1"), (A, "moved", "k1"), (B, "moved", "k1"),
+        (A, "moved", "k1"), (A, "held", "k2"), (A, "held", "k3"), (A, "held", "k3"),
     ]  # fmt: skip
-    assert [row["hold"] for row in entries[3:]] == [*[row["hold"] for row in open_holds(store)], None]
+    assert [row["hold"] for row in entries[6:]] == [*[row["hold"] for row in open_holds(store)], None]
 
 
 def test_entry_of_a_new_hold_is_its_own_although_unfit_messages_stood_before_it(store: Store) -> None:
@@ -412,6 +414,8 @@ def test_strangers_get_a_thousand_entries_an_hour_and_link(store: Store) -> None
     assert journalled(store)[1_000:] == [("8613812345678", "not_registered"), (A, "unknown_key")]
     settle(store, sync("8613812345679", "k1"), now=NOW + HOUR)
     assert journalled(store)[1_002:] == [("8613812345679", "not_registered")]
+    settle(store, *flood[::-1], now=NOW + HOUR)  # the store knows most of them by now; they are strangers all the same
+    assert len(journalled(store)) == 1_002 + 1_000
 
 
 # However messages are cut into batches
