@@ -7,7 +7,7 @@ from typing import Any
 
 READ_BACK = 100_000  # entries, by a process that begins: what the hour had before them may be entered once more
 
-_GROWTH = 1 << 12  # octets of bits at once
+_PAGE_OCTETS = 512  # of bits: a number that is far from all others, as only a hand can make one, takes no more
 _LAST = """
 SELECT outcome, subscriber FROM journal
 WHERE id > (SELECT max(id) FROM journal) - ? AND hour = ? AND outcome NOT IN ('bound', 'moved') AND hold IS NULL"""
@@ -17,42 +17,41 @@ class EnteredThisHour:
     """The subscribers that were entered with an outcome. What a transaction adds counts once `commit` is called.
 
     An index of the journal would have each entry written to a page of its own. Subscribers are numbered from 1 on: of
-    10,000,000, a bit for each takes 1.25 MB for each outcome.
+    10,000,000, a bit for each takes 1.6 MB for each outcome.
     """
 
     def __init__(self) -> None:
         self._hour: int | None = None
-        self._bits: defaultdict[str, bytearray] = defaultdict(bytearray)  # by outcome
-        self._new: list[tuple[str, int]] = []
+        # By outcome, and by the subscriber's number without its last bits.
+        self._pages: defaultdict[tuple[str, int], bytearray] = defaultdict(lambda: bytearray(_PAGE_OCTETS))
+        self._new: list[tuple[bytearray, int, int]] = []
 
     def begin(self, connection: Any, hour: int) -> None:
         """Begin a transaction in `hour` (since 1970, UTC), forgetting what one that failed had added."""
-        for outcome, subscriber in self._new:
-            self._bits[outcome][subscriber >> 3] ^= 1 << (subscriber & 7)
+        for page, octet, bit in self._new:
+            page[octet] &= ~bit
         self._new.clear()
         if hour != self._hour:
             self._hour = None
-            self._bits.clear()
+            self._pages.clear()
             for outcome, subscriber in connection.execute(_LAST, (READ_BACK, hour)):
-                self._enter(outcome, subscriber)
+                page, octet, bit = self._bit(outcome, subscriber)
+                page[octet] |= bit
             self._hour = hour
 
     def admit(self, outcome: str, subscriber: int) -> bool:
         """Whether this one was not among them; it is from now on."""
-        if not self._enter(outcome, subscriber):
+        page, octet, bit = self._bit(outcome, subscriber)
+        if page[octet] & bit:
             return False
-        self._new.append((outcome, subscriber))
+        self._new.append((page, octet, bit))  # first: where there is no memory for it, nobody would take the bit back
+        page[octet] |= bit
         return True
 
     def commit(self) -> None:
         self._new.clear()
 
-    def _enter(self, outcome: str, subscriber: int) -> bool:
-        bits = self._bits[outcome]
-        octet, bit = subscriber >> 3, 1 << (subscriber & 7)
-        if octet >= len(bits):
-            bits.extend(bytes(octet - len(bits) + _GROWTH))
-        if bits[octet] & bit:
-            return False
-        bits[octet] |= bit
-        return True
+    def _bit(self, outcome: str, subscriber: int) -> tuple[bytearray, int, int]:
+        """Its page, the octet in it, and the bit in that."""
+        place, octet = divmod(subscriber >> 3, _PAGE_OCTETS)
+        return self._pages[outcome, place], octet, 1 << (subscriber & 7)

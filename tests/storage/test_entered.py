@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from kmp_smsd.storage import Store, StoreUnavailable, entered
 from kmp_smsd.storage.entered import EnteredThisHour
 
-SUBSCRIBERS = (1, 7, 8, 9, 32_767, 32_768, 32_769, 10_000_000)
+SUBSCRIBERS = (1, 7, 8, 9, 4_095, 4_096, 4_097, 32_767, 32_768, 32_769, 10_000_000)
 
 transactions = st.tuples(
     st.integers(1, 3),  # its hour
@@ -79,3 +80,31 @@ def test_hour_that_could_not_be_read_back_is_read_back_the_next_time(store: Stor
         connection.execute("ALTER TABLE away RENAME TO journal")
     memory.begin(store._database.connection, 7)
     assert not memory.admit("held", 1)
+
+
+@pytest.mark.parametrize("number", [1 << 31, (1 << 63) - 1])
+def test_far_number_in_the_database_takes_no_more_memory_than_others(store: Store, number: int) -> None:
+    """Made by hand: the next subscriber gets the number behind it."""
+    memory = EnteredThisHour()
+    memory.begin(store._database.connection, 7)
+    tracemalloc.start()
+    try:
+        assert [memory.admit("held", one) for one in (number, number)] == [True, False]
+        assert tracemalloc.get_traced_memory()[1] < 10_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_entry_for_which_there_was_no_memory_is_made_when_its_message_comes_again(store: Store) -> None:
+    class Full(list[Any]):
+        def append(self, _: object) -> None:
+            raise MemoryError
+
+    memory = EnteredThisHour()
+    memory.begin(store._database.connection, 7)
+    memory._new = Full()
+    with pytest.raises(MemoryError):
+        memory.admit("held", 1)
+    memory._new = []
+    memory.begin(store._database.connection, 7)
+    assert memory.admit("held", 1)
