@@ -33,6 +33,7 @@ SMPP_PASSWORD = "labpass1"
 READY_WITHIN_S = 30.0
 STOP_WITHIN_S = 30.0
 POLL_S = 0.02
+_ENDING_WITH_US = ("setpriv", "--pdeathsig", "KILL")  # what ends our session does not reach theirs
 DIRECTORY_MODE = 0o755  # where others could write into it, whatever the umask, the configuration would be refused
 
 
@@ -238,7 +239,7 @@ class Lab:
     def start_role_unbound(self, name: str, *options: str) -> Role:
         """Start a role and wait for nothing: its SMSC is another one, or not up."""
         process = subprocess.Popen(
-            self.words(name, *options),
+            [*_ENDING_WITH_US, *self.words(name, *options)],
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stdin=subprocess.DEVNULL,

@@ -2,15 +2,32 @@ from __future__ import annotations
 
 import os
 import pwd
+import select
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from kmp_smsd.simulator.lab import Lab
+from kmp_smsd.simulator.lab import STOP_WITHIN_S, Lab
 from kmp_smsd.simulator.openssh import OpensshServer, is_usable, new_identity
 from kmp_smsd.simulator.platform import SimulatedPlatform
 from tests.sshd import require_sshd
+
+WITH_A_ROLE = """
+import signal, sys
+from pathlib import Path
+from kmp_smsd.simulator.lab import Lab
+
+class Short(Lab):
+    def words(self, *_):
+        return [sys.executable, "-c", "import signal; signal.pause()"]
+
+print(Short(Path(sys.argv[1]), {}, openssh=False).start_role_unbound("run").process.pid, flush=True)
+signal.pause()
+"""
 
 
 @pytest.fixture
@@ -74,3 +91,19 @@ def test_user_without_a_name_gets_platforms_that_need_none(tmp_path: Path) -> No
 def test_user_without_a_name_is_told_what_sshd_lacks(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"^uid \d+ has no name to log in with at sshd"):
         OpensshServer(tmp_path, "true", new_identity()[1])
+
+
+def test_role_ends_with_its_lab_however_that_ends(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", WITH_A_ROLE, tmp_path], stdout=subprocess.PIPE) as lab:
+        assert lab.stdout is not None
+        role = os.pidfd_open(int(lab.stdout.readline()))
+        ended = select.poll()
+        ended.register(role, select.POLLIN)
+        assert not ended.poll(0)
+        lab.kill()
+    try:
+        assert ended.poll(STOP_WITHIN_S * 1000)
+    finally:
+        if not ended.poll(0):
+            signal.pidfd_send_signal(role, signal.SIGKILL)
+        os.close(role)
