@@ -10,7 +10,7 @@ READ_BACK = 100_000  # entries, by a process that begins: what the hour had befo
 _PAGE_OCTETS = 512  # of bits: a number that is far from all others, as only a hand can make one, takes no more
 _LAST = """
 SELECT outcome, subscriber FROM journal
-WHERE id > (SELECT max(id) FROM journal) - ? AND hour = ? AND outcome NOT IN ('bound', 'moved') AND hold IS NULL"""
+WHERE id > (SELECT max(id) FROM journal) - ? AND hour = ? AND hold IS NULL"""
 
 
 class EnteredThisHour:
