@@ -9,7 +9,7 @@ import threading
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NoReturn
 
 import click
 
@@ -56,8 +56,17 @@ def demo(directory: Path | None) -> None:
         and not (directory.is_dir() and not any(directory.iterdir()))
     ):
         raise Failed(f"{shown(str(directory))} is in use: name an empty directory, or one that does not exist yet")
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
+            signal.signal(number, _stop)
     if not play(directory):
         raise click.exceptions.Exit(REFUSED)
+
+
+def _stop(number: int, _frame: object) -> NoReturn:
+    """As ^C does: nothing that was begun runs on, and no file remains."""
+    signal.signal(number, signal.SIG_IGN)  # of a closed terminal tell the kernel and the shell
+    raise SystemExit(128 + number)  # as the shell counts signals
 
 
 @click.group()

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import re
 import signal
 import socket
 import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -128,3 +134,31 @@ def test_port_that_is_taken_is_told_with_what_to_do(site):
         code, told = site.refused("simulator", "smsc", "--port", str(port))
     assert code == 1
     assert told == f"port {port} of 127.0.0.1: Address already in use: choose another by --port"
+
+
+@pytest.fixture
+def short():
+    """A directory that leaves room for a socket's path."""
+    with tempfile.TemporaryDirectory(prefix="kmp-") as directory:
+        yield Path(directory)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_demo_that_is_stopped_or_loses_its_terminal_leaves_nothing(site, short, number):
+    demo = site.process("demo", env={**os.environ, "TMPDIR": str(short)}, start_new_session=True)
+    try:
+        said = "".join(itertools.takewhile(lambda line: "The daemon starts" not in line, demo.stdout))
+        ports = [int(port) for port in re.findall(r" at 127\.0\.0\.1:(\d+)", said)]
+        assert len(ports) == 2
+        assert any(short.iterdir())
+        demo.send_signal(number)
+        demo.communicate(timeout=30)
+        assert demo.returncode == 128 + number
+        assert not any(short.iterdir())
+        for port in ports:
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port))
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(demo.pid, signal.SIGKILL)
+        demo.communicate()
