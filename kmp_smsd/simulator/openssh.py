@@ -27,8 +27,11 @@ def find_sshd() -> str | None:
 
 
 def is_usable() -> bool:
-    """Whether an OpensshServer can be had here: it needs one installed, and a user with a name to log in as."""
-    return find_sshd() is not None and _user() is not None
+    """Whether an OpensshServer can be had here: it needs one installed, and a user with a name to log in as.
+
+    And with a shell that runs commands: those of services have nologin(8).
+    """
+    return find_sshd() is not None and _user() is not None and _has_shell()
 
 
 def new_identity() -> tuple[bytes, str]:
@@ -196,6 +199,15 @@ def _user() -> str | None:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return None
+
+
+def _has_shell() -> bool:
+    """Whether the current user's shell, by which sshd runs a command, runs any."""
+    shell = pwd.getpwuid(os.geteuid()).pw_shell or "/bin/sh"
+    try:
+        return subprocess.run([shell, "-c", "exit 0"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def _words(pid: int) -> list[str]:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -85,6 +86,14 @@ def test_user_without_a_name_gets_platforms_that_need_none(tmp_path: Path) -> No
     assert not is_usable()
     assert not Lab(tmp_path, {}).openssh
     assert SimulatedPlatform(["true"], new_identity()[1]).user
+
+
+@pytest.mark.parametrize(("shell", "usable"), [("/bin/sh", True), ("/bin/false", False), ("/no/such/shell", False)])
+def test_sshd_is_for_users_whose_shell_runs_commands(monkeypatch: pytest.MonkeyPatch, shell: str, usable: bool) -> None:
+    require_sshd()
+    user = SimpleNamespace(pw_name="service", pw_shell=shell)
+    monkeypatch.setattr(pwd, "getpwuid", lambda _uid: user)
+    assert is_usable() is usable
 
 
 @pytest.mark.usefixtures("nameless")
