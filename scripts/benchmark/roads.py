@@ -68,7 +68,7 @@ def at_a_rate(
         used_s, peak = meter.used_s, meter.peak_octets
         held_back = limit(run.took_s, run.busy, used_s)
         if not run.undisturbed:
-            held_back += ", and the generator waited likewise"
+            held_back += "; the generator had no real-time priority"
         samples.append(Sample(f"{what}, {rate:,.0f}/s", 1, 0, run, sum(used_s), peak, held_back))
 
     yield machine.steadiness(seconds)
