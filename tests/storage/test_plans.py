@@ -216,6 +216,15 @@ def test_a_batch_is_looked_up_in_the_order_of_the_indexes(store: Store, monkeypa
     assert asked == [keys[20:], numbers[20:], keys, numbers]
 
 
+def test_stranger_who_comes_again_is_counted_and_nothing_else_is_written(store: Store) -> None:
+    """A flood of forged senders would write a page of the subscribers for each of its messages."""
+    connection = store._database.connection
+    settle(store, sync(C, "k1"))
+    before = connection.total_changes
+    settle(store, sync(C, "k1"), sync(C, "k1"))
+    assert connection.total_changes - before == 1
+
+
 def test_walk_of_a_large_table_is_noticed(store: Store) -> None:
     connection = store._database.connection
     assert large_scans(connection, "SELECT count(*) FROM outbox")
