@@ -24,9 +24,12 @@ from kmp_smsd.simulator.lab import Lab
 
 class Short(Lab):
     def words(self, *_):
-        return [sys.executable, "-c", "import signal; signal.pause()"]
+        return [sys.executable, "-c", "import signal, sys; print(file=sys.stderr, flush=True); signal.pause()"]
 
-print(Short(Path(sys.argv[1]), {}, openssh=False).start_role_unbound("run").process.pid, flush=True)
+lab = Short(Path(sys.argv[1]), {}, openssh=False)
+role = lab.start_role_unbound("run")
+lab.wait_for(lambda: role.said, "the role to be what it is to become")
+print(role.process.pid, flush=True)
 signal.pause()
 """
 
