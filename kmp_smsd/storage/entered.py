@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-READ_BACK = 100_000  # entries, by a process that begins: what the hour had before them may be entered once more
+READ_BACK = 100_000  # entries, where a process or an hour begins: who was entered before them may be once more
 
 _PAGE_OCTETS = 512  # of bits: a number that is far from all others, as only a hand can make one, takes no more
 _LAST = """
