@@ -92,14 +92,14 @@ def demo(directory: Path | None = None) -> bool:
     """Run the demo; files go to a temporary directory unless `directory` is given. Whether both sides agreed."""
     with tempfile.TemporaryDirectory(prefix="kmp-smsd-demo-") as temporary:
         lab = Lab((directory or Path(temporary)).resolve(), PLATFORMS, sync={"mdn_per_minute": 600.0})
-        with lab:
-            try:
+        try:
+            with lab:
                 _play(lab)
-            except (Disagreement, RuntimeError, TimeoutError) as error:
-                click.secho(f"\nThe demo failed: {error}", fg="red", err=True)
-                for role in lab.roles:
-                    click.echo("".join(role.said[-40:]), err=True)
-                return False
+        except (Disagreement, RuntimeError, TimeoutError) as error:
+            click.secho(f"\nThe demo failed: {error}", fg="red", err=True)
+            for role in lab.roles:
+                click.echo("".join(role.said[-40:]), err=True)
+            return False
     return True
 
 

@@ -122,6 +122,14 @@ def test_a_demo_is_not_played_over_other_files(site, name):
     assert (site.directory / "used" / "master.key").read_text() == "precious"
 
 
+def test_a_demo_too_deep_for_the_path_of_a_socket_says_so(site):
+    with site.process("demo", "--directory", str(site.directory / ("d" * 108))) as demo:
+        _, told = demo.communicate(timeout=60)
+    assert demo.returncode == 1
+    assert "The demo failed: " in told
+    assert "a socket's path has at most 107: give [control] directory a shorter one" in told
+
+
 def test_a_name_in_the_environment_that_is_not_utf8_is_no_bug(site, monkeypatch):
     site.ready()
     monkeypatch.setenv("SUDO_USER", "op\udcff")
