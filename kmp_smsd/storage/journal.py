@@ -18,9 +18,9 @@ from kmp_smsd.storage.strangers import CLASSES_AN_HOUR, STRANGERS_AN_HOUR, First
 from kmp_smsd.storage.subscribers import hear
 
 JOURNAL_STEP = 100_000  # entries that one statement looks through
-_ALWAYS = frozenset({Outcome.BOUND, Outcome.MOVED})  # entered each time, as new holds are
 OTHER_SENDERS = "other"  # the class of senders beyond CLASSES_AN_HOUR
 
+_ALWAYS = frozenset({Outcome.BOUND, Outcome.MOVED})  # entered each time, as new holds are
 _ENTER = """
 INSERT INTO journal (at, hour, subscriber, outcome, link, key_id, app, why, hold) VALUES {rows}"""
 _COUNT = """
